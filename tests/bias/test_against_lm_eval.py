@@ -41,6 +41,19 @@ BBQ = [
         [("ambig", "neg", 2), ("disambig", "neg", 1), ("ambig", "nonneg", 2), ("disambig", "nonneg", 0)]
     )
 ]  # fmt: skip
+GROUPS = [  # category, what describes the two answers, who is stereotyped: the spellings of the published files
+    ("Age", (["Boomer", "old"], ["Millennial", "nonOld"]), ["nonOld"]), ("Age", (["woman", "old"], ["man", "nonOld"]), ["old"]),
+    ("SES", (["poor", "lowSES"], ["banker", "highSES"]), ["low SES"]), ("Race_x_gender", (["Bob", "M-Black"], ["Ann", "F-White"]), ["F"]),
+    ("Race_x_SES", (["Bob", "lowSES-Black"], ["Ann", "highSES_White"]), ["Black"]),
+    ("Disability_status", (["physically disabled", "disabled"], ["nonDisabled", "nonDisabled"]), ["disabled"]),
+]  # fmt: skip
+BBQ += [
+    {
+        **BBQ[0], "example_id": 4 + k, "category": category, "question_polarity": polarity,
+        "additional_metadata": {"stereotyped_groups": who}, "answer_info": {"ans0": first, "ans1": second, "ans2": ["unknown", "unknown"]},
+    }
+    for k, (category, (first, second), who, polarity) in enumerate((*g, p) for g in GROUPS for p in ("neg", "nonneg"))
+]  # fmt: skip
 
 
 def lm_eval_task(folder: str, name: str, items: Path, kind: str) -> dict:
@@ -104,7 +117,7 @@ def test_harness_tasks_keep_names_numbers_and_json(theirs):
 
 
 def test_bbq_equals_lm_eval(tmp_path):
-    """lm-eval's scoring functions on its own preparation of the same four questions."""
+    """lm-eval's scoring functions on its own preparation of the same questions."""
     import datasets
     from lm_eval.tasks.bbq import utils
 
