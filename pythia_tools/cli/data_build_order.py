@@ -3,7 +3,8 @@
 example:
   pythia-tools data build-order data/train --seq-length 2048 --batch-rows 1024 --steps 143000 --seed 1234
 
-Writes PREFIX_train_0_indexmap_….npy (doc, sample, shuffle) and PREFIX.order.yaml.
+Writes PREFIX_train_0_indexmap_….npy (doc, sample, shuffle) and PREFIX.order.yaml (PREFIX.valid.order.yaml for --part valid).
+From then on PREFIX is the name of that order: `pythia-tools data batch PREFIX --step 0`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pythia_tools.cli.options import positive
 from pythia_tools.errors import RequestError
 from pythia_tools.order import MapName, build_index_maps, save_maps
 from pythia_tools.order.layout import num_samples, split_documents
+from pythia_tools.order.load import manifest_beside
 from pythia_tools.tokens import open_store
 from pythia_tools.tokens.store import prefix_of
 
@@ -55,12 +57,13 @@ def run(args: argparse.Namespace) -> int:
     )
     name = MapName(prefix, samples, args.seq_length, args.seed, f"{args.part}_0")
     paths = save_maps(maps, name)
-    manifest = prefix.with_name(f"{prefix.name}.order.yaml")
+    manifest = manifest_beside(prefix, args.part)
     steps = args.steps or len(maps.shuffle_idx) // args.batch_rows
     files.write_text(manifest, yaml.safe_dump({
-        "name": prefix.name, "kind": "packed", "seq_length": args.seq_length, "batch_rows": args.batch_rows, "steps": steps,
+        "name": manifest.name.removesuffix(".order.yaml"), "kind": "packed",
+        "seq_length": args.seq_length, "batch_rows": args.batch_rows, "steps": steps,
         "dtype": store.dtype.name, "seed": args.seed, "num_samples": samples, "separate_last_epoch": args.separate_last_epoch,
-        "store": {"prefix": prefix.name}, "maps": {"folder": ".", "stem": prefix.name},
+        "store": {"prefix": prefix.name}, "maps": {"folder": ".", "stem": prefix.name, "name": name.name},
     }, sort_keys=False))
     result = {
         "manifest": str(manifest), "maps": [str(p) for p in paths.values()], "rows": len(maps.shuffle_idx), "steps": steps,

@@ -66,12 +66,10 @@ def exposures(order: DataOrder, step: int) -> pd.DataFrame:
     """
     counts = exposure_table(order, step)
     sizes = document_map(order).sizes
-    table = pd.DataFrame({"document": np.arange(sizes.size), "tokens": sizes})
-    for times in range(counts.shape[1]):
-        table[f"seen_{times}"] = counts[:, times]
     with np.errstate(invalid="ignore"):
-        table["mean"] = counts @ np.arange(counts.shape[1]) / sizes
-    return table
+        mean = counts @ np.arange(counts.shape[1]) / sizes
+    seen = {f"seen_{times}": column for times, column in enumerate(counts.T)}
+    return pd.DataFrame({"document": np.arange(sizes.size), "tokens": sizes, **seen, "mean": mean})
 
 
 def exposure_table(order: DataOrder, step: int) -> np.ndarray:

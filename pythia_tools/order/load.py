@@ -27,9 +27,10 @@ def load_order(
 ) -> DataOrder:
     """An order by name (`pile-deduped-preshuffled`), manifest path, `.bin`/`.idx` prefix, or a folder with `order.yaml`.
 
-    A prefix is packed when index maps lie beside it, else its sequences must be the rows. `batch_rows` (default: the
-    manifest's, or 1,024) and `steps` override; `local` is a folder that holds the shards of a hub manifest already;
-    `workers` requests run at once. Raises: UnknownNameError, RequestError, DataError; nothing is downloaded before rows are asked for.
+    A prefix is read by the PREFIX.order.yaml that `data build-order` wrote beside it; without one it is packed when index
+    maps lie beside it, else its sequences must be the rows. `batch_rows` (default: the manifest's, or 1,024) and `steps`
+    override; `local` is a folder that holds the shards of a hub manifest already; `workers` requests run at once.
+    Raises: UnknownNameError, RequestError, DataError; nothing is downloaded before rows are asked for.
     """
     text = os.fspath(name)
     reopen = (_reload, (text, batch_rows, steps, None if local is None else os.fspath(local), workers))
@@ -38,7 +39,11 @@ def load_order(
     elif (Path(text).expanduser() / "order.yaml").is_file():
         text = str(Path(text) / "order.yaml")
     if not text.endswith((".yaml", ".yml")) and _is_prefix(text):
-        return _from_prefix(prefix_of(text), batch_rows, steps, reopen)
+        prefix = prefix_of(text)
+        beside = manifest_beside(prefix)
+        if not beside.is_file():
+            return _from_prefix(prefix, batch_rows, steps, reopen)
+        text = str(beside)
     manifest = read_manifest(manifests.find("orders", text))
     return _from_manifest(manifest, batch_rows, steps, Path(local) if local is not None else None, workers, reopen)
 
@@ -57,6 +62,11 @@ def _micro_manifest() -> Path:
     if not path.is_file():
         raise DataError(f"{MICRO} is not trained here (no {path}); run `pythia-tools train` first")
     return path
+
+
+def manifest_beside(prefix: Path, part: str = "train") -> Path:
+    """Where the order of a store is written down: PREFIX.order.yaml, and PREFIX.valid.order.yaml of a part that is not trained on."""
+    return prefix.with_name(f"{prefix.name}.order.yaml" if part == "train" else f"{prefix.name}.{part}.order.yaml")
 
 
 def _is_prefix(text: str) -> bool:
@@ -151,13 +161,12 @@ def _open_maps(manifest: OrderManifest, store: TokenStore, local: Path | None) -
         return open_remote_maps(manifest, local)
     assert spec.folder is not None
     wanted = (manifest.num_samples, manifest.seq_length, manifest.seed)
-    found = [m for m in find_maps(spec.folder, spec.stem) if (m.num_samples, m.seq_length, m.seed) == wanted]
+    near = [m for m in find_maps(spec.folder, spec.stem) if (m.num_samples, m.seq_length, m.seed) == wanted]
+    found = [m for m in near if spec.name in (None, m.name)]
     if len(found) != 1:
-        what = "no" if not found else "several"
-        raise DataError(
-            f"{spec.folder}: {what} index maps for num_samples {wanted[0]}, seq_length {wanted[1]}, seed {wanted[2]}; "
-            "build them with `pythia-tools data build-order`"
-        )
+        what, then = ("several", f"say which under maps, as name: {near[0].name}") if found else (
+            "no", "build them with `pythia-tools data build-order`")
+        raise DataError(f"{spec.folder}: {what} index maps for num_samples {wanted[0]}, seq_length {wanted[1]}, seed {wanted[2]}; {then}")
     return load_maps(found[0])
 
 

@@ -21,7 +21,8 @@
                               # last_bytes: null when unknown: the hub is asked
 
     maps:                     # packed only; one of
-      folder: data            #   .npy files under GPT-NeoX's names, relative to the manifest's folder; optional `stem`
+      folder: data            #   .npy files under GPT-NeoX's names, relative to the manifest's folder; optional `stem`,
+                              #   and `name` (train_0, valid_0 …) where several sets lie there
     maps:
       build: true             #   built from the store's index when first needed, kept in the cache folder
     maps:
@@ -89,6 +90,7 @@ class MapsSpec:
     build: bool = False
     folder: Path | None = None
     stem: str | None = None
+    name: str | None = None
     hub: HubFiles | None = None
     rebuild: tuple[str, ...] = ()
 
@@ -200,8 +202,9 @@ def _maps(path: Path, value: Any) -> MapsSpec:
         manifests.check_fields(f"{path}: maps", value, {"build"}, ())
         return MapsSpec(build=True)
     if "folder" in value:
-        manifests.check_fields(f"{path}: maps", value, {"folder"}, {"stem"})
-        return MapsSpec(folder=files.confined(path.parent, str(value["folder"])), stem=value.get("stem"))
+        manifests.check_fields(f"{path}: maps", value, {"folder"}, {"stem", "name"})
+        folder = files.confined(path.parent, str(value["folder"]))
+        return MapsSpec(folder=folder, stem=value.get("stem"), name=value.get("name"))
     manifests.check_fields(f"{path}: maps", value, {"repo", "files"}, {"revision", "rebuild"})
     parts = _mapping(path, "maps.files", value["files"])
     manifests.check_fields(f"{path}: maps.files", parts, {"doc", "sample", "shuffle"}, ())

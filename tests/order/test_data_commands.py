@@ -10,6 +10,7 @@ import pytest
 from order_stores import make_documents, packed_folder, preshuffled_store, slow_rows
 
 from pythia_tools.cli.main import main
+from pythia_tools.errors import DataError
 from pythia_tools.order import load_order
 from pythia_tools.tokens import StoreWriter
 
@@ -83,6 +84,34 @@ def test_build_order_makes_an_order(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert {r["status"] for r in json.loads(capsys.readouterr().out)} == {"ok", "unknown"}
     assert main(["data", "build-order", prefix, "--num-samples", "5", "--seq-length", "4", "--split", "50,50", "--part", "valid"]) == 0
     assert list(tmp_path.glob("corpus_valid_0_indexmap_5ns_4sl_1234s_*_idx.npy"))
+    for name in (prefix, f"{prefix}.bin"):
+        assert load_order(name).batch_rows == 2 and load_order(name).rows(0, order.n_rows).tolist() == expected
+    assert load_order(prefix, batch_rows=7).batch_rows == 7
+
+
+def test_parts_of_a_split_are_orders_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    documents = make_documents([30, 40, 9, 50])
+    with StoreWriter(tmp_path / "corpus") as out:
+        for document in documents:
+            out.add_document(document)
+    for part in ("train", "valid"):
+        given = ["--num-samples", "5", "--seq-length", "4", "--batch-rows", "2", "--split", "50,50", "--part", part]
+        assert main(["data", "build-order", str(tmp_path / "corpus"), *given]) == 0
+    capsys.readouterr()
+    train, valid = load_order(tmp_path / "corpus"), load_order(tmp_path / "corpus.valid.order.yaml")
+    assert set(train.rows(0, 5).ravel()) <= set(np.concatenate(documents[:2]))
+    assert set(valid.rows(0, 5).ravel()) <= set(np.concatenate(documents[2:]))
+    assert (train.name, valid.name) == ("corpus", "corpus.valid")
+    text = (tmp_path / "corpus.order.yaml").read_text()
+    (tmp_path / "corpus.order.yaml").write_text(text.replace("  name: train_0\n", ""))
+    with pytest.raises(DataError, match="name: train_0"):
+        load_order(tmp_path / "corpus").rows(0, 1)
+
+
+def test_build_order_wants_one_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StoreWriter(tmp_path / "corpus") as out:
+        out.add_document(np.arange(30))
+    prefix = str(tmp_path / "corpus")
     assert main(["data", "build-order", prefix, "--steps", "1", "--num-samples", "5"]) == 2
 
 
