@@ -3,20 +3,20 @@
 Requests that need the same forward pass share it, and texts that begin alike share their beginning (see `packing`); rows
 are sorted by length, so that little is padding; the head is applied at the positions that are asked for and nowhere else.
 The plan (ids, positions, targets, as tensors) is made once for all checkpoints.
-Cost per checkpoint: one forward pass over the distinct beginnings and endings, one row of logits per scored id.
+Cost per checkpoint: one forward pass over the distinct beginnings and endings, one row of logits per distinct beginning before a scored id.
 Softmax arithmetic is float32 whatever the model's format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from pythia_tools.bias.packing import Row, honours_packing, rows_of, tree_mask
+from pythia_tools.bias.packing import Row, mask_type, rows_of, tree_mask
 from pythia_tools.bias.texts import Request
 from pythia_tools.errors import RequestError
 from pythia_tools.files import digest
@@ -26,13 +26,12 @@ LOGIT_BYTES = 64 << 20
 
 
 class Loglikelihoods(NamedTuple):
-    """Per request: `total` (n,) float64 nats, `greedy` (n,) bool, `tokens` list of float32 arrays, `cut` (n,) ids lost from the left.
+    """Per request: `total` (n,) float64 nats, `tokens` list of float32 arrays, `cut` (n,) ids lost from the left.
 
-    A request whose logits held NaN or Inf has NaN.
+    A request whose logits held NaN or +Inf has NaN.
     """
 
     total: np.ndarray
-    greedy: np.ndarray
     tokens: list[np.ndarray]
     cut: np.ndarray
 
@@ -41,21 +40,24 @@ class Loglikelihoods(NamedTuple):
 class _Batch:
     """ids (b, T) right-padded; positions (p,) into the flattened hidden states; scored (s,) into positions; targets (s,).
 
-    `order` (b, T) position ids and `segments` (b, T) of rows that hold several texts; None where each row is one text.
+    `order` (b, T) position ids and `ends` (b, T) of rows that hold several texts; None where each row is one text.
     """
 
     ids: torch.Tensor
     order: torch.Tensor | None
-    segments: torch.Tensor | None
+    ends: torch.Tensor | None
     positions: torch.Tensor
     scored: torch.Tensor
     targets: torch.Tensor
 
 
 class Plan:
-    """The forward passes that a list of requests needs, for models of at most `max_length` positions."""
+    """The forward passes that a list of requests needs, for models of at most `max_length` positions.
 
-    def __init__(self, requests: Sequence[Request], max_length: int, batch_size: int, *, pack: bool = False):
+    `batch_size` counts texts, however many of them a row holds. `pack`: the model's width, where texts may share rows.
+    """
+
+    def __init__(self, requests: Sequence[Request], max_length: int, batch_size: int, *, pack: int | None = None):
         self.n = len(requests)
         self.lengths = np.array([len(r.continuation) for r in requests], dtype=np.int64)
         if self.n and self.lengths.max() > max_length:
@@ -65,7 +67,7 @@ class Plan:
         inputs = self._inputs(requests, max_length)
         self.batches: list[_Batch] = []
         self._order: list[int] = []
-        rows = rows_of(inputs, pack=pack)
+        rows = rows_of(inputs, pack=pack is not None, most=batch_size, hidden=pack or 1)
         for chosen in (*_batches([r for r in rows if r.packed], batch_size), *_batches([r for r in rows if not r.packed], batch_size)):
             self._add(chosen, inputs, requests)
         self.order = np.array(self._order, dtype=np.int64)
@@ -81,13 +83,14 @@ class Plan:
 
     def _add(self, chosen: list[Row], inputs: dict[tuple[int, ...], list[int]], requests: Sequence[Request]) -> None:
         width = max(len(row.ids) for row in chosen)
-        ids, order, segments = (np.full((len(chosen), width), fill, dtype=np.int64) for fill in (0, 0, -1))
+        ids, order = np.zeros((2, len(chosen), width), dtype=np.int64)
+        ends = np.tile(np.arange(1, width + 1), (len(chosen), 1))
         flat: dict[int, int] = {}
         scored: list[int] = []
         targets: list[int] = []
         for number, row in enumerate(chosen):
             n = len(row.ids)
-            ids[number, :n], order[number, :n], segments[number, :n] = row.ids, row.positions, row.segments
+            ids[number, :n], order[number, :n], ends[number, :n] = row.ids, row.positions, row.ends
             for text, places in zip(row.texts, row.places, strict=True):
                 for k in inputs[text]:
                     asked = number * width + places[len(text) - int(self.lengths[k]) :]
@@ -96,7 +99,7 @@ class Plan:
                     self._order += range(int(self.offsets[k]), int(self.offsets[k + 1]))
         tree = chosen[0].packed
         tensors = [torch.tensor(v, dtype=torch.long) for v in (list(flat), scored, targets)]
-        extra = (torch.from_numpy(order), torch.from_numpy(segments)) if tree else (None, None)
+        extra = (torch.from_numpy(order), torch.from_numpy(ends)) if tree else (None, None)
         self.batches.append(_Batch(torch.from_numpy(ids), *extra, *tensors))
 
 
@@ -121,15 +124,16 @@ class Scorer:
         self.requests = list(requests)
         self.batch_size = batch_size
         self.digest = digest([[list(r.context), list(r.continuation)] for r in self.requests])
-        self._plans: dict[tuple[int, int, bool], Plan] = {}
+        self._plans: dict[tuple[int, int, int | None], Plan] = {}
 
     def plan(self, model: Any) -> Plan:
         limit = int(getattr(model.config, "max_position_embeddings", 1 << 30))
         longest = max((len(r.context) + len(r.continuation) for r in self.requests), default=1)
         size = self.batch_size or automatic_batch_size(model, min(longest, limit))
-        key = (limit, size, honours_packing(model))
+        pack = int(getattr(model.config, "hidden_size", 512)) if mask_type(model) is not None else None
+        key = (limit, size, pack)
         if key not in self._plans:
-            self._plans[key] = Plan(self.requests, limit, size, pack=key[2])
+            self._plans[key] = Plan(self.requests, limit, size, pack=pack)
         return self._plans[key]
 
     def __call__(self, model: Any) -> Loglikelihoods:
@@ -137,14 +141,12 @@ class Scorer:
         plan = self.plan(model)
         self._check_ids(model)
         values = np.empty(int(plan.offsets[-1]), dtype=np.float32)
-        greedy = np.empty(len(values), dtype=bool)
         done = 0
         for batch in plan.batches:
-            log_probability, is_top = _score(model, batch)
-            where = plan.order[done : done + len(log_probability)]
-            values[where], greedy[where] = log_probability, is_top
+            log_probability = _score(model, batch)
+            values[plan.order[done : done + len(log_probability)]] = log_probability
             done += len(log_probability)
-        return _collect(plan, values, greedy)
+        return _collect(plan, values)
 
     def _check_ids(self, model: Any) -> None:
         top = max((max(*r.context, *r.continuation) for r in self.requests), default=0)
@@ -153,40 +155,35 @@ class Scorer:
             raise RequestError(f"a text holds token id {top}, the model has ids 0 to {size - 1}; is this the model's own tokenizer?")
 
 
-def _collect(plan: Plan, values: np.ndarray, greedy: np.ndarray) -> Loglikelihoods:
+def _collect(plan: Plan, values: np.ndarray) -> Loglikelihoods:
     starts = plan.offsets[:-1]
     total = np.add.reduceat(values.astype(np.float64), starts) if plan.n else np.zeros(0)
-    all_greedy = np.logical_and.reduceat(greedy, starts) if plan.n else np.zeros(0, dtype=bool)
-    return Loglikelihoods(total, all_greedy, np.split(values, starts[1:]) if plan.n else [], plan.cut)
+    return Loglikelihoods(total, np.split(values, starts[1:]) if plan.n else [], plan.cut)
 
 
 @torch.no_grad()
-def _score(model: Any, batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
-    """(s,) log-probabilities and whether each target has the highest logit."""
+def _score(model: Any, batch: _Batch) -> np.ndarray:
+    """(s,) log-probabilities of the batch's targets."""
     device = next(model.parameters()).device
     logits_of = _positions(model, batch, device)
     targets, scored = batch.targets.to(device), batch.scored.to(device)
+    found = torch.empty(len(targets), device=device)
     step = max(1, LOGIT_BYTES // (4 * vocabulary_size(model)))
-    logs, tops = [], []
     for start in range(0, len(batch.positions), step):
-        logits = logits_of(start, start + step).float()
-        normal = torch.logsumexp(logits, dim=-1)
-        best = logits.argmax(dim=-1)
+        logs = torch.log_softmax(logits_of(start, start + step).float(), dim=-1)
         here = torch.nonzero((scored >= start) & (scored < start + step)).squeeze(-1)
-        at, wanted = scored[here] - start, targets[here]
-        logs.append((here, logits[at, wanted] - normal[at]))
-        tops.append(best[at] == wanted)
-    return _in_order(logs, tops, len(targets))
+        found[here] = logs[scored[here] - start, targets[here]]
+    return found.cpu().numpy()
 
 
-def _positions(model: Any, batch: _Batch, device: torch.device) -> Any:
+def _positions(model: Any, batch: _Batch, device: torch.device) -> Callable[[int, int], torch.Tensor]:
     """A function (start, stop) → logits of these of the batch's positions."""
     ids = batch.ids.to(device)
     wanted = batch.positions.to(device)
     tree: dict[str, Any] = {}
-    if batch.order is not None and batch.segments is not None:
-        dtype = next(model.parameters()).dtype
-        tree = {"position_ids": batch.order.to(device), "attention_mask": tree_mask(batch.segments.to(device), dtype)}
+    kind = mask_type(model)
+    if batch.order is not None and batch.ends is not None and kind is not None:
+        tree = {"position_ids": batch.order.to(device), "attention_mask": tree_mask(batch.ends.to(device), kind)}
     if has_plain_head(model):
         hidden = model.base_model(input_ids=ids, use_cache=False, **tree)[0]
         hidden = hidden.reshape(-1, hidden.shape[-1])[wanted]
@@ -195,12 +192,3 @@ def _positions(model: Any, batch: _Batch, device: torch.device) -> Any:
     logits = model(input_ids=ids, use_cache=False, **tree).logits
     logits = logits.reshape(-1, logits.shape[-1])[wanted]
     return lambda start, stop: logits[start:stop]
-
-
-def _in_order(logs: list[tuple[torch.Tensor, torch.Tensor]], tops: list[torch.Tensor], n: int) -> tuple[np.ndarray, np.ndarray]:
-    values = np.empty(n, dtype=np.float32)
-    greedy = np.empty(n, dtype=bool)
-    for (here, value), top in zip(logs, tops, strict=True):
-        values[here.cpu().numpy()] = value.cpu().numpy()
-        greedy[here.cpu().numpy()] = top.cpu().numpy()
-    return values, greedy

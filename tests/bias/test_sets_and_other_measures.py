@@ -172,7 +172,6 @@ def test_batches_and_order_do_not_change_scores():
     one = bias.Scorer(requests, batch_size=1)(model)
     many = bias.Scorer(requests[::-1], batch_size=4)(model)
     np.testing.assert_allclose(one.total, many.total[::-1], atol=1e-4)
-    assert (one.greedy == many.greedy[::-1]).all()
 
 
 def test_a_foreign_tokenizer_is_refused():
