@@ -11,7 +11,8 @@
 Routes: refs, repository and revision info, tree (paged), paths-info, resolve with ETag, commit and LFS headers, Range.
 Faults match a glob on "repo@revision/path" for files and on the URL's path for everything else.
 `rate` limits all bodies together to so many bytes per second; `latency` is waited before every answer;
-`cdn=True` answers LFS files with a redirect, as the public hub does.
+`cdn=True` answers LFS files with a redirect to another host, `relative=True` small ones with one to a path, as the public hub does;
+`prefix` puts everything below a path, as mirrors do; `etag` is how ETags are written.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".npy", ".idx", ".parquet", ".msgpack")
 CHUNK = 1 << 16
+CATCH_UP_SECONDS = 0.2
+SHORTEST_SLEEP = 0.002
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Request:
 
 @dataclass
 class Fault:
-    """What goes wrong for matching requests, `times` times (None: always)."""
+    """What goes wrong for matching requests, `times` times (None: always). `extra`: bytes too many; `shift`: a range from elsewhere."""
 
     match: str
     times: int | None = 1
@@ -59,6 +62,8 @@ class Fault:
     flip: int | None = None
     delay: float = 0.0
     ignore_range: bool = False
+    extra: int = 0
+    shift: int = 0
     methods: tuple[str, ...] = ("GET", "POST")
 
 
@@ -89,20 +94,22 @@ class Entry:
 
 @dataclass
 class Repo:
-    """Branches and their files; `token` guards it (`gated` says how refusals read)."""
+    """Branches and their files; `tags` name branches; `token` guards it (`gated` says how refusals read)."""
 
     kind: str
     name: str
     branches: dict[str, dict[str, Entry]]
     token: str | None = None
     gated: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
 
     def commit(self, branch: str) -> str:
         listing = sorted((path, entry.digests[1]) for path, entry in self.branches[branch].items())
         return hashlib.sha1(json.dumps([self.name, listing]).encode()).hexdigest()
 
     def find(self, revision: str) -> tuple[str, dict[str, Entry]] | None:
-        """(commit, files) of a branch name or commit; None when there is neither."""
+        """(commit, files) of a branch, tag or commit; None when there is none."""
+        revision = self.tags.get(revision, revision)
         if revision in self.branches:
             return self.commit(revision), self.branches[revision]
         for branch, files in self.branches.items():
@@ -114,11 +121,15 @@ class Repo:
 class Hub:
     """The server; use it as a context manager, or call start() and stop()."""
 
-    def __init__(self, *, rate: float | None = None, latency: float = 0.0, cdn: bool = False, page: int = 1000) -> None:
+    def __init__(
+        self, *, rate: float | None = None, latency: float = 0.0, cdn: bool = False, page: int = 1000,
+        prefix: str = "", relative: bool = False, etag: str = '"{}"',
+    ) -> None:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.rate, self.latency, self.cdn, self.page = rate, latency, cdn, page
+        self.prefix, self.relative, self.etag = prefix, relative, etag
         self.lock = threading.Lock()
         self.connections: set[Any] = set()
         self._free_at = 0.0
@@ -130,8 +141,9 @@ class Hub:
         Handler.hub = hub
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self.cdn_url = self.url.replace("127.0.0.1", "localhost")
+        host = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = host + prefix
+        self.cdn_url = host.replace("127.0.0.1", "localhost")
 
     def start(self) -> Hub:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -195,14 +207,16 @@ class Hub:
                     return fault
         return None
 
-    def wait_for_rate(self, count: int) -> None:
+    def wait_for_rate(self, count: int, *, first: bool = False) -> None:
+        """Sleeps so that bodies keep to the rate: what one sleep took too long the next ones give back, idle time earns nothing."""
         if not self.rate:
             return
         with self.lock:
             now = time.monotonic()
-            self._free_at = max(self._free_at, now) + count / self.rate
+            self._free_at = max(self._free_at, now - (0.0 if first else CATCH_UP_SECONDS)) + count / self.rate
             wait = self._free_at - now
-        time.sleep(wait)
+        if wait > SHORTEST_SLEEP:
+            time.sleep(wait)
 
 
 def _entries(files: Any) -> dict[str, Entry]:
@@ -243,6 +257,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.file: str | None = None
         url = urlsplit(self.path)
         self.url_path, self.query = unquote(url.path), {k: v[-1] for k, v in parse_qs(url.query).items()}
+        if self.hub.prefix and not self.url_path.startswith("/cdn/"):
+            if not self.url_path.startswith(self.hub.prefix + "/"):
+                return self._json(404, {"error": "not this mirror"})
+            self.url_path = self.url_path.removeprefix(self.hub.prefix)
         if self.hub.latency:
             time.sleep(self.hub.latency)
         try:
@@ -269,7 +287,8 @@ class _Handler(BaseHTTPRequestHandler):
         verb, rest = (parts[3], parts[4:]) if len(parts) > 3 else ("revision", ["main"])
         if verb == "refs":
             branches = [{"name": b, "ref": f"refs/heads/{b}", "targetCommit": repo.commit(b)} for b in repo.branches]
-            return self._json(200, {"branches": branches, "tags": [], "converts": [], "pullRequests": []})
+            tags = [{"name": t, "ref": f"refs/tags/{t}", "targetCommit": repo.commit(b)} for t, b in repo.tags.items()]
+            return self._json(200, {"branches": branches, "tags": tags, "converts": [], "pullRequests": []})
         found, rest = self._revision(repo, rest)
         if found is None:
             return self._error(404, "RevisionNotFound", f"Invalid rev id: {'/'.join(rest)}")
@@ -347,7 +366,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.file = name
         sha256, blob = entry.digests
         lfs = path.endswith(LFS_SUFFIXES)
-        headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes", "ETag": f'"{sha256 if lfs else blob}"'}
+        headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes", "ETag": self.hub.etag.format(sha256 if lfs else blob)}
+        if self.hub.relative and not lfs and not self.query:
+            return self._send(307, b"", {**headers, "Location": f"{quote(self.hub.prefix + self.url_path)}?cached=1"})
         if lfs:
             headers |= {"X-Linked-Size": str(entry.size), "X-Linked-Etag": f'"{sha256}"'}
             if self.hub.cdn:
@@ -380,12 +401,15 @@ class _Handler(BaseHTTPRequestHandler):
             if start >= size:
                 return self._send(416, b"", {**headers, "Content-Range": f"bytes */{size}"})
             status = 206
+            if fault is not None and fault.shift:
+                start, stop = start + fault.shift, min(stop + fault.shift, size)
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         self._stream(status, headers, entry, start, stop, fault)
 
     def _stream(self, status: int, headers: dict[str, str], entry: Entry, start: int, stop: int, fault: Fault | None) -> None:
         self.send_response(status)
-        for key, value in {**headers, "Content-Length": str(stop - start)}.items():
+        extra = b"?" * (fault.extra if fault is not None else 0)
+        for key, value in {**headers, "Content-Length": str(stop - start + len(extra))}.items():
             self.send_header(key, value)
         self.end_headers()
         sent = 0
@@ -404,10 +428,13 @@ class _Handler(BaseHTTPRequestHandler):
                         self.close_connection = True
                         self.connection.shutdown(2)
                         break
-                    self.hub.wait_for_rate(len(data))
+                    self.hub.wait_for_rate(len(data), first=at == start)
                     self.wfile.write(data)
                     self.wfile.flush()
                     sent += len(data)
+                if extra:
+                    self.wfile.write(extra)
+                    self.wfile.flush()
         finally:
             self._record(status, sent)
 

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from pythia_tools import files
@@ -146,17 +146,21 @@ def locked(listing: Listing, file: RemoteFile) -> Iterator[None]:
         yield
 
 
-def remove_snapshot(repo: str, commit: str, revision: str) -> int:
-    """Deletes one snapshot, its ref, and every blob that no other snapshot of the repository links to; returns bytes freed."""
+def remove_snapshot(repo: str, commit: str, revisions: Iterable[str]) -> int:
+    """Deletes one snapshot, the refs of `revisions` to it, and every blob that no other snapshot of the repository links to.
+
+    A snapshot that yet another ref names was fetched by another tool as well and stays, refs and all. Returns bytes freed.
+    """
     folder = repo_folder(repo)
     snapshot = folder / "snapshots" / commit
     if not snapshot.is_dir():
         return 0
-    ref_path = folder / "refs" / revision
-    if ref_path.is_file() and ref_path.read_text(encoding="utf-8").strip() == commit:
-        ref_path.unlink()
-    if any(p.read_text(encoding="utf-8").strip() == commit for p in (folder / "refs").rglob("*") if p.is_file()):
+    naming = [p for p in (folder / "refs").rglob("*") if p.is_file() and p.read_text(encoding="utf-8").strip() == commit]
+    ours = {folder / "refs" / revision for revision in revisions}
+    if set(naming) - ours:
         return 0
+    for path in naming:
+        path.unlink()
     mine = _linked(snapshot)
     shutil.rmtree(snapshot)
     others = {blob for other in (folder / "snapshots").iterdir() for blob in _linked(other)}

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -128,6 +129,8 @@ def stream(url: str, start: int = 0, stop: int | None = None) -> Iterator[Any]:
         if response.status_code not in (200, 206):
             response.read()
             raise refusal(response)
+        if response.status_code == 206 and not _begins_at(response.headers.get("Content-Range"), start):
+            raise Refused(502, None, f"asked for bytes from {start}, came {response.headers.get('Content-Range')!r}", None)
         yield response
 
 
@@ -189,11 +192,27 @@ def explain(what: str, error: Refused) -> Exception:
 def refusal(response: Any) -> Refused:
     """A response's status, hub error code, and how long it asks to wait (Retry-After, or the hub's RateLimit header)."""
     headers = response.headers
-    after = headers.get("Retry-After")
-    seconds = float(after) if after and re.fullmatch(r"\d+(\.\d+)?", after) else None
+    seconds = _retry_after(headers.get("Retry-After"))
     if seconds is None and response.status_code == 429 and (window := re.search(r"\bt=(\d+)", headers.get("RateLimit") or "")):
         seconds = float(window[1])
     return Refused(response.status_code, headers.get("X-Error-Code"), headers.get("X-Error-Message"), seconds)
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds to wait by a Retry-After header, which is a number of seconds or a date; None when it is neither."""
+    if value is None:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
+
+
+def _begins_at(content_range: str | None, start: int) -> bool:
+    """Whether a partial answer begins where it was asked to (a missing header is the server's word for it)."""
+    return content_range is None or content_range.strip().lower().startswith(f"bytes {start}-")
 
 
 def transport_errors() -> tuple[type[Exception], ...]:

@@ -85,13 +85,12 @@ def download(
     if budget is not None:
         ledger.make_room(todo.bytes, budget, keep)
     _require_free(todo.bytes)
-    for repo, commit in keep:
-        ledger.hold(repo, commit)
+    holds = [ledger.hold(repo, commit) for repo, commit in keep]
     try:
         _fetch_all(todo.listings, workers, patience, stop or threading.Event())
     finally:
-        for repo, commit in keep:
-            ledger.release(repo, commit)
+        for one in holds:
+            ledger.release(one)
     for entry in todo.listings:
         place(entry, pin=pin)
     by_place = {(entry.repo, entry.revision): entry for entry in todo.listings}

@@ -74,13 +74,12 @@ def holding(checkpoint: Checkpoint) -> Iterator[None]:
         return
     repo, revision = checkpoint.location.repo, checkpoint.location.revision
     commits = {c for c in (cache.ref(repo, revision), _commit(repo, revision)) if c}
-    for commit in commits:
-        ledger.hold(repo, commit)
+    holds = [ledger.hold(repo, commit) for commit in commits]
     try:
         yield
     finally:
-        for commit in commits:
-            ledger.release(repo, commit)
+        for one in holds:
+            ledger.release(one)
 
 
 def _local(checkpoint: Checkpoint) -> Path:

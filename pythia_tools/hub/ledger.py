@@ -31,11 +31,11 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 @dataclass(frozen=True)
 class Entry:
-    """One verified checkpoint in the cache; `blobs` maps content digests to bytes."""
+    """One verified commit in the cache, with the branches by which it was asked for; `blobs` maps content digests to bytes."""
 
     root: str
     repo: str
-    revision: str
+    revisions: list[str]
     commit: str
     blobs: dict[str, int]
     used: float
@@ -65,7 +65,8 @@ def record(listing: Listing, *, pin: bool | None = None) -> None:
     with exclusive():
         old = find(listing.repo, listing.commit)
         pinned = pin if pin is not None else bool(old and old.pinned)
-        entry = Entry(str(client.cache_root().resolve()), listing.repo, listing.revision, listing.commit,
+        revisions = sorted({listing.revision, *(old.revisions if old else ())})
+        entry = Entry(str(client.cache_root().resolve()), listing.repo, revisions, listing.commit,
                       {f.key: f.size for f in listing.needed}, time.time(), pinned)
         files.write_json(_folder() / f"{entry.name}.json", asdict(entry))
 
@@ -112,7 +113,7 @@ def make_room(need: int, budget: int, keep: Collection[tuple[str, str]] = ()) ->
             if used_bytes() + need <= budget:
                 break
             if entry not in fixed:
-                freed += cache.remove_snapshot(entry.repo, entry.commit, entry.revision)
+                freed += cache.remove_snapshot(entry.repo, entry.commit, entry.revisions)
                 (_folder() / f"{entry.name}.json").unlink(missing_ok=True)
     return freed
 
@@ -124,18 +125,18 @@ def set_pins(listings: Collection[Listing], pinned: bool) -> None:
             record(listing, pin=pinned)
 
 
-def hold(repo: str, commit: str) -> None:
-    """Marks a checkpoint as in use by this process until as many `release` calls; holds of dead processes do not count."""
+def hold(repo: str, commit: str) -> Path:
+    """Marks a checkpoint as in use by this process until `release` of what this returns; holds of dead processes do not count."""
     path = _hold_path(repo, commit)
     with _mutex:
         _holds[path.name] += 1
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    return path
 
 
-def release(repo: str, commit: str) -> None:
-    """Ends one hold of this process."""
-    path = _hold_path(repo, commit)
+def release(path: Path) -> None:
+    """Ends one hold of this process; works while the interpreter shuts down, too."""
     with _mutex:
         _holds[path.name] -= 1
         if _holds[path.name] <= 0:
@@ -211,7 +212,10 @@ def _read(path: Path) -> Entry | None:
     if not path.is_file():
         return None
     try:
-        entry = Entry(**files.read_json(path))
+        value = files.read_json(path)
+        if "revision" in value:  # written before two branches of one commit were told apart
+            value["revisions"] = [value.pop("revision")]
+        entry = Entry(**value)
     except (DataError, TypeError):
         path.unlink(missing_ok=True)
         return None

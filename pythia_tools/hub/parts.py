@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from pythia_tools.files import human_bytes
 from pythia_tools.hub import cache, client
 from pythia_tools.hub.client import PATIENCE, Patience, Refused
 from pythia_tools.hub.repositories import Listing, RemoteFile
+
+BLOCK = 1 << 20
+BLOCK_SECONDS = 0.25
 
 
 class Stopped(Exception):
@@ -73,7 +77,7 @@ def _fill(part: Path, listing: Listing, file: RemoteFile, what: str, patience: P
         while chunk := handle.read(cache.CHUNK):
             digest.update(chunk)
             on_bytes(len(chunk))
-        attempt = 0
+        attempt = restarts = 0
         while handle.tell() < file.size:
             before = handle.tell()
             try:
@@ -81,9 +85,11 @@ def _fill(part: Path, listing: Listing, file: RemoteFile, what: str, patience: P
                 if handle.tell() == before:
                     raise Refused(502, None, f"the body ended at byte {before} of {file.size}", None)
             except _Restart:
-                digest = file.digest_of()
+                digest, restarts = file.digest_of(), restarts + 1
+                if restarts >= patience.tries:
+                    raise EnvironmentFailure(f"{what}: the server cannot resume and broke off {restarts} times; try later") from None
             except client.passing_errors() as error:
-                attempt = 0 if handle.tell() > before else attempt
+                attempt = 0 if handle.tell() > before and not restarts else attempt
                 client.retry(what, error, attempt, patience)
                 attempt += 1
         handle.flush()
@@ -106,13 +112,47 @@ def _receive(handle: Any, listing: Listing, file: RemoteFile, what: str, digest:
             handle.truncate()
             on_bytes(-start)
             raise _Restart
-        for chunk in response.iter_raw():
-            if stop is not None and stop.is_set():
-                raise Stopped(what)
-            chunk = chunk[: file.size - handle.tell()]
-            handle.write(chunk)
-            digest.update(chunk)
-            on_bytes(len(chunk))
+        with _Block(handle, digest, on_bytes) as block:
+            for chunk in response.iter_raw():
+                if stop is not None and stop.is_set():
+                    raise Stopped(what)
+                room = file.size - block.end
+                block.add(chunk[:room])
+                if len(chunk) > room:
+                    return  # more than the file: its digest will tell, reading on would not
+
+
+class _Block:
+    """Gathers small chunks and writes, hashes and counts them together; what came is written even when the connection breaks.
+
+    A megabyte at a time (or a quarter of a second's worth, so that a killed process loses no more), because each of these
+    hands the interpreter to and fro with the thread that computes.
+    """
+
+    def __init__(self, handle: Any, digest: Any, on_bytes: Callable[[int], Any]) -> None:
+        self._handle, self._digest, self._on_bytes = handle, digest, on_bytes
+        self._waiting = bytearray()
+        self._since = time.monotonic()
+        self.end = handle.tell()
+
+    def add(self, chunk: bytes) -> None:
+        self._waiting += chunk
+        self.end += len(chunk)
+        if len(self._waiting) >= BLOCK or time.monotonic() - self._since > BLOCK_SECONDS:
+            self._flush()
+
+    def __enter__(self) -> _Block:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+
+    def _flush(self) -> None:
+        block, self._waiting = self._waiting, bytearray()
+        self._since = time.monotonic()
+        self._handle.write(block)
+        self._digest.update(block)
+        self._on_bytes(len(block))
 
 
 class one_line_disk_errors:

@@ -160,7 +160,7 @@ def worker_memory(given: dict[str, Any]) -> dict[str, Any]:
 # ---- network
 
 def compare_network(folder: Path, base: str, args: argparse.Namespace) -> None:
-    given = json.dumps({"base": base, "branches": args.checkpoints + 2, "rate": args.rate})
+    given = json.dumps({"base": base, "branches": args.checkpoints + 3, "rate": args.rate})
     server = subprocess.Popen(
         [sys.executable, __file__, "--worker", "server", "--given", given],
         stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True,
@@ -168,7 +168,8 @@ def compare_network(folder: Path, base: str, args: argparse.Namespace) -> None:
     assert server.stdout is not None
     try:
         url = json.loads(server.stdout.readline())["url"]
-        fetch = run("fetch-alone", {"url": url, "branches": [args.checkpoints, args.checkpoints + 1]}, folder, args)["seconds"]
+        alone = {"url": url, "bytes": _bytes(base), "branches": list(range(args.checkpoints, args.checkpoints + 3))}
+        fetch = run("fetch-alone", alone, folder, args)["seconds"]
         for share in args.compute:
             _one_regime(folder, base, url, statistics.median(fetch), share, args)
     finally:
@@ -179,7 +180,7 @@ def compare_network(folder: Path, base: str, args: argparse.Namespace) -> None:
 def _one_regime(folder: Path, base: str, url: str, fetch: float, share: float, args: argparse.Namespace) -> None:
     rows = 0 if args.waiting else run("rows-for", {"folder": base, "seconds": fetch * share}, folder, args)["rows"]
     n = args.checkpoints
-    given = {"url": url, "branches": list(range(n)), "rows": rows, "wait": fetch * share if args.waiting else None}
+    given = {"url": url, "bytes": _bytes(base), "branches": list(range(n)), "rows": rows, "wait": fetch * share if args.waiting else None}
     loop = run("loop-network", given, folder, args)
     ours = run("stream-network", given, folder, args)
     typical, switch = statistics.median(ours["alone"]), ours["switch"]
@@ -338,11 +339,11 @@ def hub_checkpoint(number: int) -> Any:
 
 
 def run(worker: str, given: dict[str, Any], folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """One contender in a process and with caches of its own, at most three checkpoints of disk."""
+    """One contender in a process and with caches of its own; a disk budget of three checkpoints and a bit."""
     home = Path(tempfile.mkdtemp(dir=folder))
     environment = {
         **os.environ, "PYTHIA_TOOLS_HOME": str(home / "home"), "HF_HUB_CACHE": str(home / "hub"), "OMP_NUM_THREADS": str(args.threads),
-        "HF_ENDPOINT": given.get("url", "http://127.0.0.1:9"), "PYTHIA_TOOLS_DISK_BUDGET": "3GB",
+        "HF_ENDPOINT": given.get("url", "http://127.0.0.1:9"), "PYTHIA_TOOLS_DISK_BUDGET": str(int(3.3 * given.get("bytes", 1e9))),
     }
     try:
         done = subprocess.run(
