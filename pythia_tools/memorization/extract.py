@@ -12,7 +12,7 @@ Source of the protocol: Carlini et al. 2021/2023; Biderman et al. 2023 (k = ℓ 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import nn
 
 from pythia_tools.errors import RequestError
 from pythia_tools.memorization.head import Verdict
-from pythia_tools.memorization.runners import Runner, runner
+from pythia_tools.memorization.runners import Runner, exactly, runner
 
 OK, SHORT, BEYOND, NONFINITE = "ok", "short", "id beyond vocabulary", "logits not finite"
 STATUS = {
@@ -79,6 +79,27 @@ class Window:
 COLUMNS = ("memorized", "status", "matched", "margin", "judged", "dtype", "edge")
 
 
+@dataclass(frozen=True)
+class Screening:
+    """How a lower-precision screen went over n rows.
+
+    decided (n,) str, what settled each row: `exact` (no screen, or a calibration row), `screen` (rejected by it alone), `doubtful`
+    (kept by it or too near to call: judged exactly), `audit` (rejected by it, drawn at random, judged exactly).
+    doubt: the margin in size that a rejection needed (NaN: all rows were judged exactly). largest and spread: maximum and standard
+    deviation of the differences between the two passes' margins, in logits. overturned: audited rejections that were wrong.
+    """
+
+    decided: np.ndarray
+    doubt: float
+    largest: float
+    spread: float
+    overturned: int = 0
+
+    def count(self, what: str) -> int:
+        """Rows settled that way."""
+        return int((self.decided == what).sum())
+
+
 @dataclass
 class Extraction:
     """What was found for n rows, in their order.
@@ -97,7 +118,7 @@ class Extraction:
     dtype: np.ndarray
     edge: np.ndarray
     mask: np.ndarray | None = None
-    notes: dict[str, Any] = field(default_factory=dict)
+    screening: Screening | None = None
 
     def put(self, index: np.ndarray, other: Extraction) -> None:
         """Overwrite the rows at `index` by another extraction's."""
@@ -156,7 +177,7 @@ def _too_short(length: int, window: Window) -> RequestError:
     )
 
 
-@torch.inference_mode()
+@exactly
 def extract(model: nn.Module, rows: Any, window: Window | None = None, *, batch_size: int | None = None) -> Extraction:
     """Extractability of rows by one model, in the model's own dtype.
 
@@ -192,8 +213,8 @@ def judge_windows(
 ) -> np.ndarray:
     """Judge windows[index] in stages and write into `result`; returns the numbers of rows left in doubt.
 
-    With doubt > 0 (a lower-precision screen) a row is rejected only by a margin below −doubt and kept only by margins
-    above it; the first position that is neither leaves the row in doubt, to be judged again more exactly.
+    With doubt > 0 (a lower-precision screen) a row is rejected only by a margin below −doubt, after margins above doubt. All others
+    are in doubt, those that passed every position among them: a screen rejects, it never calls a row memorized.
     """
     doubtful: list[np.ndarray] = [np.zeros(0, np.int64)]
     start = 0
@@ -251,11 +272,12 @@ def _record(
     bad = stopped & ~np.take_along_axis(finite, at, 1)[:, 0]
     if result.mask is not None:
         bad = ~verdict.finite.all(dim=1).cpu().numpy()
-    unsure = stopped & ((doubt > 0) & ((np.take_along_axis(margin, at, 1)[:, 0] >= -doubt) | bad))
+    passed = ~stopped & (result.judged[numbers] + match.shape[1] >= window.continuation)
+    unsure = (doubt > 0) & (passed | (stopped & ((np.take_along_axis(margin, at, 1)[:, 0] >= -doubt) | bad)))
     result.matched[numbers] += first.astype(np.int32)
     result.judged[numbers] += match.shape[1]
     result.margin[numbers] = np.fmin(result.margin[numbers], np.fmin.reduce(margin, axis=1))
-    result.memorized[numbers] = ~stopped & (result.judged[numbers] >= window.continuation)
+    result.memorized[numbers] = passed
     upto = np.where(np.arange(match.shape[1])[None] <= first[:, None], np.abs(margin), np.inf)
     result.edge[numbers] = np.fmin(result.edge[numbers], np.fmin.reduce(upto, axis=1))
     result.status[numbers[bad]] = NONFINITE
@@ -270,14 +292,17 @@ def batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def default_batch(model: nn.Module) -> int:
-    """Rows per pass: enough to fill the device, few enough to fit (keys, values and activations of a 64-id window)."""
+    """Rows per pass: enough to fill the device, few enough to fit (keys, values and activations of a 64-id window).
+
+    On a processor few: activations that stay in its cache are worth more than larger products.
+    """
     config: Any = getattr(model, "config", None)
     width, layers = int(getattr(config, "hidden_size", 1024)), int(getattr(config, "num_hidden_layers", 24))
     device = next(model.parameters()).device
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         return int(max(16, min(4096, free // 3 // (64 * width * (2 * layers + 40) * 4))))
-    return 128 if width <= 1024 else 32
+    return 32
 
 
 def dtype_name(model: nn.Module) -> str:

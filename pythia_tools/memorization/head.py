@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-WIDTH = 8192
-"""Vocabulary ids per slice."""
+WIDTH = 2048
+"""Vocabulary ids per slice: its logits and weights stay in a processor's cache. An accelerator takes all at once."""
 POSITIONS = 1024
 """Positions per block."""
 
@@ -31,6 +31,11 @@ class Verdict:
 
     def reshape(self, *shape: int) -> Verdict:
         return Verdict(*(t.reshape(*shape) for t in (self.match, self.margin, self.best, self.finite)))
+
+    def put(self, index: torch.Tensor, other: Verdict) -> None:
+        """Overwrite the positions at `index` by another's."""
+        for name in ("match", "margin", "best", "finite"):
+            getattr(self, name)[index] = getattr(other, name)
 
 
 def judge(hidden: torch.Tensor, weight: torch.Tensor, truth: torch.Tensor, bias: torch.Tensor | None = None) -> Verdict:
@@ -50,7 +55,7 @@ def judge_logits(logits: torch.Tensor, truth: torch.Tensor) -> Verdict:
     own = logits.gather(1, truth[:, None]).squeeze(1).float()
     logits.scatter_(1, truth[:, None], -torch.inf)
     other, place = logits.max(dim=1)
-    return _verdict(own, other.float(), place, truth)
+    return verdict(own, other.float(), place, truth)
 
 
 def _block(hidden: torch.Tensor, weight: torch.Tensor, truth: torch.Tensor, bias: torch.Tensor | None) -> Verdict:
@@ -58,8 +63,9 @@ def _block(hidden: torch.Tensor, weight: torch.Tensor, truth: torch.Tensor, bias
     own = torch.full((count,), torch.nan, device=hidden.device, dtype=torch.float32)
     other = torch.full((count,), -torch.inf, device=hidden.device, dtype=torch.float32)
     place = torch.zeros(count, device=hidden.device, dtype=torch.long)
-    for start in range(0, vocabulary, WIDTH):
-        stop = min(start + WIDTH, vocabulary)
+    width = WIDTH if hidden.device.type == "cpu" else vocabulary
+    for start in range(0, vocabulary, width):
+        stop = min(start + width, vocabulary)
         logits = torch.nn.functional.linear(hidden, weight[start:stop], None if bias is None else bias[start:stop])
         inside = ((truth >= start) & (truth < stop)).nonzero().squeeze(1)
         if len(inside):
@@ -72,10 +78,11 @@ def _block(hidden: torch.Tensor, weight: torch.Tensor, truth: torch.Tensor, bias
         better &= ~other.isnan()
         other = torch.where(better, top, other)
         place = torch.where(better, where + start, place)
-    return _verdict(own, other, place, truth)
+    return verdict(own, other, place, truth)
 
 
-def _verdict(own: torch.Tensor, other: torch.Tensor, place: torch.Tensor, truth: torch.Tensor) -> Verdict:
+def verdict(own: torch.Tensor, other: torch.Tensor, place: torch.Tensor, truth: torch.Tensor) -> Verdict:
+    """From the true id's logit, the best other's and that one's id, all (p,)."""
     finite = own.isfinite() & other.isfinite()
     match = finite & ((own > other) | ((own == other) & (truth < place)))
     return Verdict(match, torch.where(finite, own - other, torch.nan), torch.where(match, truth, place), finite)

@@ -14,6 +14,7 @@ Item columns after the identity columns:
 | margin | float | logits: minimum over judged positions of the true id's minus the best other's; > 0 memorized, < 0 not, 0 a tie |
 | judged | int | continuation positions looked at: all for memorized rows, those of the last stage reached for others |
 | dtype | str | number format of the pass that decided (`float32` beside `bfloat16` when a screen was used) |
+| decided, doubt | str, float | only with a screen: what settled the row, and the margin a rejection needed (`extract.Screening`) |
 | score | float | only with score=True: share of the continuation that greedy decoding gives at the same place |
 | mask | bytes | only with keep_from: packed bits, one per position from keep_from on; read with `extractable` |
 | group | str | only when groups were given: the row's subset |
@@ -107,6 +108,8 @@ def measure_model(
         "judged": found.judged,
         "dtype": found.dtype.astype(str),
     })
+    if found.screening is not None:
+        frame["decided"], frame["doubt"] = found.screening.decided, np.float32(found.screening.doubt)
     if score:
         frame["score"] = scores(model, rows, window, found=found, batch_size=batch_size)
     if found.mask is not None:

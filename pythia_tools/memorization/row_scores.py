@@ -24,6 +24,7 @@ from pythia_tools import files
 from pythia_tools.errors import RequestError
 from pythia_tools.memorization.extract import NONFINITE, OK, Window, as_rows, cut, default_batch
 from pythia_tools.memorization.measure import rows_digest
+from pythia_tools.memorization.runners import exactly
 from pythia_tools.models import sweep
 from pythia_tools.models.scores import has_plain_head
 from pythia_tools.runs import CellStore
@@ -82,7 +83,7 @@ def row_scores(
     return sweep(checkpoints, [task], cells=cells, device=device, dtype=dtype, shard=shard, allow_defective=allow_defective)[task.name]
 
 
-@torch.inference_mode()
+@exactly
 def score_model(
     model: nn.Module, rows: Any, *, length: int, min_k: float = MIN_K, vocabulary: int | None = None, batch_size: int | None = None
 ) -> pd.DataFrame:

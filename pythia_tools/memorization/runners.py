@@ -8,13 +8,20 @@ Cost: the forward pass over the new tokens; memory: the cache of one batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property, wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import nn
 
+from pythia_tools.memorization import bounded
 from pythia_tools.memorization.head import Verdict, judge, judge_logits
+from pythia_tools.models.devices import plain_products
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Cache(Protocol):
@@ -32,6 +39,18 @@ class Runner(Protocol):
 
     def feed(self, ids: torch.Tensor, truth: torch.Tensor, cache: Any) -> tuple[Verdict, Any]:
         """Verdict (n, p) and the cache with `ids` added. `cache` None starts a new batch."""
+
+
+def exactly(function: Callable[P, R]) -> Callable[P, R]:
+    """For functions of a live model: no gradients, and products in the model's own number format."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        model: Any = args[0] if args else kwargs["model"]
+        with torch.inference_mode(), plain_products(next(model.parameters()).device):
+            return function(*args, **kwargs)
+
+    return run
 
 
 def runner(model: nn.Module, vocabulary: int | None = None) -> Runner:
@@ -57,18 +76,26 @@ class NeoXRunner:
 
     def __init__(self, model: nn.Module, vocabulary: int | None = None):
         self.body: Any = model.gpt_neox
-        self.head: Any = model.get_output_embeddings()  # type: ignore[operator]
-        self.vocabulary = min(vocabulary or self.head.weight.shape[0], self.head.weight.shape[0])
-        self.device = self.head.weight.device
+        head: Any = model.get_output_embeddings()  # type: ignore[operator]
+        self.vocabulary = min(vocabulary or head.weight.shape[0], head.weight.shape[0])
+        self.weight = head.weight.detach()[: self.vocabulary]
+        self.bias = None if head.bias is None else head.bias.detach()[: self.vocabulary]
+        self.device = self.weight.device
+        self.bounded = bounded.helps(self.weight, self.bias)
 
     def feed(self, ids: torch.Tensor, truth: torch.Tensor, cache: NeoXCache | None) -> tuple[Verdict, NeoXCache]:
         cache = cache or NeoXCache()
         hidden, grown = self._body(ids, truth.shape[1], cache)
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        bias = self.head.bias
-        weight = self.head.weight[: self.vocabulary]
-        verdict = judge(flat, weight, truth.reshape(-1), None if bias is None else bias[: self.vocabulary])
-        return verdict.reshape(*truth.shape), grown
+        return self._judge(hidden.reshape(-1, hidden.shape[-1]), truth.reshape(-1)).reshape(*truth.shape), grown
+
+    def _judge(self, hidden: torch.Tensor, truth: torch.Tensor) -> Verdict:
+        if self.bounded and len(hidden) >= bounded.FEWEST:
+            return self._bounded_head.judge(hidden, truth)
+        return judge(hidden, self.weight, truth, self.bias)
+
+    @cached_property
+    def _bounded_head(self) -> bounded.BoundedHead:
+        return bounded.BoundedHead(self.weight)
 
     def _body(self, ids: torch.Tensor, last: int, cache: NeoXCache) -> tuple[torch.Tensor, NeoXCache]:
         """Final hidden states (n, last, d) at the last positions, and the grown cache."""

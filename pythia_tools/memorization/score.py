@@ -15,10 +15,13 @@ import torch
 from torch import nn
 
 from pythia_tools.memorization.extract import OK, Extraction, Window, batches, cut, default_batch, extract
-from pythia_tools.memorization.runners import Runner, runner
+from pythia_tools.memorization.runners import Runner, exactly, runner
+
+DECODED = 256
+"""Rows decoded together at least: each step reads all weights once, whatever their number."""
 
 
-@torch.inference_mode()
+@exactly
 def scores(
     model: nn.Module, rows: Any, window: Window | None = None, *, found: Extraction | None = None, batch_size: int | None = None
 ) -> np.ndarray:
@@ -34,7 +37,7 @@ def scores(
     return np.where(found.status == OK, agree, np.nan)
 
 
-@torch.inference_mode()
+@exactly
 def continuations(model: nn.Module, rows: Any, window: Window | None = None, *, batch_size: int | None = None) -> np.ndarray:
     """(n, continuation) int64 ids that greedy decoding gives; −1 where a row's status is not ok."""
     window = window or Window()
@@ -53,7 +56,7 @@ def _decode(model: nn.Module, windows: np.ndarray, window: Window, found: Extrac
     known = _floor_power(found.matched[departs])
     for start in np.unique(known):
         group = departs[known == start]
-        for batch in batches(group, batch_size or default_batch(model)):
+        for batch in batches(group, batch_size or max(DECODED, default_batch(model))):
             ids = torch.from_numpy(windows[batch, : window.context + start]).to(live.device)
             steps = window.continuation - int(start)
             decoded[batch, start:] = _greedy(live, ids, steps).cpu().numpy()

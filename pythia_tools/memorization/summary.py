@@ -64,6 +64,7 @@ def summarize(table: pd.DataFrame, *, by: str | Sequence[str] | None = None, uni
     by: columns to group by (`group`, `exposures`, …); the default is `group` when the table has one, else all rows together.
     unit: what is independent. When several lines of one group share a unit (copies of one canary), each unit counts once, by
     its mean, and the interval is a bootstrap over units. Undecided rows are left out and counted in `undecided`.
+    Where a screen was used, `screen_overturned` is the share of its audited rejections that were wrong, n how many were audited.
     """
     if table.empty:
         return tables.summary([])
@@ -94,9 +95,17 @@ def _estimates(part: pd.DataFrame, unit: str, level: float) -> Iterator[tuple[st
         if column in part.columns:
             values, _ = per_unit(known[column].to_numpy(dtype=np.float64), known[unit].to_numpy())
             yield metric, mean_over(values, level=level, over=f"{unit}s")
+    if "decided" in part.columns:
+        yield "screen_overturned", _overturned(part)
     undecided = len(part) - len(known)
     if undecided:
         yield "undecided", Estimate(float(undecided), float("nan"), float("nan"), len(part), "none")
+
+
+def _overturned(part: pd.DataFrame) -> Estimate:
+    """Share of audited rejections of a screen that were wrong, with an interval for all its rejections (see screen.py)."""
+    audited = part[part["decided"] == "audit"]
+    return wilson(int(audited["memorized"].fillna(False).astype(bool).sum()), len(audited))
 
 
 def _share(flags: np.ndarray, units: np.ndarray, unit: str, level: float) -> Estimate:

@@ -10,6 +10,10 @@ with other jobs set OMP_NUM_THREADS (or OMP_WAIT_POLICY=PASSIVE): a foreign proc
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 
 from pythia_tools import progress
@@ -65,6 +69,30 @@ def choose_dtype(
     if device.type == "cpu" or params is None or params < SMALL_PARAMS:
         return torch.float32
     return stored
+
+
+@contextlib.contextmanager
+def plain_products(device: torch.device) -> Iterator[None]:
+    """Matrix products in the operands' own format, whatever the process has set: no TF32 or bfloat16 passes for float32, no autocast.
+
+    TF32 keeps 10 bits of each factor, and thereby decides near ties otherwise than float32 does.
+    """
+    backends: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    settings = [b for b in backends if hasattr(b, "fp32_precision")]
+    before = [m.fp32_precision for m in settings]
+    legacy = None if settings else torch.get_float32_matmul_precision()  # torch below 2.9
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        if legacy is not None:
+            torch.set_float32_matmul_precision("highest")
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
+        if legacy is not None:
+            torch.set_float32_matmul_precision(legacy)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -1,11 +1,12 @@
 """Rows per second that are judged memorized or not: one staged pass against batched `generate`, in one process, flags compared.
 
     python scripts/benchmarks/memorization.py --shapes 14m 70m 160m --rows 512 --threads 2
-    python scripts/benchmarks/memorization.py --device cuda --shapes 70m 160m --rows 16384 --batch 256 1024 4096
+    python scripts/benchmarks/memorization.py --device cuda --shapes 70m 160m --rows 16384 --batch 1024 4096 --generate-batch 1024 4096
 
 Models have random weights at Pythia shapes. Memorized rows are the model's own greedy outputs (made beforehand, not timed);
 the rest is random. `floor` is the model's own forward pass over the tokens that must be seen: the context of every row,
-and the whole window of memorized ones. Every method runs with each batch size and keeps its best time; methods take turns.
+and the whole window of memorized ones. Every method runs with each of its batch sizes (--generate-batch for those that decode,
+--batch for single passes) and keeps its best time; methods take turns.
 `peak` is the share of the arithmetic peak that this process measures with a large matrix product in the same format.
 `score` compares the memorization score (real decoding past the first miss) with `generate`.
 """
@@ -25,6 +26,7 @@ from pythia_tools.memorization import Window, extract, scores, screened
 
 SHAPES = {"14m": (128, 6, 4), "31m": (256, 6, 8), "70m": (512, 6, 8), "160m": (768, 12, 12), "410m": (1024, 24, 16)}
 VOCABULARY = 50304
+DECODES = ("generate", "score")
 
 
 def main() -> None:
@@ -113,8 +115,8 @@ def _race(methods: dict[str, Callable[[int], Any]], args: argparse.Namespace) ->
     times: dict[str, dict[int, float]] = {name: {} for name in methods}
     answers: dict[str, Any] = {}
     for _ in range(args.repeats):
-        for batch in args.batch:
-            for name, method in methods.items():
+        for name, method in methods.items():
+            for batch in args.generate_batch if name in DECODES else args.batch:
                 seconds, answers[name] = _timed(method, batch, args)
                 times[name][batch] = min(seconds, times[name].get(batch, np.inf))
     return times, answers
@@ -139,7 +141,7 @@ def _rows(model: GPTNeoXForCausalLM, share: float, args: argparse.Namespace) -> 
     rows = rng.integers(0, VOCABULARY, (args.rows, 2 * args.length))
     chosen = np.sort(rng.choice(args.rows, round(share * args.rows), replace=False))
     if len(chosen):
-        rows[chosen, args.length :] = generated(model, rows[chosen], args.length, max(args.batch))
+        rows[chosen, args.length :] = generated(model, rows[chosen], args.length, max(args.generate_batch))
     return rows
 
 
@@ -148,7 +150,7 @@ def _flops(shape: str, rows: np.ndarray, truth: np.ndarray, length: int, name: s
     width, layers, _ = SHAPES[shape]
     token, head = 2 * layers * 12 * width**2, 2 * VOCABULARY * width
     whole = (2 * length - 1) * token + length * head
-    if name in ("generate", "score"):
+    if name in DECODES:
         return len(rows) * whole
     return float((~truth).sum()) * (length * token + head) + float(truth.sum()) * whole
 
@@ -173,7 +175,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--length", type=int, default=32, help="context and continuation ids (default 32)")
     parser.add_argument("--memorized", nargs="+", type=float, default=[0.01, 1.0], help="shares of rows that are memorized")
-    parser.add_argument("--batch", nargs="+", type=int, default=[32, 128])
+    parser.add_argument("--batch", nargs="+", type=int, default=[32, 128], help="rows per single pass")
+    parser.add_argument("--generate-batch", nargs="+", type=int, default=[64, 128, 256], help="rows decoded together")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")

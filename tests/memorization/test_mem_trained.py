@@ -129,19 +129,3 @@ def test_float16_and_bfloat16_flags_are_those_of_float32_or_flagged(micro_suite:
     half = extract(load(checkpoint, device="cpu", dtype="bfloat16").to(torch.bfloat16), _tokens(canaries))
     differs = exact.memorized != half.memorized
     assert (np.abs(exact.margin[differs]) < 0.5).all(), "only rows of small margin change with the format"
-
-
-def test_the_notebook_runs(micro_suite: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import json
-
-    from matplotlib import pyplot as plt
-
-    cells = json.loads((Path(__file__).parents[2] / "notebooks" / "memorization.ipynb").read_text())["cells"]
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]).replace('"pythia-micro"', repr(str(micro_suite))), names)
-    plt.close("all")
-    loss = pd.DataFrame(names["lines"]).set_index("step")["value"]
-    assert loss.iloc[-1] > 0.9 and abs(loss.iloc[0] - 0.5) < 0.15
