@@ -1,4 +1,4 @@
-"""Clusters: connected components of the graph of pairs, and which member of each is kept.
+"""Connected components of the graph of pairs, which are the clusters, and which member of each is kept.
 
 Two documents of one cluster need not be similar themselves; a chain of pairs between them is enough. So a dropped
 document may lie below the threshold to the kept one: the similarity to it is written beside every dropped document.
