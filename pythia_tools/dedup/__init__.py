@@ -13,7 +13,7 @@ _NAMES = {
     "minhash_signatures": "signatures", "stream_signatures": "signatures", "permutations": "signatures",
     "near_duplicates": "near", "near_duplicate_roots": "near", "near_duplicate_pairs": "near", "kept_documents": "near",
     "choose_bands": "lsh", "hit_probability": "lsh", "curve_in_words": "lsh", "candidate_pairs": "lsh",
-    "components": "clusters", "kept_member": "clusters", "members": "clusters", "KEEP_RULES": "clusters",
+    "components": "connected", "kept_member": "connected", "members": "connected", "KEEP_RULES": "connected",
     "exact_pairs": "exact", "jaccard": "exact", "Pairs": "exact", "shingle_sets": "sets", "pack": "shingles",
     "DedupConfig": "config", "PRESETS": "config", "preset": "config", "run_stages": "stages", "load_dedup": "stages",
     "DedupResult": "stages", "exposure_effect": "effect", "effect_summary": "effect",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from pythia_tools.dedup.components import find, flatten, join, join_pairs, singles
+from pythia_tools.dedup.connected import find, flatten, join, join_pairs, singles
 from pythia_tools.dedup.hashes import mix64
 from pythia_tools.dedup.sets import ShingleSets
 from pythia_tools.dedup.threads import run_threads

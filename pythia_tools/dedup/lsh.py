@@ -17,7 +17,7 @@ import math
 import numpy as np
 from numba import njit
 
-from pythia_tools.dedup.components import join
+from pythia_tools.dedup.connected import join
 from pythia_tools.dedup.hashes import mix64
 from pythia_tools.errors import RequestError
 

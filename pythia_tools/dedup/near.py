@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pythia_tools.dedup import lsh
-from pythia_tools.dedup.components import components, flatten, kept_member, members, singles
+from pythia_tools.dedup.connected import components, flatten, kept_member, members, singles
 from pythia_tools.dedup.exact import Pairs, check_threshold, exact_components, exact_pairs, similarities
 from pythia_tools.dedup.sets import shingle_sets
 from pythia_tools.dedup.shingles import Packed, pack
