@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The case study of memorization for any suite: order, foresight, scaling, causal profiles, forgetting, membership, kinds.
+"""The case study of memorization for any suite: order, foresight, scaling, profiles, forgetting, membership, kinds, branches.
 
     python scripts/memorization_study.py pythia-micro --out runs/memorization-study
     python scripts/memorization_study.py pythia --models 70m 410m --steps 23000:143000:20000 --rows 1048576 --screen bfloat16 --out runs/m
 
-Writes a run's folder (config, items, summary, figures, run.json); run it again after an interruption and it resumes.
+Writes a run's folder (config, items, summary, figures, run.json, and kinds.parquet: the memorized rows and what may explain them);
+run it again after an interruption and it resumes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import sys
 import time
 
-from pythia_tools import load_order, load_suite, plots, progress
+from pythia_tools import files, load_order, load_suite, plots, progress
 from pythia_tools.cli.options import add_output, add_sweep, positive, recorded, require_out
 from pythia_tools.errors import PythiaToolsError, RequestError
 from pythia_tools.memorization import Window, block_counts, qq_points
@@ -39,13 +40,15 @@ def main() -> int:
     tokenizer = load_tokenizer(suite)
     folder = RunFolder(require_out(args), recorded("memorization_study", args))
     window = Window(args.context, args.continuation, vocabulary=len(tokenizer))
-    design = Design(args.rows, args.block, args.per_cohort, args.controls, window, seed=args.seed)
+    design = Design(args.rows, args.block, args.per_cohort, args.controls, window, reference=args.reference, seed=args.seed)
     checkpoints = suite.checkpoints(args.models, args.steps, allow_defective=args.allow_defective)
     study = case_study(
         checkpoints, order, design, decode=tokenizer.decode, cells=folder.cells, device=args.device, dtype=args.dtype,
         allow_defective=args.allow_defective, screen=args.screen,
     )
     tell(study.notes)
+    with files.atomic_write(folder.path / "kinds.parquet") as handle:
+        study.kinds.to_parquet(handle, index=False)
     draw(study, folder, args.block)
     run = folder.finish(
         study.items, study.summary, weights=study.weights, data=order.fingerprint, timings={"all": time.perf_counter() - start},
@@ -85,6 +88,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--per-cohort", type=positive, default=50, help="rows followed from each interval between checkpoints")
     parser.add_argument("--controls", type=positive, default=500, help="rows never consumed, at most")
     parser.add_argument("--screen", choices=["bfloat16", "float16"], help="judge in this format first, doubtful rows again exactly")
+    parser.add_argument("--reference", metavar="MODEL", help="membership also against this model's last step (default: the smallest)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

@@ -4,14 +4,15 @@
 """
 
 from pythia_tools.memorization import exchange, rows, taxonomy
+from pythia_tools.memorization.branches import branch_differences
 from pythia_tools.memorization.counterfactual import counterfactual, influence, mean_memorization
-from pythia_tools.memorization.extract import STATUS, Extraction, Window, extract
+from pythia_tools.memorization.extract import STATUS, Extraction, Screening, Window, extract
 from pythia_tools.memorization.forgetting import align, forgetting_curve
 from pythia_tools.memorization.measure import MemorizationTask, extractable, measure, measure_model
 from pythia_tools.memorization.membership import Split, auc, draw_split, signals, summarize_membership, tpr_at, zlib_bytes
 from pythia_tools.memorization.order_effect import OrderEffect, block_counts, order_effect, qq_points, summarize_order
 from pythia_tools.memorization.overlap import Overlap, duplicate_counts, seen_share
-from pythia_tools.memorization.predict import Confusion, confusion, foresight, from_percent, scaling
+from pythia_tools.memorization.predict import Confusion, confusion, foresight, from_percent, published, scaling
 from pythia_tools.memorization.profiles import Profiles, cohort_of, profiles, summarize_profiles
 from pythia_tools.memorization.row_scores import RowScoreTask, row_scores, score_model
 from pythia_tools.memorization.rows import select_rows
@@ -20,10 +21,11 @@ from pythia_tools.memorization.screen import screened
 from pythia_tools.memorization.summary import exposure_bins, exposures_at, summarize, with_exposures
 
 __all__ = [
-    "STATUS", "Confusion", "Extraction", "MemorizationTask", "OrderEffect", "Overlap", "Profiles", "RowScoreTask", "Split", "Window",
-    "align", "auc", "block_counts", "cohort_of", "confusion", "continuations", "counterfactual", "draw_split", "duplicate_counts",
-    "exchange", "exposure_bins", "exposures_at", "extract", "extractable", "foresight", "forgetting_curve", "from_percent", "influence",
-    "mean_memorization", "measure", "measure_model", "order_effect", "profiles", "qq_points", "row_scores", "rows", "scaling",
-    "score_model", "scores", "screened", "seen_share", "select_rows", "signals", "summarize", "summarize_membership",
-    "summarize_order", "summarize_profiles", "taxonomy", "tpr_at", "with_exposures", "zlib_bytes",
+    "STATUS", "Confusion", "Extraction", "MemorizationTask", "OrderEffect", "Overlap", "Profiles", "RowScoreTask", "Screening", "Split",
+    "Window", "align", "auc", "block_counts", "branch_differences", "cohort_of", "confusion", "continuations", "counterfactual",
+    "draw_split", "duplicate_counts", "exchange", "exposure_bins", "exposures_at", "extract", "extractable", "foresight",
+    "forgetting_curve", "from_percent", "influence", "mean_memorization", "measure", "measure_model", "order_effect", "profiles",
+    "published", "qq_points", "row_scores", "rows", "scaling", "score_model", "scores", "screened", "seen_share", "select_rows",
+    "signals", "summarize", "summarize_membership", "summarize_order", "summarize_profiles", "taxonomy", "tpr_at", "with_exposures",
+    "zlib_bytes",
 ]

@@ -3,8 +3,10 @@
 1. Which rows are memorized, over sizes and steps; do counts per block follow a Poisson law (rows along the order)?
 2. Do small models and early checkpoints foretell the largest model's last one? How does the share scale?
 3. Causal profiles and forgetting: rows sampled from each interval between checkpoints, against rows never consumed.
-4. Membership inference: rows consumed early against rows never consumed, labels fixed over the checkpoints compared.
-5. Recitation, reconstruction or recollection: what kind of rows the largest model memorized last.
+4. Membership inference: rows consumed early against rows never consumed, labels fixed over the checkpoints compared; by loss, zlib,
+   min-k %, min-k++ %, and against a reference model of the suite.
+5. Recitation, reconstruction or recollection: what kind of rows were memorized, with what may explain it.
+6. Branches that consumed the same rows (interventions): their shares, and row by row against the run they left.
 
 Cost: a pass over `rows` contexts and over (cohort rows + controls + split) whole windows per checkpoint, and two scans of the consumed
 rows for exposure filters and duplicate counts. Everything computed is kept in `cells`, so a killed study resumes.
@@ -12,7 +14,7 @@ rows for exposure filters and duplicate counts. Everything computed is kept in `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -23,6 +25,7 @@ import torch
 
 from pythia_tools import progress, tables
 from pythia_tools.errors import RequestError
+from pythia_tools.memorization.branches import branch_differences
 from pythia_tools.memorization.extract import Window
 from pythia_tools.memorization.forgetting import align, forgetting_curve
 from pythia_tools.memorization.measure import MemorizationTask
@@ -33,8 +36,8 @@ from pythia_tools.memorization.predict import foresight, scaling
 from pythia_tools.memorization.profiles import summarize_profiles
 from pythia_tools.memorization.row_scores import RowScoreTask
 from pythia_tools.memorization.summary import summarize, with_exposures
-from pythia_tools.memorization.taxonomy import KINDS, kinds
-from pythia_tools.models import sweep
+from pythia_tools.memorization.taxonomy import KINDS, features, kinds
+from pythia_tools.models import sweep, token_scores
 from pythia_tools.numerics import wilson
 from pythia_tools.runs import CellStore
 from pythia_tools.suites.checkpoint import Checkpoint
@@ -57,6 +60,8 @@ class Design:
     length: int | None = None
     """Ids of a row whose loss is averaged (None: the whole row)."""
     max_share: float = MAX_SHARE
+    reference: str | None = None
+    """The main model whose loss at its last step is the reference of membership inference (None: the smallest)."""
     seed: int = 0
 
 
@@ -79,13 +84,15 @@ def case_study(
 ) -> CaseStudy:
     """Measure everything in one sweep and summarize it. Raises RequestError for fewer than two checkpoints, or steps beyond the order."""
     design = design or Design()
+    notes: list[str] = []
     main = [c for c in checkpoints if c.model.branch == "main"]
+    bases = _bases(checkpoints, notes)
+    _check_reference(design, main)
     steps = sorted({c.step for c in main})
     if len(steps) < 2:
         raise RequestError(f"a case study compares steps; {len(steps)} was given, choose at least two with --steps")
     if steps[-1] * order.batch_rows > order.n_rows:
         raise RequestError(f"step {steps[-1]} consumed more rows than order {order.name} has ({order.n_rows}); is it the suite's order?")
-    notes: list[str] = []
     sample = _Sample.draw(order, steps, design, notes)
     along = np.arange(min(design.rows, steps[-1] * order.batch_rows))
     window = order.take(along)[:, design.window.offset : design.window.offset + design.window.length]
@@ -94,12 +101,37 @@ def case_study(
         MemorizationTask(window, inner, row_ids=along, screen=screen),
         RowScoreTask(order.take(sample.rows), row_ids=sample.rows, length=design.length, vocabulary=design.window.vocabulary),
     ]
-    result = sweep(main, tasks, cells=cells, device=device, dtype=dtype, allow_defective=allow_defective)
+    swept = main + [c for c in checkpoints if c.model.name in bases]
+    how: dict[str, Any] = {"cells": cells, "device": device, "dtype": dtype, "allow_defective": allow_defective}
+    result = sweep(swept, tasks, **how)
     items = with_exposures(result["memorization"], [[b] for b in order.step_of(along)], row_ids=along)
     scores = result["row_scores"]
-    typed = _kinds(items, window, order, steps[-1], decode, notes)
-    parts = [*_memorized(items, design), *_dynamics(scores, sample, order, design, decode, notes), _kind_shares(typed, items)]
+    last = max((c for c in main if c.step == steps[-1]), key=lambda c: c.model.params or 0)
+    typed = _kinds(items, window, order, last, design, decode, notes, **how)
+    own = scores[scores["branch"] == "main"]
+    parts = [*_memorized(items, design, bases), *_dynamics(own, sample, order, design, decode, notes), _kind_shares(typed, items)]
     return CaseStudy(items, scores, typed, tables.check_summary(pd.concat(parts, ignore_index=True)), result.weights, notes)
+
+
+def _bases(checkpoints: Sequence[Checkpoint], notes: list[str]) -> dict[str, str]:
+    """Branch → base of all branches that consumed their base's order; others have no row in common by number."""
+    models = {c.model.name: c.model for c in checkpoints}
+    bases: dict[str, str] = {}
+    for name, model in models.items():
+        if model.branch == "main":
+            continue
+        base = models.get(model.base or "")
+        if base is None or model.order != base.order:
+            notes.append(f"branch {name} is left out: " + ("its base is not among the models" if base is None else "it has another order"))
+        else:
+            bases[name] = base.name
+    return bases
+
+
+def _check_reference(design: Design, main: Sequence[Checkpoint]) -> None:
+    names = list(dict.fromkeys(c.model.name for c in main))
+    if design.reference is not None and design.reference not in names:
+        raise RequestError(f"the reference {design.reference!r} is not one of the main models compared: {', '.join(names)}")
 
 
 @dataclass(frozen=True)
@@ -140,9 +172,11 @@ class _Sample:
         return _Sample(chosen, np.arange(len(chosen)) >= len(chosen) - len(spare))
 
 
-def _memorized(items: pd.DataFrame, design: Design) -> Iterator[pd.DataFrame]:
-    yield summarize(items)
-    yield summarize(items, by="exposures")
+def _memorized(everything: pd.DataFrame, design: Design, bases: dict[str, str]) -> Iterator[pd.DataFrame]:
+    yield summarize(everything)
+    yield summarize(everything, by="exposures")
+    yield branch_differences(everything, bases)
+    items = everything[everything["branch"] == "main"]
     if items["row"].nunique() >= 3 * design.block:
         yield summarize_order(items, block=design.block)
     if len(items[["model", "step"]].drop_duplicates()) > 1:
@@ -175,21 +209,52 @@ def _membership(
     length = int(late["positions"].iloc[0]) + 1
     sizes = zlib_bytes(order.take(names)[:, :length], decode)
     notes.append(f"membership: {len(members)} rows consumed before step {first} against {int(sample.control.sum())} never consumed")
-    return summarize_membership(signals(late, sizes=sizes), split)
+    name, reference = _reference(scores, design, notes)
+    table = signals(late, sizes=sizes, reference=reference)
+    if reference is not None:
+        table.loc[table["model"] == name, "reference"] = np.nan  # a model says nothing against itself, or a later self
+    return summarize_membership(table, split)
 
 
-def _kinds(items: pd.DataFrame, windows: np.ndarray, order: Any, last: int, decode: Decode | None, notes: list[str]) -> pd.DataFrame:
-    """One line per row that any checkpoint memorized: duplicates in the consumed rows and, with a tokenizer, its kind."""
+def _reference(scores: pd.DataFrame, design: Design, notes: list[str]) -> tuple[str, pd.DataFrame | None]:
+    """The reference model's name and its losses at its last step; None where there is only one model."""
+    sized = scores.drop_duplicates("model").sort_values("params", kind="stable")["model"]
+    name = design.reference or str(sized.iloc[0])
+    if len(sized) < 2:
+        return name, None
+    own = scores[scores["model"] == name]
+    last = own[own["step"] == own["step"].max()]
+    notes.append(f"membership against a reference: {name} at step {int(last['step'].iloc[0])}, which consumed the same rows")
+    return name, last
+
+
+def _kinds(
+    items: pd.DataFrame, windows: np.ndarray, order: Any, last: Checkpoint, design: Design, decode: Decode | None, notes: list[str],
+    **how: Any,
+) -> pd.DataFrame:
+    """One line per row that any checkpoint memorized: its kind (with a tokenizer), and what may explain it (`taxonomy.features`).
+
+    Perplexities are those of the largest model's last checkpoint, counts those of the rows consumed by then.
+    """
     rows = np.unique(items.loc[items["memorized"].fillna(False).astype(bool), "row"].to_numpy(dtype=np.int64))
     if not len(rows):
         notes.append("no row was memorized by any checkpoint")
         return pd.DataFrame({"row": rows, "duplicates": rows, "kind": pd.Series([], dtype=str)})
-    held = windows[rows]
-    duplicates = duplicate_counts(held, (chunk for _, chunk in order.chunks(0, last * order.batch_rows, CHUNK)))
+    held, counts = windows[rows], np.zeros(int(windows.max()) + 1, np.int64)
+    duplicates = duplicate_counts(held, _counted(order.chunks(0, last.step * order.batch_rows, CHUNK), counts))
+    nll = token_scores([last], held, vocabulary=design.window.vocabulary, **how)["nll"].to_numpy().reshape(len(held), -1)
+    found = features(held, context=design.window.context, nll=nll, token_counts=counts, duplicates=duplicates).assign(row=rows, kind="")
     if decode is None:
         notes.append("no tokenizer: kinds of memorization were not told apart")
-        return pd.DataFrame({"row": rows, "duplicates": duplicates, "kind": ""})
-    return pd.DataFrame({"row": rows, "duplicates": duplicates, "kind": kinds(duplicates, [decode(r.tolist()) for r in held])})
+        return found
+    return found.assign(kind=kinds(duplicates, [decode(r.tolist()) for r in held]))
+
+
+def _counted(chunks: Iterable[tuple[int, np.ndarray]], counts: np.ndarray) -> Iterator[np.ndarray]:
+    """The chunks' rows, while `counts` (ids,) grows by their ids; ids beyond it are no one's question."""
+    for _, chunk in chunks:
+        counts += np.bincount(chunk.ravel(), minlength=len(counts))[: len(counts)]
+        yield chunk
 
 
 def _kind_shares(typed: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:

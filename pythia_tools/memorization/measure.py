@@ -16,6 +16,7 @@ Item columns after the identity columns:
 | dtype | str | number format of the pass that decided (`float32` beside `bfloat16` when a screen was used) |
 | decided, doubt | str, float | only with a screen: what settled the row, and the margin a rejection needed (`extract.Screening`) |
 | score | float | only with score=True: share of the continuation that greedy decoding gives at the same place |
+| edit_distance, span | int | with the score: ids to change in what was decoded, and its longest run of ids in common with the truth |
 | mask | bytes | only with keep_from: packed bits, one per position from keep_from on; read with `extractable` |
 | group | str | only when groups were given: the row's subset |
 
@@ -36,7 +37,7 @@ from torch import nn
 from pythia_tools import files, progress
 from pythia_tools.errors import RequestError
 from pythia_tools.memorization.extract import BEYOND, NONFINITE, OK, STAGES, Window, as_rows, dtype_name, extract
-from pythia_tools.memorization.score import scores
+from pythia_tools.memorization.score import decoding_table
 from pythia_tools.memorization.screen import screened
 from pythia_tools.models import sweep
 from pythia_tools.runs import CellStore
@@ -111,7 +112,7 @@ def measure_model(
     if found.screening is not None:
         frame["decided"], frame["doubt"] = found.screening.decided, np.float32(found.screening.doubt)
     if score:
-        frame["score"] = scores(model, rows, window, found=found, batch_size=batch_size)
+        frame = frame.join(decoding_table(model, rows, window, found=found, batch_size=batch_size))
     if found.mask is not None:
         frame["mask"] = [bits.tobytes() for bits in np.packbits(found.mask, axis=1)]
     return frame

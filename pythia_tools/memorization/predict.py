@@ -12,7 +12,7 @@ Source: Biderman et al. 2023, "Emergent and predictable memorization", arXiv:230
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +127,39 @@ def foresight(table: pd.DataFrame, *, model: str | None = None, step: int | None
         found = confusion(target.loc[rows], flags.loc[rows])
         lines += confusion_lines(found, identity, f"predicts {name} step {at}")
     return tables.summary(lines)
+
+
+PUBLISHED_ROWS = 23_552_000
+"""Rows that the published tables are over: the first 23,000 steps' worth."""
+_LAST = 143_000
+_STEPS = {"23m": 23_000, "44m": 43_000, "65m": 63_000, "85m": 83_000, "105m": 103_000, "126m": 123_000, "146m": _LAST}
+
+
+def published(cells: Mapping[str, Sequence[float]], *, rows: int = PUBLISHED_ROWS) -> pd.DataFrame:
+    """Published confusions as a summary table, in the form of `foresight`: counts, precision, recall, F1 with intervals.
+
+    cells: `TABLE|MODEL|CHECKPOINT` (`…small_model_predict_large_model|70M|146m`) → percentages (both, missed, false alarm, neither).
+    The truth is 12B at its last step where small models predict, the model's own last step where its earlier checkpoints do.
+    Raises RequestError for keys of another shape.
+    """
+    lines: list[dict[str, Any]] = []
+    for key, percent in cells.items():
+        table, _, rest = key.partition("|")
+        model, _, checkpoint = rest.partition("|")
+        if checkpoint not in _STEPS:
+            raise RequestError(f"{key!r} is not like TABLE|70M|146m; checkpoints are {', '.join(_STEPS)}")
+        name, step = model.lower(), _STEPS[checkpoint]
+        truth = "12b" if "small_model" in table else name
+        if (truth, _LAST) == (name, step):
+            continue
+        identity = {"suite": "pythia-v0", "model": name, "params": _size(name), "step": step, "tokens": step << 21, "branch": "main"}
+        lines += confusion_lines(from_percent(percent, rows), identity, f"predicts {truth} step {_LAST}")
+    return tables.summary(lines)
+
+
+def _size(name: str) -> int:
+    """Nominal parameters of `70m` or `1.4b`."""
+    return round(float(name[:-1]) * {"m": 1e6, "b": 1e9}[name[-1]])
 
 
 def confusion_lines(found: Confusion, identity: dict[str, Any], group: str) -> list[dict[str, Any]]:

@@ -115,18 +115,16 @@ def _layer(layer: Any, x: torch.Tensor, rotary: Any, past: Any, keep: int) -> tu
     attended, kept = _attention(layer.attention, layer.input_layernorm(x), rotary, past, keep)
     x = x[:, x.shape[1] - keep :]
     if layer.use_parallel_residual:
-        return layer.mlp(layer.post_attention_layernorm(x)) + attended + x, kept
-    attended = attended + x
-    return layer.mlp(layer.post_attention_layernorm(attended)) + attended, kept
+        return layer.mlp(layer.post_attention_layernorm(x)).add_(attended).add_(x), kept
+    attended.add_(x)
+    return layer.mlp(layer.post_attention_layernorm(attended)).add_(attended), kept
 
 
 def _attention(attention: Any, x: torch.Tensor, rotary: Any, past: Any, keep: int) -> tuple[torch.Tensor, Any]:
-    from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb
-
     rows, tokens, _ = x.shape
-    joined = attention.query_key_value(x).view(rows, tokens, -1, 3 * attention.head_size).transpose(1, 2)
-    query, key, value = joined.chunk(3, dim=-1)
-    query, key = apply_rotary_pos_emb(query, key, *rotary)
+    joined = attention.query_key_value(x).view(rows, tokens, -1, 3, attention.head_size)
+    _rotate(joined[..., :2, :], *rotary)
+    query, key, value = joined.transpose(1, 2).unbind(3)
     if past is not None:
         key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
     query = query[:, :, tokens - keep :]
@@ -136,6 +134,19 @@ def _attention(attention: Any, x: torch.Tensor, rotary: Any, past: Any, keep: in
         mask = torch.arange(key.shape[2], device=x.device)[None] <= reach[:, None]
     out = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=attention.scaling)
     return attention.dense(out.transpose(1, 2).reshape(rows, keep, -1)), (key, value)
+
+
+def _rotate(both: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    """Turn queries and keys (n, t, heads, 2, head size) in place, by cos and sin (1, t, rotary dimensions) of their places.
+
+    The same operations in the same order as transformers', only on the dimensions that turn.
+    """
+    half = cos.shape[-1] // 2
+    cos, sin = cos[:, :, None, None], sin[:, :, None, None]
+    first, second = both[..., :half], both[..., half : 2 * half]
+    turned = first * cos[..., :half] - second * sin[..., :half]
+    second.copy_(second * cos[..., half:] + first * sin[..., half:])
+    first.copy_(turned)
 
 
 class GeneralCache:

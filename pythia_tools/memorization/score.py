@@ -11,11 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 from pythia_tools.memorization.extract import OK, Extraction, Window, batches, cut, default_batch, extract
 from pythia_tools.memorization.runners import Runner, exactly, runner
+from pythia_tools.memorization.taxonomy import near_verbatim
 
 DECODED = 256
 """Rows decoded together at least: each step reads all weights once, whatever their number."""
@@ -29,12 +31,24 @@ def scores(
 
     `found`: what `extract` said of the same rows with the same window, if known. Exactly 1.0 means extractable.
     """
+    return decoding_table(model, rows, window, found=found, batch_size=batch_size)["score"].to_numpy()
+
+
+@exactly
+def decoding_table(
+    model: nn.Module, rows: Any, window: Window | None = None, *, found: Extraction | None = None, batch_size: int | None = None
+) -> pd.DataFrame:
+    """Per row, what decoding says of near-verbatim recall: score (share of equal places), edit_distance (ids), span (longest common
+    run of ids, wherever it starts). Missing where status is not ok. Arguments as for `scores`.
+    """
     window = window or Window()
     found = found or extract(model, rows, window, batch_size=batch_size)
     windows, _ = cut(rows, window, runner(model, window.vocabulary).vocabulary)
-    decoded = _decode(model, windows, window, found, batch_size)
-    agree = (decoded == windows[:, window.context :]).mean(axis=1) if len(windows) else np.zeros(0)
-    return np.where(found.status == OK, agree, np.nan)
+    near = near_verbatim(_decode(model, windows, window, found, batch_size), windows[:, window.context :])
+    lost = found.status != OK
+    score = near["agree"].mask(lost)
+    distance, span = (near[c].astype("Int32").mask(lost) for c in ("edit_distance", "span"))
+    return pd.DataFrame({"score": score, "edit_distance": distance, "span": span})
 
 
 @exactly

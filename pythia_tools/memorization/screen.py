@@ -48,7 +48,7 @@ SAFETY = 4.0
 CALIBRATION = 32
 """Rows on which both passes judge the first POSITIONS continuation positions."""
 POSITIONS = 4
-AUDIT = 64
+AUDIT = 128
 """One in so many rejections is judged again by the model itself."""
 WORTH = 0.4
 """Share of calibration rows not clearly rejected above which the screen would cost more than it saves."""

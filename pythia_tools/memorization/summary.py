@@ -20,7 +20,7 @@ from pythia_tools.tables import IDENTITY
 SHARES = {"memorized": "memorized_share"}
 MANY = 256
 """Distinct values up to which a mean is resampled by their frequencies."""
-MEANS = {"matched": "mean_matched", "score": "mean_score"}
+MEANS = {"matched": "mean_matched", "score": "mean_score", "edit_distance": "mean_edit_distance", "span": "mean_span"}
 
 
 def exposures_at(steps_per_item: Sequence[Any], step: int) -> np.ndarray:
@@ -59,7 +59,8 @@ def exposure_bins(exposures: pd.Series | np.ndarray) -> np.ndarray:
 
 
 def summarize(table: pd.DataFrame, *, by: str | Sequence[str] | None = None, unit: str = "row", level: float = 0.95) -> pd.DataFrame:
-    """A summary table: per checkpoint and group, `memorized_share` (Wilson), `mean_matched` and `mean_score` (bootstrap).
+    """A summary table: per checkpoint and group, `memorized_share` (Wilson), `mean_matched`, and with the score `mean_score`,
+    `mean_edit_distance`, `mean_span` (bootstrap).
 
     by: columns to group by (`group`, `exposures`, …); the default is `group` when the table has one, else all rows together.
     unit: what is independent. When several lines of one group share a unit (copies of one canary), each unit counts once, by

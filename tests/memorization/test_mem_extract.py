@@ -8,9 +8,10 @@ import torch
 from greedy_models import generated, leading, neox, probes, unrestrained
 
 from pythia_tools.errors import RequestError
-from pythia_tools.memorization import Window, continuations, extract, scores, screened
+from pythia_tools.memorization import Window, continuations, extract, measure_model, scores, screened
 from pythia_tools.memorization import screen as screen_module
 from pythia_tools.memorization.head import judge, judge_logits
+from pythia_tools.memorization.taxonomy import near_verbatim
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,15 @@ def test_scores_and_decoded_ids_equal_generate(model) -> None:  # type: ignore[n
     found = scores(model, rows, Window(12, 16))
     assert (found == (decoded == rows[:, 12:]).mean(axis=1)).all()
     assert (found[:20] == 1).all() and (found[20:] < 1).all()
+
+
+def test_near_verbatim_columns_are_of_what_generate_decodes(model) -> None:  # type: ignore[no-untyped-def]
+    rows, decoded = probes(model, 12, 16, 10)
+    table = measure_model(model, [*rows.tolist(), rows[0][:20].tolist()], Window(12, 16), score=True)
+    slow = near_verbatim(decoded, rows[:, 12:])
+    assert (table["edit_distance"].iloc[:-1] == slow["edit_distance"]).all() and (table["span"].iloc[:-1] == slow["span"]).all()
+    assert table["score"].iloc[:-1].tolist() == slow["agree"].tolist()
+    assert table.iloc[-1][["score", "edit_distance", "span"]].isna().all()
 
 
 def test_end_of_text_ids_are_ids_like_any_other() -> None:

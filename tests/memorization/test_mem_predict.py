@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 from pythia_tools import tables
 from pythia_tools.errors import RequestError
 from pythia_tools.memorization import Confusion, confusion, foresight, from_percent, scaling
+from pythia_tools.memorization import published as published_summary
 
 PUBLISHED = Path(__file__).parents[2].parent / "shared" / "data" / "pythia" / "predictable_memorization_confusions.json"
 ROWS = 23_552_000
@@ -72,6 +73,27 @@ def test_early_checkpoints_foretell_the_last_as_printed(published: dict[str, lis
 def test_the_earliest_checkpoint_of_every_size_as_printed(published: dict[str, list[float]], model: str) -> None:
     found = from_percent(published[f"{EARLY}|{model}|23m"], ROWS)
     assert (_printed(found.precision, ".000"), _printed(found.recall, ".000")) == EARLY_23[model]
+
+
+def test_the_published_tables_as_a_summary_and_a_figure(published: dict[str, list[float]]) -> None:
+    from matplotlib import pyplot as plt
+
+    from pythia_tools import plots
+
+    table = published_summary(published)
+    at = table.set_index(["model", "step", "group", "metric"])["value"]
+    assert f"{at['70m', 143_000, 'predicts 12b step 143000', 'precision']:.4f}" == "0.9563"
+    assert f"{at['6.9b', 123_000, 'predicts 6.9b step 143000', 'recall']:.3f}" == ".918".zfill(5)
+    assert not ((table["model"] == "12b") & (table["step"] == 143_000)).any()
+    small = table[(table["group"] == "predicts 12b step 143000") & (table["step"] == 143_000)]
+    ax = plots.foresight(small)
+    drawn = {tuple(np.round(line.get_xydata()[-1], 6)) for line in ax.lines if len(line.get_xdata()) == 1}
+    wanted = {(round(at[m, 143_000, "predicts 12b step 143000", "recall"], 6),
+               round(at[m, 143_000, "predicts 12b step 143000", "precision"], 6)) for m in small["model"].unique()}
+    assert len(wanted) == 7 and wanted <= drawn
+    plt.close(ax.figure)
+    with pytest.raises(RequestError, match="is not like"):
+        published_summary({"table|70M|final": [1, 2, 3, 94]})
 
 
 def test_truth_and_prediction_are_not_exchanged(published: dict[str, list[float]]) -> None:

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from pythia_tools import plots
 from pythia_tools.cli.main import main
 from pythia_tools.errors import RequestError
-from pythia_tools.memorization import Window, block_counts, exposure_bins, qq_points
+from pythia_tools.memorization import Window, auc, block_counts, exposure_bins, qq_points
 from pythia_tools.memorization.case_study import CaseStudy, Design, case_study
 from pythia_tools.memorization.exchange import read_memorized
 from pythia_tools.runs import CellStore, load_run
@@ -60,6 +60,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Checkpoint], O
             model.save_pretrained(folder)
             info = ModelInfo(name, params=params, non_embedding=params // 2)
             checkpoints.append(Checkpoint("world", info, step, step * 100, f"step{step}", Folder(folder)))
+    branch = ModelInfo("large-cut", params=90_000, non_embedding=45_000, branch="cut", base="large", branch_step=20)
+    checkpoints.append(Checkpoint("world", branch, 30, 3000, "step30", Folder(root / "small" / "step30")))
+    foreign = ModelInfo("large-other", params=90_000, non_embedding=45_000, branch="other", base="large", order="another")
+    checkpoints.append(Checkpoint("world", foreign, 30, 3000, "step30", Folder(root / "small" / "step30")))
     return checkpoints, Order(data)
 
 
@@ -86,6 +90,34 @@ def test_the_study_finds_what_was_put_into_the_rows(study: CaseStudy) -> None:
     assert not study.summary.duplicated(["suite", "model", "step", "branch", "group", "metric"]).any()
     wanted = {"dispersion", "scaling_exponent", "effect", "auc", "nll_after_exposure", "kind_share", "before_effect"}
     assert wanted <= set(study.summary["metric"])
+
+
+def test_a_branch_is_compared_with_the_run_it_left_row_by_row(study: CaseStudy) -> None:
+    line = study.summary.query("metric == 'memorized_difference'").iloc[0]
+    expected = len({*range(0, 240, 4), *range(40, 47)}) / 240
+    assert (line["model"], line["step"], line["group"], line["n"]) == ("large-cut", 30, "minus large", 240)
+    assert line["value"] == pytest.approx(-expected) and line["low"] < -expected < line["high"] < 0
+    assert any("large-other is left out" in n for n in study.notes) and "large-other" not in set(study.items["model"])
+    assert not study.summary["metric"].isin(["precision", "scaling_exponent", "auc"])[study.summary["branch"] != "main"].any()
+
+
+def test_membership_against_the_smallest_model(study: CaseStudy) -> None:
+    found = study.summary.query("metric == 'auc' and group == 'reference'").set_index(["model", "step"])["value"]
+    assert found.loc["large"].notna().all() and found.loc["small"].isna().all()
+    table = study.scores.set_index(["model", "step", "row"])["nll"].sort_index()
+    rows = study.scores.query("model == 'large' and step == 20")["row"].to_numpy()
+    signal = table["small", 30].loc[rows].to_numpy() - table["large", 20].loc[rows].to_numpy()
+    members = rows < 20 * 8
+    assert found["large", 20] == pytest.approx(auc(signal[members], signal[rows >= 240], resamples=2).value)
+
+
+def test_memorized_rows_come_with_what_may_explain_them(study: CaseStudy, world) -> None:  # type: ignore[no-untyped-def]
+    _, order = world
+    kinds = study.kinds.set_index("row")
+    window = order.data[8]
+    times = np.bincount(order.data[:240].ravel(), minlength=211)[window]
+    assert kinds.loc[8, "token_count_max"] == times.max() and kinds.loc[8, "token_count_median"] == np.median(times)
+    assert 1 < kinds.loc[8, "continuation_perplexity"] < kinds.loc[8, "prompt_perplexity"]
 
 
 def test_rows_repeated_elsewhere_are_neither_followed_nor_controls(study: CaseStudy) -> None:
@@ -131,6 +163,8 @@ def test_a_study_needs_steps_and_the_suites_own_order(world) -> None:  # type: i
     checkpoints, order = world
     with pytest.raises(RequestError, match="at least two"):
         case_study(checkpoints[:1], order)
+    with pytest.raises(RequestError, match="'huge' is not one of the main models compared: small, large"):
+        case_study(checkpoints, order, Design(reference="huge"))
     with pytest.raises(RequestError, match="is it the suite's order"):
         case_study(checkpoints, Order(order.data[:100]))
 
