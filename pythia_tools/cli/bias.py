@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pythia_tools.cli import planning
 from pythia_tools.cli.options import add_output, add_sweep, emit, recorded, require_out
 from pythia_tools.errors import RequestError
 
@@ -55,7 +56,7 @@ def _measure(args: argparse.Namespace) -> int:
     suite = load_suite(args.suite)
     checkpoints = suite.checkpoints(models=args.models, steps=args.steps)
     if args.dry_run:
-        return _plan(args, checkpoints)
+        return _plan(args, suite, checkpoints)
     out = require_out(args)
     started = time.perf_counter()
     tasks = _tasks(args, suite, checkpoints)
@@ -94,18 +95,40 @@ def _last(summary: Any) -> Any:
     return summary[last & main].drop(columns=["suite", "params", "tokens", "interval"])
 
 
-def _plan(args: argparse.Namespace, checkpoints: Any) -> int:
-    from pythia_tools import hub
+def _plan(args: argparse.Namespace, suite: Any, checkpoints: Any) -> int:
+    """The plan of the sweep. A tokenizer or set that would first have to be downloaded leaves the cells and the time open."""
+    from pythia_tools.errors import DataError, EnvironmentFailure
+    from pythia_tools.suites import Folder
 
-    plan = hub.plan(checkpoints)
     measures = args.measures or ([] if args.lm_eval else ["pronoun_preference"])
-    cells = len(checkpoints) * (len(measures) + bool(args.lm_eval))
-    value = {
-        "checkpoints": len(checkpoints), "measures": measures, "lm_eval": args.lm_eval or [], "cells_at_least": cells,
-        "download_bytes": plan.bytes, "disk_peak_bytes": plan.disk_peak, "problems": list(plan.problems),
-    }
-    emit(value, as_json=args.json)
-    return 0
+    more: dict[str, Any] = {"measures": measures, "lm_eval": args.lm_eval or []}
+    here = args.tokenizer or suite.tokenizer or isinstance(checkpoints[0].location, Folder)
+    try:
+        tasks = _tasks(args, suite, checkpoints) if here else []
+    except (DataError, EnvironmentFailure) as error:
+        tasks, more["open"] = [], str(error)
+    if not tasks:
+        more["cells_at_least"] = len(checkpoints) * (len(measures) + bool(args.lm_eval))
+    return planning.show(args, checkpoints, tasks, ids=_ids(tasks), more=more)
+
+
+def _ids(tasks: list[Any]) -> int | None:
+    """Ids that pass through a model at most (texts that begin alike share them); None when a task does not know beforehand."""
+    total = 0
+    for task in tasks:
+        scorers = [s for value in vars(task).values() for s in _scorers(value)]
+        if not scorers:
+            return None
+        total += sum(len(r.context) + len(r.continuation) for s in scorers for r in s.requests)
+    return total if tasks else None
+
+
+def _scorers(value: Any) -> list[Any]:
+    """The scorers in a value of a task: itself, one within a choice scorer, or those in a list."""
+    if isinstance(value, list | tuple):
+        return [s for v in value for s in _scorers(v)]
+    value = getattr(value, "_scorer", value)
+    return [value] if hasattr(value, "requests") else []
 
 
 def _tasks(args: argparse.Namespace, suite: Any, checkpoints: Any) -> list[Any]:

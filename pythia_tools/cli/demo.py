@@ -16,7 +16,7 @@ import shlex
 import time
 
 from pythia_tools import progress
-from pythia_tools.cli.options import add_compute, recorded
+from pythia_tools.cli.options import add_budget, add_compute, recorded
 
 ANALYSES = ("memorization", "term-frequency", "bias", "learning")
 
@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--analyses", nargs="+", choices=ANALYSES, default=list(ANALYSES), help="default: all four")
     parser.add_argument("--allow-defective", action="store_true", help="go on with checkpoints that are known to be wrong")
     add_compute(parser)
+    add_budget(parser)
     parser.add_argument("--json", action="store_true", help="print paths, findings and the truth check as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 

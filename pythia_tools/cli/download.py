@@ -15,10 +15,10 @@ from __future__ import annotations
 import argparse
 
 from pythia_tools import hub, progress, suites
-from pythia_tools.cli.options import add_output, emit, positive
+from pythia_tools.cli.options import add_budget, add_output, emit, positive
 from pythia_tools.errors import EXIT_DONE, EXIT_FOUND, RequestError
 from pythia_tools.files import human_bytes
-from pythia_tools.hub import cache, client, ledger
+from pythia_tools.hub import cache, client
 from pythia_tools.hub.repositories import WORKERS
 
 
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", metavar="SUITE", help="a suite's name or a manifest path")
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="models of the suite (default: all)")
     parser.add_argument("--steps", default="all", help="all, log, last, 0,512,143000, 1000:143000:10000, tokens=2B, 10%% (default: all)")
-    parser.add_argument("--budget", metavar="BYTES", help="most disk that fetched checkpoints may take, e.g. 50GB; others make room")
+    add_budget(parser)
     parser.add_argument("--workers", type=positive, default=WORKERS, metavar="N", help="files at a time (default: 8)")
     parser.add_argument("--verify", action="store_true", help="compare what is already there with its digests")
     pins = parser.add_mutually_exclusive_group()
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     suite = suites.load_suite(args.suite)
     if suite.folder is not None:
         raise RequestError(f"{suite.name} lies in {suite.folder} already; only suites on the hub are downloaded")
-    budget = ledger.parse_bytes(args.budget) if args.budget else ledger.default_budget()
+    budget = hub.default_budget() if args.budget is None else args.budget
     checkpoints = suite.checkpoints(args.models, args.steps, allow_defective=args.allow_defective)
     todo = hub.plan(checkpoints)
     summary: dict[str, object] = {

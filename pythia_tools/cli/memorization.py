@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools import progress
+from pythia_tools.cli import planning
 from pythia_tools.cli.options import add_output, add_sweep, emit, positive, recorded, require_out
 from pythia_tools.errors import DataError, RequestError
-from pythia_tools.files import human_bytes
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -65,10 +65,6 @@ def run(args: argparse.Namespace) -> int:
     suite = load_suite(args.suite)
     checkpoints = suite.checkpoints(args.models, args.steps, allow_defective=args.allow_defective)
     asked = ask(args, suite)
-    if args.dry_run:
-        emit(plan(args, checkpoints, len(asked.ids)), as_json=args.json)
-        return 0
-    out = require_out(args)
     from pythia_tools import models
     from pythia_tools.memorization import MemorizationTask, Window, with_exposures
     from pythia_tools.runs import RunFolder
@@ -77,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
     task = MemorizationTask(
         asked.tokens, window, score=args.score, screen=args.screen, row_ids=asked.ids, groups=asked.groups, batch_size=args.batch_size,
     )
-    folder = RunFolder(out, recorded("memorization", args))
+    if args.dry_run:
+        return planning.show(args, checkpoints, [task], ids=_ids(args, len(asked.ids)), more={"rows": len(asked.ids)})
+    folder = RunFolder(require_out(args), recorded("memorization", args))
     result = models.sweep(
         checkpoints, [task], cells=folder.cells, device=args.device, dtype=args.dtype, shard=args.shard,
         allow_defective=args.allow_defective,
@@ -142,38 +140,9 @@ def _canaries(suite: Any, order: Any) -> Asked:
     return Asked(tokens, table["canary"].to_numpy(np.int64), None, table["steps"].tolist(), order, False)
 
 
-def plan(args: argparse.Namespace, checkpoints: list[Any], rows: int) -> dict[str, Any]:
-    """What a run would compute, fetch and take: cells, bytes, multiply-adds of the contexts, seconds at this machine's pace."""
-    from pythia_tools import hub
-    from pythia_tools.memorization.measure import PART_ROWS
-    from pythia_tools.suites.checkpoint import HubRevision
-
-    ids = args.context + (args.continuation - 1 if args.keep_from or args.score else 0)
-    sizes = [c.model.non_embedding or c.model.params for c in checkpoints]
-    work = None if None in sizes else float(sum(2 * s * ids * rows for s in sizes if s))
-    found: dict[str, Any] = {"checkpoints": len(checkpoints), "rows": rows, "cells": len(checkpoints) * -(-rows // PART_ROWS)}
-    if any(isinstance(c.location, HubRevision) for c in checkpoints):
-        fetch = hub.plan(checkpoints)
-        found |= {"download": human_bytes(fetch.bytes), "disk_peak": human_bytes(fetch.disk_peak)}
-    if work is not None:
-        found |= {"gigaflop_at_least": round(work / 1e9, 1), "seconds_about": round(work / _pace(args.device), 1)}
-    return found
-
-
-def _pace(device: str) -> float:
-    """Floating-point operations per second of a matrix product here, halved for all that is not one."""
-    import torch
-
-    from pythia_tools.models import choose_device
-
-    where = choose_device(device)
-    a = torch.randn(1024, 1024, device=where)
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        float((a @ a)[0, 0])
-        best = min(best, time.perf_counter() - start)
-    return 1024**3 / best
+def _ids(args: argparse.Namespace, rows: int) -> int:
+    """Ids that pass through a model at least: the contexts, and the continuations where every position is wanted."""
+    return rows * (args.context + (args.continuation - 1 if args.keep_from or args.score else 0))
 
 
 def numbers(items: pd.DataFrame, asked: Asked, args: argparse.Namespace) -> Iterator[pd.DataFrame]:

@@ -27,13 +27,30 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-defective", action="store_true", help="go on with checkpoints that are known to be wrong")
     add_compute(parser)
     parser.add_argument("--shard", type=shard, metavar="i/n", help="compute part i of n (0-based); join with `pythia-tools merge`")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan: cells, bytes to download, disk peak; compute nothing")
+    add_budget(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the plan: cells, bytes, disk peak, estimated time; compute nothing")
 
 
 def add_compute(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (default)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: the suite's own policy")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="rows or items per forward pass (default: chosen to fit)")
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """--budget, which `main` hands to the hub before the command runs."""
+    what = "most disk that fetched checkpoints may take, e.g. 50GB; others make room (default: $PYTHIA_TOOLS_DISK_BUDGET)"
+    parser.add_argument("--budget", type=amount, metavar="BYTES", help=what)
+
+
+def amount(text: str) -> int:
+    """Bytes as people write them."""
+    from pythia_tools.hub import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> int:
@@ -67,7 +84,7 @@ def emit(value: Any, *, as_json: bool) -> None:
     print(text)
 
 
-TRANSIENT = frozenset({"out", "json", "quiet", "dry_run", "device", "batch_size"})
+TRANSIENT = frozenset({"out", "json", "quiet", "dry_run", "device", "batch_size", "budget"})
 """Arguments that do not decide a result: where it is written, how it is shown, what it is computed with."""
 
 
@@ -79,7 +96,7 @@ def recorded(command: str, args: argparse.Namespace) -> dict[str, Any]:
 def replayed(config: dict[str, Any], *, out: str, quiet: bool, device: str = "auto") -> argparse.Namespace:
     """The arguments of a recorded run, to be run again into `out`."""
     arguments = {k: tuple(v) if k == "shard" and v else v for k, v in config["arguments"].items()}
-    return argparse.Namespace(**arguments, out=out, quiet=quiet, json=False, dry_run=False, device=device, batch_size=None)
+    return argparse.Namespace(**arguments, out=out, quiet=quiet, json=False, dry_run=False, device=device, batch_size=None, budget=None)
 
 
 def require_out(args: argparse.Namespace) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from pythia_tools import errors
+from pythia_tools.cli import planning
 from pythia_tools.cli.options import add_output, add_sweep, emit, recorded, require_out
 from pythia_tools.errors import DataError, RequestError
 
@@ -72,8 +73,8 @@ def _measure(args: argparse.Namespace) -> int:
     tokenizer = build.suite_tokenizer(suite, checkpoints, args.tokenizer)
     asked = build.tasks(args, suite, tokenizer)
     if args.dry_run:
-        emit(build.plan(checkpoints, asked, build.order_of(args, suite)), as_json=args.json)
-        return 0
+        more = build.counting(checkpoints, asked, build.order_of(args, suite))
+        return planning.show(args, checkpoints, [a.task for a in asked], ids=build.ids(asked), more=more)
     known = {term for a in asked for term in a.patterns} or {e.item.term for a in asked for e in a.task.items}
     unknown_terms = [t for t in args.trajectory if t not in known]
     if unknown_terms:

@@ -13,7 +13,6 @@ import pandas as pd
 from pythia_tools import counts, term_frequency
 from pythia_tools.cli.term_frequency import CONVERSIONS, FROM_FILE, OPERATIONS, read_exposures
 from pythia_tools.errors import DataError, RequestError
-from pythia_tools.files import human_bytes
 from pythia_tools.runs import CellStore
 
 CLOSED_PASSES, GREEDY_PASSES = 1, 4
@@ -158,19 +157,17 @@ def suite_tokenizer(suite: Any, checkpoints: Sequence[Any], given: str | None) -
     raise RequestError(f"{suite.name} names no tokenizer; give --tokenizer PATH")
 
 
-def plan(checkpoints: Sequence[Any], asked: Sequence[Asked], order: Any) -> dict[str, Any]:
-    """What a run would do: cells, questions, tokens to scan, bytes to download."""
-    from pythia_tools import hub
-
-    download = hub.plan(checkpoints)
+def counting(checkpoints: Sequence[Any], asked: Sequence[Asked], order: Any) -> dict[str, Any]:
+    """What a run would ask and count: questions per task, terms, tokens of the order to scan."""
     last = max(c.step for c in checkpoints)
     tokens = last * order.batch_rows * (order.seq_length + 1) if order is not None else 0
-    return {
-        "checkpoints": len(checkpoints), "tasks": {a.task.name: len(a.task.items) for a in asked},
-        "cells": len(checkpoints) * sum(a.task.parts for a in asked), "terms": len({t for a in asked for t in a.patterns}),
-        "tokens_to_scan": tokens, "download": human_bytes(download.bytes), "download_bytes": download.bytes,
-        "disk_peak_bytes": download.disk_peak, "problems": list(download.problems),
-    }
+    return {"tasks": {a.task.name: len(a.task.items) for a in asked}, "terms": len({t for a in asked for t in a.patterns}),
+            "tokens_to_scan": tokens}
+
+
+def ids(asked: Sequence[Asked]) -> int:
+    """Ids that pass through a model at least: prompts and candidates (decoded answers are not known before)."""
+    return sum(len(e.prompt) + sum(map(len, e.candidates)) for a in asked for e in a.task.items)
 
 
 def _vocabulary(tokenizer: Any) -> int:

@@ -10,13 +10,13 @@ from pythia_tools.hub.cache import sweep
 from pythia_tools.hub.client import PATIENCE, Patience, offline
 from pythia_tools.hub.downloading import Plan, download, plan
 from pythia_tools.hub.fetching import drop_damaged, fetch, fetch_ahead, holding
-from pythia_tools.hub.ledger import parse_bytes
+from pythia_tools.hub.ledger import default_budget, parse_bytes, set_budget
 from pythia_tools.hub.matrix import grid_states, matrix
 from pythia_tools.hub.partial import Weights, open_listed, open_weights, sample_rows
 from pythia_tools.hub.repositories import Listing, RemoteFile, branches, listing, listings
 
 __all__ = [
-    "PATIENCE", "Listing", "Patience", "Plan", "RemoteFile", "Weights", "branches", "download", "drop_damaged", "fetch", "fetch_ahead",
-    "grid_states", "holding", "listing", "listings", "matrix", "offline", "open_listed", "open_weights", "parse_bytes",
-    "plan", "sample_rows", "sweep",
+    "PATIENCE", "Listing", "Patience", "Plan", "RemoteFile", "Weights", "branches", "default_budget", "download", "drop_damaged", "fetch",
+    "fetch_ahead", "grid_states", "holding", "listing", "listings", "matrix", "offline", "open_listed", "open_weights", "parse_bytes",
+    "plan", "sample_rows", "set_budget", "sweep",
 ]

@@ -54,10 +54,19 @@ def parse_bytes(text: str | int) -> int:
     return round(float(match[1]) * _UNITS[match[2]])
 
 
+def set_budget(count: int | None) -> None:
+    """The disk budget of this process in bytes, before $PYTHIA_TOOLS_DISK_BUDGET; None: that variable's again."""
+    global _budget
+    _budget = count
+
+
 def default_budget() -> int | None:
-    """$PYTHIA_TOOLS_DISK_BUDGET in bytes; None when it is not set."""
+    """What `set_budget` chose, or $PYTHIA_TOOLS_DISK_BUDGET, in bytes; None when neither is set."""
     text = os.environ.get("PYTHIA_TOOLS_DISK_BUDGET")
-    return parse_bytes(text) if text else None
+    return _budget if _budget is not None else parse_bytes(text) if text else None
+
+
+_budget: int | None = None
 
 
 def record(listing: Listing, *, pin: bool | None = None) -> None:

@@ -93,7 +93,8 @@ def sweep(
 class SweepPlan:
     """What a sweep would do: cells in all, cells found done, bytes to download, the disk's peak, what the hub lacks.
 
-    Checkpoints whose weights were never seen on this machine count as not done (`unseen` of them).
+    Checkpoints whose weights were never seen on this machine count as not done (`unseen` of them). `files` are to be
+    downloaded. `flop`: floating-point operations at least, None where the ids per checkpoint or a model's size are not known.
     """
 
     checkpoints: int
@@ -103,37 +104,50 @@ class SweepPlan:
     download_bytes: int
     disk_peak_bytes: int
     problems: tuple[str, ...]
+    files: int = 0
+    flop: float | None = None
 
 
 def plan(
     checkpoints: Iterable[Checkpoint], tasks: Sequence[Task], *, cells: CellStore | None = None, device: str | torch.device = "auto",
-    dtype: str | torch.dtype | None = None, shard: tuple[int, int] | None = None,
+    dtype: str | torch.dtype | None = None, shard: tuple[int, int] | None = None, ids: int | None = None,
 ) -> SweepPlan:
     """The plan of `sweep` with the same arguments, for --dry-run: nothing is loaded, fetched or computed.
 
+    Without tasks it is the plan of fetching the checkpoints. `ids`: token ids that all tasks together pass through a model.
     Cost: one request per hub repository and commit that was not listed before.
     """
     listed, tasks = list(checkpoints), list(tasks)
     _check(listed, tasks)
     mine = plan_shard(len(listed), sum(t.parts for t in tasks), shard)
-    wanted = [(c, numbers) for c, numbers in zip(listed, mine, strict=True) if numbers]
+    wanted = [(c, numbers) for c, numbers in zip(listed, mine, strict=True) if numbers or not tasks]
     work = _Work(tasks, cells, choose_device(device), dtype, [c for c, _ in wanted], [n for _, n in wanted])
     total = done = unseen = 0
-    missing: list[Checkpoint] = []
+    missing: list[tuple[Checkpoint, float]] = []
     for checkpoint, numbers in wanted:
         keyed = [task for task, _ in (work.units[n] for n in numbers) if work.applies(task, checkpoint)]
         record = known_record(checkpoint)
         lacking = len(keyed) if record is None else work.lacking(checkpoint, record, numbers)
         total, done, unseen = total + len(keyed), done + len(keyed) - lacking, unseen + (record is None)
-        if lacking:
-            missing.append(checkpoint)
-    remote = [c for c in missing if isinstance(c.location, HubRevision)]
+        if lacking or not tasks:
+            missing.append((checkpoint, lacking / max(1, len(work.units))))
+    remote = [c for c, _ in missing if isinstance(c.location, HubRevision)]
+    flop = _flop(missing, ids)
     if not remote:
-        return SweepPlan(len(wanted), total, done, unseen, 0, 0, ())
+        return SweepPlan(len(wanted), total, done, unseen, 0, 0, (), flop=flop)
     from pythia_tools import hub
 
     download = hub.plan(remote)
-    return SweepPlan(len(wanted), total, done, unseen, download.bytes, download.disk_peak, tuple(download.problems))
+    peak = download.disk_peak if (budget := hub.default_budget()) is None else min(budget, download.disk_peak)
+    return SweepPlan(len(wanted), total, done, unseen, download.bytes, peak, tuple(download.problems), len(download.missing), flop)
+
+
+def _flop(missing: Sequence[tuple[Checkpoint, float]], ids: int | None) -> float | None:
+    """Twice the parameters per id (embedding rows are looked up, not multiplied), over the shares that are missing."""
+    sizes = [c.model.non_embedding or c.model.params for c, _ in missing]
+    if ids is None or None in sizes:
+        return None
+    return float(sum(2 * size * ids * share for size, (_, share) in zip(sizes, missing, strict=True) if size))
 
 
 def plan_shard(checkpoints: int, parts: int, shard: tuple[int, int] | None) -> list[list[int]]:

@@ -18,12 +18,16 @@ CODE_VERSION = 1
 
 
 class CellStore:
-    """A folder of cells. `key` is any JSON-able value; equal keys name the same cell."""
+    """A folder of cells. `key` is any JSON-able value; equal keys name the same cell.
 
-    def __init__(self, folder: str | os.PathLike[str]):
+    Opening it sweeps what a killed process left half-written; `only_look` leaves the folder as it is (for plans).
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, only_look: bool = False):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        sweep_parts(self.folder)
+        if not only_look:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sweep_parts(self.folder)
 
     def path(self, key: object) -> Path:
         return self.folder / f"{digest([CODE_VERSION, key])[:40]}.parquet"

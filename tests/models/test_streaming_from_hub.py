@@ -87,7 +87,7 @@ def test_weights_worked_through_before_are_not_downloaded_again(server, tmp_path
     assert (first.computed, first.reused) == (6, 2)  # steps 0 and 1 hold the same weights
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "another machine"))
     server.forget()
-    assert models.plan(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu") == models.SweepPlan(4, 8, 8, 0, 0, 0, ())
+    assert models.plan(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu") == models.SweepPlan(4, 8, 8, 0, 0, 0, (), 0, None)
     assert models.plan(checkpoints(2000), [Norm()], device="cpu").download_bytes > 40_000
     again = models.sweep(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu")
     pd.testing.assert_frame_equal(again["norm"], first["norm"])
