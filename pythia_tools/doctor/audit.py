@@ -50,12 +50,13 @@ class Audit:
 
 
 def audit(
-    suite: Suite, models: Iterable[str] | str | None = None, steps: Request = "all", *, quick: bool = False, rows: int = 256,
+    suite: Suite, models: Iterable[str] | str | None = None, steps: Request = "all", *, quick: bool = False, rows: int | None = None,
 ) -> Audit:
     """Audits checkpoints without downloading them: files, duplicates, sizes, shapes, embedding rows, initialisation, NaN.
 
-    `quick` looks at listings only; otherwise each checkpoint on the hub costs at most 1 MB. Known defects are marked,
-    not hidden. Raises: RequestError (unknown names), EnvironmentFailure (hub unreachable).
+    `quick` looks at listings only; otherwise each checkpoint on the hub costs at most 1 MB: 256 embedding rows, fewer where
+    they are wide (`hub.sample_rows`); `rows` asks for that many whatever they cost. Known defects are marked, not hidden.
+    Raises: RequestError (unknown names), EnvironmentFailure (hub unreachable).
     """
     asked = suite.checkpoints(models, steps)
     by_model: dict[str, list[Checkpoint]] = {}

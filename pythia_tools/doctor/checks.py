@@ -3,7 +3,8 @@
 Smoothness: training moves an embedding step by step, so the checkpoint between two others lies between them. For
 neighbours a, b, c with distances over the sampled rows, min(d(a,b), d(b,c)) / d(a,c) is about 0.5 on a straight
 path, 0.7 on a random walk and at most 1 for noise about a fixed point, whatever the spacing; weights that belong
-several checkpoints away give more. Threshold: 1.25. Weights of a near neighbour in time pass here; their files do not.
+several checkpoints away give more. Threshold: 1.25. Weights of a near neighbour in time pass here; their files do not
+(`duplicates`), and saved once more, in another layout or number format, their rows do not (`same rows`).
 """
 
 from __future__ import annotations
@@ -167,12 +168,14 @@ def _detour(before: Evidence, here: Evidence, after: Evidence) -> float:
 def _same_rows(info: ModelInfo, seen: Sequence[Evidence]) -> tuple[list[Finding], list[Evidence]]:
     """(rows equal bit for bit in different weight files, the checkpoints whose rows are their own).
 
+    Where formats differ, rows are compared in the coarsest: a float16 copy of a float32 checkpoint has the same rows.
     Whole files in two places are `duplicates`' business, and the first steps may stand still.
     """
     groups: dict[bytes, list[Evidence]] = defaultdict(list)
+    formats = {e.rows_dtype for e in seen}
     for e in seen:
         assert e.rows is not None
-        groups[e.rows.tobytes()].append(e)
+        groups[_rounded(e.rows, formats).tobytes()].append(e)
     last = max((e.checkpoint.step for e in seen), default=0)
     found, own = [], []
     for group in groups.values():
@@ -221,6 +224,16 @@ def initialisation(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Findin
             found.append(Finding(info.name, 0, "initialisation", "wrong",
                                  f"{what} std is {std:.5f}; {info.initialisation} gives {expected:.5f}"))
     return found
+
+
+def _rounded(rows: np.ndarray, formats: set[str]) -> np.ndarray:
+    """Rows as they would be in the coarsest of these formats."""
+    if len(formats) > 1 and "F16" in formats:
+        rows = rows.astype(np.float16).astype(np.float32)
+    if len(formats) > 1 and "BF16" in formats:
+        bits = rows.view(np.uint32)
+        rows = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16).view(np.float32)  # to nearest, ties to even
+    return rows
 
 
 def _distance(x: Evidence, y: Evidence) -> float:

@@ -1,6 +1,7 @@
 """What an audit looks at: file listings, tensor shapes, and a few hundred embedding rows of every checkpoint.
 
-Cost per checkpoint on the hub: one small request for its files, and unless `quick` at most 1 MB of headers and rows.
+Cost per checkpoint on the hub: one small request for its files, and unless `quick` at most 1 MB of headers and rows
+(more only when more rows are asked for).
 Local checkpoints are read whole (digests, and every tensor for NaN).
 """
 
@@ -20,6 +21,7 @@ from pythia_tools.suites import Checkpoint, Folder
 WORKERS = 8
 REAL_TOKENS = 50254
 """Sampled embedding rows are of ids below this (and below the vocabulary): padding rows do not train."""
+RESIDUAL_BYTES = 30_000
 BUFFER_NAMES = ("attention.bias", "attention.masked_bias", "rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")
 
 
@@ -35,13 +37,15 @@ class Evidence:
     """Tensor → (dtype, shape), buffers left out; empty when quick."""
     rows: np.ndarray | None = None
     """Embedding rows (n, d_model) as float32."""
+    rows_dtype: str = ""
+    """The format in which the file holds them, as safetensors spells it."""
     residual: np.ndarray | None = None
     """Rows of the first layer's attention output projection, at the first step only."""
     not_finite: list[str] = field(default_factory=list)
     network_bytes: int = 0
 
 
-def gather(checkpoints: Sequence[Checkpoint], *, quick: bool = False, row_count: int = 256) -> list[Evidence]:
+def gather(checkpoints: Sequence[Checkpoint], *, quick: bool = False, row_count: int | None = None) -> list[Evidence]:
     """Evidence for checkpoints of one model, in order. Raises: EnvironmentFailure (hub unreachable)."""
     first = min((c.step for c in checkpoints), default=0)
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -58,7 +62,7 @@ def main_digests(repo: str) -> dict[str, str]:
         return {}
 
 
-def _one(checkpoint: Checkpoint, quick: bool, row_count: int, is_first: bool) -> Evidence:
+def _one(checkpoint: Checkpoint, quick: bool, row_count: int | None, is_first: bool) -> Evidence:
     evidence = Evidence(checkpoint)
     try:
         if isinstance(checkpoint.location, Folder):
@@ -80,13 +84,13 @@ def _local_files(evidence: Evidence, folder: Path) -> None:
     evidence.weights = {p.name: (p.stat().st_size, files.sha256_file(p)) for p in paths}
 
 
-def _look_inside(evidence: Evidence, row_count: int, is_first: bool) -> None:
+def _look_inside(evidence: Evidence, row_count: int | None, is_first: bool) -> None:
     weights = hub.open_weights(evidence.checkpoint)
     spots = {name: weights.spot(name) for name in weights.names}
     evidence.shapes = {n: (s.dtype, s.shape) for n, s in spots.items() if not n.endswith(BUFFER_NAMES)}
     embedding = weights.embedding()
     rows = weights.rows(embedding, hub.sample_rows(spots[embedding], row_count, vocab=REAL_TOKENS))
-    evidence.rows = rows.astype(np.float32)
+    evidence.rows, evidence.rows_dtype = rows.astype(np.float32), spots[embedding].dtype
     if not np.isfinite(evidence.rows).all():
         evidence.not_finite.append(embedding)
     if is_first:
@@ -105,5 +109,5 @@ def _residual(weights: hub.Weights) -> np.ndarray | None:
     if name not in weights.names:
         return None
     spot = weights.spot(name)
-    count = max(1, min(spot.shape[0], 100_000 // spot.row_bytes))
+    count = max(1, min(spot.shape[0], RESIDUAL_BYTES // spot.row_bytes))
     return weights.rows(name, np.arange(count)).astype(np.float32)

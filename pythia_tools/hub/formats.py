@@ -25,8 +25,8 @@ Read = Callable[[int, int], bytes]
 """`read(start, stop)` gives exactly those bytes of a file."""
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-HEADER_GUESS = 1 << 16
-TAIL_GUESS = 1 << 15
+HEADER_GUESS = 1 << 15
+"""Bytes read at once in the hope that they hold a file's whole directory; a second request follows where they do not."""
 LARGEST_HEADER = 100_000_000
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
 _STORAGES = {"DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "LongStorage": "I64",
@@ -62,9 +62,9 @@ def to_array(data: bytes, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(data, dtype=_NUMPY[dtype]).reshape(shape)
 
 
-def safetensors_spots(read: Read, size: int, what: str) -> dict[str, Spot]:
+def safetensors_spots(read: Read, size: int, what: str, guess: int = HEADER_GUESS) -> dict[str, Spot]:
     """Every tensor of a safetensors file. Raises: DataError when the header is not one, or does not cover the file."""
-    head = read(0, min(HEADER_GUESS, size))
+    head = read(0, min(guess, size))
     length = int.from_bytes(head[:8], "little")
     if len(head) < 8 or not 2 <= length <= min(LARGEST_HEADER, size - 8):
         raise DataError(f"{what}: not a safetensors file (its header claims {length} bytes of {size})")
@@ -89,9 +89,9 @@ def safetensors_spots(read: Read, size: int, what: str) -> dict[str, Spot]:
     return spots
 
 
-def torch_spots(read: Read, size: int, what: str) -> dict[str, Spot]:
+def torch_spots(read: Read, size: int, what: str, guess: int = HEADER_GUESS) -> dict[str, Spot]:
     """Every tensor of a zipped torch file (torch ≥ 1.6). Raises: DataError for other files and non-contiguous tensors."""
-    entries = _zip_entries(read, size, what)
+    entries = _zip_entries(read, size, what, guess)
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise DataError(f"{what}: not a torch weight file (no data.pkl in its directory)")
@@ -132,9 +132,9 @@ def _entry_bytes(read: Read, header_offset: int, length: int, what: str) -> byte
     return data[start : start + length] if start + length <= len(data) else read(header_offset + start, header_offset + start + length)
 
 
-def _zip_entries(read: Read, size: int, what: str) -> dict[str, tuple[int, int]]:
+def _zip_entries(read: Read, size: int, what: str, guess: int) -> dict[str, tuple[int, int]]:
     """{name: (offset of the local header, bytes)} from the zip's central directory."""
-    base = max(0, size - TAIL_GUESS)
+    base = max(0, size - guess)
     tail = read(base, size)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0:

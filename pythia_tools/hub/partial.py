@@ -18,13 +18,14 @@ import numpy as np
 from pythia_tools import files
 from pythia_tools.errors import DataError, unknown
 from pythia_tools.hub import cache, client
-from pythia_tools.hub.formats import Spot, entry_data_start, safetensors_spots, to_array, torch_spots
+from pythia_tools.hub.formats import HEADER_GUESS, Spot, entry_data_start, safetensors_spots, to_array, torch_spots
 from pythia_tools.hub.repositories import Listing, RemoteFile, listing
 from pythia_tools.suites import Checkpoint, Folder
 
 EMBEDDINGS = ("gpt_neox.embed_in.weight", "model.embed_tokens.weight", "transformer.wte.weight", "model.transformer.wte.weight")
-SAMPLE_BYTES = 900_000
-"""Most bytes of rows that `sample_rows` asks for: with the header, at most 1 MB per checkpoint."""
+SAMPLE_ROWS = 256
+SAMPLE_BYTES = 850_000
+"""Most bytes of rows that `sample_rows` asks for unless told how many: with the headers, at most 1 MB per checkpoint."""
 
 
 class Source:
@@ -145,24 +146,26 @@ def open_weights(checkpoint: Checkpoint) -> Weights:
 def open_listed(entry: Listing) -> Weights:
     """The tensors of a listed revision; blobs that are already in the cache are read there."""
     parts = []
-    for file in entry.weights:
-        if file.path.endswith(".json"):
-            continue
+    tensors = [file for file in entry.weights if not file.path.endswith(".json")]
+    guess = HEADER_GUESS if len(tensors) <= 3 else max(4096, 3 * HEADER_GUESS // len(tensors))
+    for file in tensors:
         what = f"{entry.repo}@{entry.revision}/{file.path}"
         blob = cache.blob_path(entry, file)
         here = blob if blob.is_file() and blob.stat().st_size == file.size else None
         url = client.file_url(entry.repo, entry.commit, file.path, entry.kind)
-        parts.append(_open(Source(what, file.size, here, url), file.path, file))
+        parts.append(_open(Source(what, file.size, here, url), file.path, file, guess))
     return Weights(f"{entry.repo}@{entry.revision}", parts)
 
 
-def sample_rows(spot: Spot, count: int = 256, *, blocks: int = 4, vocab: int | None = None) -> np.ndarray:
+def sample_rows(spot: Spot, count: int | None = None, *, blocks: int = 4, vocab: int | None = None) -> np.ndarray:
     """`count` fixed rows of an embedding, in `blocks` runs spread over its first `vocab` rows; the same for every step.
 
-    Fewer where `count` rows would exceed SAMPLE_BYTES, so that a checkpoint costs at most 1 MB.
+    By default SAMPLE_ROWS, or as many as SAMPLE_BYTES hold where that is fewer (float16: 207 at width 2048, 83 at 5120), so that
+    a checkpoint costs at most 1 MB; a `count` that is given is what you get.
     """
     height = min(spot.shape[0], vocab or spot.shape[0])
-    count = max(1, min(count, height, SAMPLE_BYTES // max(1, spot.row_bytes)))
+    affordable = min(SAMPLE_ROWS, SAMPLE_BYTES // max(1, spot.row_bytes)) if count is None else count
+    count = max(1, min(affordable, height))
     blocks = min(blocks, count)
     sizes = np.full(blocks, count // blocks)
     sizes[: count % blocks] += 1
@@ -178,14 +181,14 @@ def _open_folder(what: str, folder: Path) -> Weights:
     return Weights(what, [_open(Source(str(p), p.stat().st_size, p), p.name, None) for p in single or paths])
 
 
-def _open(source: Source, name: str, file: RemoteFile | None) -> WeightFile:
+def _open(source: Source, name: str, file: RemoteFile | None, guess: int = HEADER_GUESS) -> WeightFile:
     key = file.key if file is not None else None
     kept = files.cache_dir() / "hub" / "headers" / f"{key}.json" if key and source.path is None else None
     if kept is not None and kept.is_file():
         value = files.read_json(kept)
         return WeightFile(source, key, {n: Spot(d, tuple(s), at, zipped) for n, (d, s, at, zipped) in value.items()})
     find = safetensors_spots if name.endswith(".safetensors") else torch_spots
-    spots = find(source.read, source.size, source.what)
+    spots = find(source.read, source.size, source.what, guess)
     if kept is not None:
         files.write_json(kept, {n: [s.dtype, list(s.shape), s.start, s.entry] for n, s in spots.items()})
     return WeightFile(source, key, spots)

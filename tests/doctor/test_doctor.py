@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hub_server import Hub
+from hub_server import Entry, Hub
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 
 from pythia_tools import doctor, hub, suites
 from pythia_tools.doctor import checks
@@ -152,6 +153,47 @@ def test_one_shard_of_another_step_is_found_by_its_rows(patient: Patient) -> Non
     mixed = RUNS["a"][40] | {"gpt_neox.embed_in.weight": RUNS["a"][100]["gpt_neox.embed_in.weight"]}
     patient.serve("a", {40: mixed})
     assert wrong(patient.examine()) == {("a", 40, "same rows")}
+
+
+@pytest.mark.parametrize("how", ["metadata", "torch", "float16", "bfloat16"])
+def test_a_near_neighbours_weights_saved_once_more_are_found_by_their_rows(patient: Patient, how: str) -> None:
+    """Step 50's branch holds step 40's weights, in a file of its own: no digest is shared, and the path is smooth."""
+    import torch
+
+    tensors = {n: torch.from_numpy(t) for n, t in RUNS["a"][40].items()}
+    patient.serve("a")
+    branch = patient.server.repos["models", "me/a"].branches["step50"]
+    path = patient.home / "again"
+    if how == "torch":
+        torch.save(tensors, path)
+        del branch["model.safetensors"]
+        branch["pytorch_model.bin"] = Entry(path)
+    else:
+        dtype = torch.float32 if how == "metadata" else getattr(torch, how)
+        save_torch({n: t.to(dtype) for n, t in tensors.items()}, path, metadata={"format": "pt", "saved": "again"})
+        branch["model.safetensors"] = Entry(path)
+    audit = patient.examine()
+    found = wrong(audit)
+    assert {("a", 40, "same rows"), ("a", 50, "same rows")} <= found
+    assert found - {("a", 50, "size")} == {("a", 40, "same rows"), ("a", 50, "same rows")}
+    details = audit.findings.set_index(["step", "check"])["detail"]
+    assert details[50, "same rows"] == "embedding rows are bit for bit those of step 40"
+
+
+def test_a_large_sharded_checkpoint_costs_at_most_a_megabyte(patient: Patient) -> None:
+    width, shards = 2048, 3
+    rng = np.random.default_rng(0)
+    content: dict[str, bytes] = {"config.json": b"{}", "model.safetensors.index.json": b"{}"}
+    names = ["gpt_neox.embed_in.weight", "gpt_neox.layers.0.attention.dense.weight", "embed_out.weight"]
+    for i, name in enumerate(names):
+        content[f"model-0000{i + 1}-of-0000{shards}.safetensors"] = patient.data({name: rng.normal(size=(1500, width)).astype(np.float16)})
+    patient.server.add_model("me/large", {"step0": content})
+    lines = ["name: large", "description: x", 'location: {hub: "me/{model}"}', "steps: [0]", "models: {large: {}}"]
+    (patient.home / "large.yaml").write_text("\n".join(lines))
+    audit = doctor.audit(load_suite(patient.home / "large.yaml"))
+    assert audit.sound and 850_000 < patient.server.sent == audit.curve["bytes"].sum() <= 1_000_000
+    more = doctor.audit(load_suite(patient.home / "large.yaml"), rows=400)
+    assert more.curve["bytes"].item() == 400 * width * 2, "asked for 400 rows, whatever they cost; the headers were known"
 
 
 def test_another_runs_weights_are_found(patient: Patient) -> None:
