@@ -246,7 +246,7 @@ def _stages(live: Runner, windows: np.ndarray, index: np.ndarray, window: Window
         numbers = index[alive.cpu().numpy()]
         if result.mask is not None:
             result.mask[numbers] = verdict.match.cpu().numpy()
-        keep, unsure = _record(verdict, start - window.context, numbers, window, result, doubt)
+        keep, unsure = record(verdict, start - window.context, numbers, window, result, doubt)
         doubtful.append(numbers[unsure])
         shown, judged = stop - 1, end
         if end == window.continuation or not keep.any():
@@ -257,7 +257,7 @@ def _stages(live: Runner, windows: np.ndarray, index: np.ndarray, window: Window
     return np.concatenate(doubtful)
 
 
-def _record(
+def record(
     verdict: Verdict, behind: int, numbers: np.ndarray, window: Window, result: Extraction, doubt: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Write one stage's verdicts; which rows go on, and which are in doubt. Positions before the context's end are masks only."""
@@ -302,7 +302,7 @@ def default_batch(model: nn.Module) -> int:
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         return int(max(16, min(4096, free // 3 // (64 * width * (2 * layers + 40) * 4))))
-    return 32
+    return 64
 
 
 def dtype_name(model: nn.Module) -> str:

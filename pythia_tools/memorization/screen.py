@@ -22,7 +22,7 @@ doubt twice. When the calibration says that too many will be in doubt (most rows
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -41,7 +41,9 @@ from pythia_tools.memorization.extract import (
     default_batch,
     dtype_name,
     judge_windows,
+    record,
 )
+from pythia_tools.memorization.head import Verdict
 from pythia_tools.memorization.runners import Runner, exactly, runner
 
 SAFETY = 4.0
@@ -103,15 +105,17 @@ class _Screen:
     decided: np.ndarray
     own_format: str
     quick: Runner | None = None
+    settled: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     doubt: float = float("nan")
     largest: float = float("nan")
     spread: float = float("nan")
     overturned: int = 0
 
     def calibrate(self, usable: np.ndarray, quick: Runner) -> bool:
-        """Set the doubt from rows drawn at random; whether screening is worth while."""
+        """Set the doubt from rows drawn at random; whether screening is worth while. Rows that the model itself rejects are settled."""
         sample = np.sort(self.rng.choice(usable, CALIBRATION, replace=False))
-        exact, quickly = (_margins(r, self.windows[sample], self.window) for r in (self.exact, quick))
+        verdict, other = (_verdict(r, self.windows[sample], self.window) for r in (self.exact, quick))
+        exact, quickly = verdict.margin.cpu().numpy(), other.margin.cpu().numpy()
         differences = np.abs(exact - quickly)[np.isfinite(exact) & np.isfinite(quickly)]
         if not len(differences):
             return False
@@ -121,11 +125,15 @@ class _Screen:
         if (~rejected).mean() > WORTH:
             return False
         self.doubt = doubt
+        going_on, _ = record(verdict, 0, sample, self.window, self.result, 0.0)
+        self.result.put(sample[going_on], blank(int(going_on.sum()), self.window, self.own_format))
+        self.settled = sample[~going_on]
         return True
 
     def run(self, usable: np.ndarray, dtype: str) -> None:
         """Screen, settle what is in doubt, audit; as long as differences are found that ask for more doubt."""
         assert self.quick is not None
+        usable = np.setdiff1d(usable, self.settled)
         self.decided[usable], self.result.dtype[usable] = SCREEN, dtype
         unsure = judge_windows(self.quick, self.windows, usable, self.window, self.result, self.size, doubt=self.doubt)
         self.settle(unsure, usable)
@@ -155,9 +163,8 @@ class _Screen:
         self.largest = max(self.largest, float(np.nanmax(seen, initial=0.0))) if why != EXACT else self.largest
 
 
-def _margins(live: Runner, windows: np.ndarray, window: Window) -> np.ndarray:
-    """(n, p) margins of the first few continuation positions under teacher forcing, NaN where not finite."""
+def _verdict(live: Runner, windows: np.ndarray, window: Window) -> Verdict:
+    """(n, p) verdicts on the first few continuation positions under teacher forcing."""
     last = window.context + min(POSITIONS, window.continuation)
     ids = torch.from_numpy(windows).to(live.device)
-    verdict, _ = live.feed(ids[:, : last - 1], ids[:, window.context : last], None)
-    return verdict.margin.cpu().numpy()
+    return live.feed(ids[:, : last - 1], ids[:, window.context : last], None)[0]

@@ -86,7 +86,8 @@ def plain_products(device: torch.device) -> Iterator[None]:
             setting.fp32_precision = "ieee"
         if legacy is not None:
             torch.set_float32_matmul_precision("highest")
-        with torch.autocast(device.type, enabled=False):
+        casting = device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
+        with torch.autocast(device.type, enabled=False) if casting else contextlib.nullcontext():
             yield
     finally:
         for setting, value in zip(settings, before, strict=True):

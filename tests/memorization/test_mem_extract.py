@@ -157,7 +157,8 @@ def test_a_screen_gives_the_same_flags_and_says_what_decided(model) -> None:  # 
     assert (exact.memorized == quick.memorized).all() and (exact.matched == quick.matched).all()
     assert quick.memorized[:20].all() and (quick.status == "ok").all()
     how = quick.screening
-    assert set(how.decided) == {"screen", "doubtful", "audit"} and how.overturned == 0
+    assert set(how.decided) == {"exact", "screen", "doubtful", "audit"} and how.overturned == 0
+    assert 0 < how.count("exact") <= screen_module.CALIBRATION
     assert ((quick.dtype == "bfloat16") == (how.decided == "screen")).all()
     assert not quick.memorized[how.decided == "screen"].any(), "the screen rejects, it never calls a row memorized"
     assert how.count("audit") == -(-(how.count("screen") + how.count("audit")) // screen_module.AUDIT)
@@ -202,9 +203,10 @@ def test_a_screen_that_starts_too_sure_of_itself_grows_its_doubt(model, monkeypa
 def test_an_overturned_rejection_is_put_right_and_warned_about(  # type: ignore[no-untyped-def]
     model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = neox(seed=99)  # a "copy" of other weights, that calibration takes for the same
+    other = neox(seed=99)  # a "copy" of other weights, taken for the same
     monkeypatch.setattr(screen_module, "reduced", lambda *_: other)
-    monkeypatch.setattr(screen_module, "_margins", lambda *_: np.full((32, 4), -9.0, np.float32))
+    monkeypatch.setattr(screen_module._Screen, "calibrate", lambda self, usable, quick: setattr(self, "quick", quick) or setattr(
+        self, "doubt", 1e-3) or setattr(self, "largest", 0.0) or True)
     monkeypatch.setattr(screen_module, "AUDIT", 1)
     rows = _screening_rows(model)
     found = screened(model, rows, Window(12, 20))
