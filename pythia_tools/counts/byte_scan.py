@@ -26,6 +26,7 @@ from pythia_tools.counts.characters import (
     next_char,
     step_back,
 )
+from pythia_tools.counts.compiled import kernel
 from pythia_tools.counts.patterns import Number, Text
 from pythia_tools.counts.vocabulary import TokenBytes
 
@@ -169,7 +170,7 @@ def _outputs(ends, fail, order, owned, by_spelling):  # type: ignore[no-untyped-
     return start, leaf
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel
 def _joins(b, k):  # type: ignore[no-untyped-def]
     """Whether an ASCII neighbour makes the term part of a longer number, or of a longer word."""
     digit = 48 <= b < 58
@@ -209,7 +210,7 @@ def _through_tokens(goto, byte_class, out_start, out_leaf, kind, length, flat, s
     return after, start, leaf, offset
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _may_stand(flat, begin, last, end, kind, length):  # type: ignore[no-untyped-def]
     """Whether a term whose last byte is flat[last] may stand, by its ASCII neighbours in flat[begin:end]."""
     if not kind & (WHOLE_WORD | NUMBER):
@@ -220,7 +221,7 @@ def _may_stand(flat, begin, last, end, kind, length):  # type: ignore[no-untyped
     return not (before >= begin and flat[before] < 128 and _joins(flat[before], kind))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _stands(row, token, offset, leaf, kind, length, classes, flat, starts, last, room):  # type: ignore[no-untyped-def]
     """Whether the term whose last byte is byte `offset` of token number `token` has the neighbours that its kind asks for."""
     k = kind[leaf]
@@ -247,12 +248,12 @@ def _stands(row, token, offset, leaf, kind, length, classes, flat, starts, last,
     return True
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel
 def _splits(b):  # type: ignore[no-untyped-def]
     return b == 44 or b == 46
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _beyond_ascii(row, token, offset, begin, at, classes, flat, starts, room):  # type: ignore[no-untyped-def]
     """Whether a character next to the term is a word character, by Unicode."""
     after, before = room[:4], room[4:]
@@ -263,7 +264,7 @@ def _beyond_ascii(row, token, offset, begin, at, classes, flat, starts, room):  
     return bool(m and classes[char_before(before[4 - m:], m)] & WORD)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _part_of_longer(row, token, offset, begin, at, flat, starts, room):  # type: ignore[no-untyped-def]
     """Whether a point or comma with a digit beyond it is next to the term."""
     after, before = room[:4], room[4:]
@@ -275,44 +276,24 @@ def _part_of_longer(row, token, offset, begin, at, flat, starts, room):  # type:
 @njit(cache=True, nogil=True)
 def count_texts(rows, group, machine, counts):  # type: ignore[no-untyped-def]
     """counts[group[r], leaf] += occurrences in row r. rows (n, length) of ids below len(token_next); counts int64."""
-    goto, byte_class, out_start, out_leaf = machine.goto, machine.byte_class, machine.out_start, machine.out_leaf
-    token_next, token_start, token_leaf, token_offset = machine.token_next, machine.token_start, machine.token_leaf, machine.token_offset
-    busy, first_class, kind, length = machine.token_busy, machine.first_class, machine.kind, machine.length
-    classes, flat, starts = machine.classes, machine.flat, machine.starts
-    last = np.zeros((len(kind), 2), dtype=np.int32)
+    last = np.zeros((len(machine.kind), 2), dtype=np.int32)
     room = np.zeros(8, dtype=np.uint8)
+    nowhere = np.zeros((0, 3), dtype=np.int32)
+    _count_rows(rows, group, machine, counts, last, room, nowhere)
+
+
+@kernel
+def _count_rows(rows, group, machine, counts, last, room, nowhere):  # type: ignore[no-untyped-def]
     for r in range(rows.shape[0]):
-        row = rows[r]
-        out = counts[group[r]]
-        last[:] = 0
-        s = np.int32(0)
-        for i in range(rows.shape[1]):
-            t = row[i]
-            if s:
-                c = first_class[t]
-                if c == NO_BYTES:
-                    continue
-                if goto[s, c] != goto[0, c]:
-                    for p in range(starts[t], starts[np.int64(t) + 1]):
-                        s = goto[s, byte_class[flat[p]]]
-                        for k in range(out_start[s], out_start[s + 1]):
-                            leaf = out_leaf[k]
-                            if kind[leaf] == 0 or _stands(row, i, p - starts[t], leaf, kind, length, classes, flat, starts, last, room):
-                                out[leaf] += 1
-                    continue
-                s = np.int32(0)
-            if busy[t]:
-                s = token_next[t]
-                for k in range(token_start[t], token_start[np.int64(t) + 1]):
-                    leaf = token_leaf[k]
-                    if kind[leaf] == 0 or _stands(row, i, token_offset[k], leaf, kind, length, classes, flat, starts, last, room):
-                        out[leaf] += 1
+        scan_texts(rows[r], machine, last, room, counts[group[r]], nowhere, 0)
 
 
-@njit(cache=True, nogil=True)
-def find_texts(row, machine, last, room, found, n):  # type: ignore[no-untyped-def]
-    """Occurrences in one row, appended to found (capacity, 3) int32 from n on as (leaf, token, byte offset) of the first
-    byte that is not leading ASCII white space. Returns the new n, or -1 when the capacity does not suffice."""
+@kernel
+def scan_texts(row, machine, last, room, out, found, n):  # type: ignore[no-untyped-def]
+    """Occurrences in one row, counted or listed: with an empty `found`, out[leaf] += 1 for each; else they are appended to
+    found (capacity, 3) int32 from n on as (leaf, token, byte offset) of the first byte that is not leading ASCII white space.
+    Returns the new n, or -1 when the capacity does not suffice. last (leaves, 2) int32 and room (8,) uint8 are scratch.
+    """
     goto, byte_class, out_start, out_leaf = machine.goto, machine.byte_class, machine.out_start, machine.out_leaf
     token_next, token_start, token_leaf, token_offset = machine.token_next, machine.token_start, machine.token_leaf, machine.token_offset
     busy, first_class, kind, length, lead = machine.token_busy, machine.first_class, machine.kind, machine.length, machine.lead
@@ -329,23 +310,31 @@ def find_texts(row, machine, last, room, found, n):  # type: ignore[no-untyped-d
                 for p in range(starts[t], starts[np.int64(t) + 1]):
                     s = goto[s, byte_class[flat[p]]]
                     for k in range(out_start[s], out_start[s + 1]):
-                        leaf = out_leaf[k]
-                        if kind[leaf] == 0 or _stands(row, i, p - starts[t], leaf, kind, length, classes, flat, starts, last, room):
-                            if n == len(found):
-                                return -1
-                            found[n, 0] = leaf
-                            found[n, 1], found[n, 2] = step_back(row, i, p - starts[t] + 1, length[leaf] - lead[leaf], starts)
-                            n += 1
+                        leaf, offset = out_leaf[k], p - starts[t]
+                        if kind[leaf] == 0 or _stands(row, i, offset, leaf, kind, length, classes, flat, starts, last, room):
+                            n = _note(row, i, offset, leaf, length, lead, starts, out, found, n)
+                            if n < 0:
+                                return n
                 continue
             s = np.int32(0)
         if busy[t]:
             s = token_next[t]
             for k in range(token_start[t], token_start[np.int64(t) + 1]):
-                leaf = token_leaf[k]
-                if kind[leaf] == 0 or _stands(row, i, token_offset[k], leaf, kind, length, classes, flat, starts, last, room):
-                    if n == len(found):
-                        return -1
-                    found[n, 0] = leaf
-                    found[n, 1], found[n, 2] = step_back(row, i, token_offset[k] + 1, length[leaf] - lead[leaf], starts)
-                    n += 1
+                leaf, offset = token_leaf[k], token_offset[k]
+                if kind[leaf] == 0 or _stands(row, i, offset, leaf, kind, length, classes, flat, starts, last, room):
+                    n = _note(row, i, offset, leaf, length, lead, starts, out, found, n)
+                    if n < 0:
+                        return n
     return n
+
+
+@kernel
+def _note(row, token, offset, leaf, length, lead, starts, out, found, n):  # type: ignore[no-untyped-def]
+    if len(found) == 0:
+        out[leaf] += 1
+        return n
+    if n == len(found):
+        return -1
+    found[n, 0] = leaf
+    found[n, 1], found[n, 2] = step_back(row, token, offset + 1, length[leaf] - lead[leaf], starts)
+    return n + 1

@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
+
+from pythia_tools.counts.compiled import kernel
 
 WORD, DIGIT, SPACE, PUNCTUATION = 1, 2, 4, 8
 _ASCII_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
@@ -37,7 +38,7 @@ def digit_values() -> tuple[np.ndarray, np.ndarray]:
     return points, np.array([unicodedata.decimal(chr(p)) for p in points], dtype=np.int64)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def next_char(data, at, end):  # type: ignore[no-untyped-def]
     """(code point, offset after it) of the character at data[at], at < end."""
     b = np.int64(data[at])
@@ -70,7 +71,7 @@ def next_char(data, at, end):  # type: ignore[no-untyped-def]
     return np.int64(point), at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def char_before(data, end):  # type: ignore[no-untyped-def]
     """The code point that ends at data[:end], end > 0; U+FFFD when those bytes are no character."""
     at = end - 1
@@ -80,7 +81,7 @@ def char_before(data, end):  # type: ignore[no-untyped-def]
     return point if after == end else np.int64(0xFFFD)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def byte_after(row, token, offset, flat, starts):  # type: ignore[no-untyped-def]
     """Byte `offset` of token number `token`, or the first one after it; -1 at the row's end."""
     at = starts[row[token]] + offset
@@ -92,7 +93,7 @@ def byte_after(row, token, offset, flat, starts):  # type: ignore[no-untyped-def
     return np.int64(flat[at])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def byte_before(row, token, offset, flat, starts):  # type: ignore[no-untyped-def]
     """The byte before byte `offset` of token number `token`; -1 at the row's start."""
     at = starts[row[token]] + offset - 1
@@ -104,7 +105,7 @@ def byte_before(row, token, offset, flat, starts):  # type: ignore[no-untyped-de
     return np.int64(flat[at])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def bytes_after(row, token, offset, flat, starts, out):  # type: ignore[no-untyped-def]
     """Up to len(out) bytes of the row from byte `offset` of its token number `token` on; returns how many there were."""
     n = 0
@@ -120,7 +121,7 @@ def bytes_after(row, token, offset, flat, starts, out):  # type: ignore[no-untyp
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def bytes_before(row, token, offset, flat, starts, out):  # type: ignore[no-untyped-def]
     """Up to len(out) bytes before byte `offset` of token number `token`, at the end of out; returns how many there were."""
     n = 0
@@ -138,7 +139,7 @@ def bytes_before(row, token, offset, flat, starts, out):  # type: ignore[no-unty
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def step_back(row, token, offset, back, starts):  # type: ignore[no-untyped-def]
     """(token, offset) of the byte `back` bytes before byte `offset` of token number `token`."""
     offset -= back

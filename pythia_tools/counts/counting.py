@@ -14,7 +14,6 @@ from __future__ import annotations
 import bisect
 import hashlib
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -27,9 +26,11 @@ from pythia_tools import progress
 from pythia_tools.counts.ngram_scan import token_ids
 from pythia_tools.counts.patterns import Pattern, as_patterns
 from pythia_tools.counts.plan import Plan, make_plan
+from pythia_tools.counts.reading import reader
 from pythia_tools.errors import RequestError
 from pythia_tools.files import digest
 from pythia_tools.runs import CellStore
+from pythia_tools.tokens.threads import cores
 
 BLOCK_TOKENS = 1 << 21
 """Tokens a worker reads and counts at a time (4 MB of uint16)."""
@@ -92,7 +93,7 @@ def count_terms(
         steps: checkpoints, in any order; 0 gives 0.
         tokenizer: for everything that is text: a tokenizer.json, its folder, or a fast tokenizer; by default the order's own.
         inputs_only: leave out each row's last token, which is only a label.
-        workers: threads (default: the cores there are).
+        workers: threads (default: the cores this process may use, or $PYTHIA_TOOLS_THREADS).
         cells: where finished parts are kept, so that a killed pass resumes.
 
     Raises: RequestError for an unknown step or pattern, DataError for rows that cannot be read.
@@ -119,8 +120,7 @@ def count(
     width = order.batch_rows * (order.seq_length + 1)
     with progress.bar(sum(b - a for a, b in mine) * width, "counting", "tok") as bar:
         for a, b in mine:
-            k, found = _part(order, plan, wanted, a, b, inputs_only, workers or os.cpu_count() or 1, cells, key)
-            new[k:k + len(found)] += found
+            _part(order, plan, wanted, a, b, inputs_only, workers or cores(), cells, key, new)
             bar.update((b - a) * width)
     return Counts(tuple(p.name for p in patterns), tuple(wanted), new, _join(mine), key)
 
@@ -189,21 +189,25 @@ def plan_parts(order: Any, first: int, stop: int, shard: tuple[int, int] | None 
 
 def _part(
     order: Any, plan: Plan, steps: list[int], a: int, b: int, inputs_only: bool, workers: int, cells: CellStore | None, key: str,
-) -> tuple[int, np.ndarray]:
+    new: np.ndarray,
+) -> None:
+    """Add the counts of batches [a, b) to `new` (steps, patterns), from a cell where there is one."""
     low, high = (bisect.bisect_right(steps, batch) for batch in (a, b - 1))
-    cell = ["counts", key, a, b]
-    kept = cells.get(cell) if cells is not None else None
-    found = np.zeros((high - low + 1, len(plan.patterns)), dtype=np.int64)
-    if kept is not None:
-        np.add.at(found, (kept["interval"].to_numpy(), kept["pattern"].to_numpy()), kept["count"].to_numpy())
-        return low, found
     edges = np.array(steps[low:high + 1], dtype=np.int64)
-    for at, block in _blocks(order, plan, edges, a, b, inputs_only, workers):
-        found[at:at + len(block)] += block
-    if cells is not None:
+    if cells is None:
+        for at, block in _blocks(order, plan, edges, a, b, inputs_only, workers):
+            new[low + at:low + at + len(block)] += block
+        return
+    cell = ["counts", key, a, b]
+    kept = cells.get(cell)
+    if kept is None:
+        found = np.zeros((high - low + 1, len(plan.patterns)), dtype=np.int64)
+        for at, block in _blocks(order, plan, edges, a, b, inputs_only, workers):
+            found[at:at + len(block)] += block
         k, p = np.nonzero(found)
-        cells.put(cell, pd.DataFrame({"interval": k.astype(np.int32), "pattern": p.astype(np.int32), "count": found[k, p]}))
-    return low, found
+        kept = pd.DataFrame({"interval": k.astype(np.int32), "pattern": p.astype(np.int32), "count": found[k, p]})
+        cells.put(cell, kept)
+    np.add.at(new, (low + kept["interval"].to_numpy(), kept["pattern"].to_numpy()), kept["count"].to_numpy())
 
 
 def _blocks(order: Any, plan: Plan, edges: np.ndarray, a: int, b: int, inputs_only: bool, workers: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -211,9 +215,10 @@ def _blocks(order: Any, plan: Plan, edges: np.ndarray, a: int, b: int, inputs_on
     size = max(1, BLOCK_TOKENS // (order.seq_length + 1))
     begin, end = a * order.batch_rows, b * order.batch_rows
     spans = ((r, min(end, r + size)) for r in range(begin, end, size))
+    read = reader(order, size)
 
     def work(span: tuple[int, int]) -> tuple[int, np.ndarray]:
-        rows = order.rows(*span)
+        rows = read(*span)
         group = np.searchsorted(edges, np.arange(*span) // order.batch_rows, side="right")
         low = int(group[0])
         return low, plan.count(rows[:, :-1] if inputs_only else rows, group - low, int(group[-1]) - low + 1)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from pythia_tools.counts.compiled import kernel
 from pythia_tools.errors import DataError, RequestError
 
 SPREAD = 64
@@ -50,7 +51,7 @@ def as_kernel_rows(rows: np.ndarray, ids: int) -> np.ndarray:
 
     Raises: DataError for a token id that is not below `ids`, because kernels look up tables of that size unchecked.
     """
-    if rows.size and int(rows.max()) >= ids:
+    if rows.size and np.iinfo(rows.dtype).max >= ids and int(rows.max()) >= ids:
         raise DataError(f"token id {int(rows.max())} is in the rows, where ids below {ids} are expected; are they of another vocabulary?")
     if rows.size and rows.dtype.kind == "i" and int(rows.min()) < 0:
         raise DataError(f"token id {int(rows.min())} is in the rows; ids are not negative")
@@ -129,12 +130,12 @@ def _table(entries: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return keys, values
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel
 def _slot(key, mask):  # type: ignore[no-untyped-def]
     return ((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill(keys, values, new_keys, new_values):  # type: ignore[no-untyped-def]
     mask = np.uint64(len(keys) - 1)
     for n in range(len(new_keys)):
@@ -145,7 +146,7 @@ def _fill(keys, values, new_keys, new_values):  # type: ignore[no-untyped-def]
         values[slot] = new_values[n]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel
 def _find(keys, values, key):  # type: ignore[no-untyped-def]
     """The value of a key, or -1."""
     mask = np.uint64(len(keys) - 1)
@@ -157,24 +158,35 @@ def _find(keys, values, key):  # type: ignore[no-untyped-def]
     return values[slot]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel
+def packed2(a, b):  # type: ignore[no-untyped-def]
+    return np.int64(a) << ID_BITS | np.int64(b)
+
+
+@kernel
+def packed3(a, b, c):  # type: ignore[no-untyped-def]
+    """As `_packed`: the first token plus one keeps three tokens apart from two."""
+    return (np.int64(a) + 1) << (2 * ID_BITS) | np.int64(b) << ID_BITS | np.int64(c)
+
+
+@kernel
 def _hash2(a, b):  # type: ignore[no-untyped-def]
     h = np.uint64(a) * np.uint64(0x9E3779B1) + np.uint64(b) * np.uint64(0x85EBCA77)
     return (h >> np.uint64(16)) & np.uint64(FILTER_BITS - 1)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel
 def _hash3(a, b, c):  # type: ignore[no-untyped-def]
     h = np.uint64(a) * np.uint64(0x9E3779B1) + np.uint64(b) * np.uint64(0x85EBCA77) + np.uint64(c) * np.uint64(0xC2B2AE3D)
     return (h >> np.uint64(16)) & np.uint64(FILTER_BITS - 1)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel
 def _bit(bits, h):  # type: ignore[no-untyped-def]
     return (bits[h >> np.uint64(6)] >> (h & np.uint64(63))) & np.uint64(1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def survivors(row, filters, hits2, hits3):  # type: ignore[no-untyped-def]
     """Positions that pass the pair filter and the three-token filter, written to hits2 and hits3; returns how many of each."""
     two, three = filters[0], filters[1]
@@ -194,49 +206,51 @@ def survivors(row, filters, hits2, hits3):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def count_singles(row, single, slots):  # type: ignore[no-untyped-def]
-    for i in range(len(row)):
-        slots[single[row[i]]] += np.uint32(1)
-
-
-@njit(cache=True, nogil=True)
 def count_ngrams(rows, group, machine, counts):  # type: ignore[no-untyped-def]
     """counts[group[r], leaf] += occurrences in row r. rows (n, length) of ids below len(single); counts int64; group ascending."""
-    single, single_leaf, filters = machine.single, machine.single_leaf, machine.filters
-    keys, values, edge_keys, edge_values = machine.keys, machine.values, machine.edge_keys, machine.edge_values
+    if len(machine.single_leaf):
+        _count_singles(rows, group, machine, counts, np.zeros(len(machine.single_leaf) + SPREAD, dtype=np.uint32))
+    if machine.filters.any():
+        length = rows.shape[1]
+        _count_longer(rows, group, machine, counts, np.empty(length + 1, dtype=np.int32), np.empty(length + 1, dtype=np.int32))
+
+
+@kernel
+def _count_singles(rows, group, machine, counts, slots):  # type: ignore[no-untyped-def]
+    single, single_leaf = machine.single, machine.single_leaf
+    for r in range(rows.shape[0]):
+        row = rows[r]
+        for i in range(len(row)):
+            slots[single[row[i]]] += np.uint32(1)
+        if r + 1 == rows.shape[0] or group[r + 1] != group[r] or (r & 0xFFF) == 0xFFF:
+            out = counts[group[r]]
+            for s in range(len(single_leaf)):
+                out[single_leaf[s]] += slots[s]
+            slots[:] = 0
+
+
+@kernel
+def _count_longer(rows, group, machine, counts, hits2, hits3):  # type: ignore[no-untyped-def]
+    filters, keys, values, edge_keys, edge_values = machine.filters, machine.keys, machine.values, machine.edge_keys, machine.edge_values
     leaf, fanout = machine.leaf, machine.fanout
-    length = rows.shape[1]
-    hits2 = np.empty(length + 1, dtype=np.int32)
-    hits3 = np.empty(length + 1, dtype=np.int32)
-    singles = len(single_leaf)
-    slots = np.zeros(singles + SPREAD, dtype=np.uint32)
-    longer = filters.any()
+    length = np.uint64(rows.shape[1])
     for r in range(rows.shape[0]):
         row = rows[r]
         out = counts[group[r]]
-        if singles:
-            count_singles(row, single, slots)
-            if r + 1 == rows.shape[0] or group[r + 1] != group[r] or (r & 0xFFF) == 0xFFF:
-                for s in range(singles):
-                    out[single_leaf[s]] += slots[s]
-                slots[:] = 0
-        if not longer:
-            continue
         found2, found3 = survivors(row, filters, hits2, hits3)
         for h in range(found2):
-            i = hits2[h]
-            pair = _find(keys, values, np.int64(row[i]) << ID_BITS | np.int64(row[i + 1]))
+            i = np.uint64(hits2[h])
+            pair = _find(keys, values, packed2(row[i], row[i + np.uint64(1)]))
             if pair >= 0:
                 out[pair] += 1
         for h in range(found3):
-            i = hits3[h]
-            key = (np.int64(row[i]) + 1) << (2 * ID_BITS) | np.int64(row[i + 1]) << ID_BITS | np.int64(row[i + 2])
-            node = _find(keys, values, key)
-            k = i + 3
+            i = np.uint64(hits3[h])
+            node = _find(keys, values, packed3(row[i], row[i + np.uint64(1)], row[i + np.uint64(2)]))
+            k = i + np.uint64(3)
             while node > 0:
                 if leaf[node] >= 0:
                     out[leaf[node]] += 1
                 if fanout[node] == 0 or k >= length:
                     break
                 node = _find(edge_keys, edge_values, np.int64(node) << ID_BITS | np.int64(row[k]))
-                k += 1
+                k += np.uint64(1)

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from pythia_tools.counts.byte_scan import ByteMachine, find_texts
+from pythia_tools.counts.byte_scan import ByteMachine, scan_texts
 from pythia_tools.counts.characters import byte_after
+from pythia_tools.counts.compiled import kernel
 from pythia_tools.counts.ngram_scan import ID_BITS, NgramMachine, _find, _table, survivors
 
 WORDS, TOKENS = 0, 1
@@ -79,7 +80,7 @@ def _lists(values: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     return start, np.array([x for v in values for x in v], dtype=np.int32)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_ngrams(row, machine, shift, hits2, hits3, found, n):  # type: ignore[no-untyped-def]
     """Occurrences of n-grams in one row as (shift + leaf, token, 0), appended to found; the new n, or -1 when it is full."""
     single, filters, keys, values = machine.single, machine.filters, machine.keys, machine.values
@@ -118,7 +119,7 @@ def find_ngrams(row, machine, shift, hits2, hits3, found, n):  # type: ignore[no
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sort(found, n):  # type: ignore[no-untyped-def]
     """By place in the row; nearly sorted already, so by insertion."""
     for i in range(1, n):
@@ -130,12 +131,12 @@ def _sort(found, n):  # type: ignore[no-untyped-def]
         found[j, 0], found[j, 1], found[j, 2] = leaf, token, offset
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel
 def _ascii_space(b):  # type: ignore[no-untyped-def]
     return b == 0x20 or 0x09 <= b <= 0x0D or 0x1C <= b <= 0x1F
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def number_words(row, found, n, most, flat, starts, words):  # type: ignore[no-untyped-def]
     """words[k]: number of the word in which found[k] begins. Exact up to differences of `most`; larger ones are only known to be larger.
 
@@ -194,7 +195,7 @@ def number_words(row, found, n, most, flat, starts, words):  # type: ignore[no-u
         words[k] = word if inside or here < 0 or _ascii_space(here) else word + 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _space_prefix(held):  # type: ignore[no-untyped-def]
     """(could still become white space, is white space) of two or three bytes that began with a possible lead byte."""
     if held < 0x10000:
@@ -203,7 +204,7 @@ def _space_prefix(held):  # type: ignore[no-untyped-def]
     return False, space or 0xE28080 <= held <= 0xE2808A
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_pairs(found, place, n, keys, values, member, window, out):  # type: ignore[no-untyped-def]
     """place ascending. out[pattern] += 1 for each two occurrences at most `window` apart."""
     for k in range(n):
@@ -220,7 +221,7 @@ def _count_pairs(found, place, n, keys, values, member, window, out):  # type: i
             j -= 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_sets(found, n, row_number, machine, seen, out):  # type: ignore[no-untyped-def]
     for k in range(n):
         leaf = found[k, 0]
@@ -252,30 +253,35 @@ def count_together(rows, group, texts, ngrams, pairs, sets, counts):  # type: ig
     pairs a PairMachine; sets a SetMachine; counts (groups, patterns) int64.
     """
     length = rows.shape[1]
-    shift = len(texts.kind)
-    last = np.zeros((shift, 2), dtype=np.int32)
+    last = np.zeros((len(texts.kind), 2), dtype=np.int32)
     room = np.zeros(8, dtype=np.uint8)
     hits2 = np.empty(length + 1, dtype=np.int32)
     hits3 = np.empty(length + 1, dtype=np.int32)
-    found = np.empty((4 * length + 64, 3), dtype=np.int32)
-    place = np.empty(len(found), dtype=np.int64)
     seen = np.full((max(1, len(sets.anchor_start) - 1), 2), -1, dtype=np.int64)
+    capacity = 4 * length + 64
+    r = 0
+    while r < rows.shape[0]:  # again from a row whose occurrences did not fit
+        found = np.empty((capacity, 3), dtype=np.int32)
+        place = np.empty(capacity, dtype=np.int64)
+        r = _count_from(r, rows, group, texts, ngrams, pairs, sets, counts, last, room, hits2, hits3, seen, found, place)
+        capacity *= 2
+
+
+@kernel
+def _count_from(first, rows, group, texts, ngrams, pairs, sets, counts, last, room, hits2, hits3, seen, found, place):  # type: ignore[no-untyped-def]
+    """Rows from `first` on; returns the first one whose occurrences `found` cannot hold, or the number of rows."""
+    shift = len(texts.kind)
     any_pairs = pairs.member.any()
     any_ngrams = len(ngrams.single_leaf) > 0 or ngrams.filters.any()
-    for r in range(rows.shape[0]):
+    for r in range(first, rows.shape[0]):
         row = rows[r]
         out = counts[group[r]]
-        n = -1
-        while n < 0:
-            n = find_texts(row, texts, last, room, found, 0) if shift else 0
-            if n >= 0 and any_ngrams:
-                n = find_ngrams(row, ngrams, shift, hits2, hits3, found, n)
-            if n < 0:
-                found = np.empty((2 * len(found), 3), dtype=np.int32)
-                place = np.empty(len(found), dtype=np.int64)
-        if n == 0:
-            continue
-        if len(sets.pattern):
+        n = scan_texts(row, texts, last, room, out, found, 0) if shift else 0
+        if n >= 0 and any_ngrams:
+            n = find_ngrams(row, ngrams, shift, hits2, hits3, found, n)
+        if n < 0:
+            return r
+        if n and len(sets.pattern):
             _count_sets(found, n, r, sets, seen, out)
         if n < 2 or not any_pairs:
             continue
@@ -286,6 +292,7 @@ def count_together(rows, group, texts, ngrams, pairs, sets, counts):  # type: ig
         else:
             number_words(row, found, n, pairs.window, texts.flat, texts.starts, place)
         _count_pairs(found, place, n, pairs.keys, pairs.values, pairs.member, pairs.window, out)
+    return rows.shape[0]
 
 
 __all__ = ["TOKENS", "WORDS", "ByteMachine", "NgramMachine", "PairMachine", "SetMachine", "compile_pairs", "compile_sets", "count_together"]

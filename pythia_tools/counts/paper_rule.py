@@ -29,7 +29,11 @@ from pythia_tools.counts.characters import DIGIT, character_classes, digit_value
 from pythia_tools.counts.ngram_scan import _table, as_kernel_rows, token_ids
 from pythia_tools.counts.paper_scan import LARGEST, PAIR, TIME, UNIT_BYTES, PaperMachine, scan_paper, token_flags, unit_table
 from pythia_tools.counts.patterns import TIME_UNITS
+from pythia_tools.counts.reading import reader
 from pythia_tools.counts.vocabulary import TokenBytes, token_bytes
+
+BLOCK_TOKENS = 1 << 21
+"""Tokens read at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +102,7 @@ class PaperRule:
         self._log = np.empty((1 << 18, 2), dtype=np.int64)
 
     def count(self, rows: Any) -> PaperCounts:
-        """All keys in `rows` (n, length). Give a few thousand rows at a time, and add the results up."""
+        """All keys in `rows` (n, length). Give a thousand rows at a time, and add the results up, or use `count_order`."""
         rows = as_kernel_rows(np.asarray(rows), len(self._machine.flags))
         group = np.zeros(len(rows), dtype=np.int64)
         nothing = np.zeros((1, 0), dtype=np.int64)
@@ -111,17 +115,24 @@ class PaperRule:
         keys, counts = np.unique(self._log[:logged, 1], return_counts=True)
         return PaperCounts(keys, counts.astype(np.int64), int(stats[0]), rows.size, int(stats[1]))
 
+    def count_order(self, order: Any, start: int, stop: int) -> PaperCounts:
+        """All keys in rows [start, stop) of an order, read a block at a time."""
+        block = max(1, BLOCK_TOKENS // (order.seq_length + 1))
+        read = reader(order, block)
+        total = PaperCounts(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), 0, 0, 0)
+        for a in range(start, stop, block):
+            total = total + self.count(read(a, min(stop, a + block)))
+        return total
 
-def paper_totals(order: Any, steps: Iterable[int], tokenizer: Any, *, block: int = 1024) -> dict[int, dict[str, int]]:
+
+def paper_totals(order: Any, steps: Iterable[int], tokenizer: Any) -> dict[int, dict[str, int]]:
     """All keys up to each step, as the published per-checkpoint files hold them: step → key → count."""
     rule = PaperRule(tokenizer, token_ids(order))
-    total = PaperCounts(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), 0, 0, 0)
-    result, row = {}, 0
-    for step in sorted(set(steps)):
-        while row < step * order.batch_rows:
-            stop = min(step * order.batch_rows, row + block)
-            total = total + rule.count(order.rows(row, stop))
-            row = stop
+    wanted = sorted(set(steps))
+    total = rule.count_order(order, 0, 0)
+    result = {}
+    for before, step in zip([0, *wanted], wanted, strict=False):
+        total = total + rule.count_order(order, before * order.batch_rows, step * order.batch_rows)
         result[step] = total.to_dict()
     return result
 

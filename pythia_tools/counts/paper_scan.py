@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from pythia_tools.counts.characters import DIGIT, PUNCTUATION, SPACE, WORD, next_char
+from pythia_tools.counts.compiled import kernel
 from pythia_tools.counts.ngram_scan import _find
 
 INSIDE, TAIL, HEAD, NOTHING = 1, 2, 4, 8
@@ -89,7 +90,7 @@ def _may_start(flat, a, b, begins, units, unit_sizes):  # type: ignore[no-untype
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _gather(row, token, offset, flat, starts, buffer, least):  # type: ignore[no-untyped-def]
     """Bytes from a place on: at least `least`, or five runs of ASCII white space further, or to the row's end. (bytes, token after)"""
     n = 0
@@ -121,7 +122,7 @@ def _gather(row, token, offset, flat, starts, buffer, least):  # type: ignore[no
     return n, token
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _digits(buffer, at, n, classes, most):  # type: ignore[no-untyped-def]
     """(how many digits, up to `most`, stand at `at`; offset after them)."""
     count = 0
@@ -134,7 +135,7 @@ def _digits(buffer, at, n, classes, most):  # type: ignore[no-untyped-def]
     return count, at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _unit(buffer, at, n, units, unit_sizes):  # type: ignore[no-untyped-def]
     """Number of the unit that stands at `at`, or -1."""
     for u in range(len(unit_sizes)):
@@ -150,7 +151,7 @@ def _unit(buffer, at, n, units, unit_sizes):  # type: ignore[no-untyped-def]
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _word(buffer, at, n, classes):  # type: ignore[no-untyped-def]
     """Offset after one word and the white space behind it, or -1. A word: word characters and ASCII punctuation."""
     begin = at
@@ -170,7 +171,7 @@ def _word(buffer, at, n, classes):  # type: ignore[no-untyped-def]
     return at if at > gap else -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _numbers(buffer, end, classes, points, values, numbers):  # type: ignore[no-untyped-def]
     """Every run of digits in buffer[:end], cut into fives from the left, as ints; returns how many."""
     found = 0
@@ -206,15 +207,20 @@ def scan_paper(rows, group, machine, counts, every, log, stats):  # type: ignore
     (capacity, 2) int64 instead. Returns how many pairs there were, or would have been, had log been longer.
     stats: tokens gathered (each once), windows.
     """
-    flags, classes, units, unit_sizes = machine.flags, machine.classes, machine.units, machine.unit_sizes
-    points, values, keys, columns, paired = machine.digit_points, machine.digit_values, machine.keys, machine.columns, machine.paired
-    flat, starts = machine.flat, machine.starts
     longest = 1
-    for t in range(len(starts) - 1):
-        longest = max(longest, starts[t + 1] - starts[t])
+    for t in range(len(machine.starts) - 1):
+        longest = max(longest, machine.starts[t + 1] - machine.starts[t])
     room = np.empty(longest * rows.shape[1] + _ROOM, dtype=np.uint8)
     numbers = np.empty(len(room), dtype=np.int64)
     hits = np.empty(rows.shape[1] + 1, dtype=np.int32)
+    return _scan_rows(rows, group, machine, counts, every, log, stats, room, numbers, hits)
+
+
+@kernel
+def _scan_rows(rows, group, machine, counts, every, log, stats, room, numbers, hits):  # type: ignore[no-untyped-def]
+    flags, classes, units, unit_sizes = machine.flags, machine.classes, machine.units, machine.unit_sizes
+    points, values, keys, columns, paired = machine.digit_points, machine.digit_values, machine.keys, machine.columns, machine.paired
+    flat, starts = machine.flat, machine.starts
     logged = 0
     for r in range(rows.shape[0]):
         row = rows[r]
@@ -238,7 +244,7 @@ def scan_paper(rows, group, machine, counts, every, log, stats):  # type: ignore
     return logged
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _candidates(row, flags, hits):  # type: ignore[no-untyped-def]
     """Tokens in or at whose beginning a window may start, as 2 · position + 1 if it may start at the beginning; returns how many."""
     found = np.uint64(0)
@@ -252,7 +258,7 @@ def _candidates(row, flags, hits):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _start(  # type: ignore[no-untyped-def]
     row, token, offset, flat, starts, classes, units, unit_sizes, points, values, keys, columns, paired,
     buffer, numbers, counts, g, every, log, logged, covered, stats,
@@ -306,7 +312,7 @@ def _start(  # type: ignore[no-untyped-def]
     return logged, covered
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel
 def _emit(key, keys, columns, counts, g, every, log, logged):  # type: ignore[no-untyped-def]
     if every:
         if logged < len(log):
@@ -319,7 +325,7 @@ def _emit(key, keys, columns, counts, g, every, log, logged):  # type: ignore[no
     return logged
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _emit_numbers(buffer, end, classes, points, values, keys, columns, paired, numbers, counts, g, every, log, logged):  # type: ignore[no-untyped-def]
     found = _numbers(buffer, end, classes, points, values, numbers)
     kept = 0
@@ -335,7 +341,7 @@ def _emit_numbers(buffer, end, classes, points, values, keys, columns, paired, n
     return logged
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _emit_times(buffer, end, classes, units, unit_sizes, points, values, keys, columns, numbers, counts, g, every, log, logged):  # type: ignore[no-untyped-def]
     found = _numbers(buffer, end, classes, points, values, numbers)
     at = 0

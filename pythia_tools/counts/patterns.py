@@ -19,6 +19,7 @@ import numpy as np
 from pythia_tools.errors import RequestError, unknown
 
 UNITS = ("words", "tokens")
+WHOLE = (int, np.integer)
 TIME_UNITS = ("minute", "hour", "day", "week", "month", "year", "decade")
 
 
@@ -176,9 +177,9 @@ def as_leaf(value: Any, *, whole_word: bool = False) -> Leaf:
         return Text(value, whole_word=whole_word)
     if isinstance(value, bool):
         raise RequestError(f"{value!r} is not a term; give a string, an int, token ids, or a pattern")
-    if isinstance(value, int | np.integer):
+    if isinstance(value, WHOLE):
         return Number(str(int(value)))
-    if isinstance(value, np.ndarray | Sequence) and len(value) and all(isinstance(i, int | np.integer) for i in value):
+    if isinstance(value, np.ndarray | Sequence) and len(value) and all(isinstance(i, WHOLE) for i in value):
         return Ngram(tuple(int(i) for i in value))
     raise RequestError(f"{value!r} is not a term; give a string, an int, token ids, or a pattern")
 
@@ -200,7 +201,7 @@ def as_patterns(values: Iterable[Any]) -> list[Pattern]:
 
 
 def _aliases(member: Any) -> tuple[Any, ...]:
-    return tuple(member) if isinstance(member, tuple | list) and not all(isinstance(m, int | np.integer) for m in member) else (member,)
+    return tuple(member) if isinstance(member, tuple | list) and not all(isinstance(m, WHOLE) for m in member) else (member,)
 
 
 __all__ = ["TIME_UNITS", "Leaf", "Ngram", "Number", "Pair", "Paper", "Pattern", "Text", "Together", "as_leaf", "as_pattern", "as_patterns"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,9 +80,8 @@ def make_plan(patterns: Sequence[Pattern], *, ids: int, tokenizer: Any = None) -
     ngrams, ngram_leaves = _distinct([(c, Ngram(p.ids)) for c, p in enumerate(patterns) if isinstance(p, Ngram)])
     texts, text_leaves = _distinct([(c, _unlabelled(p)) for c, p in enumerate(patterns) if isinstance(p, Text | Number)])
     papers = [(c, p) for c, p in enumerate(patterns) if isinstance(p, Paper)]
-    named = [{"kind": type(p).__name__, **asdict(p)} for p in patterns]
     return Plan(
-        tuple(patterns), ids, digest([named, vocabulary.fingerprint if vocabulary else None]), vocabulary,
+        tuple(patterns), ids, digest([[repr(p) for p in patterns], vocabulary.fingerprint if vocabulary else None]), vocabulary,
         compile_ngrams([p.ids for p in ngrams], ids) if ngrams else None, ngram_leaves,
         compile_texts(texts, vocabulary, ids) if texts and vocabulary else None, text_leaves,
         _plan_together(patterns, vocabulary, ids), _plan_paper(papers, vocabulary, ids),

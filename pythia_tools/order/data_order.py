@@ -105,6 +105,18 @@ class DataOrder:
             raise RequestError(f"rows {start}:{stop} of order {self.name}: it has rows 0:{self.n_rows}")
         return self.source.span(start, stop)
 
+    def rows_into(self, out: np.ndarray, start: int) -> None:
+        """Rows [start, start+len(out)) into `out` (n, L+1), contiguous and of the order's dtype: a scan that uses one array again and
+        again spares the system fresh pages, which cost more than the bytes. Raises RequestError outside [0, n_rows].
+        """
+        stop = start + len(out)
+        if not 0 <= start <= stop <= self.n_rows:
+            raise RequestError(f"rows {start}:{stop} of order {self.name}: it has rows 0:{self.n_rows}")
+        if out.shape[1:] != (self.row_tokens,) or out.dtype != self.dtype or not out.flags.c_contiguous:
+            shape = f"(n, {self.row_tokens}) {self.dtype}"
+            raise RequestError(f"rows of order {self.name} need a contiguous {shape} array, not {out.shape} {out.dtype}")
+        self.source.fill(out, start)
+
     def batch(self, step: int) -> np.ndarray:
         """Batch `step`, (B, L+1): what the update from `step` to `step`+1 consumed. Raises RequestError beyond the last."""
         step = _whole(step, "step")

@@ -53,6 +53,9 @@ class _Memory:
     def read(self, start: int, stop: int) -> np.ndarray:
         return self._flat[start:stop]
 
+    def read_into(self, start: int, out: np.ndarray) -> None:
+        out[:] = self._flat[start : start + out.size]
+
     def gather(self, source: np.ndarray, length: np.ndarray, target: np.ndarray, out: np.ndarray) -> None:
         for s, n, t in zip(source, length, target, strict=True):
             out[t : t + n] = self._flat[s : s + n]

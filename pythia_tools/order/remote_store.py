@@ -49,11 +49,15 @@ class RemoteBytes:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Bytes [start, stop) as a fresh array: one request per shard touched (and per 16 MiB), less what is cached."""
-        if not 0 <= start <= stop <= self.size:
-            raise DataError(f"{self.hub.repo}: bytes {start} to {stop} asked, there are {self.size}")
-        out = np.empty(stop - start, dtype=np.uint8)
-        self._read_into([(start, stop, 0)], out)
+        out = np.empty(max(0, stop - start), dtype=np.uint8)
+        self.read_into(start, out)
         return out
+
+    def read_into(self, start: int, out: np.ndarray) -> None:
+        """The same from `start` on into `out`, flat uint8."""
+        if not 0 <= start <= start + out.size <= self.size:
+            raise DataError(f"{self.hub.repo}: bytes {start} to {start + out.size} asked, there are {self.size}")
+        self._read_into([(start, start + out.size, 0)], out)
 
     def gather(self, source: np.ndarray, length: np.ndarray, target: np.ndarray, out: np.ndarray) -> None:
         """Segments (see ByteSource): neighbours are joined, the rest are asked for at once by `workers`."""

@@ -28,6 +28,9 @@ class RowSource(Protocol):
     def span(self, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) as a fresh (stop-start, row_tokens) array."""
 
+    def fill(self, out: np.ndarray, start: int) -> None:
+        """Rows [start, start+len(out)) into `out`, a contiguous (n, row_tokens) array of `dtype`."""
+
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Rows `indices` (n,) int64 as a fresh (n, row_tokens) array."""
 
@@ -52,6 +55,9 @@ class PreshuffledRows:
         rows = raw.view(self.dtype).reshape(-1, self.row_tokens)
         return rows if rows.flags.owndata or (rows.base is raw and raw.flags.owndata) else rows.copy()
 
+    def fill(self, out: np.ndarray, start: int) -> None:
+        self.data.read_into(start * self._row_bytes, out.reshape(-1).view(np.uint8))
+
     def take(self, indices: np.ndarray) -> np.ndarray:
         out = np.empty((len(indices), self.row_tokens), dtype=self.dtype)
         target = np.arange(len(indices), dtype=np.int64) * self._row_bytes
@@ -73,11 +79,17 @@ class PackedRows:
     def span(self, start: int, stop: int) -> np.ndarray:
         return self.take(np.arange(start, stop, dtype=np.int64))
 
+    def fill(self, out: np.ndarray, start: int) -> None:
+        self._gather(out, np.arange(start, start + len(out), dtype=np.int64))
+
     def take(self, indices: np.ndarray) -> np.ndarray:
         out = np.empty((len(indices), self.row_tokens), dtype=self.dtype)
+        self._gather(out, indices)
+        return out
+
+    def _gather(self, out: np.ndarray, indices: np.ndarray) -> None:
         source, length, target = self.segments(indices)[1:]
         self.store.data.gather(source, length, target, out.reshape(-1).view(np.uint8))
-        return out
 
     def segments(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Where rows come from: `begin` (n+1,), then one entry per document touched: `source` byte, `length`, `target` byte.

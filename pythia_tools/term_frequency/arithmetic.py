@@ -2,10 +2,15 @@
 
 Prompts, examples and answers are those of the published study: `Q:What is 12 times 7? A:`, few-shot examples the same with the
 answer's digits directly behind, joined by blank lines and drawn from other first operands. The draws are those of its evaluation
-harness: for each operand one generator seeded with 42 shuffles the fifty questions, then draws shots + 1 examples for
-each in turn from the 4,950 of the other operands in order, and leaves the last one out.
+harness: for each operand one generator seeded with 42 shuffles the fifty questions (the ten repeats of a time unit), then draws
+shots + 1 examples for each in turn from the 4,950 (99) of the other operands in order, and leaves the last one out.
 
-Sources: Biderman et al. 2023, section 4.3; Razeghi et al. 2022 for the hidden-operator and time-unit variants.
+What was checked: all 100,000 arithmetic and 17,500 time-unit prompts of shots 0, 2, 4, 8 and 16 equal, text for text, those that
+lm-evaluation-harness 0.3.0 makes of the study's published tasks (release 0.2.0 draws alike). What cannot be: the study did
+not record which commit of the harness it ran, and published accuracies, no prompts.
+
+Sources: Biderman et al. 2023, section 4.3, and EleutherAI/pythia, case-studies/term_frequency; Razeghi et al. 2022 for the
+hidden-operator and time-unit variants.
 """
 
 from __future__ import annotations
@@ -81,6 +86,7 @@ def time_unit_items(
     items = []
     for x in xs:
         draw = random.Random(seed)
+        draw.shuffle(list(range(repeats)))  # as the harness shuffles its ten equal questions: what follows depends on it
         pool = [(y, 0) for y in xs if y != x]
         for k in range(repeats if shots else 1):
             examples = [(question(y), str(y * factor)) for y, _ in _draw(draw, pool, shots)]

@@ -27,6 +27,9 @@ class ByteSource(Protocol):
     def read(self, start: int, stop: int) -> np.ndarray:
         """Bytes [start, stop) as (stop-start,) uint8, possibly a read-only view."""
 
+    def read_into(self, start: int, out: np.ndarray) -> None:
+        """Bytes [start, start+len(out)) into `out`, flat uint8."""
+
     def gather(self, source: np.ndarray, length: np.ndarray, target: np.ndarray, out: np.ndarray) -> None:
         """For each segment k copy `length[k]` bytes at `source[k]` to `out[target[k]:]`; `out` is flat uint8."""
 
@@ -67,6 +70,20 @@ class LocalBytes:
             out[a - start : b - start] = self._maps[k][a - base : b - base]
         return out
 
+    def read_into(self, start: int, out: np.ndarray) -> None:
+        """Bytes from `start` on into `out`, flat uint8, read and not mapped: a scan of a whole store stays as small as `out`.
+
+        Raises: DataError beyond the end, also when a file has become shorter since it was opened.
+        """
+        at, stop = start, start + out.size
+        if not 0 <= start <= stop <= self.size:
+            raise DataError(f"{self.paths[0]}: bytes {start} to {stop} asked, there are {self.size}")
+        while at < stop:
+            k = int(np.searchsorted(self.starts, at, side="right")) - 1
+            end = min(stop, int(self.starts[k + 1]))
+            _read_file(self.paths[k], at - int(self.starts[k]), out[at - start : end - start])
+            at = end
+
     def gather(self, source: np.ndarray, length: np.ndarray, target: np.ndarray, out: np.ndarray) -> None:
         """Copy segments (see ByteSource) at the speed of memory, on all cores; segments may straddle shards."""
         from pythia_tools.tokens.kernels import copy_segments
@@ -77,6 +94,20 @@ class LocalBytes:
                     raise DataError(f"{self.paths[k]}: a segment does not fit the {out.size} bytes it should fill")
 
         spread(len(source), copy, parts=None if out.size >= PARALLEL_BYTES else 1)
+
+
+def _read_file(path: Path, offset: int, out: np.ndarray) -> None:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            done = 0
+            while done < out.size:
+                got = file.readinto(out[done:].data)
+                if not got:
+                    raise DataError(f"{path}: the file has become shorter since it was opened")
+                done += got
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -25,9 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools import counts, progress
+from pythia_tools import counts, load_order, progress
 from pythia_tools.counts.vocabulary import load_tokenizer
 from pythia_tools.errors import PythiaToolsError
+from pythia_tools.order import DataOrder
+from pythia_tools.tokens import StoreWriter
 
 ROW, STEP_ROWS = 2049, 64
 UNITS = "minute|hour|day|week|month|year|decade"
@@ -36,45 +38,31 @@ NUMBERS = re.compile(rf"(?=( \d{{1,5}} {WORD}{{1,3}}\d{{1,5}}))")
 TIMES = (re.compile(rf"(?=( \d{{1,5}} {WORD}{{0,3}}?(?:{UNITS})))"), re.compile(rf"(?=( (?:{UNITS}) {WORD}{{0,3}}?\d{{1,5}}))"))
 
 
-class FileRows:
-    """Rows read from a file of uint16 a block at a time: nothing stays in memory."""
-
-    batch_rows, seq_length, dtype = STEP_ROWS, ROW - 1, np.dtype(np.uint16)
-
-    def __init__(self, path: Path, tokenizer: Any, share: float = 1.0):
-        self.path, self.tokenizer = path, tokenizer
-        self.steps = int(share * path.stat().st_size) // (2 * ROW * STEP_ROWS)
-        self.n_rows = self.steps * STEP_ROWS
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        return np.fromfile(self.path, dtype=np.uint16, count=(stop - start) * ROW, offset=2 * start * ROW).reshape(-1, ROW)
-
-
 def main() -> int:
     args = _arguments()
     progress.set_quiet(True)
     work = Path(args.work)
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else _train(work, args.corpus)
-    path = _tokens(work, tokenizer, args.corpus, args.tokens)
-    order = FileRows(path, tokenizer)
-    tokens = order.n_rows * ROW
+    prefix = _tokens(work, tokenizer, args.corpus, args.tokens)
+    order = load_order(prefix, batch_rows=STEP_ROWS)
+    tokens = order.steps * STEP_ROWS * ROW
     print(f"{tokens:,} tokens, {order.steps} steps of {STEP_ROWS} rows of {ROW}; memory at the start {_peak():.0f} MB\n")
     ngrams = mixed_ngrams(order, tokenizer, args.terms)
     table = [("task", "engine", "CPU s", "wall s", "Mtok/s CPU", "Mtok/s wall", "checked")]
     matrix = _ngram_lines(table, order, tokens, ngrams, args)
     if "tokengrams" not in args.skip:
         _tokengrams_lines(table, order, tokens, ngrams, matrix, work)
-    _pair_lines(table, order, tokens, args)
-    _text_lines(table, order, tokens, args)
-    share = _paper_lines(table, order, tokens, args)
+    _pair_lines(table, order, tokens, tokenizer, args)
+    _text_lines(table, order, tokens, tokenizer, args)
+    share = _paper_lines(table, order, tokens, tokenizer, args)
     _print(table)
     print(f"\nthe paper's rule: {100 * share:.2f} % of the tokens were decoded")
-    _memory(path, tokenizer, ngrams)
+    _memory(prefix, ngrams)
     return 0
 
 
-def mixed_ngrams(order: FileRows, tokenizer: Any, wanted: int) -> list[tuple[int, ...]]:
+def mixed_ngrams(order: DataOrder, tokenizer: Any, wanted: int) -> list[tuple[int, ...]]:
     """100 numbers, 120 times (`5 days`), and n-grams of 2 to 5 tokens from the corpus."""
     units = ("minute", "hour", "day", "week", "month", "year", "decade", "minutes", "hours", "days", "weeks", "months")
     texts = [f" {n}" for n in range(100)] + [f" {n} {u}" for n in range(1, 11) for u in units]
@@ -87,7 +75,7 @@ def mixed_ngrams(order: FileRows, tokenizer: Any, wanted: int) -> list[tuple[int
     return list(chosen)[:wanted]
 
 
-def _ngram_lines(table: list[Any], order: FileRows, tokens: int, ngrams: list[Any], args: argparse.Namespace) -> np.ndarray:
+def _ngram_lines(table: list[Any], order: DataOrder, tokens: int, ngrams: list[Any], args: argparse.Namespace) -> np.ndarray:
     matrix = np.zeros(0)
     for workers in (1, 2):
         result, cpu, wall = timed(lambda w=workers: counts.count(order, ngrams, range(order.steps + 1), workers=w), args.repeats)
@@ -99,7 +87,7 @@ def _ngram_lines(table: list[Any], order: FileRows, tokens: int, ngrams: list[An
     return matrix
 
 
-def _tokengrams_lines(table: list[Any], order: FileRows, tokens: int, ngrams: list[Any], matrix: np.ndarray, work: Path) -> None:
+def _tokengrams_lines(table: list[Any], order: DataOrder, tokens: int, ngrams: list[Any], matrix: np.ndarray, work: Path) -> None:
     """The index over the same rows; its hits that straddle two rows are dropped by `NgramIndex`."""
     import shutil
 
@@ -117,17 +105,19 @@ def _tokengrams_lines(table: list[Any], order: FileRows, tokens: int, ngrams: li
     table.append(_line(f"{len(ngrams)} n-grams per step", "tokengrams: queries, index built", cpu, wall, tokens, "equal, cell by cell"))
 
 
-def _pair_lines(table: list[Any], order: FileRows, tokens: int, args: argparse.Namespace) -> None:
+def _pair_lines(
+    table: list[Any], order: DataOrder, tokens: int, tokenizer: Any, args: argparse.Namespace,
+) -> None:
     terms = [counts.Number(str(n)) for n in range(100)]
     pairs = [counts.Pair(a, b, 5) for a, b in itertools.combinations_with_replacement(terms, 2)]
     for workers in (1, 2):
-        found, cpu, wall = timed(lambda w=workers: counts.count(order, pairs, [order.steps], workers=w), args.repeats)
+        found, cpu, wall = timed(lambda w=workers: counts.count(order, pairs, [order.steps], tokenizer=tokenizer, workers=w), args.repeats)
         name = f"pythia_tools, {workers} thread{'s' * (workers > 1)}"
         table.append(_line("all pairs of 100 numbers in 5 words", name, cpu, wall, tokens, f"{int(found.matrix().sum()):,} pairs"))
     sample = min(args.sample, order.n_rows)
     rows = order.rows(0, sample)
-    direct, cpu, wall = timed(lambda: _direct_pairs(order.tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False)), 1)
-    got = counts.count(counts.ArrayOrder(rows, sample, tokenizer=order.tokenizer), pairs, [1], workers=1)
+    direct, cpu, wall = timed(lambda: _direct_pairs(tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False)), 1)
+    got = counts.count(counts.ArrayOrder(rows, sample, tokenizer=tokenizer), pairs, [1], workers=1)
     wanted = [direct[tuple(sorted((p.first.digits, p.second.digits)))] for p in pairs]
     assert got.matrix()[:, 0].tolist() == wanted, "pairs differ from brute force"
     name = f"decode, str.split, brute force ({sample} rows)"
@@ -148,15 +138,17 @@ def _direct_pairs(texts: list[str]) -> Counter[tuple[str, ...]]:
     return found
 
 
-def _text_lines(table: list[Any], order: FileRows, tokens: int, args: argparse.Namespace) -> None:
+def _text_lines(
+    table: list[Any], order: DataOrder, tokens: int, tokenizer: Any, args: argparse.Namespace,
+) -> None:
     import ahocorasick
 
     sample = min(args.sample, order.n_rows)
     rows = order.rows(0, sample)
-    texts = order.tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False)
+    texts = tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False)
     words = [w for w, _ in Counter(re.findall(r"[A-Za-z]{4,12}", "".join(texts[:400]))).most_common(args.terms)]
     for workers in (1, 2):
-        found, cpu, wall = timed(lambda w=workers: counts.count(order, words, [order.steps], workers=w), args.repeats)
+        found, cpu, wall = timed(lambda w=workers: counts.count(order, words, [order.steps], tokenizer=tokenizer, workers=w), args.repeats)
         name = f"pythia_tools, {workers} thread{'s' * (workers > 1)}"
         table.append(_line(f"{len(words)} text terms", name, cpu, wall, tokens, f"{int(found.matrix().sum()):,} hits"))
     automaton = ahocorasick.Automaton()
@@ -166,35 +158,30 @@ def _text_lines(table: list[Any], order: FileRows, tokens: int, args: argparse.N
 
     def run() -> np.ndarray:
         hits = np.zeros(len(words), dtype=np.int64)
-        for text in order.tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False):
+        for text in tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False):
             for _, n in automaton.iter(text):
                 hits[n] += 1
         return hits
 
     hits, cpu, wall = timed(run, 1)
-    got = counts.count(counts.ArrayOrder(rows, sample, tokenizer=order.tokenizer), words, [1], workers=1)
+    got = counts.count(counts.ArrayOrder(rows, sample, tokenizer=tokenizer), words, [1], workers=1)
     assert (got.matrix()[:, 0] == hits).all(), "pyahocorasick and the pass differ"
     table.append(_line(f"{len(words)} text terms", f"decode, pyahocorasick ({sample} rows)", cpu, wall, sample * ROW, "equal"))
 
 
-def _paper_lines(table: list[Any], order: FileRows, tokens: int, args: argparse.Namespace) -> float:
-    rule = counts.PaperRule(order.tokenizer)
+def _paper_lines(
+    table: list[Any], order: DataOrder, tokens: int, tokenizer: Any, args: argparse.Namespace,
+) -> float:
+    rule = counts.PaperRule(tokenizer)
 
-    def scan() -> counts.PaperCounts:
-        parts = [rule.count(order.rows(a, min(order.n_rows, a + 1024))) for a in range(0, order.n_rows, 1024)]
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return total
-
-    total, cpu, wall = timed(scan, args.repeats)
+    total, cpu, wall = timed(lambda: rule.count_order(order, 0, order.n_rows), args.repeats)
     table.append(_line("the paper's rule, every key", "pythia_tools, 1 thread", cpu, wall, tokens, f"{total.windows:,} windows"))
     sample = min(args.sample, order.n_rows)
     rows = order.rows(0, sample)
 
     def direct() -> Counter[str]:
         found: Counter[str] = Counter()
-        for text in order.tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False):
+        for text in tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False):
             _direct_rule(" " + text, found)
         return found
 
@@ -215,7 +202,7 @@ def _direct_rule(text: str, found: Counter[str]) -> None:
         found.update(f"{n}-{unit}" for n in numbers for unit in re.findall(UNITS, window.group(1)))
 
 
-def _memory(path: Path, tokenizer: Any, ngrams: list[Any]) -> None:
+def _memory(prefix: Path, ngrams: list[Any]) -> None:
     """Peak memory of passes in fresh processes, over an eighth of the rows and over all."""
     import multiprocessing
 
@@ -223,14 +210,14 @@ def _memory(path: Path, tokenizer: Any, ngrams: list[Any]) -> None:
     peaks = []
     for share in (0.125, 1.0):
         with context.Pool(1) as pool:
-            peaks.append(pool.apply(_peak_of_pass, (str(path), share, ngrams)))
+            peaks.append(pool.apply(_peak_of_pass, (str(prefix), share, ngrams)))
     print(f"peak memory of a pass: {peaks[0]:.0f} MB over an eighth of the rows, {peaks[1]:.0f} MB over all")
 
 
-def _peak_of_pass(path: str, share: float, ngrams: list[Any]) -> float:
+def _peak_of_pass(prefix: str, share: float, ngrams: list[Any]) -> float:
     progress.set_quiet(True)
-    order = FileRows(Path(path), None, share)
-    counts.count(order, ngrams, [order.steps], workers=2)
+    order = load_order(prefix, batch_rows=STEP_ROWS)
+    counts.count(order, ngrams, [int(share * order.steps)], workers=2)
     return _peak()
 
 
@@ -263,9 +250,10 @@ def _print(table: list[tuple[str, ...]]) -> None:
 
 
 def _tokens(work: Path, tokenizer: Any, corpus: str | None, wanted: int) -> Path:
-    path = work / "rows.u16"
-    if path.exists() and path.stat().st_size >= 2 * min(wanted, wanted // ROW * ROW):
-        return path
+    """Prefix of a store of whole steps of rows, tokenized from the corpus when it is not there yet."""
+    prefix, size = work / "rows", wanted // (ROW * STEP_ROWS) * ROW * STEP_ROWS
+    if prefix.with_suffix(".bin").exists() and prefix.with_suffix(".bin").stat().st_size == 2 * size:
+        return prefix
     have, parts = 0, []
     for texts in itertools.batched(_texts(corpus), 256) if sys.version_info >= (3, 12) else _batched(_texts(corpus), 256):
         parts += [np.array(e.ids, dtype=np.uint16) for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
@@ -274,9 +262,10 @@ def _tokens(work: Path, tokenizer: Any, corpus: str | None, wanted: int) -> Path
         if have >= wanted:
             break
     print(file=sys.stderr)
-    stream = np.concatenate(parts)[:wanted]
-    stream[:len(stream) // ROW * ROW].tofile(path)
-    return path
+    size = min(size, have // (ROW * STEP_ROWS) * ROW * STEP_ROWS)
+    with StoreWriter(prefix) as out:
+        out.add_documents(np.concatenate(parts)[:size], [ROW] * (size // ROW))
+    return prefix
 
 
 def _batched(items: Any, size: int) -> Any:

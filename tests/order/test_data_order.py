@@ -42,6 +42,9 @@ def test_packed_rows_equal_the_slow_reader(
         assert order.batch(step).tolist() == expected[4 * step : 4 * step + 4]
     joined = [row for _, rows in order.chunks(rows=3) for row in rows.tolist()]
     assert joined == expected
+    room = np.empty((order.n_rows, length + 1), dtype=order.dtype)
+    order.rows_into(room, 0)
+    assert room.tolist() == expected
 
 
 @settings(max_examples=20, deadline=None)
@@ -57,8 +60,25 @@ def test_preshuffled_rows_over_shards_that_cut_rows(
     order = load_order(folder / "rows", batch_rows=2)
     assert (order.seq_length, order.n_rows, order.steps, order.dtype) == (length, n, n // 2, np.dtype(dtype))
     assert (order.rows(0, n) == rows).all() and (order.take(np.arange(n)[::-1]) == rows[::-1]).all()
+    room = np.empty((1, length + 1), dtype=order.dtype)
     for a in range(n):
         assert (order.rows(a, a + 1) == rows[a : a + 1]).all()
+        order.rows_into(room, a)
+        assert (room == rows[a : a + 1]).all()
+
+
+def test_rows_into_an_array_that_does_not_fit(tmp_path: Path) -> None:
+    preshuffled_store(tmp_path / "pre", np.arange(20, dtype=np.uint16).reshape(4, 5))
+    order = load_order(tmp_path / "pre", batch_rows=2)
+    with pytest.raises(RequestError, match="rows 3:5 of order pre: it has rows 0:4"):
+        order.rows_into(np.empty((2, 5), dtype=np.uint16), 3)
+    for room in (np.empty((2, 4), np.uint16), np.empty((2, 5), np.int32), np.empty((4, 5), np.uint16)[::2]):
+        with pytest.raises(RequestError, match=r"need a contiguous \(n, 5\) uint16 array"):
+            order.rows_into(room, 0)
+    with open(tmp_path / "pre.bin", "r+b") as file:
+        file.truncate(30)
+    with pytest.raises(DataError, match="the file has become shorter since it was opened"):
+        order.rows_into(np.empty((4, 5), np.uint16), 0)
 
 
 def test_rows_are_fresh_and_writable(tmp_path: Path) -> None:

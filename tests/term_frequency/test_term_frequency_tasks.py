@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -66,6 +67,21 @@ def test_examples_follow_the_published_harness_draw_for_draw() -> None:
         expected[f"{x1}+{doc['x2']}"] = text + f"Q:What is {x1} plus {doc['x2']}? A:"
     got = {i.name: i.prompt for i in tf.arithmetic_items("addition", shots) if i.term == "7"}
     assert got == expected
+
+
+HARNESS_PROMPTS = {
+    ("multiplication", 2): "6914815b4581abcb", ("multiplication", 16): "70dbfa939d0abde0", ("addition", 2): "0716140809036584",
+    ("addition", 16): "87069fab594ad40b", ("hidden-multiplication", 16): "121a8b6adfa89fb3", ("hidden-addition", 16): "812df9bed1497b1c",
+    ("minutes-seconds", 4): "6d3333437bcac2dd", ("decades-years", 4): "bcd1617d58bb39d7",
+}
+"""Digests of all prompts of a task as lm-evaluation-harness 0.3.0 made them of the study's published task classes."""
+
+
+@pytest.mark.parametrize(("task", "shots"), HARNESS_PROMPTS)
+def test_prompts_equal_those_that_the_harness_itself_made(task: str, shots: int) -> None:
+    made = (tf.arithmetic_items if "-" not in task or task.startswith("hidden") else tf.time_unit_items)(task, shots)
+    prompts = "\0".join(i.prompt for i in made)
+    assert hashlib.sha256(prompts.encode()).hexdigest()[:16] == HARNESS_PROMPTS[task, shots]
 
 
 def test_time_units() -> None:

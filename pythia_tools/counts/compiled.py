@@ -1,0 +1,17 @@
+"""How this package's inner loops are compiled: cached on disk, without the interpreter's lock, and without reference counts.
+
+numba counts references to arrays wherever one is handed to a function in a loop, by an atomic instruction each time, which costs
+more than many of these functions do. A kernel only borrows the arrays it is given: it may slice them, and must neither make
+nor return one. What a kernel needs is made by the function around it, compiled by plain `njit`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+
+def kernel(function: Any) -> Any:
+    """`njit` for functions that allocate nothing; one that does fails to compile."""
+    return njit(cache=True, nogil=True, _nrt=False)(function)
