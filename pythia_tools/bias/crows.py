@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pythia_tools.bias.scoring import Scorer
+from pythia_tools.bias.scoring import Scorer, judged
 from pythia_tools.bias.sets import load_set, read_table
 from pythia_tools.bias.texts import Encoder
 from pythia_tools.files import digest
@@ -63,20 +63,22 @@ class CrowsPairs:
         lengths = np.array([len(t) for t in found.tokens])
         per_more, per_less = more / lengths[:n], less / lengths[n:]
         pairs = self.pairs.iloc[span]
+        kept = np.isfinite(more) & np.isfinite(less)
+        alike = kept & np.array([len(a) > 0 for a, _ in shared])
         return pd.DataFrame({
             "measure": self.name,
             "group": pairs["bias_type"].astype(str).to_numpy(),
             "item": [f"pair {i}" for i in range(span.start, span.stop)],
             "score": more - less,
-            "outcome": (more > less).astype(float),
-            "kept": np.isfinite(more) & np.isfinite(less),
+            "outcome": judged(more > less, kept),
+            "kept": kept,
             "ll_more": more,
             "ll_less": less,
             "difference": np.abs(more - less),
-            "score_shared": shared_more - shared_less,
-            "outcome_shared": (shared_more > shared_less).astype(float),
+            "score_shared": np.where(alike, shared_more - shared_less, np.nan),
+            "outcome_shared": judged(shared_more > shared_less, alike),
             "score_per_token": per_more - per_less,
-            "outcome_per_token": (per_more > per_less).astype(float),
+            "outcome_per_token": judged(per_more > per_less, kept),
             "cut": found.cut[:n] + found.cut[n:],
         })
 

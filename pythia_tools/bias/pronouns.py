@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pythia_tools.bias.scoring import Scorer
+from pythia_tools.bias.scoring import Scorer, judged
 from pythia_tools.bias.texts import Encoder, Request
 from pythia_tools.errors import RequestError
 from pythia_tools.files import digest
@@ -76,19 +76,21 @@ class PronounTask:
 
     def run(self, model: Any, part: int = 0) -> pd.DataFrame:
         totals = self.scorer(model).total.reshape(len(self.items), sum(self._sides))
-        he = np.logaddexp.reduce(totals[:, : self._sides[0]], axis=1)
-        she = np.logaddexp.reduce(totals[:, self._sides[0] :], axis=1)
+        with np.errstate(invalid="ignore"):  # a model that gives NaN gets NaN
+            he = np.logaddexp.reduce(totals[:, : self._sides[0]], axis=1)
+            she = np.logaddexp.reduce(totals[:, self._sides[0] :], axis=1)
         log_odds = she - he
         mass = np.exp(he) + np.exp(she)
-        preferred = np.where(log_odds > 0, "she", "he")
+        scored = np.isfinite(log_odds)
+        preferred = np.where(scored, np.where(log_odds > 0, "she", "he"), "")
         stereotype = np.array([i.stereotype or "" for i in self.items])
         return pd.DataFrame({
             "measure": MEASURE,
             "group": [f"stereotype={s}" if s else "stereotype=none" for s in stereotype],
             "item": [f"{i.occupation}|{i.template or i.prompt}" for i in self.items],
             "score": log_odds,
-            "outcome": np.where(stereotype == "", np.nan, (preferred == stereotype).astype(float)),
-            "kept": np.isfinite(log_odds) & (mass > self.mass),
+            "outcome": judged(preferred == stereotype, scored & (stereotype != "")),
+            "kept": scored & (mass > self.mass),
             "occupation": [i.occupation for i in self.items],
             "stereotype": stereotype,
             "log_p_he": he,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from pythia_tools import progress
 from pythia_tools.bias.packing import Row, mask_type, rows_of, tree_mask
 from pythia_tools.bias.texts import Request
 from pythia_tools.errors import RequestError
@@ -28,7 +29,7 @@ LOGIT_BYTES = 64 << 20
 class Loglikelihoods(NamedTuple):
     """Per request: `total` (n,) float64 nats, `tokens` list of float32 arrays, `cut` (n,) ids lost from the left.
 
-    A request whose logits held NaN or +Inf has NaN.
+    A request has NaN where its logits held NaN or +Inf, and where its continuation is longer than the model's positions.
     """
 
     total: np.ndarray
@@ -51,6 +52,11 @@ class _Batch:
     targets: torch.Tensor
 
 
+def judged(holds: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    """(n,) outcomes: 1.0 where it holds, 0.0 where it does not, NaN where the item could not be scored."""
+    return np.where(scored, np.asarray(holds, dtype=float), np.nan)
+
+
 class Plan:
     """The forward passes that a list of requests needs, for models of at most `max_length` positions.
 
@@ -60,8 +66,7 @@ class Plan:
     def __init__(self, requests: Sequence[Request], max_length: int, batch_size: int, *, pack: int | None = None):
         self.n = len(requests)
         self.lengths = np.array([len(r.continuation) for r in requests], dtype=np.int64)
-        if self.n and self.lengths.max() > max_length:
-            raise RequestError(f"a continuation of {self.lengths.max()} ids is longer than the model's {max_length} positions")
+        self._check_lengths(max_length)
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
         self.cut = np.zeros(self.n, dtype=np.int64)
         inputs = self._inputs(requests, max_length)
@@ -72,10 +77,21 @@ class Plan:
             self._add(chosen, inputs, requests)
         self.order = np.array(self._order, dtype=np.int64)
 
+    def _check_lengths(self, most: int) -> None:
+        """What does not fit is left out and said; lm-eval stops at the first such text."""
+        self.fits = self.lengths <= most
+        lost = self.n - int(self.fits.sum())
+        if lost and lost == self.n:
+            raise RequestError(f"every text ({int(self.lengths.min())} ids and more) is longer than the model's {most} positions")
+        if lost:
+            progress.warn(f"{lost} of {self.n} texts are longer than the model's {most} positions; their items are left out")
+
     def _inputs(self, requests: Sequence[Request], max_length: int) -> dict[tuple[int, ...], list[int]]:
         """Distinct inputs (context + continuation without its last id, cut from the left) → the requests they serve."""
         inputs: dict[tuple[int, ...], list[int]] = {}
         for k, request in enumerate(requests):
+            if not self.fits[k]:
+                continue
             whole = (*request.context, *request.continuation)[-(max_length + 1) :]
             self.cut[k] = len(request.context) + len(request.continuation) - len(whole)
             inputs.setdefault(whole[:-1], []).append(k)
@@ -140,7 +156,7 @@ class Scorer:
         """Score every request under a live model. Raises RequestError for ids the model does not have."""
         plan = self.plan(model)
         self._check_ids(model)
-        values = np.empty(int(plan.offsets[-1]), dtype=np.float32)
+        values = np.full(int(plan.offsets[-1]), np.nan, dtype=np.float32)
         done = 0
         for batch in plan.batches:
             log_probability = _score(model, batch)

@@ -27,6 +27,7 @@ import pandas as pd
 
 from pythia_tools.bias.choices import ChoiceScorer, margin
 from pythia_tools.bias.generation import greedy
+from pythia_tools.bias.scoring import judged
 from pythia_tools.bias.sets import load_set
 from pythia_tools.bias.texts import Encoder
 from pythia_tools.errors import DataError, RequestError
@@ -180,8 +181,8 @@ class WinoBias:
             score = outcome
         else:
             found = prepared(model)
-            outcome = (found.choice == 0).astype(float)
             score = margin(found.totals, [0] * len(asked))
+            outcome = judged(found.choice == 0, np.isfinite(score))
             answers = [""] * len(asked)
         return pd.DataFrame({
             "measure": self.name,

@@ -1,8 +1,9 @@
 """An overlay: an order whose chosen steps pass through rules when they are read. The store is never rewritten.
 
-It offers what an order offers (`rows`, `batch`, `take`, `fingerprint`, …), so whatever reads an order reads an overlay,
-another overlay included. Rows outside the chosen steps are the store's own, bit for bit; every row keeps its place and
-its length. The result depends on the row, the rules and the steps alone: not on how many rows are read at once.
+It offers what reads an order's rows (`rows`, `batch`, `take`, `chunks`, `seen`, `fingerprint`, …), so whatever reads an order
+reads an overlay, another overlay included; what an order knows about the documents of its store it does not offer. Rows
+outside the chosen steps are the store's own, bit for bit; every row keeps its place and its length. The result depends on
+the row, the rules and the steps alone: not on how many rows are read at once.
 Cost: two look-ups per token plus a few microseconds per word that a rule looks at.
 """
 
@@ -71,10 +72,22 @@ class Overlay:
         spans = [[int(steps[a]), int(steps[b - 1]) + 1] for a, b in pairwise(runs)] if steps.size else []
         return digest({"order": self.order.fingerprint, "rules": [r.config for r in self.rules], "steps": spans})
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("order", "rules", "chosen") or name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self.order, name)
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(getattr(self.order, "dtype", None) or self.order.take([0]).dtype)
+
+    @property
+    def row_tokens(self) -> int:
+        return self.seq_length + 1
+
+    @property
+    def manifest(self) -> Any:
+        """The manifest of the order beneath: its tokenizer and layout are the overlay's too."""
+        return getattr(self.order, "manifest", None)
+
+    @property
+    def remote(self) -> bool:
+        return bool(getattr(self.order, "remote", False))
 
     def rows(self, first: int, last: int) -> np.ndarray:
         """Rows first … last − 1: (last − first, L + 1), the store's dtype."""
@@ -83,16 +96,40 @@ class Overlay:
         return self.take(np.arange(first, last))
 
     def batch(self, step: int) -> np.ndarray:
-        """The batch consumed by the update from `step` to `step + 1`."""
+        """The batch consumed by the update from `step` to `step + 1`. Raises RequestError beyond the last."""
+        if not 0 <= step < self.steps:
+            raise RequestError(f"batch {step} of {self.name}: it has batches 0 to {self.steps - 1}")
         return self.rows(step * self.batch_rows, (step + 1) * self.batch_rows)
 
+    def chunks(self, start: int = 0, stop: int | None = None, rows: int = BLOCK_ROWS) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, rows) over [start, stop) in pieces of at most `rows`."""
+        stop = self.n_rows if stop is None else stop
+        for a in range(start, stop, rows):
+            yield a, self.rows(a, min(stop, a + rows))
+
+    def step_of(self, rows: Any) -> np.ndarray:
+        """The batch that consumed each row."""
+        return np.asarray(rows, dtype=np.int64) // self.batch_rows
+
+    def seen(self, query: Any, **options: Any) -> Any:
+        """Every (step, row, offset) at which a text or token ids stand in the overlay's rows; see `order.seen`."""
+        from pythia_tools.order.seen import seen
+
+        return seen(self, query, **options)  # type: ignore[arg-type]
+
     def take(self, indices: Any) -> np.ndarray:
-        """Rows by number, in the order asked: (n, L + 1)."""
+        """Rows by number, in the order asked: (n, L + 1). Raises RequestError for a row that does not exist."""
         return self.apply(indices).rows
 
     def apply(self, indices: Any) -> Applied:
         """Rows by number, with what the rules did to them."""
-        numbers = np.asarray(indices, dtype=np.int64).reshape(-1)
+        given = np.asarray(indices)
+        if given.size and given.dtype.kind not in "ui":
+            raise RequestError(f"row numbers must be whole, these are {given.dtype}")
+        numbers = given.astype(np.int64).reshape(-1)
+        beyond = numbers[(numbers < 0) | (numbers >= self.n_rows)]
+        if beyond.size:
+            raise RequestError(f"row {beyond[0]} of {self.name}: it has rows 0 to {self.n_rows - 1}")
         return self._content(numbers, len(self.rules))
 
     def _reader(self, level: int) -> Any:

@@ -14,8 +14,8 @@ What is left as it was, each with its reason in the receipt:
 `attached`              part of a compound, name or address: he-man, he@x.org, node.he, o'he
 
 His and her are decided by the next word alone (a closed list of function words), never by a model: the rule is
-deterministic and costs a look-up. Known limits: "a friend of his came" is read as a determiner, quoted words
-("the word 'he'") are swapped like any others.
+deterministic and costs a look-up. Known limits: "a friend of his came" is read as a determiner, "I drove her home" too; quoted
+words ("the word 'he'") are swapped like any others; words between underscores (_he_) are taken for parts of a name.
 Source of the intervention: Biderman et al. 2023 (arXiv:2304.01373), section 4.1.
 """
 
@@ -37,27 +37,32 @@ _ALONE_BEFORE = (
     "and or but nor so yet if when while because although though since until unless where whereas whether than then as that "
     "who whom which what whose how why "
     # verbs of the closed classes
-    "is was are were am be been being has have had having do does did will would can could shall should may might must ought "
+    "is was are were am be been has have had do does did would could shall should may must ought "
     # prepositions and particles
     "to of in on at by for from with without within into onto upon over under after before about above against among around "
-    "behind below beneath beside besides between beyond despite during except inside near off out outside past through "
-    "throughout toward towards up down via "
+    "behind below beneath beside besides between beyond despite during except near off out through throughout toward towards "
+    "up down via "
     # determiners, pronouns, adverbs that end a phrase
     "the a an this these those some any each every both all another i you he she it we they me him us them my your his her its "
     "our their not too either also alone again away here there now anymore anyway instead today tonight tomorrow yesterday "
     "once ago please"
 )
 ALONE_BEFORE = frozenset(_ALONE_BEFORE.split())
-"""Words that cannot follow a possessive determiner: before them "his" is "hers" and "her" is "him"."""
+"""Words that rarely follow a possessive determiner: before them "his" is "hers" and "her" is "him".
 
-_NEXT = re.compile(r"\s*(?P<word>[A-Za-z]+)?")
-_CLOSERS = frozenset(".,;:!?)]}…—–/\\*|>`\"”’␞")
+Words that are mostly nouns or verbal nouns there are not listed: his past, his will, his might, his being late.
+"""
+
+_NEXT = re.compile(r"\s*(?P<word>[A-Za-z]+)(?!['’]?[^\W_]|-[^\W_])")  # not the first part of in-laws or after-effects
+_DASHED = re.compile(r"\s*-(?![^\W_])")
+_CLOSERS = frozenset(".,;:!?)]}…—–/\\|>`\"”’␞")
 _OTHERS = r"(?:she|her|hers|herself|he|him|his|himself|they|them|their|theirs|it|its)"
-_PAIRED_RIGHT = re.compile(rf"\s*(?:/\s*|\s(?:or|nor)\s+){_OTHERS}(?![A-Za-z])", re.IGNORECASE)
-_PAIRED_LEFT = re.compile(rf"(?:(?<![A-Za-z]){_OTHERS}(?:\s*/\s*|\s+(?:or|nor)\s+)|(?<![A-Za-z])\(?s\)?/?)$", re.IGNORECASE)
-_ATTACHED_LEFT = re.compile(r"(?:[^\W_]['’-]|[@#/\\&$])$")
+_OR = r"(?:\s*/\s*|\s*\(\s*(?:or|nor)\s+|\s+(?:and/)?(?:or|nor)\s+)"
+_PAIRED_RIGHT = re.compile(rf"{_OR}{_OTHERS}(?![A-Za-z])", re.IGNORECASE)
+_PAIRED_LEFT = re.compile(rf"(?:(?<![A-Za-z]){_OTHERS}{_OR}|(?<![A-Za-z])\(?s\)?/?)$", re.IGNORECASE)
+_ATTACHED_LEFT = re.compile(r"(?:[^\W_]['’ʼ-]|[@#/\\&$])$")
 _DOTTED_LEFT = re.compile(r"[^\W_]\.$")
-_ATTACHED_RIGHT = re.compile(r"(?:['’](?!(?:s|d|ll)(?![^\W_]))[^\W_]|-[^\W_]|\.[a-z]|[@/\\=(]|\[[^\W\d_])")
+_ATTACHED_RIGHT = re.compile(r"(?:['’ʼ](?!(?:s|d|ll|S|D|LL)(?![^\W_]))[^\W_]|-[^\W_]|\.[a-z]|[@/\\=(]|\[[^\W\d_])")
 
 
 class PronounSwap(WordRule):
@@ -74,6 +79,8 @@ class PronounSwap(WordRule):
     """
 
     name = "pronoun_swap"
+    version = 2
+    """Counts changes of what these rules do to a text; part of the fingerprint of the rows they make."""
 
     def __init__(
         self, tokenizer: Any, direction: str = "feminine", *, his: str = "context", her: str = "context",
@@ -89,7 +96,10 @@ class PronounSwap(WordRule):
         super().__init__(tokenizer, self._forms, pad_id=pad_id)
 
     def options(self) -> dict[str, Any]:
-        return {"direction": self.direction, "his": self.his, "her": self.her, "paired": self.paired, "edges": self.edges}
+        return {
+            "version": self.version, "direction": self.direction, "his": self.his, "her": self.her, "paired": self.paired,
+            "edges": self.edges,
+        }
 
     def inverse(self) -> PronounSwap:
         """The opposite direction with the same options. What it cannot bring back, `roundtrip` lists."""
@@ -128,15 +138,18 @@ class PronounSwap(WordRule):
 
 def stands_alone(right: str) -> bool:
     """Whether a possessive before `right` has no noun of its own: "it is his." yes, "his hat" no."""
+    if right.startswith("*"):  # *his* hat, and it was *his*
+        right = right.lstrip("*")
     if not right:
+        return True
+    if _DASHED.match(right):
         return True
     if right[0] in _CLOSERS or right.lstrip(" \t")[:1] in (".", ",", ";", ":", "!", "?", ")", "␞", "—", "–"):
         return True
     if re.match(r"\s*\n\s*\n", right):
         return True
     word = _NEXT.match(right)
-    name = word.group("word") if word else None
-    return name is not None and name.lower() in ALONE_BEFORE
+    return word is not None and word.group("word").lower() in ALONE_BEFORE
 
 
 def _one_of(option: str, came: str, allowed: Any) -> None:

@@ -20,6 +20,7 @@ from pythia_tools.errors import RequestError
 
 WINDOW = 12
 """Tokens spelled out on either side of a hit: enough for the word before, the word after and what joins them."""
+_ANCHOR = "\n"
 _BREAK = b"\x00"
 """How a special token spells: a boundary that no word crosses."""
 
@@ -73,10 +74,18 @@ class Spelling:
         return int(self._pad)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Ids of a text without special tokens."""
+        """Ids of a text as it stands within other text, without special tokens.
+
+        It is encoded after a line break, so that a space some tokenizers put before a whole text is not taken for the text's own.
+        """
         if text not in self._encoded:
-            self._encoded[text] = tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            before, whole = self._ids(_ANCHOR), self._ids(_ANCHOR + text)
+            apart = whole[: len(before)] == before
+            self._encoded[text] = whole[len(before) :] if apart else self._ids(text)
         return self._encoded[text]
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def spell(self, ids: Any) -> bytes:
         """The bytes of a run of ids; an id outside the vocabulary (padding of the embedding) spells a boundary."""
@@ -139,8 +148,16 @@ def word_after(right: bytes) -> bool:
     return _joins(right[:8].decode("utf-8", errors="replace")[:1])
 
 
+_JOINERS = "\u00ad\u200c\u200d\u2060"
+"""Soft hyphen, the two zero-width (non-)joiners, word joiner; other format characters stand between words."""
+_APOSTROPHE = "\u02bc"
+"""A letter by its category, an apostrophe by its use: heʼs."""
+
+
 def _joins(character: str) -> bool:
-    return unicodedata.category(character)[0] in "LMN" or unicodedata.category(character) == "Cf"
+    if character == _APOSTROPHE:
+        return False
+    return unicodedata.category(character)[0] in "LMN" or character in _JOINERS
 
 
 def same_case(pattern: str, word: str) -> str:

@@ -14,6 +14,7 @@ import tiny_bias
 import torch
 
 from pythia_tools import bias, files, manifests
+from pythia_tools.bias.coreference import WINOGENDER
 from pythia_tools.bias.sets import git_blob, load_set, read_manifest
 from pythia_tools.errors import DataError, EnvironmentFailure, RequestError
 
@@ -163,6 +164,35 @@ def test_texts_longer_than_the_model_lose_ids_from_the_left_and_say_so():
     expected = sum(float(logs[len(ids) - 1 - n + k, ids[len(ids) - n + k]]) for k in range(n))
     assert found.total[0] == pytest.approx(expected, abs=1e-4)
     assert found.cut[0] == len(request.context) + n - 33
+
+
+def test_texts_with_no_room_are_left_out_and_said(capsys):
+    long, short = "The nurse said that she was in. " * 4, "A driver was in."
+    pairs = pd.DataFrame([(long, short, "gender"), (short, "A nurse was in.", "gender")], columns=["sent_more", "sent_less", "bias_type"])
+    model = tiny_bias.model(16, positions=16)
+    table = bias.CrowsPairs(TOKENIZER, pairs).run(model)
+    assert "1 of 4 texts are longer than the model's 16 positions" in capsys.readouterr().err
+    assert table["kept"].tolist() == [False, True] and table["outcome"].isna().tolist() == [True, False]
+    summary = bias.summarize(table.assign(suite="s", model="m", params=1, step=0, tokens=0, branch="main"))
+    assert set(summary["n"]) == {1}, "an item that could not be scored is no item"
+    with pytest.raises(RequestError, match="every text"):
+        bias.CrowsPairs(TOKENIZER, pairs.assign(sent_more=long, sent_less=long + "x")).run(model)
+
+
+def test_a_broken_model_has_no_outcomes(tmp_path):
+    """NaN logits compare as false; that must never read as "not stereotyped" or "wrong"."""
+    model = tiny_bias.model(17)
+    model.get_output_embeddings().weight.data.fill_(torch.nan)
+    sentences = pd.DataFrame([("The nurse told someone that he left.", "he", "nurse", "someone", "male", 0)], columns=list(WINOGENDER))
+    items = bias.pronoun_items(["The {occupation} said that"], [("nurse", "she")])
+    pairs = pd.DataFrame([("He ran.", "She ran.", "gender")], columns=["sent_more", "sent_less", "bias_type"])
+    tasks = [
+        bias.CrowsPairs(TOKENIZER, pairs), bias.Winogender(TOKENIZER, sentences), bias.PronounTask(TOKENIZER, items),
+        bias.StereoSet(TOKENIZER, bias.read_stereoset(stereoset_file(tmp_path / "dev.json"))),
+    ]
+    for task in tasks:
+        table = task.run(model)
+        assert not table["kept"].any() and table["outcome"].isna().all() and table["score"].isna().all()
 
 
 def test_batches_and_order_do_not_change_scores():

@@ -60,6 +60,43 @@ def test_rows_outside_the_chosen_steps_are_untouched_bit_for_bit():
     assert (overlay.n_rows, overlay.batch_rows, overlay.seq_length, overlay.steps) == (40, 4, 32, 10)
 
 
+def test_everything_that_reads_rows_reads_the_changed_ones(tmp_path):
+    """Searching, scanning and counting see the overlay, not the store beneath, nothing of which slips through."""
+    from pythia_tools.counts import Text, count_terms
+    from pythia_tools.order import load_order
+    from pythia_tools.overlays import write_out
+
+    write_out(ORDER, tmp_path / "base", steps=range(10))
+    TOKENIZER.save(str(tmp_path / "tokenizer.json"))
+    base = load_order(tmp_path / "base.order.yaml")
+    overlay = Overlay(base, PronounSwap(TOKENIZER), steps=range(3, 8))
+    expected = overlay.take(np.arange(40))
+    assert (np.concatenate([rows for _, rows in overlay.chunks(0, 40, 7)]) == expected).all()
+    her = TOKENIZER.encode(" her").ids
+    found = overlay.seen(her)
+    places = [(r, o) for r in range(40) for o in range(WIDTH) if expected[r, o : o + len(her)].tolist() == her]
+    assert list(zip(found["row"], found["offset"], strict=True)) == places and len(places) > len(base.seen(her))
+    counted = count_terms(overlay, [Text("her", whole_word=True)], [3, 10], tokenizer=TOKENIZER)["exposures"].tolist()
+    told = ["".join(TOKENIZER.decode(r.tolist())) for r in expected]
+    words = [sum(t.replace(".", " ").split().count("her") for t in told[:stop]) for stop in (12, 40)]
+    assert counted == words and words[1] > sum(ORDER.text(r).split().count("her") for r in ORDER.data)
+    assert (overlay.dtype, overlay.row_tokens, overlay.remote) == (base.dtype, WIDTH, False)
+    for name in ("source", "exposures", "steps_of_document", "rows_into"):
+        assert not hasattr(overlay, name), f"{name} would speak of the store's own rows"
+
+
+def test_rows_and_batches_that_do_not_exist():
+    overlay = Overlay(ORDER, PronounSwap(TOKENIZER))
+    with pytest.raises(RequestError, match="it has batches 0 to 9"):
+        overlay.batch(10)
+    for bad in ([40], [-1]):
+        with pytest.raises(RequestError, match="it has rows 0 to 39"):
+            overlay.take(bad)
+    with pytest.raises(RequestError, match="must be whole"):
+        overlay.take([0.5])
+    assert overlay.take([]).shape == (0, WIDTH)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 39), max_size=12), st.sets(st.integers(0, 9), max_size=5))
 def test_a_row_is_the_same_however_it_is_read(numbers, steps):

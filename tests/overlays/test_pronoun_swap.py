@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from pythia_tools.errors import RequestError
 from pythia_tools.overlays import PUBLISHED_MAP, MapTokens, PronounSwap, ReplaceTerms, Spelling
@@ -92,6 +92,10 @@ FEMININE = [
     ("“his” it said", "“hers” it said", [("his", "hers", CHANGED, "")]),
     ("his “great” idea", "her “great” idea", [("his", "her", CHANGED, "")]),
     ("his own", "her own", [("his", "her", CHANGED, "")]),
+    ("his -- not mine", "hers -- not mine", [("his", "hers", CHANGED, "")]),
+    ("his in-laws, his on-off joke", "her in-laws, her on-off joke", [("his", "her", CHANGED, "")] * 2),
+    ("his past, his will, his being late", "her past, her will, her being late", [("his", "her", CHANGED, "")] * 3),
+    ("*his* hat is *his*.", "*her* hat is *hers*.", [("his", "her", CHANGED, ""), ("his", "hers", CHANGED, "")]),
     # every boundary
     ("(he)", "(she)", [("he", "she", CHANGED, "")]),
     ('"he"', '"she"', [("he", "she", CHANGED, "")]),
@@ -102,6 +106,8 @@ FEMININE = [
         [("he", "she", CHANGED, ""), ("him", "her", CHANGED, ""), ("his", "hers", CHANGED, ""), ("he", "she", CHANGED, "")],
     ),
     ("he's, he'd, he'll, he’s", "she's, she'd, she'll, she’s", [("he", "she", CHANGED, "")] * 4),
+    ("HE'S, HE'LL, heʼs", "SHE'S, SHE'LL, sheʼs", [("HE", "SHE", CHANGED, "")] * 2 + [("he", "she", CHANGED, "")]),
+    ("x\u200bhe\u200b and \ufeffHe", "x\u200bshe\u200b and \ufeffShe", [("he", "she", CHANGED, ""), ("He", "She", CHANGED, "")]),
     ("then\nhe\tand\n\nHe", "then\nshe\tand\n\nShe", [("he", "she", CHANGED, ""), ("He", "She", CHANGED, "")]),
     ("home.He said", "home.She said", [("He", "She", CHANGED, "")]),
     ("he—he…he", "she—she…she", [("he", "she", CHANGED, "")] * 3),
@@ -112,9 +118,10 @@ FEMININE = [
     ("history this Hispanic whim shim himalaya", "history this Hispanic whim shim himalaya", []),
     ("he_is is_he he2 2he HeLa", "he_is is_he he2 2he HeLa", []),
     ("hé éhe heé cliché he", "hé éhe heé cliché she", [("he", "she", CHANGED, "")]),
-    ("he\u0301 he\u200dx", "he\u0301 he\u200dx", []),
+    ("he\u0301 he\u200dx he\u00adre", "he\u0301 he\u200dx he\u00adre", []),
     # left with a reason
     ("he or she", "he or she", [("he", "he", MISSED, "paired")]),
+    ("he (or she), he and/or she", "he (or she), he and/or she", [("he", "he", MISSED, "paired")] * 2),
     ("she or he came", "she or he came", [("he", "he", MISSED, "paired")]),
     (
         "his/her and s/he and (s)he",
@@ -133,6 +140,7 @@ MASCULINE = [
     ("her hat", "his hat", [("her", "his", CHANGED, "")]),
     ("I saw her.", "I saw him.", [("her", "him", CHANGED, "")]),
     ("I told her that", "I told him that", [("her", "him", CHANGED, "")]),
+    ("her in-laws and her past", "his in-laws and his past", [("her", "his", CHANGED, "")] * 2),
     ("it is hers", "it is his", [("hers", "his", CHANGED, "")]),
     ("Herself alone", "Himself alone", [("Herself", "Himself", CHANGED, "")]),
     ("sheer hershey shed other", "sheer hershey shed other", []),
@@ -208,6 +216,48 @@ def test_a_change_that_falls_off_the_end_is_said_to_be_cut():
     for item in done.occurrences:
         if item.status == CHANGED:
             assert tuple(done.rows[0, item.landed : item.landed + len(item.placed)].tolist()) == item.placed
+
+
+def metaspace_tokenizers() -> dict[str, Tokenizer]:
+    """The same vocabulary with the space as Llama writes it (a normalizer) and as a pre-tokenizer, before whole texts or not."""
+    made = {}
+    for name in ("always", "first", "never"):
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=name)
+        tokenizer.decoder = decoders.Metaspace()
+        trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>"], show_progress=False)
+        tokenizer.train_from_iterator(["\n so he said that his hat ( he ) She she her hers He . the theme" * 40], trainer)
+        made[name] = tokenizer
+    llama = Tokenizer.from_str(made["never"].to_str())
+    llama.pre_tokenizer = None  # type: ignore[assignment]
+    llama.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    llama.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
+    return {**made, "llama": llama}
+
+
+@pytest.mark.parametrize("name", ["always", "first", "never", "llama"])
+def test_tokenizers_that_write_the_space_as_a_character(name):
+    tokenizer = metaspace_tokenizers()[name]
+    rule = PronounSwap(tokenizer)
+    row = np.array([tokenizer.encode("the theme so he said that his hat (he) .He . ").ids], dtype=np.uint16)
+    done = rule.edit(row)
+    assert [(o.found, o.put) for o in done.occurrences] == [("he", "she"), ("his", "her"), ("he", "she"), ("He", "She")]
+    kept = rule.spelling.text(done.rows[0]).strip()
+    assert "the theme so she said that her hat (she) .She .".startswith(kept.rstrip("␞")) and len(kept) > 40
+
+
+def test_bytes_that_are_no_text_stay_bit_for_bit(tokenizer):
+    """Fragments of characters, on their own and beside pronouns: nothing is decoded and encoded again."""
+    rule = swap(tokenizer)
+    byte = {b: i for i, b in enumerate(rule.spelling.bytes) if len(b) == 1}
+    broken = [byte[bytes([b])] for b in (0xE2, 0x80, 0xC3, 0x28, 0xED, 0xA0, 0xBF)]
+    he, she, end = (list(rule.spelling.encode(t)) for t in (" he", " she", " x"))
+    row = np.array([[*broken, *he, *end, *broken[::-1], *he, *end, *broken, *end * 9]], dtype=np.uint16)
+    expected = [*broken, *she, *end, *broken[::-1], *she, *end, *broken, *end * 9][: row.shape[1]]
+    done = rule.edit(row)
+    assert done.rows[0].tolist() == expected
+    untouched = np.array([broken * 3], dtype=np.uint16)
+    assert (rule.edit(untouched).rows == untouched).all() and not rule.edit(untouched).occurrences
 
 
 def test_the_result_does_not_depend_on_the_rows_beside_it(tokenizer):
