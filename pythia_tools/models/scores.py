@@ -22,6 +22,7 @@ from torch import nn
 
 from pythia_tools import files, progress
 from pythia_tools.errors import RequestError
+from pythia_tools.models.devices import plain_products
 from pythia_tools.models.sweeping import sweep
 from pythia_tools.runs import CellStore
 from pythia_tools.suites.checkpoint import Checkpoint
@@ -61,7 +62,8 @@ def score_rows(model: nn.Module, rows: Any, batch_size: int | None = None, *, vo
     start = 0
     while start < n:
         try:
-            batch = _score_batch(model, rows[start:start + step], vocabulary)
+            with plain_products(next(model.parameters()).device):
+                batch = _score_batch(model, rows[start:start + step], vocabulary)
         except torch.cuda.OutOfMemoryError:
             if step == 1:
                 raise
