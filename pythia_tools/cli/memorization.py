@@ -27,11 +27,14 @@ from pythia_tools.cli import planning
 from pythia_tools.cli.options import add_output, add_sweep, emit, positive, recorded, require_out
 from pythia_tools.errors import DataError, RequestError
 
+SAMPLE = 1000
+"""Rows asked about when the user names none."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_sweep(parser)
     add_output(parser)
-    parser.add_argument("--rows", default="sample=1000", metavar="ROWS", help="which rows (default sample=1000; see below)")
+    parser.add_argument("--rows", metavar="ROWS", help="which rows (default sample=1000, or all where the run consumed fewer; see below)")
     parser.add_argument("--order", metavar="ORDER", help="the data order (default: the suite's own)")
     parser.add_argument("--context", type=positive, default=32, metavar="K", help="ids shown (default 32)")
     parser.add_argument("--continuation", type=positive, default=32, metavar="L", help="ids that must follow (default 32)")
@@ -110,7 +113,7 @@ def ask(args: argparse.Namespace, suite: Any) -> Asked:
         return _canaries(suite, order)
     if order is None:
         raise RequestError(f"{suite.name} names no data order; give one with --order, or rows as a .npy file")
-    request = parse_rows(args.rows)
+    request = parse_rows(args.rows) if args.rows else {"sample": min(SAMPLE, order.steps * order.batch_rows)}
     chosen = select_rows(order, **request, seed=args.seed)
     tokens = order.take(chosen.rows)[:, :length]
     batches = [[b] for b in order.step_of(chosen.rows)]

@@ -20,6 +20,7 @@ from pythia_tools.memorization.case_study import CaseStudy, Design, case_study
 from pythia_tools.memorization.exchange import read_memorized
 from pythia_tools.runs import CellStore, load_run
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
+from pythia_tools.tokens import StoreWriter
 
 STEPS = (0, 10, 20, 30)
 
@@ -198,6 +199,40 @@ def test_the_command_writes_a_run_and_repeats_it(  # type: ignore[no-untyped-def
     capsys.readouterr()
     assert main([*common, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cells"] == 4
+
+
+def test_a_short_run_is_asked_about_whole_unless_more_was_asked_for(  # type: ignore[no-untyped-def]
+    world, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints, order = world
+    root = str(Path(str(checkpoints[0].location)).parents[1])
+    with StoreWriter(tmp_path / "rows", np.uint16) as out:
+        for row in order.data[:40]:
+            out.add_document(row)
+    (tmp_path / "short.yaml").write_text(
+        f"{{name: short, kind: preshuffled, seq_length: {order.data.shape[1] - 1}, batch_rows: 4, steps: 7, store: {{prefix: rows}}}}"
+    )
+    common = ["memorization", root, "--steps", "30", "--order", str(tmp_path / "short.yaml"), "--context", "8", "--continuation", "8"]
+    common += ["--device", "cpu", "--quiet"]
+    assert main([*common, "--out", str(tmp_path / "run")]) == 0
+    assert load_run(tmp_path / "run").items.groupby("model")["row"].nunique().eq(28).all()
+    assert main([*common, "--out", str(tmp_path / "more"), "--rows", "sample=29"]) == 2
+    assert "rows 0:28 are 28" in capsys.readouterr().err
+
+
+def test_rows_of_another_tokenizer_are_flagged_and_the_run_is_written(  # type: ignore[no-untyped-def]
+    world, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints, _ = world
+    root = str(Path(str(checkpoints[0].location)).parents[1])
+    np.save(tmp_path / "foreign.npy", np.random.default_rng(0).integers(300, 50000, (9, 24)))
+    options = ["--rows", str(tmp_path / "foreign.npy"), "--context", "8", "--continuation", "16", "--models", "small", "--steps", "0,30"]
+    assert main(["memorization", root, *options, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err
+    assert "9 of 9 rows hold ids the model does not have; are rows and model of one tokenizer?" in said and "no row was decided" in said
+    run = load_run(tmp_path / "run")
+    assert run.items["memorized"].isna().all() and set(run.items["status"]) == {"id beyond vocabulary"}
+    assert (run.summary.set_index("metric").loc["undecided", "value"] == 9).all()
 
 
 @pytest.mark.parametrize(("options", "said"), [
