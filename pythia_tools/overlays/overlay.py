@@ -201,7 +201,9 @@ def parse_steps(steps: str | Iterable[int] | None, order: Any) -> np.ndarray:
     if steps is None:
         return np.arange(whole, dtype=np.int64)
     if isinstance(steps, str):
-        steps = _parse(steps, whole)
+        steps, given = _parse(steps, whole), steps
+        if not steps:
+            raise RequestError(f"steps {given!r} name no batch")
     chosen = np.unique(np.fromiter((int(s) for s in steps), dtype=np.int64))
     if chosen.size and (chosen[0] < 0 or chosen[-1] >= whole):
         raise RequestError(f"steps {chosen[0]}…{chosen[-1]} are not within the order's batches 0…{whole - 1}")

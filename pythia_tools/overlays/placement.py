@@ -5,6 +5,7 @@ A removed row's place is taken by a row of a reserve, so that every other row is
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +23,29 @@ _HASH_ROWS = 8192
 
 def _numbers(rows: Iterable[int] | np.ndarray) -> np.ndarray:
     return np.asarray(list(rows) if not isinstance(rows, np.ndarray) else rows, dtype=np.int64).reshape(-1)
+
+
+def _existing(rows: Iterable[int] | np.ndarray, chosen: Chosen, what: str) -> np.ndarray:
+    """Row numbers of the order. Raises RequestError for one that it does not have."""
+    numbers = _numbers(rows)
+    beyond = numbers[(numbers < 0) | (numbers >= chosen.n_rows)]
+    if beyond.size:
+        raise RequestError(f"{what} row {beyond[0]}: the order has rows 0 to {chosen.n_rows - 1}")
+    return numbers
+
+
+def _touched(rows: Iterable[int] | np.ndarray, chosen: Chosen, what: str) -> np.ndarray:
+    """Those of some existing rows that lie in the chosen steps. Raises RequestError when rows were given and none does."""
+    numbers = np.unique(_existing(rows, chosen, what))
+    inside = numbers[chosen.has(numbers)]
+    if numbers.size and not inside.size:
+        raise RequestError(f"none of the {numbers.size} rows to {what} lies in the chosen steps (row {numbers[0]}, for one, does not)")
+    return inside
+
+
+def _at_least_one(copies: int) -> None:
+    if copies < 1:
+        raise RequestError(f"copies={copies}: at least 1 is needed")
 
 
 @dataclass(frozen=True)
@@ -55,9 +79,8 @@ class RemoveRows:
         return {"rule": self.name, "rows": digest(_numbers(self.rows).tolist()), "reserve": self.reserve.config}
 
     def bind(self, chosen: Chosen, below: Below) -> RemoveRows:
-        """Raises: RequestError when the reserve is too small, or holds rows that are removed or chosen."""
-        wanted = np.unique(_numbers(self.rows))
-        removed = wanted[chosen.has(wanted)]
+        """Raises: RequestError for rows that do not exist, or a reserve too small, or one with rows that are chosen or named twice."""
+        removed = _touched(self.rows, chosen, "remove")
         _check_reserve(self.reserve, removed, chosen)
         return replace(self, removed=removed)
 
@@ -70,13 +93,15 @@ class Deduplicate:
     """Rows whose content stood at an earlier chosen row, replaced from a reserve; the first of equals stays.
 
     Exact by default: equal ids (128-bit digests, compared over all chosen rows: one read of them). Near-duplicates come
-    from `duplicates`: the row numbers that a deduplication dropped.
+    from `duplicates`: the row numbers that a deduplication dropped. In the exact mode, reserve rows whose content stands among
+    the chosen rows, or earlier in the reserve, are passed over.
     """
 
     reserve: Reserve
     duplicates: Sequence[int] | np.ndarray | None = None
     name: str = "deduplicate"
     removed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), compare=False)
+    fresh: Reserve | None = field(default=None, compare=False)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -84,16 +109,35 @@ class Deduplicate:
         return {"rule": self.name, "duplicates": given, "reserve": self.reserve.config}
 
     def bind(self, chosen: Chosen, below: Below) -> Deduplicate:
-        if self.duplicates is None:
-            removed = _repeats(chosen.numbers(), below)
-        else:
-            removed = np.unique(_numbers(self.duplicates))
+        if self.duplicates is not None:
+            removed = np.unique(_existing(self.duplicates, chosen, "duplicate"))
             removed = removed[chosen.has(removed)]
+            _check_reserve(self.reserve, removed, chosen)
+            return replace(self, removed=removed)
+        numbers = chosen.numbers()
+        contents, first = np.unique(_all_keys(numbers, below), return_index=True)
+        removed = np.delete(numbers, first)
         _check_reserve(self.reserve, removed, chosen)
-        return replace(self, removed=removed)
+        reserve = self._fresh(contents, len(removed), below)
+        _check_reserve(reserve, removed, chosen)
+        return replace(self, removed=removed, fresh=reserve)
+
+    def _fresh(self, contents: np.ndarray, need: int, below: Below) -> Reserve:
+        """The reserve's rows whose content is neither among `contents` (sorted keys) nor earlier in it; as many as needed, or all."""
+        rows = np.asarray(self.reserve.rows, dtype=np.int64)
+        kept: dict[bytes, int] = {}
+        for start in range(0, len(rows), _HASH_ROWS):
+            if len(kept) >= need:
+                break
+            which = np.arange(start, min(len(rows), start + _HASH_ROWS))
+            keys = _keys(self.reserve.take(which, below))
+            for key, row, there in zip(keys.tolist(), rows[which].tolist(), np.isin(keys, contents).tolist(), strict=True):
+                if not there:
+                    kept.setdefault(key, row)
+        return replace(self.reserve, rows=list(kept.values()))
 
     def apply(self, numbers: np.ndarray, below: Below) -> Applied:
-        return _stand_in(self.name, numbers, self.removed, self.reserve, below, "duplicate")
+        return _stand_in(self.name, numbers, self.removed, self.fresh or self.reserve, below, "duplicate")
 
 
 @dataclass(frozen=True)
@@ -117,11 +161,14 @@ class RepeatRows:
         return {"rule": self.name, "rows": _numbers(self.rows).tolist(), "into": places, "copies": self.copies, "seed": self.seed}
 
     def bind(self, chosen: Chosen, below: Below) -> RepeatRows:
-        rows = _numbers(self.rows)
+        _at_least_one(self.copies)
+        rows = _existing(self.rows, chosen, "repeated")
         if not rows.size:
             raise RequestError("no rows to repeat were given")
         places = self._places(rows, chosen)
-        inside = places[chosen.has(places)]
+        if len(np.unique(places)) < len(places):
+            raise RequestError("a place is named twice in `into`; every copy needs a place of its own")
+        inside = _touched(places, chosen, "overwrite")
         clash = np.intersect1d(places, rows)
         if clash.size:
             raise RequestError(f"row {clash[0]} is both repeated and overwritten; choose other places")
@@ -168,6 +215,9 @@ class InsertText:
             object.__setattr__(self, "tokenizer", Spelling(self.tokenizer))
         if not self.ids:
             raise RequestError("the text to insert is empty")
+        if self.at < 0:
+            raise RequestError(f"at={self.at}: a token offset is 0 or more")
+        _at_least_one(self.copies)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -183,8 +233,7 @@ class InsertText:
 
     def bind(self, chosen: Chosen, below: Below) -> InsertText:
         if self.rows is not None:
-            rows = _numbers(self.rows)
-            return replace(self, into=np.sort(rows[chosen.has(rows)]))
+            return replace(self, into=_touched(self.rows, chosen, "insert into"))
         free = chosen.numbers()
         if self.copies > free.size:
             raise RequestError(f"{self.copies} copies need as many rows, the chosen steps have {free.size}")
@@ -214,7 +263,13 @@ def _check_reserve(reserve: Reserve, removed: np.ndarray, chosen: Chosen) -> Non
     spare = np.asarray(reserve.rows, dtype=np.int64)
     if len(spare) < len(removed):
         raise RequestError(f"{len(removed)} rows are to be replaced, the reserve has {len(spare)}; give a reserve of at least that many")
-    if reserve.order is None and chosen.has(spare[: len(removed)]).any():
+    used = spare[: len(removed)]
+    there = chosen.n_rows if reserve.order is None else int(reserve.order.n_rows)
+    if used.size and (used.min() < 0 or used.max() >= there):
+        raise RequestError(f"the reserve names rows {used.min()} to {used.max()}, it can have rows 0 to {there - 1}")
+    if len(np.unique(used)) < len(used):
+        raise RequestError("the reserve names a row twice, which would be seen twice")
+    if reserve.order is None and chosen.has(used).any():
         raise RequestError("the reserve holds rows of the chosen steps, which would be seen twice; take it from rows beyond them")
 
 
@@ -233,19 +288,17 @@ def _stand_in(name: str, numbers: np.ndarray, removed: np.ndarray, reserve: Rese
     return Applied(rows, found, [])
 
 
-def _repeats(numbers: np.ndarray, below: Below) -> np.ndarray:
-    """Numbers of the rows whose content stood at an earlier one of `numbers`."""
-    import hashlib
+def _keys(rows: np.ndarray) -> np.ndarray:
+    """(n,) S16: a digest of each row's content."""
+    found = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in np.ascontiguousarray(rows)]
+    return np.array(found, dtype="S16")
 
-    keys = np.empty((len(numbers), 2), dtype=np.uint64)
+
+def _all_keys(numbers: np.ndarray, below: Below) -> np.ndarray:
+    keys = np.empty(len(numbers), dtype="S16")
     for start in range(0, len(numbers), _HASH_ROWS):
-        block = np.ascontiguousarray(below(numbers[start : start + _HASH_ROWS]))
-        for i, row in enumerate(block):
-            keys[start + i] = np.frombuffer(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), dtype=np.uint64)
-    _, first = np.unique(keys, axis=0, return_index=True)
-    repeated = np.ones(len(numbers), dtype=bool)
-    repeated[first] = False
-    return np.asarray(numbers)[repeated]
+        keys[start : start + _HASH_ROWS] = _keys(below(numbers[start : start + _HASH_ROWS]))
+    return keys
 
 
 @dataclass(frozen=True)

@@ -215,6 +215,8 @@ class ReplaceTerms(WordRule):
         if not terms or empty:
             raise RequestError(f"terms to replace and their replacements must be words; got {dict(terms)!r}")
         self.terms = {t.strip().lower(): r.strip() for t, r in terms.items()}
+        if len(self.terms) < len(terms):
+            raise RequestError("two terms differ in case alone; give one of them, in lower case: it is found in every case")
         super().__init__(tokenizer, self.terms, pad_id=pad_id)
 
     def options(self) -> dict[str, Any]:
@@ -241,6 +243,10 @@ class MapTokens:
     mapping: Mapping[int, int]
     name: str = field(default="map_tokens")
 
+    def __post_init__(self) -> None:
+        if not self.mapping or min(*self.mapping, *self.mapping.values()) < 0:
+            raise RequestError("a map of tokens needs at least one id → id, none below 0")
+
     @property
     def config(self) -> dict[str, Any]:
         return {"rule": self.name, "mapping": {str(k): int(v) for k, v in sorted(self.mapping.items())}}
@@ -250,7 +256,9 @@ class MapTokens:
 
     def apply(self, numbers: np.ndarray, below: Below) -> Applied:
         rows = below(numbers)
-        table = np.arange(max(1 << 16, max(self.mapping) + 1))
+        if max(self.mapping.values()) > np.iinfo(rows.dtype).max:
+            raise RequestError(f"id {max(self.mapping.values())} does not fit the order's {rows.dtype} tokens")
+        table = np.arange(max(1 << 16, max(self.mapping) + 1, int(rows.max(initial=0)) + 1))
         table[list(self.mapping)] = list(self.mapping.values())
         changed = table[rows].astype(rows.dtype)
         at, position = np.nonzero(changed != rows)

@@ -94,9 +94,14 @@ class Spelling:
     def text(self, ids: Any) -> str:
         return self.spell(ids).replace(_BREAK, "␞".encode()).decode("utf-8", errors="replace")
 
+    @property
+    def table_size(self) -> int:
+        """Entries of a look-up table over ids: every uint16, every id of the vocabulary, and one more for what is beyond both."""
+        return max(1 << 16, len(self.bytes)) + 1
+
     @cached_property
     def starts_in_word(self) -> np.ndarray:
-        """(65536+,) bool: the id's first byte is an ASCII letter, digit or underscore."""
+        """(65537+,) bool: the id's first byte is an ASCII letter, digit or underscore; the last entry stands for ids beyond."""
         return self._table(lambda b: bool(b) and _ascii_word(b[0]))
 
     @cached_property
@@ -104,7 +109,7 @@ class Spelling:
         return self._table(lambda b: bool(b) and _ascii_word(b[-1]))
 
     def _table(self, test: Any) -> np.ndarray:
-        table = np.zeros(max(1 << 16, len(self.bytes)), dtype=bool)
+        table = np.zeros(self.table_size, dtype=bool)
         table[: len(self.bytes)] = [test(b) for b in self.bytes]
         return table
 
@@ -190,7 +195,7 @@ class FormFinder:
             for cased in dict.fromkeys([form, form.lower(), form[:1].upper() + form[1:], form.upper()]):
                 for lead in (" ", ""):
                     self._patterns.setdefault(spelling.encode(lead + cased), (lead, cased))
-        self._first = np.zeros(max(1 << 16, spelling.size), dtype=bool)
+        self._first = np.zeros(spelling.table_size, dtype=bool)
         self._first[[ids[0] for ids in self._patterns if ids]] = True
         self._by_first: dict[int, list[tuple[int, ...]]] = {}
         for ids in sorted(self._patterns, key=len, reverse=True):
@@ -198,6 +203,8 @@ class FormFinder:
 
     def candidates(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(row, position) of every token of (n, W) rows that may begin a form; boundaries of ASCII words already checked."""
+        if rows.dtype.itemsize > 2:  # padding of an embedding, beyond the vocabulary
+            rows = np.minimum(rows, self.spelling.table_size - 1)
         row, position = np.nonzero(self._first[rows])
         ids = rows[row, position]
         unspaced = self.spelling.starts_in_word[ids]

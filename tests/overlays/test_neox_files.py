@@ -112,6 +112,8 @@ def test_every_rule_on_the_command_line(stored, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--swap", "feminine", "--steps", "3:90"], "are not within the order's batches 0…9"),
+        (["--swap", "feminine", "--steps", "5:5"], "name no batch"),
+        (["--insert", " x", "--at", "-3", "--steps", "3:8"], "a token offset is 0 or more"),
         (["--steps", "3:8"], "no rule was given"),
         (["--steps", "3:8", "--swap", "feminine", "--write"], "--write needs --out DIR"),
         (["--steps", "3:8", "--deduplicate"], "give rows as a:b"),

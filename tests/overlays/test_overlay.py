@@ -14,6 +14,7 @@ from pythia_tools.errors import RequestError
 from pythia_tools.overlays import (
     Deduplicate,
     InsertText,
+    MapTokens,
     Overlay,
     PronounSwap,
     RemoveRows,
@@ -202,6 +203,54 @@ def test_a_reserve_must_suffice_and_lie_beyond_the_chosen_steps():
         Overlay(ORDER, RemoveRows([1, 2], Reserve([39])), steps=[0])
     with pytest.raises(RequestError, match="would be seen twice"):
         Overlay(ORDER, RemoveRows([1], Reserve([3])), steps=[0])
+
+
+def test_a_deduplicated_order_has_no_duplicates_from_the_reserve_either():
+    rows = Rows(["\na", "\na", "\nb", "\na", "\nb", "\nc", "\nc", "\nd"])
+    overlay = Overlay(rows, Deduplicate(Reserve([4, 5, 6, 7])), steps=[0])
+    assert [rows.text(r)[:2] for r in overlay.rows(0, 4)] == ["\na", "\nc", "\nb", "\nd"], "b is there already, c comes twice"
+    assert [(o.row, o.put) for o in overlay.receipt().occurrences] == [(1, "row 5"), (3, "row 7")]
+    with pytest.raises(RequestError, match="2 rows are to be replaced, the reserve has 1"):
+        Overlay(rows, Deduplicate(Reserve([4, 5, 6])), steps=[0])
+
+
+SPARE = Reserve(range(36, 40))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: InsertText(TOKENIZER, " x", at=-1), "a token offset is 0 or more"),
+        (lambda: InsertText(TOKENIZER, " x", copies=0), "at least 1 is needed"),
+        (lambda: InsertText(TOKENIZER, " x", rows=[100]), "insert into row 100: the order has rows 0 to 39"),
+        (lambda: InsertText(TOKENIZER, " x", rows=[30]), "none of the 1 rows to insert into lies in the chosen steps"),
+        (lambda: RemoveRows([-1], SPARE), "remove row -1"),
+        (lambda: RemoveRows([30], SPARE), "none of the 1 rows to remove"),
+        (lambda: RemoveRows([1, 2], Reserve([36, 36])), "the reserve names a row twice"),
+        (lambda: RemoveRows([1, 2], Reserve([36, 360])), "it can have rows 0 to 39"),
+        (lambda: RepeatRows([0], into=[10, 10]), "a place is named twice"),
+        (lambda: RepeatRows([100], into=[10]), "repeated row 100"),
+        (lambda: RepeatRows([1], copies=-1), "at least 1 is needed"),
+        (lambda: Deduplicate(SPARE, duplicates=[99]), "duplicate row 99"),
+        (lambda: MapTokens({}), "at least one id"),
+        (lambda: MapTokens({-1: 5}), "none below 0"),
+        (lambda: ReplaceTerms(TOKENIZER, {"hat": "cap", "Hat": "cat"}), "differ in case alone"),
+    ],
+)
+def test_rules_that_would_do_nothing_or_the_wrong_thing_are_refused(make, message):
+    with pytest.raises(RequestError, match=message):
+        Overlay(ORDER, make(), steps=range(5))
+
+
+def test_ids_beyond_uint16_and_beyond_the_vocabulary():
+    wide = Rows(["\nhe saw\n"] * 4)
+    wide.data = wide.data.astype(np.uint32)
+    wide.data[0, 9] = 200_000
+    served = Overlay(wide, PronounSwap(TOKENIZER)).rows(0, 4)
+    assert served.dtype == np.uint32 and 200_000 in served[0] and wide.text(served[1]).startswith("\nshe saw")
+    assert Overlay(wide, MapTokens({200_000: 70_000})).rows(0, 1)[0, 9] == 70_000
+    with pytest.raises(RequestError, match="does not fit the order's uint16"):
+        Overlay(ORDER, MapTokens({5: 70_000})).rows(0, 1)
 
 
 def test_repeated_rows_take_the_places_of_others():
