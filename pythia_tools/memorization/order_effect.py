@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import poisson, rankdata
 
-from pythia_tools import tables
+from pythia_tools import progress, tables
 from pythia_tools.errors import RequestError
 from pythia_tools.numerics import Estimate, bootstrap_statistic, rank_correlation
 from pythia_tools.tables import IDENTITY
 
 BLOCK = 512
+FEWEST = 3
+"""Blocks without which there is nothing to compare."""
 _CELLS = 1 << 22
 
 
@@ -66,8 +68,8 @@ def block_counts(flags: Any, block: int = BLOCK) -> tuple[np.ndarray, int]:
 def order_effect(flags: Any, *, block: int = BLOCK, permutations: int = 1000, resamples: int = 1000, seed: int = 0) -> OrderEffect:
     """Dispersion and trend of block counts with their permutation null. Raises RequestError with fewer than 3 whole blocks."""
     counts, left_out = block_counts(flags, block)
-    if len(counts) < 3:
-        raise RequestError(f"{len(counts)} whole blocks of {block} rows are too few; give at least 3, or choose a smaller block")
+    if len(counts) < FEWEST:
+        raise RequestError(f"{len(counts)} whole blocks of {block} rows are too few; give at least {FEWEST}, or choose a smaller block")
     places = np.arange(len(counts))
     seen_dispersion, seen_trend = dispersion(counts), _trend(counts[None])[0]
     null_dispersion, null_trend = _null(counts, block, permutations, seed)
@@ -105,6 +107,7 @@ def count_distribution(counts: np.ndarray) -> pd.DataFrame:
 def summarize_order(table: pd.DataFrame, *, block: int = BLOCK, permutations: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Summary rows per checkpoint of items that hold consecutive rows: rate, dispersion, position correlation, and their nulls.
 
+    Checkpoints with fewer than 3 whole blocks of decided rows are left out, and that is said.
     Raises RequestError when a checkpoint's rows are not consecutive (a random sample has no order to test).
     """
     lines: list[dict[str, Any]] = []
@@ -112,6 +115,10 @@ def summarize_order(table: pd.DataFrame, *, block: int = BLOCK, permutations: in
         part = part.sort_values("row")
         if (np.diff(part["row"].to_numpy()) != 1).any():
             raise RequestError("the order test needs consecutive rows, each once; measure a range such as order.rows(a, b)")
+        whole = len(block_counts(part["memorized"], block)[0])
+        if whole < FEWEST:
+            progress.note(f"{keys[1]} step {keys[3]}: {whole} whole blocks of {block} decided rows are too few to test order")
+            continue
         effect = order_effect(part["memorized"], block=block, permutations=permutations, seed=seed)
         start = {**dict(zip(IDENTITY, keys, strict=True)), "group": f"block={block}"}
         n = len(effect.counts)

@@ -175,11 +175,12 @@ def scaling(table: pd.DataFrame, *, level: float = 0.95, resamples: int = 1000, 
 
     Least squares on logarithms of non-zero shares. Rows are resampled with all their checkpoints kept together, so the
     interval knows that the same rows are judged everywhere. Slopes with fewer than two points are left out; with two or
-    three points a slope is a description, not a law. Groups: `parameters` (identity model is `all`) and `tokens`.
+    three points a slope is a description, not a law. Groups: `parameters` (identity model is `all`) and `tokens`. Checkpoints that
+    decided no row are left out; without rows that all others decided there are no slopes.
     """
     wide, checkpoints = _wide(table)
     if wide.empty:
-        raise RequestError("no row was decided by every checkpoint; there is nothing to compare")
+        return tables.summary([])
     flags = wide.to_numpy(dtype=bool)
     # Rows with the same flags everywhere are interchangeable, so resampling rows is a multinomial draw of patterns.
     patterns, counts = np.unique(flags, axis=0, return_counts=True)
@@ -199,6 +200,7 @@ def scaling(table: pd.DataFrame, *, level: float = 0.95, resamples: int = 1000, 
 
 def _wide(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """rows × checkpoints flags of rows that every checkpoint decided, and the checkpoints' identities in that order."""
+    table = table[table.groupby(IDENTITY, dropna=False)["memorized"].transform("count") > 0]
     checkpoints = table[IDENTITY].drop_duplicates().reset_index(drop=True)
     number = table[IDENTITY].merge(checkpoints.reset_index(), on=IDENTITY, how="left")["index"].to_numpy()
     wide = table.assign(checkpoint=number).pivot(index="row", columns="checkpoint", values="memorized")

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pythia_tools import tables
+from pythia_tools import progress, tables
 from pythia_tools.errors import RequestError
 from pythia_tools.tables import IDENTITY
 
@@ -139,6 +139,10 @@ def summarize_profiles(
         identities: list[dict[str, Any]] = [{str(k): v for k, v in line.items()} for line in unique.to_dict("records")]
         wide = part.pivot(index="row", columns="step", values=measure).sort_index(axis=1)
         wide = wide.reindex(numbers).astype(np.float64)
+        lost = list(wide.columns[wide.isna().all()])
+        if lost:
+            progress.warn(f"{part['model'].iloc[0]}: no row has {measure} at steps {', '.join(map(str, lost))}; profiles leave them out")
+            wide, identities = wide.drop(columns=lost), [i for i in identities if i["step"] not in lost]
         steps = wide.columns.to_numpy(dtype=np.int64)
         cohorts = np.where(held, NEVER, cohort_of(batches, list(steps)))
         keep = wide.notna().all(axis=1).to_numpy() & (held | (cohorts != NEVER))

@@ -19,8 +19,8 @@ NAMES = {
 
 
 def memorization(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "memorized_share") -> Axes:
-    """Share of rows memorized by step; colour is size, line style the group or branch. `table`: from `memorization.summarize`."""
-    rows = style.require(table, metric)
+    """Share of rows memorized by step; colour is size, line style the group; a branch is dotted. `table`: from `memorization.summarize`."""
+    rows = _decided(table, metric)
     ax = style.axes(ax)
     colours = style.size_colours(rows)
     groups = list(dict.fromkeys(rows["group"]))
@@ -28,7 +28,8 @@ def memorization(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "
         for number, group in enumerate(groups):
             points = rows[(rows["model"] == model) & (rows["group"] == group)]
             label = style.model_label(model, points["params"].iloc[0]) if number == 0 and len(points) else None
-            style.curve(ax, points, label=label, colour=colours[model], style=style.LINE_STYLES[number % 4])
+            dotted = len(points) > 0 and points["branch"].iloc[0] != "main"
+            style.curve(ax, points, label=label, colour=colours[model], style=":" if dotted else style.LINE_STYLES[number % 4])
     if len(groups) > 1:
         for number, group in enumerate(groups):
             ax.plot([], [], color="0.35", linestyle=style.LINE_STYLES[number % 4], label=str(group))
@@ -42,7 +43,7 @@ def memorization(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "
 
 def memorization_by_exposures(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Share memorized against exposures so far, one line per model at its last step of the table. Groups are `exposures=N`."""
-    rows = style.require(table, "memorized_share")
+    rows = _decided(table, "memorized_share")
     number = rows["group"].str.extract(r"exposures=(\d+)", expand=False)
     rows = rows[number.notna()].assign(exposures=number.dropna().astype(int))
     if rows.empty:
@@ -135,7 +136,7 @@ def foresight(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def memorization_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Share memorized against parameters, one line per step, on logarithmic axes; shares of zero stand at the bottom as open points."""
-    rows = style.require(table, "memorized_share").dropna(subset=["params"])
+    rows = _decided(table, "memorized_share").dropna(subset=["params"])
     ax = style.axes(ax)
     steps = sorted(rows["step"].unique())
     shown = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, min(6, len(steps))).astype(int))]
@@ -154,6 +155,15 @@ def memorization_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("share of rows memorized (open: none)")
     style.legend(ax)
     return ax
+
+
+def _decided(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The metric's rows that have a value. Raises RequestError when no row was decided anywhere."""
+    rows = style.require(table, metric)
+    rows = rows[rows["value"].notna()]
+    if rows.empty:
+        raise RequestError(f"{metric} has no value: no row was decided")
+    return rows
 
 
 def _step(step: int) -> str:

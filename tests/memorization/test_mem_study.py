@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from pythia_tools import plots
 from pythia_tools.cli.main import main
 from pythia_tools.errors import RequestError
-from pythia_tools.memorization import Window, auc, block_counts, exposure_bins, qq_points
+from pythia_tools.memorization import Window, auc, block_counts, exposure_bins, qq_points, scaling, summarize_order, summarize_profiles
 from pythia_tools.memorization.case_study import CaseStudy, Design, case_study
 from pythia_tools.memorization.exchange import read_memorized
 from pythia_tools.runs import CellStore, load_run
@@ -158,6 +158,24 @@ def test_the_curve_shows_the_numbers_of_the_table(study: CaseStudy) -> None:
     ax = plots.poisson_qq(points)
     assert ax.collections[0].get_offsets().data.tolist() == points[["theoretical", "observed"]].to_numpy().tolist()
     plt.close(ax.figure)
+
+
+def test_one_broken_checkpoint_does_not_take_the_others_numbers(study: CaseStudy) -> None:
+    broken = (study.items["model"] == "large") & (study.items["step"] == 20)
+    items = study.items[study.items["branch"] == "main"].assign(memorized=study.items["memorized"].mask(broken))
+    whole = study.items[study.items["branch"] == "main"]
+    for function in (scaling, lambda t: summarize_order(t, block=24, permutations=50)):
+        before, after = (function(t).set_index(["model", "step", "group", "metric"])["value"] for t in (whole, items))
+        assert len(after) and ("large", 20) not in {i[:2] for i in after.index}
+        same = [i for i in after.index if i[0] != "all" and "tokens" not in i]
+        pd.testing.assert_series_equal(after[same], before[same])
+    assert scaling(whole.assign(memorized=pd.NA)).empty
+    scores = study.scores[study.scores["model"] == "large"]
+    lost = scores.assign(nll=scores["nll"].mask(scores["step"] == 20))
+    rows = scores["row"].unique()
+    options = {"controls": rows >= 240, "row_ids": rows, "resamples": 20}
+    effects = summarize_profiles(lost, rows // 8, **options)
+    assert set(effects["step"]) == {0, 10, 30} and (effects["value"].notna()).all()
 
 
 def test_a_study_needs_steps_and_the_suites_own_order(world) -> None:  # type: ignore[no-untyped-def]
