@@ -32,7 +32,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", default=[], metavar="SET=PATH", help="local files of a set (default: downloaded by manifest)")
     parser.add_argument("--groups", nargs="+", metavar="TYPE", help="only these bias types of CrowS-Pairs and StereoSet (gender, …)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N items of each set (of each file of WinoBias)")
-    parser.add_argument("--winobias-methods", nargs="+", default=["pronoun", "referent"], choices=["pronoun", "referent", "generate"])
+    parser.add_argument(
+        "--winobias-methods", nargs="+", default=["pronoun", "referent"], choices=["pronoun", "referent", "generate"],
+        help="pronoun: which of two is likelier, with prompts of our own wording (the paper's were never published); referent, generate: "
+        "which occupation is meant, by log-probability or generated (default: pronoun referent)",
+    )
     parser.add_argument("--templates", metavar="FILE", help="contexts with {occupation}, one a line (pronoun_preference)")
     parser.add_argument("--occupations", metavar="FILE", help="occupation and stereotype (he or she), tab-separated, one a line")
     parser.add_argument("--association", action="store_true", help="also against the corpus' own co-occurrence counts up to each step")
