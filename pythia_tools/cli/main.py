@@ -87,11 +87,15 @@ def _dispatch(arguments: list[str]) -> int:
     module.configure(parser)
     args = parser.parse_args(arguments[1:])
     progress.set_quiet(getattr(args, "quiet", False))
-    if getattr(args, "budget", None) is not None:
-        from pythia_tools import hub
+    if getattr(args, "budget", None) is None:
+        return int(module.run(args) or errors.EXIT_DONE)
+    from pythia_tools import hub
 
-        hub.set_budget(args.budget)
-    return int(module.run(args) or errors.EXIT_DONE)
+    hub.set_budget(args.budget)
+    try:
+        return int(module.run(args) or errors.EXIT_DONE)
+    finally:
+        hub.set_budget(None)
 
 
 def _overview() -> str:

@@ -7,6 +7,7 @@ deleted and fetched once more from the start; wrong again is an error. Cost: the
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -24,6 +25,7 @@ from pythia_tools.hub.repositories import Listing, RemoteFile
 
 BLOCK = 1 << 20
 BLOCK_SECONDS = 0.25
+FLUSH = 1 << 24
 
 
 class Stopped(Exception):
@@ -70,18 +72,23 @@ def _fill(part: Path, listing: Listing, file: RemoteFile, what: str, patience: P
     """Completes the part; whether its digest is right."""
     client.require_online(what)
     digest = file.digest_of()
-    with open(part, "a+b") as handle:
+    with open(part, "a+b") as handle, _ToDisk(handle.fileno()) as to_disk:
         if handle.tell() > file.size:
             handle.truncate(0)
         handle.seek(0)
         while chunk := handle.read(cache.CHUNK):
             digest.update(chunk)
             on_bytes(len(chunk))
+
+        def came(count: int) -> None:
+            on_bytes(count)
+            to_disk.written(count)
+
         attempt = restarts = 0
         while handle.tell() < file.size:
             before = handle.tell()
             try:
-                _receive(handle, listing, file, what, digest, stop, on_bytes)
+                _receive(handle, listing, file, what, digest, stop, came)
                 if handle.tell() == before:
                     raise Refused(502, None, f"the body ended at byte {before} of {file.size}", None)
             except _Restart:
@@ -95,6 +102,33 @@ def _fill(part: Path, listing: Listing, file: RemoteFile, what: str, patience: P
         handle.flush()
         os.fsync(handle.fileno())
     return digest.hexdigest() == file.key
+
+
+class _ToDisk:
+    """Has the disk write what came while the rest is still coming, so that the last flush of a large file finds little left to do."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._since = 0
+        self._thread: threading.Thread | None = None
+
+    def written(self, count: int) -> None:
+        self._since += count
+        if self._since >= FLUSH and (self._thread is None or not self._thread.is_alive()):
+            self._since = 0
+            self._thread = threading.Thread(target=self._flush, daemon=True)
+            self._thread.start()
+
+    def __enter__(self) -> _ToDisk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread is not None:
+            self._thread.join()
+
+    def _flush(self) -> None:
+        with contextlib.suppress(OSError):  # the last flush says what is wrong
+            os.fdatasync(self._descriptor)
 
 
 class _Restart(Exception):
