@@ -42,12 +42,15 @@ def compare(
         quantity: the column compared: `score`, `outcome`, or any other number per item.
         pairs: branch model → its control; by default a model of branch B called X-B is compared with X.
         groups: also within each group of items, not only over all of them.
+    WinoBias' ways of asking are compared apart (`winobias_pronoun`, …), and so is the gap pro − anti, twin by twin
+    (`winobias_referent_gap`, …).
     Returns: one row per branch model × step × measure × group, columns COMPARISON. `value` is a mean difference with its
         interval; `p_adjusted` is corrected over the whole table; `detected`: the adjusted test and the interval agree.
     """
     if quantity not in items.columns:
         raise RequestError(f"no column {quantity!r} to compare; the items have {', '.join(map(str, items.columns))}")
-    rows = [row for treated, base in _pairs(items, pairs, control) for row in _compare_models(treated, base, quantity, groups, level, seed)]
+    asked = _ways_of_asking(items, quantity)
+    rows = [row for treated, base in _pairs(asked, pairs, control) for row in _compare_models(treated, base, quantity, groups, level, seed)]
     frame = pd.DataFrame(rows, columns=COMPARISON)
     if frame.empty:
         return frame
@@ -56,6 +59,26 @@ def compare(
     outside = (frame["low"] > 0) | (frame["high"] < 0)
     frame["detected"] = outside & (frame["p_adjusted"] < 1 - level)
     return tables.check_items(frame)
+
+
+def _ways_of_asking(items: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """Items with WinoBias' methods as measures of their own, and the difference of each pro sentence and its anti twin as items."""
+    if "method" not in items.columns:
+        return items
+    wino = (items["measure"] == "winobias").to_numpy()
+    apart = items.assign(measure=items["measure"].where(~wino, "winobias_" + items["method"].astype(str)))
+    asked = apart[wino & (items["method"] != "pronoun").to_numpy()]
+    keys = [*tables.IDENTITY, "measure", "type", "template", "twin"]
+    columns = [*keys, quantity, "kept"]
+    both = asked.loc[asked["side"] == "pro", columns].merge(
+        asked.loc[asked["side"] == "anti", columns], on=keys, suffixes=("", "_anti"), validate="one_to_one"
+    )
+    gaps = both[tables.IDENTITY].assign(
+        measure=both["measure"] + "_gap", group=both["type"], item=both["template"].astype(str) + "|" + both["twin"].astype(str),
+        unit=both["twin"], kept=both["kept"].astype(bool) & both["kept_anti"].astype(bool),
+        **{quantity: both[quantity] - both[f"{quantity}_anti"]},
+    )
+    return pd.concat([apart, gaps], ignore_index=True) if len(gaps) else apart
 
 
 def _adjusted(p: np.ndarray, correction: str) -> np.ndarray:
@@ -187,8 +210,14 @@ _QUANTITY = {
     ("pronoun_preference", "outcome"): "the share of items with the stereotyped pronoun",
     ("crows_pairs", "score"): "the log-likelihood margin of the stereotyped sentence",
     ("crows_pairs", "outcome"): "the share of pairs with the stereotyped sentence preferred",
-    ("winobias", "outcome"): "the accuracy",
-    ("winobias", "score"): "the log-odds of the right answer",
+    ("winobias_pronoun", "outcome"): "the share of WinoBias sentences with the stereotyped pronoun",
+    ("winobias_pronoun", "score"): "the log-odds of the stereotyped pronoun in WinoBias",
+    ("winobias_referent", "outcome"): "the accuracy on WinoBias",
+    ("winobias_referent", "score"): "the log-odds of the right answer on WinoBias",
+    ("winobias_referent_gap", "outcome"): "the WinoBias gap, accuracy on pro − anti",
+    ("winobias_referent_gap", "score"): "the WinoBias gap, log-odds on pro − anti",
+    ("winobias_generate", "outcome"): "exact match on WinoBias",
+    ("winobias_generate_gap", "outcome"): "the WinoBias gap, exact match on pro − anti",
 }
 
 

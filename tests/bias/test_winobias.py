@@ -118,6 +118,21 @@ def test_accuracy_and_gap(sentences, tmp_path):
     assert value["winobias_stereotype_accuracy", "all"] == table[table["method"] == "pronoun"]["outcome"].mean()
 
 
+def test_ways_of_asking_are_compared_apart_and_the_gap_twin_by_twin(sentences, tmp_path):
+    task = bias.WinoBias(TOKENIZER, sentences, methods=["pronoun", "referent"])
+    table = bias.measure(tiny_bias.checkpoints(tmp_path, (0,), branch=True), [task])
+    for quantity in ("score", "outcome"):
+        found = bias.compare(table, quantity, groups=False).set_index("measure")
+        assert set(found.index) == {"winobias_pronoun", "winobias_referent", "winobias_referent_gap"}
+        means = table[table["method"] == "referent"].groupby(["model", "side"])[quantity].mean()
+        gap = {m: means[m, "pro"] - means[m, "anti"] for m in ("t", "t-swap")}
+        assert found.loc["winobias_referent_gap", "value"] == pytest.approx(gap["t-swap"] - gap["t"])
+        assert found.loc["winobias_referent_gap", "n"] == 6, "a pair of twins, asked in two ways, is one unit"
+        referent = table[table["method"] == "referent"].groupby("model")[quantity].mean()
+        assert found.loc["winobias_referent", "value"] == pytest.approx(referent["t-swap"] - referent["t"])
+    assert any("WinoBias gap" in line for line in bias.verdicts(bias.compare(table)))
+
+
 @pytest.mark.skipif(not DATA.exists(), reason="the WinoBias files are not here")
 def test_the_published_files():
     sentences = bias.read_sentences(DATA)
