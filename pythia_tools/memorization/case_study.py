@@ -2,7 +2,8 @@
 
 1. Which rows are memorized, over sizes and steps; do counts per block follow a Poisson law (rows along the order)?
 2. Do small models and early checkpoints foretell the largest model's last one? How does the share scale?
-3. Causal profiles and forgetting: rows sampled from each interval between checkpoints, against rows never consumed.
+3. Causal profiles, and what is left of an exposure over time: rows sampled from each interval between checkpoints, against rows
+   never consumed.
 4. Membership inference: rows consumed early against rows never consumed, labels fixed over the checkpoints compared; by loss, zlib,
    min-k %, min-k++ %, and against a reference model of the suite.
 5. Recitation, reconstruction or recollection: what kind of rows were memorized, with what may explain it.
@@ -189,11 +190,22 @@ def _dynamics(
 ) -> Iterator[pd.DataFrame]:
     batches = np.where(sample.control, -1, order.step_of(sample.rows))
     aligned = align(scores, [[b] if b >= 0 else [] for b in batches], row_ids=sample.rows)
-    yield forgetting_curve(aligned, "nll")
     if sample.control.sum() < 10:
+        yield forgetting_curve(aligned, "nll")
         return
+    yield forgetting_curve(_advantage(aligned, sample), "advantage")
     yield summarize_profiles(scores, batches, controls=sample.control, row_ids=sample.rows)
     yield _membership(scores, sample, batches, order, design, decode, notes)
+
+
+def _advantage(scores: pd.DataFrame, sample: _Sample) -> pd.DataFrame:
+    """With a column `advantage`: by how much a row's loss lies below the controls' mean at the same checkpoint.
+
+    A loss falls over training for all rows alike; this is what is left of having consumed the row.
+    """
+    control = scores[scores["row"].isin(sample.rows[sample.control])]
+    usual = control.groupby(["model", "step"])["nll"].mean()
+    return scores.assign(advantage=usual.loc[pd.MultiIndex.from_frame(scores[["model", "step"]])].to_numpy() - scores["nll"].to_numpy())
 
 
 def _membership(

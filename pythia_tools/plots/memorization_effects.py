@@ -11,6 +11,8 @@ from pythia_tools.plots import style
 
 SIGNAL_NAMES = {"loss": "loss", "zlib": "loss / zlib", "min_k": "min-k %", "min_k_plus": "min-k++ %", "reference": "against a reference"}
 
+MEASURE_NAMES = {"nll": "loss (nats per token)", "advantage": "loss below rows never consumed (nats per token)", "top1": "ids predicted"}
+
 
 def memorization_profile(table: pd.DataFrame, ax: Axes | None = None, *, model: str | None = None) -> Axes:
     """Effect of consuming a row, cohort × checkpoint, as a heat map of one model (default: the largest). From `summarize_profiles`."""
@@ -81,7 +83,10 @@ def forgetting(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ax.plot([], [], color="0.35", linestyle=style.LINE_STYLES[number], label=f"{kind} exposure{'s' if kind != '1' else ''}")
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
     ax.set_xlabel("steps since the last exposure")
-    ax.set_ylabel(str(rows["metric"].iloc[0]).removesuffix("_after_exposure").replace("_", " "))
+    measure = str(rows["metric"].iloc[0]).removesuffix("_after_exposure")
+    ax.set_ylabel(MEASURE_NAMES.get(measure, measure.replace("_", " ")))
+    if measure == "advantage":
+        ax.axhline(0, color="0.5", linewidth=1)
     style.legend(ax)
     return ax
 

@@ -121,6 +121,8 @@ def step_axis(ax: Axes, steps: Iterable[int], *, short: bool = False) -> None:
     last = values[-1]
     ticks = [0] + [10**k for k in range(0, 8) if 10**k < 0.45 * last] + [last]
     ticks = [t for t in ticks if t >= values[0] or t == 0]
+    if len([t for t in ticks if t >= values[0]]) < 3:
+        ticks = sorted({values[0], values[len(values) // 3], last})
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: human_count(v)))

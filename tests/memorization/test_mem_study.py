@@ -16,6 +16,7 @@ from pythia_tools import plots
 from pythia_tools.cli.main import main
 from pythia_tools.errors import RequestError
 from pythia_tools.memorization import Window, auc, block_counts, exposure_bins, qq_points, scaling, summarize_order, summarize_profiles
+from pythia_tools.memorization.branches import paired_shares
 from pythia_tools.memorization.case_study import CaseStudy, Design, case_study
 from pythia_tools.memorization.exchange import read_memorized
 from pythia_tools.runs import CellStore, load_run
@@ -89,7 +90,7 @@ def test_the_study_finds_what_was_put_into_the_rows(study: CaseStudy) -> None:
     assert at["small", 30, "predicts large step 30", "recall"] == 0
     assert at["large", 10, "exposures=0", "memorized_share"] == pytest.approx(np.mean([r in expected for r in range(80, 240)]))
     assert not study.summary.duplicated(["suite", "model", "step", "branch", "group", "metric"]).any()
-    wanted = {"dispersion", "scaling_exponent", "effect", "auc", "nll_after_exposure", "kind_share", "before_effect"}
+    wanted = {"dispersion", "scaling_exponent", "effect", "auc", "advantage_after_exposure", "kind_share", "before_effect"}
     assert wanted <= set(study.summary["metric"])
 
 
@@ -98,6 +99,14 @@ def test_a_branch_is_compared_with_the_run_it_left_row_by_row(study: CaseStudy) 
     expected = len({*range(0, 240, 4), *range(40, 47)}) / 240
     assert (line["model"], line["step"], line["group"], line["n"]) == ("large-cut", 30, "minus large", 240)
     assert line["value"] == pytest.approx(-expected) and line["low"] < -expected < line["high"] < 0
+    same = paired_shares(0, 0, 240)
+    assert same.value == 0 and same.low == -same.high and 0.005 < same.high < 0.012, "no row differs: an interval all the same"
+    table = np.array([[40, 20], [5, 35]])
+    cells = table + 0.5
+    n, b, c = cells.sum(), cells[0, 1], cells[1, 0]
+    half = 1.959964 * np.sqrt(b + c - (b - c) ** 2 / n) / n
+    found = paired_shares(20, 5, 100)
+    assert (found.low, found.high) == pytest.approx(((b - c) / n - half, (b - c) / n + half), abs=1e-6)
     assert any("large-other is left out" in n for n in study.notes) and "large-other" not in set(study.items["model"])
     assert not study.summary["metric"].isin(["precision", "scaling_exponent", "auc"])[study.summary["branch"] != "main"].any()
 
