@@ -44,6 +44,7 @@ def stream(
     The yielded module carries `.checkpoint` and `.weights_digest`; it holds these weights until the next one is asked
     for. Hooks, compiled graphs and parameter references survive the swap. Logits equal `from_pretrained`'s bit for bit.
     A module is kept while its model comes again later in `checkpoints`; order them by model to hold one at a time.
+    Disk: a budget ($PYTHIA_TOOLS_DISK_BUDGET, or `hub.set_budget`) of two checkpoints is enough; passed ones make room.
 
     Raises: RequestError for a checkpoint known to be defective (unless `allow_defective`); DataError naming checkpoint
     and tensor, or the fetch's own error, when that checkpoint's turn comes.

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Llam
 
 import pythia_tools as pt
 from pythia_tools import models
-from pythia_tools.errors import EnvironmentFailure, RequestError
-from pythia_tools.models import streaming
+from pythia_tools.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.models import loading, streaming
 from pythia_tools.suites.checkpoint import Defect
 
 IDS = torch.arange(24).reshape(2, 12)
@@ -208,3 +208,26 @@ def test_load_of_a_plain_folder(steps):
     model = models.load(steps[0].location.path, device="cpu")
     assert model.checkpoint is None and torch.equal(model(IDS).logits, reference(steps[0].location.path))
     assert set(tensors_of(steps[0].location.path)) >= {"gpt_neox.embed_in.weight"}
+
+
+def test_on_another_device_the_files_own_bytes_cross_and_are_cast_there(tmp_path, monkeypatch):
+    """`meta` stands for any device that is not the processor: what is moved, how often, and that the live module stays."""
+    made = [checkpoint(write_step(tmp_path / f"step{s}", s, dtype=torch.float16), s) for s in (1, 2, 3)]
+    crossed, move = [], torch.Tensor.to
+
+    def spy(tensor, *args, **options):
+        if args and isinstance(args[0], torch.device) and args[0].type == "meta":
+            crossed.append(tensor.dtype)
+        return move(tensor, *args, **options)
+
+    live = set()
+    for model in models.stream(made, device="meta"):
+        assert {p.device.type for p in model.parameters()} == {"meta"} and {p.dtype for p in model.parameters()} == {torch.float32}
+        assert model.weights_digest == models.weights_digest(model.checkpoint)
+        live.add((id(model), id(model.lm_head.weight)))
+        monkeypatch.setattr(torch.Tensor, "to", spy)
+    assert len(live) == 1
+    assert set(crossed) == {torch.float16} and len(crossed) == 2 * len(tensors_of(tmp_path / "step1"))
+    wrong = checkpoint(write_step(tmp_path / "wide", 4, neox_config(width=32), torch.float16), 4)
+    with pytest.raises(DataError, match="has shape"):
+        loading.swap(model, wrong.location.path, wrong)
