@@ -87,7 +87,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--continuation", type=positive, default=32)
     parser.add_argument("--per-cohort", type=positive, default=50, help="rows followed from each interval between checkpoints")
     parser.add_argument("--controls", type=positive, default=500, help="rows never consumed, at most")
-    parser.add_argument("--screen", choices=["bfloat16", "float16"], help="judge in this format first, doubtful rows again exactly")
+    parser.add_argument("--screen", choices=["bfloat16", "float16"],
+                        help="reject most rows in this format; all others are judged exactly, and rejections audited")
     parser.add_argument("--reference", metavar="MODEL", help="membership also against this model's last step (default: the smallest)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

@@ -41,7 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offset", type=int, default=0, metavar="N", help="where in the row the context begins (default 0)")
     parser.add_argument("--vocabulary", type=positive, metavar="N", help="only ids below N compete (default: all of the model's)")
     parser.add_argument("--score", action="store_true", help="the original memorization score too (decodes past the first miss; slow)")
-    parser.add_argument("--screen", choices=["bfloat16", "float16"], help="judge in this format first, doubtful rows again exactly")
+    parser.add_argument("--screen", choices=["bfloat16", "float16"],
+                        help="reject most rows in this format; all others are judged exactly, and rejections audited")
     parser.add_argument("--keep-from", type=positive, metavar="K", help="keep match masks from this position on (see extractable)")
     parser.add_argument("--block", type=positive, default=512, metavar="N", help="rows per block of the order test (default 512)")
     parser.add_argument("--exchange", metavar="CORPUS", choices=["duped", "deduped"],

@@ -6,7 +6,7 @@ With ĥ and ŵ the vectors rounded to bfloat16, the bfloat16 logit of an id lies
     + K·2⁻²³·‖ĥ‖·‖ŵ‖                  K products summed in float32, in whatever order
     + 2⁻⁸·|logit|                     the result's own rounding
 
-of the exact one. So only ids whose upper bound reaches the highest lower bound can be the best: one or two of 50,304 as a rule. Those
+of the exact one. So only ids whose upper bound reaches the highest lower bound can be the best: about four of 50,304 as a rule. Those
 get their logits in float32. A position whose two best lie nearer to each other than float32 sums in different orders may differ, one with
 too many candidates, and one with anything not finite go through the plain float32 product, so ties are decided as they were.
 
@@ -41,7 +41,7 @@ def helps(weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
     """Whether a bounded head would be faster than the plain product, and its bounds hold."""
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or bias is not None or len(weight) < SMALLEST:
         return False
-    return _multiplies_bfloat16() and bool(torch.isfinite(weight.abs().max()))
+    return _multiplies_bfloat16() and bool(torch.isfinite(torch.stack(torch.aminmax(weight))).all())
 
 
 def _multiplies_bfloat16() -> bool:
