@@ -4,8 +4,9 @@
     python scripts/gender_bias_study.py --out runs/gender --from-steps 900 1200 --direction feminine --models m
     python scripts/gender_bias_study.py --out runs/gender --results evals.tar.xz    # the public results beside it
 
-1. Branches: each model resumes from its kept optimizer state at each step of --from-steps under the overlay that swaps
-   pronouns. The control is the main run: resuming on the unchanged rows gives it again, bit for bit.
+1. Branches: each model resumes from its checkpoint and optimizer state at each step of --from-steps (a state that was not
+   kept is made again, bit for bit) under the overlay that swaps pronouns. The control is the main run: resuming on the
+   unchanged rows gives it again, bit for bit.
 2. Measures on every branch and control from the branch point on: pronoun preference, held-out loss, and, with --data,
    CrowS-Pairs and WinoBias.
 3. Paired statistics, figures and sentences in OUT; with --results the public runs in the same frame.

@@ -27,6 +27,7 @@ class Run:
     """One run: where its checkpoints and states go, what it starts from, and which steps it saves.
 
     `start` is (states, step) of the run that a branch leaves; None starts at step 0 from `seed`.
+    `decay`: steps of the learning-rate schedule; by default a branch follows its base's, any other run decays to its own end.
     `tokenizer` is copied beside every checkpoint, as on the hub.
     """
 
@@ -39,6 +40,11 @@ class Run:
     end: int
     start: tuple[States, int] | None = None
     tokenizer: Path | None = None
+    decay: int | None = None
+
+    @property
+    def decay_steps(self) -> int:
+        return self.decay or (self.recipe.steps if self.start else self.end)
 
     @property
     def first(self) -> int:
@@ -68,7 +74,7 @@ def train(run: Run, rows: np.ndarray, on_step: Callable[[int], None] = lambda st
         step, losses = _resume(run, model, optimizer)
         on_step(step)
         data = torch.from_numpy(rows.astype(np.int64))
-        schedule = schedule_of(run.recipe, run.end)
+        schedule = schedule_of(run.recipe, run.decay_steps)
         per = run.recipe.batch_rows
         while step < run.end:
             at = (step - run.first) * per

@@ -7,6 +7,7 @@ default m: about 0.1 CPU-second each).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import yaml
 
 from pythia_tools import files, manifests, progress
-from pythia_tools.errors import RequestError
+from pythia_tools.errors import DataError, RequestError
 from pythia_tools.micro.jobs import main_states, read_recipe
 from pythia_tools.micro.recipe import ModelSpec, Recipe
 from pythia_tools.order import load_order
@@ -28,28 +29,29 @@ def train_branch(
     base: str | Path, out: str | Path, name: str, *, model: str, order: Any = None, transform: Transform | None = None,
     from_step: int | None = None, until: int | None = None, checkpoints: Sequence[int] | None = None,
 ) -> Path:
-    """Continue `model` from its kept optimizer state at `from_step` with changed rows; returns `out`/`name`.
+    """Continue `model` from its checkpoint and optimizer state at `from_step` with changed rows; returns `out`/`name`.
 
     base: the suite's folder. out: the folder of the new suite. order: what to read rows from (an Overlay, or any order of
-    the same shape; default the suite's own). transform: applied to the rows. from_step: a step whose state is kept
-    (default the recipe's `swap_from`). until: the last step (default the base's end). checkpoints: default the base's.
-    Raises: RequestError for a step without a state; UnknownNameError for a model that does not exist.
+    the same shape; default the suite's own). transform: applied to the rows. from_step: any step (default the recipe's
+    `swap_from`); where no state is kept, the base run is repeated up to it and must give its checkpoint bit for bit.
+    until: the last step (default the base's end); the learning rate follows the base's schedule. checkpoints: default the base's.
+    Raises: RequestError for a step that is not one; UnknownNameError for a model that does not exist; DataError when a
+    repeated run does not give the checkpoint.
     """
     from pythia_tools.micro.loop import Run
 
     base, out, recipe = Path(base), Path(out), _recipe(base)
     spec = recipe.model(model)
     first = recipe.swap_from if from_step is None else from_step
-    states = main_states(base, recipe, model)
-    if first is None or not states.path(first).is_file():
-        kept = ", ".join(map(str, states.steps())) or "none"
-        raise RequestError(f"{model} has no optimizer state at step {first}; kept: {kept} (a recipe's keep_states adds more)")
+    if first is None or not 0 <= first < recipe.steps:
+        raise RequestError(f"from_step is {first}; a branch of {model} leaves at step 0 to {recipe.steps - 1}")
     end = recipe.steps if until is None else until
     if not first < end <= recipe.steps:
         raise RequestError(f"until is {end}; a branch from step {first} ends at {first + 1} to {recipe.steps}")
     numbers = np.arange(first * recipe.batch_rows, end * recipe.batch_rows)
     rows = _rows(order if order is not None else load_order(base / "order.yaml"), numbers, transform)
     saved = _checkpoints(checkpoints if checkpoints is not None else recipe.checkpoints(), first + 1, end)
+    states = _state_at(base, out, recipe, spec, first)
     facts = {"base": model, "branch_step": first, "end": end, "rows": _rows_digest(rows), "suite": recipe.digest()}
     run = Run(recipe, spec, out / name, _states(out, name, facts), recipe.seed, saved, end, (states, first), base / "tokenizer")
     entry = {"branch": name, "base": model, "branch_step": first, "seed": recipe.seed}
@@ -98,6 +100,42 @@ def deduplicated_rows(base: str | Path, threshold: float = 0.87) -> np.ndarray:
     return np.resize(kept, recipe.rows)
 
 
+def _state_at(base: Path, out: Path, recipe: Recipe, spec: ModelSpec, step: int) -> Any:
+    """States of `spec`'s main run that hold `step`: kept ones, or those of the run repeated up to it (once, in `out`)."""
+    from pythia_tools.micro.loop import Run, train
+    from pythia_tools.micro.states import States
+
+    kept = main_states(base, recipe, spec.name)
+    if kept.path(step).is_file():
+        return kept
+    again = States(out / "states" / f"{spec.name}-main", kept.key, frozenset([step]))
+    if again.newest(step) == step:
+        return again
+    before = kept.newest(step)
+    folder = out / "states" / f"{spec.name}-main-step{step}"
+    start = (kept, before) if before is not None else None
+    run = Run(recipe, spec, folder, again, recipe.seed, (step,), step, start, None, recipe.steps)
+    rows = np.asarray(load_order(base / "order.yaml").rows(run.first * recipe.batch_rows, step * recipe.batch_rows))
+    with progress.bar(step - run.first, f"{spec.name} up to step {step}, for its optimizer state", unit="step") as bar:
+        train(run, rows, lambda at: bar.update(at - run.first - bar.n))
+    _check_repeated(base / spec.name / f"step{step}", folder / f"step{step}", again.path(step))
+    shutil.rmtree(folder)
+    return again
+
+
+def _check_repeated(first: Path, second: Path, state: Path) -> None:
+    """Raises DataError, and removes the state, when a repeated checkpoint differs from the stored one (if there is one)."""
+    from pythia_tools.models import weights_digest
+
+    if not first.is_dir() or weights_digest(first) == weights_digest(second):
+        return
+    state.unlink(missing_ok=True)
+    raise DataError(
+        f"{first}: repeated here, the run gives other weights (another machine or torch trained it?); train the suite here, or "
+        "with keep_states in its recipe"
+    )
+
+
 def _do(
     run: Any, rows: np.ndarray, base: Path, out: Path, name: str, entry: dict[str, Any], facts: dict[str, Any],
     with_base: str | None = None,
@@ -124,7 +162,7 @@ def _list(base: Path, out: Path, name: str, run: Any, entry: dict[str, Any], wit
 
     path = out / "suite.yaml"
     value = manifests.read(path) if path.is_file() else _manifest(base, out)
-    shape = {"shape": shape_of(run.spec, run.recipe), "peak_lr": run.spec.peak_lr, "schedule": schedule_of(run.recipe, run.end)}
+    shape = {"shape": shape_of(run.spec, run.recipe), "peak_lr": run.spec.peak_lr, "schedule": schedule_of(run.recipe, run.decay_steps)}
     value["models"][name] = {**shape, **entry, "steps": list(run.checkpoints)}
     if with_base is not None and with_base not in value["models"]:
         # a branch is read against its base, so the base's checkpoints are listed here too
@@ -138,7 +176,6 @@ def _list(base: Path, out: Path, name: str, run: Any, entry: dict[str, Any], wit
 def _link(source: Path, target: Path) -> None:
     """Hard links to the base's checkpoints (copies where the file system has none)."""
     import os
-    import shutil
 
     def copy(a: str, b: str) -> None:
         try:

@@ -293,6 +293,27 @@ def test_a_branch_that_changes_nothing_is_the_main_run(tiny_suite: Path, tmp_pat
     assert suite.steps("same") == [60] and len(suite.checkpoints(models=["xxs"])) == 9
 
 
+@pytest.mark.parametrize("step", [0, 16, 37])
+def test_a_branch_may_leave_at_any_step(tiny_suite: Path, tmp_path: Path, step: int) -> None:
+    """No state is kept there: the base run is repeated up to it, and unchanged rows from there on give the main run again."""
+    assert not (tiny_suite / "states" / "xxs" / f"step{step}.safetensors").exists()
+    branch = micro.train_branch(tiny_suite, tmp_path / "more", "same", model="xxs", from_step=step)
+    assert same(branch / "step60", tiny_suite / "xxs" / "step60")
+    assert not (tmp_path / "more" / "states" / f"xxs-main-step{step}").exists()
+    short = micro.train_branch(tiny_suite, tmp_path / "more", "short", model="xxs", from_step=step, until=40, checkpoints=[40])
+    assert same(short / "step40", tiny_suite / "xxs" / "step40"), "a shorter branch keeps its base's learning rates"
+
+
+def test_a_run_that_does_not_repeat_is_not_branched_from(tiny_suite: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "suite"
+    shutil.copytree(tiny_suite, copy)
+    shutil.rmtree(copy / "xxs" / "step16")
+    shutil.copytree(copy / "xxs" / "step8", copy / "xxs" / "step16")
+    with pytest.raises(DataError, match="gives other weights"):
+        micro.train_branch(copy, tmp_path / "more", "b", model="xxs", from_step=16)
+    assert not list((tmp_path / "more" / "states" / "xxs-main").glob("step16*"))
+
+
 def test_a_branch_on_changed_rows_goes_elsewhere(tiny_suite: Path, tmp_path: Path) -> None:
     changed = micro.train_branch(tiny_suite, tmp_path / "more", "reversed", model="xxs", transform=lambda rows: rows[:, ::-1], until=44)
     assert (changed / "step44").is_dir()
@@ -333,7 +354,9 @@ def test_deduplicated_rows_keep_the_first_copy_alone(tiny_suite: Path) -> None:
 
 
 def test_wrong_further_runs_are_refused(tiny_suite: Path, tmp_path: Path) -> None:
-    wrongs = [({"from_step": 7}, "no optimizer state"), ({"until": 30}, "ends at"), ({"transform": lambda r: r[:, :9]}, "keep the shape")]
+    wrongs = [
+        ({"from_step": 60}, "leaves at step 0 to 59"), ({"until": 30}, "ends at"), ({"transform": lambda r: r[:, :9]}, "keep the shape"),
+    ]
     for wrong, why in wrongs:
         with pytest.raises(RequestError, match=why):
             micro.train_branch(tiny_suite, tmp_path / "x", "b", model="xxs", **wrong)
