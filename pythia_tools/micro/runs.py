@@ -109,10 +109,10 @@ def _state_at(base: Path, out: Path, recipe: Recipe, spec: ModelSpec, step: int)
     if kept.path(step).is_file():
         return kept
     again = States(out / "states" / f"{spec.name}-main", kept.key, frozenset([step]))
-    if again.newest(step) == step:
+    folder = out / "states" / f"{spec.name}-main-step{step}"
+    if again.newest(step) == step and not folder.exists():  # the folder goes when the state was found to be right
         return again
     before = kept.newest(step)
-    folder = out / "states" / f"{spec.name}-main-step{step}"
     start = (kept, before) if before is not None else None
     run = Run(recipe, spec, folder, again, recipe.seed, (step,), step, start, None, recipe.steps)
     rows = np.asarray(load_order(base / "order.yaml").rows(run.first * recipe.batch_rows, step * recipe.batch_rows))
