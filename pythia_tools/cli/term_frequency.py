@@ -9,7 +9,7 @@ examples:
   pythia-tools term-frequency stored --results evals.tar.xz --out runs/public             # the public tables, no model loaded
 
 Exposures are counted in the suite's order (or --order), or read from --exposures, a table of term, step, exposures such
-as `pythia-tools count` writes.
+as `pythia-tools count` writes (a file, or the folder of its run).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _stored(args: argparse.Namespace) -> int:
-    from pythia_tools import files, plots, tables, term_frequency
+    from pythia_tools import files, plots, progress, tables, term_frequency
     from pythia_tools.numerics import bootstrap_mean
     from pythia_tools.runs import RunFolder
 
@@ -116,6 +116,10 @@ def _stored(args: argparse.Namespace) -> int:
     if args.exposures:
         summary = analyse(table, read_exposures(args.exposures), folder.figures, last=args.last, trajectories=args.trajectory, controls={})
     else:
+        progress.note(
+            "accuracy against frequency and the gap (the paper's figure 5 and table 4) need --exposures, which were not published; "
+            "count them with `pythia-tools count @keys.txt --order pile-deduped-preshuffled --steps ...`, keys paper:0 to paper:99"
+        )
         means = table.groupby([*tables.IDENTITY, "task"], sort=False, dropna=False)["accuracy"]
         rows = ((dict(zip(tables.IDENTITY, k[:-1], strict=True)), k[-1], bootstrap_mean(v, over="terms")) for k, v in means)
         summary = tables.summary({**i, "group": f"{t}: all", "metric": "accuracy", **e.columns()} for i, t, e in rows)
@@ -179,7 +183,7 @@ def _rest(row: dict[Any, Any], several: bool) -> dict[str, Any]:
 
 
 def read_exposures(path: str) -> pd.DataFrame:
-    """A table of term, step, exposures: .csv, .parquet, or the folder of a `count` run."""
+    """A table of term, step, exposures: .csv, .parquet, or the folder of a `count` run. Terms `paper:7` are those of operand 7."""
     file = Path(path)
     file = file / "items.parquet" if file.is_dir() else file
     try:
@@ -189,7 +193,15 @@ def read_exposures(path: str) -> pd.DataFrame:
     missing = [c for c in ("term", "step", "exposures") if c not in frame]
     if missing:
         raise DataError(f"{file}: columns {', '.join(missing)} are missing; exposures need term, step, exposures")
-    return frame[["term", "step", "exposures"]].astype({"term": "string", "step": "int64"})
+    try:
+        seen = frame[["term", "step", "exposures"]].astype({"term": "string", "step": "int64", "exposures": "int64"})
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{file}: steps and exposures must be whole numbers ({error})") from error
+    seen["term"] = seen["term"].str.removeprefix("paper:")  # `count paper:7` counts what operand 7 is set against
+    twice = seen[seen.duplicated(["term", "step"])]
+    if len(twice):
+        raise DataError(f"{file}: term {twice['term'].iloc[0]!r} has two counts at step {twice['step'].iloc[0]}; keep one definition of it")
+    return seen
 
 
 def _shown(summary: pd.DataFrame) -> pd.DataFrame:

@@ -111,7 +111,10 @@ def _questions(args: argparse.Namespace, tokenizer: Any, options: dict[str, Any]
 def exposures(
     args: argparse.Namespace, suite: Any, checkpoints: Sequence[Any], asked: Sequence[Asked], tokenizer: Any, cells: CellStore,
 ) -> tuple[pd.DataFrame, Any]:
-    """term, step, exposures at every checkpoint (and `--last` steps before), counted or read; and the order, where there is one."""
+    """term, step, exposures at every checkpoint (and `--last` steps before), counted or read; and the order, where there is one.
+
+    Rows that lie here are also counted to the end of training, for the totals; remote ones only to the last checkpoint asked for.
+    """
     steps = sorted({c.step for c in checkpoints})
     if args.exposures:
         return read_exposures(args.exposures), None
@@ -119,7 +122,8 @@ def exposures(
     if order is None:
         raise RequestError(f"{suite.name} names no data order; give --order, or --exposures with counts made elsewhere")
     patterns = {term: p for a in asked for term, p in a.patterns.items()}
-    wanted = term_frequency.steps_to_count(steps, args.last)
+    end = None if getattr(order, "remote", False) else min(order.steps, max(s for m in suite.models for s in suite.steps(m)))
+    wanted = term_frequency.steps_to_count(steps, args.last, end=end)
     frame = counts.count_terms(order, patterns.values(), wanted, tokenizer=tokenizer, cells=cells)
     names = {p.name: term for term, p in patterns.items()}
     return frame.assign(term=frame["term"].map(names).astype("string")), order

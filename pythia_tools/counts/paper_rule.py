@@ -13,7 +13,7 @@ For each row, with one space put before its decoded text:
 So the count of 7 is that of windows in which 7 stands near another number, not that of 7 itself. Digits, word characters and
 white space are those of Python's `re` for Unicode text. Text is decoded with special tokens and without any clean-up of spaces.
 
-Cost: about 5 ns per token and core; only the few words after a number or a unit are ever decoded, and the share is reported.
+Cost: 4 to 5 ns per token and core; only the few words after a number or a unit are ever decoded, and the share is reported.
 """
 
 from __future__ import annotations

@@ -60,9 +60,13 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
     if isinstance(tokenizer, TokenBytes):
         return tokenizer
     backend = load_tokenizer(tokenizer)
-    kind = (json.loads(backend.to_str()).get("decoder") or {}).get("type")
-    if kind != "ByteLevel":
-        raise RequestError(f"text terms need a byte-level tokenizer; this one decodes by {kind or 'nothing'}. Count token n-grams instead")
+    decoder = json.loads(backend.to_str()).get("decoder") or {}
+    steps = [d.get("type") for d in (decoder["decoders"] if decoder.get("type") == "Sequence" else [decoder])]
+    if steps != ["ByteLevel"]:
+        how = ", ".join(map(str, steps)) if decoder else "nothing"
+        raise RequestError(
+            f"text terms need a byte-level tokenizer (GPT-NeoX, GPT-2, Llama 3); this one decodes by {how}. Count token n-grams instead"
+        )
     vocabulary = backend.get_vocab(with_added_tokens=True)
     pieces = [b""] * (max(vocabulary.values(), default=-1) + 1)
     table = _char_bytes()

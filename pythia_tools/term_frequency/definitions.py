@@ -1,4 +1,7 @@
-"""Which count explains accuracy: exposures up to that step, in the whole of training, or in the last steps only.
+"""Which count explains accuracy: exposures up to that step, in total, or in the last steps only.
+
+"In total" is up to the last step that was counted, whatever checkpoints were asked: count to the end of training for the
+whole of it (`steps_to_count(..., end=…)`; the command does so wherever the rows are not remote).
 
 Also one term's trajectory: exposures and accuracy on the same steps.
 """

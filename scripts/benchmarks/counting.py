@@ -211,6 +211,8 @@ def _memory(prefix: Path, ngrams: list[Any]) -> None:
     for share in (0.125, 1.0):
         with context.Pool(1) as pool:
             peaks.append(pool.apply(_peak_of_pass, (str(prefix), share, ngrams)))
+            pool.close()
+            pool.join()
     print(f"peak memory of a pass: {peaks[0]:.0f} MB over an eighth of the rows, {peaks[1]:.0f} MB over all")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,3 +172,49 @@ def test_wrong_requests_say_what_is_allowed(terms: object, steps: list[int], mes
     order = ArrayOrder(np.zeros((2, 3), dtype=np.uint16), 1)
     with pytest.raises(RequestError, match=re.escape(message) + "$"):
         counts.count_terms(order, terms, steps)  # type: ignore[arg-type]
+
+
+TEXT = " 😀 naïve aaaaaa 1,023 3.14 007 -5 5 05 \n line\n\nline  two   spaces 😀😀 über"
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64, np.uint32])
+def test_odd_terms_in_rows_of_the_real_tokenizer(dtype: type) -> None:
+    """Emoji over several tokens, leading spaces and newlines, overlaps, numbers in numbers, and ids beyond the vocabulary."""
+    tokenizer = real_tokenizer()
+    ids = tokenizer.encode(TEXT).ids
+    text = tokenizer.decode(ids, skip_special_tokens=False)
+    terms = ["😀", " 😀", "😀😀", "ï", "aaaa", "\n", "\n\n", " line", "  two", "-5", "x" * 5000]
+    numbers = {"5": 2, "05": 1, "7": 0, "007": 1, "023": 1, "14": 1}
+    order = ArrayOrder(np.array([[*ids, 50_300, 60_000]], dtype=dtype), 1, tokenizer=tokenizer)
+    alone = [Number("3", standalone=True), Number("1", standalone=True, label="one"), Ngram(tuple(range(500)), label="long")]
+    found = counts.count_terms(order, [*terms, *map(Number, numbers), *alone], [1])["exposures"].tolist()
+    expected = [sum(text.startswith(t, k) for k in range(len(text))) for t in terms]
+    assert found == [*expected, *numbers.values(), 0, 0, 0]
+    assert expected[:3] == [3, 2, 1] and expected[4] == 3
+
+
+def real_tokenizer() -> Any:
+    path = Path(__file__).parents[3] / "shared" / "data" / "pythia" / "20B_tokenizer.json"
+    if not path.exists():
+        pytest.skip("needs shared/data/pythia/20B_tokenizer.json")
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(path))
+
+
+def test_tokenizers_that_are_not_byte_level_are_refused() -> None:
+    from tokenizers import Tokenizer, decoders, models
+
+    order = ArrayOrder(np.zeros((1, 3), dtype=np.uint16), 1)
+    pieces = Tokenizer(models.WordPiece({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    pieces.decoder = decoders.WordPiece()
+    fallback = Tokenizer(models.BPE({"a": 0, "<0x41>": 1}, [], byte_fallback=True))
+    fallback.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    for tokenizer, kind in ((pieces, "WordPiece"), (fallback, "Replace, ByteFallback, Fuse"), (Tokenizer(models.BPE()), "nothing")):
+        with pytest.raises(RequestError, match=f"this one decodes by {kind}. Count token n-grams instead"):
+            counts.count_terms(order, ["a"], [1], tokenizer=tokenizer)
+        assert counts.count_terms(order, [(0,)], [1], tokenizer=tokenizer)["exposures"].tolist() == [3]
+    wrapped = Tokenizer(models.BPE({"a": 0, "Ġ": 1}, []))
+    wrapped.decoder = decoders.Sequence([decoders.ByteLevel()])
+    rows = ArrayOrder(np.array([[0, 1, 0]], dtype=np.uint16), 1, tokenizer=wrapped)
+    assert counts.count_terms(rows, ["a a", " "], [1])["exposures"].tolist() == [1, 1]

@@ -95,3 +95,67 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("model,checkpoint,task,fewshot,acc,acc_stderr\n" + line + line)
     with pytest.raises(DataError, match="160m step 13000 addition-4shot operand 7 is there twice"):
         tf.read_stored(tmp_path)
+
+
+def small_results(folder: Path) -> Path:
+    """Two checkpoints of 160m, 100 operands, accuracy that falls with the operand, in the published form."""
+    lines = [
+        f"EleutherAI/pythia-125m-deduped,{step},num_reasoning_arithmetic_multiplication_{x},16,{(99 - x) / 100},0.01"
+        for step in (13_000, 143_000) for x in range(100)
+    ]
+    folder.mkdir()
+    (folder / FILE).write_text("model,checkpoint,task,fewshot,acc,acc_stderr\n" + "\n".join(lines) + "\n")
+    return folder
+
+
+def test_figure_5_and_table_4_of_stored_results_with_exposures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exposures as `count paper:0 … paper:99` writes them: the bins that are drawn and the gap are those worked out by hand."""
+    from pythia_tools import load_run, plots
+    from pythia_tools.cli.main import main
+
+    drawn = []
+    draw = plots.accuracy_by_frequency
+    monkeypatch.setattr(plots, "accuracy_by_frequency", lambda bins, **kw: drawn.append(bins) or draw(bins, **kw))
+    rows = [(f"paper:{x}", s, (100 - x) * s * 12) for x in range(100) for s in (13_000, 143_000)]
+    pd.DataFrame(rows, columns=["term", "step", "exposures"]).to_csv(tmp_path / "seen.csv", index=False)
+    arguments = ["term-frequency", "stored", "--results", str(small_results(tmp_path / "evals")), "--quiet"]
+    assert main([*arguments, "--exposures", str(tmp_path / "seen.csv"), "--out", str(tmp_path / "run")]) == 0
+    run = load_run(tmp_path / "run")
+    gap = run.summary[(run.summary["metric"] == "gap") & (run.summary["step"] == 143_000)]["value"]
+    assert gap.tolist() == pytest.approx([90.0]), "operands 0-9 have .99 to .90, operands 90-99 .09 to .00"
+    assert {"accuracy_by_frequency_multiplication-16shot", "gap_over_training_multiplication-16shot"} <= {p.stem for p in run.figures}
+    (bins,) = drawn
+    edges = [10 ** (5 + k * (8 + 0.30102999566398120 - 5) / 19) for k in range(20)]
+    for step, share in bins.groupby("step"):
+        by_hand = {}
+        for x in range(100):
+            at = next((k for k in range(19) if edges[k] < (100 - x) * step * 12 <= edges[k + 1]), None)
+            if at is not None:
+                by_hand.setdefault(at, []).append((99 - x) / 100)
+        assert share["accuracy"].tolist() == pytest.approx([sum(v) / len(v) for _, v in sorted(by_hand.items())])
+        assert share["left"].tolist() == pytest.approx([edges[k] for k in sorted(by_hand)])
+
+
+@pytest.mark.parametrize(("table", "message"), [
+    ("term,step\n7,13000\n", "columns exposures are missing"),
+    ("term,step,exposures\n7,13000,many\n", "steps and exposures must be whole numbers"),
+    ("term,step,exposures\n7,13000,1\npaper:7,13000,2\n", "term '7' has two counts at step 13000"),
+])
+def test_exposures_that_cannot_be_used_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, message: str,
+) -> None:
+    from pythia_tools.cli.main import main
+
+    (tmp_path / "seen.csv").write_text(table)
+    arguments = ["term-frequency", "stored", "--results", str(small_results(tmp_path / "evals")), "--exposures", str(tmp_path / "seen.csv")]
+    assert main([*arguments, "--out", str(tmp_path / "run"), "--quiet"]) == 3
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+
+
+def test_without_exposures_the_command_says_what_it_cannot_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pythia_tools.cli.main import main
+
+    assert main(["term-frequency", "stored", "--results", str(small_results(tmp_path / "evals")), "--out", str(tmp_path / "run")]) == 0
+    assert "figure 5 and table 4) need --exposures" in capsys.readouterr().err
+    assert not list((tmp_path / "run" / "figures").glob("accuracy_by_frequency*"))
