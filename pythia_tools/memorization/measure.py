@@ -46,6 +46,8 @@ from pythia_tools.suites.checkpoint import Checkpoint
 PART_ROWS = 4096
 """Rows per part: what a killed sweep loses at most."""
 SCREENS = ("bfloat16", "float16")
+COLUMNS_VERSION = 2
+"""Raised when a part's columns change, so that parts of an older version are not joined with new ones."""
 
 
 class MemorizationTask:
@@ -73,7 +75,7 @@ class MemorizationTask:
         for what, given in (("row_ids", self.row_ids), ("groups", self.groups)):
             if given is not None and len(given) != len(self.rows):
                 raise RequestError(f"{len(given)} {what} for {len(self.rows)} rows; give one for each")
-        settings = [asdict(window), score, screen]
+        settings = [asdict(window), score, screen, COLUMNS_VERSION]
         self.digest = files.digest([rows_digest(self.rows), self.row_ids, self.groups, settings])
         self.parts = -(-len(self.rows) // PART_ROWS)
 
