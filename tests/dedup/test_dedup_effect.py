@@ -10,9 +10,10 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pythia_tools import dedup
+from pythia_tools.cli.main import main
 from pythia_tools.dedup.effect import effect_summary
 from pythia_tools.errors import RequestError
-from pythia_tools.order import build_index_maps, packed_order
+from pythia_tools.order import build_index_maps, load_order, packed_order
 from pythia_tools.tokens import open_store
 from pythia_tools.tokens.tokenize import read_provenance, tokenize
 
@@ -65,3 +66,26 @@ def test_another_corpus_is_refused(tmp_path: Path, corpus: Path, tokenizer: Toke
     order = packed_order(store, build_index_maps(store.sizes, 1, 1, 1), 1, 1, steps=1)
     with pytest.raises(RequestError, match="the store has 1 documents, 0 of them in this deduplication"):
         dedup.exposure_effect(tmp_path / "out", order, read_provenance(tmp_path / "store"))
+
+
+def test_the_whole_way_from_the_command_line(
+    tmp_path: Path, corpus: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Deduplicate, tokenize, order, and ask what deduplication did to exposures: the numbers are those of the functions."""
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    out, store = str(tmp_path / "out"), str(tmp_path / "store")
+    assert main(["dedup", str(corpus), "--out", out, "--quiet"]) == 0
+    assert main(["data", "tokenize", str(corpus), "--tokenizer", str(tmp_path / "tokenizer.json"), "--out", store, "--quiet"]) == 0
+    build = ["--seq-length", "8", "--batch-rows", "1", "--num-samples", str(14 * WORDS // 8 - 1), "--quiet"]
+    assert main(["data", "build-order", store, *build]) == 0
+    capsys.readouterr()
+    assert main(["dedup", "--report", out, "--store", store, "--order", store, "--step", "20", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    effect = dedup.exposure_effect(out, load_order(store), read_provenance(store), step=20)
+    expected = effect_summary(effect, 14 * WORDS)
+    assert shown["tokens"] == {"before": 14 * WORDS, "removed": 4 * WORDS}
+    assert [r["documents"] for r in shown["exposures"]] == expected["documents"].tolist()
+    assert main(["dedup", "--report", out, "--store", store, "--order", store]) == 0
+    assert "exposures" in capsys.readouterr().out
+    assert main(["dedup", "--report", out, "--order", store]) == 2
+    assert "--order and --store come together" in capsys.readouterr().err
