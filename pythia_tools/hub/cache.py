@@ -14,6 +14,7 @@ import contextlib
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -164,12 +165,38 @@ def remove_snapshot(repo: str, commit: str, revisions: Iterable[str]) -> int:
     mine = _linked(snapshot)
     shutil.rmtree(snapshot)
     others = {blob for other in (folder / "snapshots").iterdir() for blob in _linked(other)}
-    freed = 0
+    freed, gone = 0, []
     for blob in mine - others:
         if blob.is_file():
             freed += blob.stat().st_size if blob.stat().st_nlink == 1 else 0
-            blob.unlink()
+            gone.append(blob.with_name(f"{blob.name}.{os.getpid()}.evicted"))
+            os.replace(blob, gone[-1])
+    _unlink_aside(gone)
     return freed
+
+
+def _unlink_aside(paths: list[Path]) -> None:
+    """Deletes in the background, since a gigabyte takes the system a fifth of a second; the names are given up already."""
+
+    def work() -> None:
+        for path in paths:
+            with contextlib.suppress(OSError):  # `sweep` finds what stays
+                path.unlink()
+
+    if paths:
+        thread = threading.Thread(target=work, name="evict")
+        thread.start()
+        _evictions.append(thread)
+
+
+def finish_evictions() -> None:
+    """Waits until what was evicted is off the disk."""
+    while _evictions:
+        with contextlib.suppress(IndexError):  # another thread waited for the last one
+            _evictions.pop().join()
+
+
+_evictions: list[threading.Thread] = []
 
 
 def _linked(snapshot: Path) -> set[Path]:
@@ -183,7 +210,8 @@ def sweep(older_than_seconds: float = 24 * 3600) -> list[tuple[Path, int]]:
     """
     gone = []
     before = time.time() - older_than_seconds
-    for pattern in ("*--*/blobs/*.incomplete", f"*--*/blobs/*{PART}", "*--*/blobs/*.link", f"*--*/snapshots/*/.*{PART}"):
+    leftovers = (".incomplete", PART, ".link", ".evicted")
+    for pattern in (*(f"*--*/blobs/*{end}" for end in leftovers), f"*--*/snapshots/*/.*{PART}"):
         for path in client.cache_root().glob(pattern):
             with contextlib.suppress(FileNotFoundError):
                 status = path.lstat()

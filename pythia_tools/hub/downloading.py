@@ -91,6 +91,7 @@ def download(
     finally:
         for one in holds:
             ledger.release(one)
+        cache.finish_evictions()
     for entry in todo.listings:
         place(entry, pin=pin)
     by_place = {(entry.repo, entry.revision): entry for entry in todo.listings}
@@ -103,6 +104,8 @@ def _require_free(need: int) -> None:
     probe = root
     while not probe.exists():
         probe = probe.parent
+    if shutil.disk_usage(probe).free < need:
+        cache.finish_evictions()
     free = shutil.disk_usage(probe).free
     if free < need:
         raise EnvironmentFailure(
