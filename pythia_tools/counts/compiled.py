@@ -12,7 +12,7 @@ from typing import Any
 from numba import njit
 
 WITHOUT_COUNTS: dict[str, Any] = {"_nrt": False}
-"""numba's switch for it, which its documentation does not name; without it kernels are as right and half as fast."""
+"""numba's switch for it, which its documentation does not name; without it kernels are as right and slower."""
 
 
 def kernel(function: Any) -> Any:

@@ -1,7 +1,8 @@
 """Question answering over a file of (question, answers, entities), such as TriviaQA, scored by greedy decoding.
 
 Prompt `Q:{question} A:`, few-shot examples with ` {answer}` behind, joined by blank lines and drawn from a training file; the
-exposures of a question are the rows in which all its entities occur.
+exposures of a question are the rows in which all its entities occur. The published TriviaQA runs drew their examples in a
+version of the harness whose draws are not recorded, so here they are drawn by one seed, the same for every checkpoint.
 
 Files: .jsonl, .json (a list), .csv or .parquet with `question`; `answers` (list) or `answer` (text, or TriviaQA's mapping
 with `value` and `aliases`); optionally `entities` (list; an entity may be a list of aliases) and `id` (or `question_id`).
