@@ -16,8 +16,8 @@ import numpy as np
 from numba import njit
 
 from pythia_tools.dedup.band import bucket_parts, buckets_key
-from pythia_tools.dedup.connected import find, flatten, join, kept_member, singles
 from pythia_tools.dedup.config import DedupConfig
+from pythia_tools.dedup.connected import find, flatten, join, kept_member, singles
 from pythia_tools.dedup.exact import _overlap, similarities
 from pythia_tools.dedup.parts import Part, open_part, write_part
 from pythia_tools.dedup.sets import ShingleSets
