@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pythia_tools import load_run, load_suite, micro
+from pythia_tools import counts, load_run, load_suite, micro
+from pythia_tools.cli import term_frequency_tasks
 from pythia_tools.cli.main import main
+from pythia_tools.runs import CellStore
+from pythia_tools.term_frequency.definitions import exposure_definitions
 
 
 def test_count_writes_a_run_that_shards_and_merges(tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +49,21 @@ def test_term_frequency_of_a_suite_with_planted_terms(tiny_suite: Path, tmp_path
     assert {"accuracy", "spearman", "gap", "monotone_rise", "spearman_difference", "emergence_step"} <= set(run.summary["metric"])
     assert {p.stem for p in run.figures} >= {"accuracy_over_training", "gap_over_training_facts"}
     assert main(["rerun", str(tmp_path / "run"), "--out", str(tmp_path / "again"), "--device", "cpu", "--quiet"]) == 0
+
+
+def test_totals_reach_the_end_of_training_whatever_checkpoints_are_asked(tiny_suite: Path, tmp_path: Path) -> None:
+    suite = load_suite(str(tiny_suite))
+    model = next(iter(suite.models))
+    early, last = suite.steps(model)[2], max(s for m in suite.models for s in suite.steps(m))
+    asked: Any = [SimpleNamespace(patterns={"self": counts.Text("self")})]
+    args = Namespace(exposures=None, order=None, last=None)
+    tokenizer = str(tiny_suite / "tokenizer")
+    seen, order = term_frequency_tasks.exposures(args, suite, suite.checkpoints([model], [early]), asked, tokenizer, CellStore(tmp_path))
+    whole = counts.count_terms(order, [counts.Text("self")], [early, last], tokenizer=tokenizer)
+    assert early < last and whole["exposures"].is_monotonic_increasing and whole["exposures"].nunique() == 2
+    assert seen.set_index("step")["exposures"].to_dict() == whole.set_index("step")["exposures"].to_dict()
+    total = exposure_definitions(seen)["in total"]
+    assert total.loc[total["step"] == early, "exposures"].tolist() == whole.loc[whole["step"] == last, "exposures"].tolist()
 
 
 def test_arithmetic_and_templates_from_the_command_line(tiny_suite: Path, tmp_path: Path) -> None:
