@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -73,10 +74,10 @@ def atomic_folder(path: str | os.PathLike[str], fill: Callable[[Path], None]) ->
         raise
 
 
-def sweep_parts(folder: str | os.PathLike[str]) -> int:
-    """Delete what a killed `atomic_write`/`atomic_folder` left in `folder`; returns how many entries went."""
+def sweep_parts(folder: str | os.PathLike[str], name: str = "") -> int:
+    """Delete what a killed `atomic_write`/`atomic_folder` left in `folder` (of targets that begin with `name`); returns how many went."""
     gone = 0
-    for entry in Path(folder).glob(".*.part"):
+    for entry in Path(folder).glob(f".{glob.escape(name)}*.part"):
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
         gone += 1
     return gone

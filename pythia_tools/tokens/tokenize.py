@@ -3,6 +3,7 @@
     PREFIX.bin, PREFIX.idx       GPT-NeoX's store: each document one sequence; empty ones are left out, as NeoX does
     PREFIX.documents.parquet     document, source, position, id, tokens, metadata (JSON): row i is document i of the store
     PREFIX.json                  last: tokenizer and its sha256, options, counts; its presence means complete
+    PREFIX.encoded               only while it runs: what is encoded so far; a run that was killed goes on from there
 
 Cost: the tokenizer's own speed (about 2–4 MB/s per core for GPT-NeoX-20B's); memory is a few batches of documents.
 Source: EleutherAI/gpt-neox preprocess_data (one sequence per document, order kept, end-of-document id on request).
@@ -26,6 +27,7 @@ from pythia_tools import files, progress
 from pythia_tools.errors import DataError, EnvironmentFailure, RequestError
 from pythia_tools.tokens.documents import Document, expand_inputs, read_documents
 from pythia_tools.tokens.dtypes import dtype_for_vocab
+from pythia_tools.tokens.journal import Journal, digest_texts
 from pythia_tools.tokens.store import prefix_of
 from pythia_tools.tokens.writer import StoreWriter
 
@@ -55,7 +57,8 @@ def tokenize(
 
     Args:
         inputs: files, folders or data sets, as for documents.expand_inputs.
-        prefix: of the files written; those there before are replaced.
+        prefix: of the files written; those there before are replaced. A run that was killed is gone on with: what it
+            encoded is not encoded again, as long as texts and tokenizer are the same.
         tokenizer: a `tokenizers.Tokenizer`, a tokenizer.json, a folder that holds one, or a name on the hub.
         append_eod: end every document with the end-of-document id (Pythia's data has none).
         eod: that id; by default the tokenizer's <|endoftext|>.
@@ -71,11 +74,17 @@ def tokenize(
     end = _end_id(engine, eod) if append_eod else None
     record_path = base.with_name(base.name + ".json")
     record_path.unlink(missing_ok=True)
+    for ending in (".bin.", ".idx.", ".documents.parquet."):
+        files.sweep_parts(base.parent, base.name + ending)  # of a run that was killed
     counts = collections.Counter[str]()
     threads = workers or os.cpu_count() or 1
-    with StoreWriter(base, dtype_for_vocab(vocab)) as store, _Provenance(base.with_name(base.name + ".documents.parquet")) as table:
+    with (
+        Journal(base.with_name(base.name + ".encoded"), digest) as journal,
+        StoreWriter(base, dtype_for_vocab(vocab)) as store,
+        _Provenance(base.with_name(base.name + ".documents.parquet")) as table,
+    ):
         stream = (d for source in sources for d in read_documents(source, text_key=text_key, id_key=id_key))
-        for batch, rows in _encoded(_batches(stream), engine, threads):
+        for batch, rows in _encoded(_batches(stream), engine, threads, journal):
             for document, ids in zip(batch, rows, strict=True):
                 counts["repaired"] += _repaired(document.text) is not document.text
                 if not len(ids):
@@ -91,6 +100,7 @@ def tokenize(
         "empty_documents": written.empty, "repaired_documents": written.repaired,
         "idx_sha256": files.sha256_file(base.with_name(base.name + ".idx")),
     })
+    journal.remove()
     return written
 
 
@@ -180,24 +190,36 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield held
 
 
-def _encoded(batches: Iterable[list[Document]], engine: Any, threads: int) -> Iterator[tuple[list[Document], list[np.ndarray]]]:
-    """Batches with their ids, in order; a few batches ahead are encoded while one is written."""
+def _encoded(
+    batches: Iterable[list[Document]], engine: Any, threads: int, journal: Journal,
+) -> Iterator[tuple[list[Document], list[np.ndarray]]]:
+    """Batches with their ids, in order; a few batches ahead are encoded while one is written. What the journal holds is not encoded."""
 
-    def encode(batch: list[Document]) -> list[np.ndarray]:
-        found = engine.encode_batch_fast([_repaired(d.text) for d in batch], add_special_tokens=False)
-        return [np.array(e.ids, np.uint32) for e in found]
+    def encode(texts: list[str]) -> list[np.ndarray]:
+        return [np.array(e.ids, np.uint32) for e in engine.encode_batch_fast(texts, add_special_tokens=False)]
 
-    waiting: collections.deque[tuple[list[Document], Future[list[np.ndarray]]]] = collections.deque()
+    waiting: collections.deque[tuple[list[Document], bytes, Future[list[np.ndarray]]]] = collections.deque()
+
+    def first() -> tuple[list[Document], list[np.ndarray]]:
+        batch, digest, rows = waiting.popleft()
+        journal.add(digest, rows.result())
+        bar.update(len(batch))
+        return batch, rows.result()
+
     with ThreadPoolExecutor(threads) as pool, progress.bar(None, "tokenizing", "documents") as bar:
         for batch in batches:
-            waiting.append((batch, pool.submit(encode, batch)))
+            texts = [_repaired(d.text) for d in batch]
+            digest = digest_texts(texts)
+            known = journal.take(digest)
+            if known is not None:
+                bar.update(len(batch))
+                yield batch, known
+                continue
+            waiting.append((batch, digest, pool.submit(encode, texts)))
             if len(waiting) > threads + 1:
-                done, rows = waiting.popleft()
-                bar.update(len(done))
-                yield done, rows.result()
+                yield first()
         while waiting:
-            done, rows = waiting.popleft()
-            yield done, rows.result()
+            yield first()
 
 
 def _repaired(text: str) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,3 +96,74 @@ def test_wrong_requests(tmp_path: Path, tokenizer: Path, corpus: Path) -> None:
         tokenize([corpus], tmp_path / "o", tokenizer, append_eod=True, eod=10**6)
     with pytest.raises(RequestError, match="is no file or folder here, and the hub gave none"):
         tokenize([corpus], tmp_path / "o", str(tmp_path / "nothing"))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tokenizers import Tokenizer
+from pythia_tools.tokens import tokenize as module
+
+class Dying:
+    def __init__(self, path):
+        self.engine, self.batches = Tokenizer.from_file(path), 0
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+    def encode_batch_fast(self, *given, **options):
+        self.batches += 1
+        if self.batches == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.engine.encode_batch_fast(*given, **options)
+
+module.BATCH_DOCUMENTS = 2
+module.tokenize([sys.argv[1]], sys.argv[2], Dying(sys.argv[3]), workers=1)
+"""
+
+
+class Counting:
+    """A tokenizer that says how many batches it was given."""
+
+    def __init__(self, path: Path):
+        self.engine, self.batches = Tokenizer.from_file(str(path)), 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def encode_batch_fast(self, *given: Any, **options: Any) -> Any:
+        self.batches += 1
+        return self.engine.encode_batch_fast(*given, **options)
+
+
+def stored(prefix: Path) -> list[bytes]:
+    return [prefix.with_name(prefix.name + ending).read_bytes() for ending in (".bin", ".idx", ".documents.parquet")]
+
+
+@pytest.mark.parametrize("damage", ["none", "torn", "flipped", "text", "tokenizer"])
+def test_a_killed_run_goes_on_and_gives_the_same_store(
+    tmp_path: Path, tokenizer: Path, corpus: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_DOCUMENTS", 2)
+    prefix, journal = tmp_path / "out", tmp_path / "out.encoded"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(corpus), str(prefix), str(tokenizer)], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL and journal.stat().st_size > 500 and not (tmp_path / "out.json").exists()
+    assert list(tmp_path.glob(".out.bin.*.part"))
+    before = journal.read_bytes()
+    if damage == "torn":
+        journal.write_bytes(before[:-3])
+    if damage == "flipped":
+        journal.write_bytes(before[:300] + bytes([before[300] ^ 1]) + before[301:])
+    if damage == "text":
+        corpus.write_text(corpus.read_text().replace("document 9", "document nine"))
+    engine = Counting(tokenizer)
+    if damage == "tokenizer":
+        engine.engine.add_tokens(["document"])
+    tokenize([corpus], prefix, engine, workers=2)
+    whole = Counting(tokenizer)
+    if damage == "tokenizer":
+        whole.engine.add_tokens(["document"])
+    tokenize([corpus], tmp_path / "whole", whole, workers=2)
+    assert stored(prefix) == stored(tmp_path / "whole")
+    assert whole.batches == 26
+    expected = {"none": range(7, 12), "torn": range(8, 13), "flipped": range(20, 26), "text": range(20, 24), "tokenizer": [26]}
+    assert engine.batches in expected[damage], engine.batches
+    assert not journal.exists() and not list(tmp_path.glob(".out*"))
