@@ -50,6 +50,8 @@ class Journal:
         except OSError as failed:
             if kind is None:
                 raise EnvironmentFailure(f"{self.path}: cannot be written ({failed.strerror}); free some space and run again") from failed
+        if self.path.exists() and self.path.stat().st_size <= len(self._begin):
+            self.remove()  # nothing in it to go on from
 
     def take(self, digest: bytes) -> list[np.ndarray] | None:
         """The ids of the next batch's documents, if that is the batch with these texts; None from the first that is not on."""

@@ -14,7 +14,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pythia_tools.cli.main import main
-from pythia_tools.errors import RequestError
+from pythia_tools.errors import DataError, RequestError
 from pythia_tools.tokens import open_store
 from pythia_tools.tokens import tokenize as module
 from pythia_tools.tokens.tokenize import read_provenance, tokenize
@@ -96,6 +96,21 @@ def test_wrong_requests(tmp_path: Path, tokenizer: Path, corpus: Path) -> None:
         tokenize([corpus], tmp_path / "o", tokenizer, append_eod=True, eod=10**6)
     with pytest.raises(RequestError, match="is no file or folder here, and the hub gave none"):
         tokenize([corpus], tmp_path / "o", str(tmp_path / "nothing"))
+
+
+def test_a_wrong_input_leaves_what_was_encoded_and_nothing_else(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_DOCUMENTS", 2)
+    source = tmp_path / "bad.jsonl"
+    source.write_text("no json\n")
+    with pytest.raises(DataError, match="line 1"):
+        tokenize([source], tmp_path / "out", tokenizer, workers=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.jsonl"]
+    source.write_text('{"text": "the fox"}\n' * 20 + "no json\n")
+    with pytest.raises(DataError, match="line 21"):
+        tokenize([source], tmp_path / "out", tokenizer, workers=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.jsonl", "out.encoded"]
 
 
 KILLED = """
