@@ -125,7 +125,7 @@ def _try(model: Any, kind: torch.dtype) -> bool:
     ids, positions = (torch.tensor([v], device=weight.device) for v in (row.ids, row.positions))
     try:
         together = model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits[0].float()
-    except (TypeError, ValueError, RuntimeError, NotImplementedError, AttributeError):
+    except (TypeError, ValueError, RuntimeError, AttributeError):  # it takes no such mask, in whatever words
         return False
     tolerance = 1e-4 if weight.dtype == torch.float32 else 5e-2
     for text, places in zip(row.texts, row.places, strict=True):
