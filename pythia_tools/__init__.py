@@ -10,30 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_MODULES = (
-    "bias", "counts", "dedup", "hub", "learning", "memorization", "micro", "models", "numerics", "order", "overlays",
-    "plots", "report", "runs", "study", "suites", "tables", "term_frequency", "tokens",
-)
+_ROOMS = {
+    **{room: room for room in ("counts", "dedup", "hub", "micro", "models", "order", "overlays", "plots", "report")},
+    **{room: room for room in ("study", "suites", "tokens")},
+    **{room: f"core.{room}" for room in ("errors", "results", "statistics", "tables")},
+    **{room: f"analyses.{room}" for room in ("bias", "learning", "memorization", "term_frequency")},
+}
 _NAMES = {
     "load_suite": "suites",
     "load_order": "order",
-    "load_run": "runs",
+    "load_run": "core.results",
     "stream": "models",
     "token_scores": "models",
 }
 
 if TYPE_CHECKING:
+    from pythia_tools.core.results import load_run
     from pythia_tools.models import stream, token_scores
     from pythia_tools.order import load_order
-    from pythia_tools.runs import load_run
     from pythia_tools.suites import load_suite
 
-__all__ = ["__version__", "load_order", "load_run", "load_suite", "stream", "token_scores", *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", "load_order", "load_run", "load_suite", "stream", "token_scores", *_ROOMS]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"pythia_tools.{name}")
+    if name in _ROOMS:
+        return importlib.import_module(f"pythia_tools.{_ROOMS[name]}")
     if name in _NAMES:
         return getattr(importlib.import_module(f"pythia_tools.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'pythia_tools' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pythia_tools import files, load_suite, micro, progress
-from pythia_tools.errors import PythiaToolsError, RequestError
-from pythia_tools.memorization import counterfactual, mean_memorization, row_scores
+from pythia_tools import load_suite, micro
+from pythia_tools.analyses.memorization import counterfactual, mean_memorization, row_scores
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import PythiaToolsError, RequestError
 
 
 def main() -> int:

@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pythia_tools import files, load_suite, memorization, micro, progress
-from pythia_tools.errors import PythiaToolsError
-from pythia_tools.numerics import paired_difference
+from pythia_tools import load_suite, micro
+from pythia_tools.analyses import memorization
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import PythiaToolsError
+from pythia_tools.core.statistics import paired_difference
 from pythia_tools.order import load_order
 
 

@@ -18,11 +18,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pythia_tools import bias, micro, overlays, plots, progress
+from pythia_tools import micro, overlays, plots
+from pythia_tools.analyses import bias
+from pythia_tools.core import progress
+from pythia_tools.core.results import RunFolder
 from pythia_tools.models import ScoreTask, sweep
 from pythia_tools.order import load_order
 from pythia_tools.plots import bias as figures
-from pythia_tools.runs import RunFolder
 from pythia_tools.suites import load_suite
 
 
@@ -119,7 +121,7 @@ def draw(folder: Path, summary: Any, pairs: dict[str, str]) -> None:
 
 
 def public(path: str, folder: Path) -> list[str]:
-    from pythia_tools.bias import stored
+    from pythia_tools.analyses.bias import stored
 
     results = stored.read_results(path)
     summary = stored.to_summary(results)

@@ -14,12 +14,13 @@ import argparse
 import sys
 import time
 
-from pythia_tools import files, load_order, load_suite, plots, progress
+from pythia_tools import load_order, load_suite, plots
+from pythia_tools.analyses.memorization import Window, block_counts, qq_points
+from pythia_tools.analyses.memorization.case_study import CaseStudy, Design, case_study, tell
 from pythia_tools.cli.options import add_output, add_sweep, positive, recorded, require_out
-from pythia_tools.errors import PythiaToolsError, RequestError
-from pythia_tools.memorization import Window, block_counts, qq_points
-from pythia_tools.memorization.case_study import CaseStudy, Design, case_study, tell
-from pythia_tools.runs import RunFolder
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import PythiaToolsError, RequestError
+from pythia_tools.core.results import RunFolder
 from pythia_tools.study.material import load_tokenizer
 
 FIGURES = {

@@ -20,7 +20,7 @@ from typing import Any
 
 from pythia_tools.cli import planning
 from pythia_tools.cli.options import add_output, add_sweep, emit, recorded, require_out
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 
 MEASURES = ("pronoun_preference", "crows_pairs", "winobias", "winogender", "stereoset", "bbq")
 
@@ -52,9 +52,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace) -> int:
-    from pythia_tools import bias, progress
+    from pythia_tools.analyses import bias
+    from pythia_tools.core import progress
+    from pythia_tools.core.results import RunFolder
     from pythia_tools.models import sweep
-    from pythia_tools.runs import RunFolder
     from pythia_tools.suites import load_suite
 
     suite = load_suite(args.suite)
@@ -101,7 +102,7 @@ def _last(summary: Any) -> Any:
 
 def _plan(args: argparse.Namespace, suite: Any, checkpoints: Any) -> int:
     """The plan of the sweep. A tokenizer or set that would first have to be downloaded leaves the cells and the time open."""
-    from pythia_tools.errors import DataError, EnvironmentFailure
+    from pythia_tools.core.errors import DataError, EnvironmentFailure
     from pythia_tools.suites import Folder
 
     measures = args.measures or ([] if args.lm_eval else ["pronoun_preference"])
@@ -136,7 +137,7 @@ def _scorers(value: Any) -> list[Any]:
 
 
 def _tasks(args: argparse.Namespace, suite: Any, checkpoints: Any) -> list[Any]:
-    from pythia_tools import bias
+    from pythia_tools.analyses import bias
 
     tokenizer = bias.load_tokenizer(args.tokenizer) if args.tokenizer else bias.suite_tokenizer(suite, checkpoints)
     local = _local(args.data)
@@ -171,8 +172,8 @@ def _chosen(table: Any, args: argparse.Namespace) -> Any:
 
 
 def _local(values: list[str]) -> dict[str, str]:
-    from pythia_tools import manifests
-    from pythia_tools.errors import unknown
+    from pythia_tools.core import manifests
+    from pythia_tools.core.errors import unknown
 
     pairs = [v.partition("=") for v in values]
     for name, sign, path in pairs:
@@ -185,7 +186,8 @@ def _local(values: list[str]) -> dict[str, str]:
 
 def _pronoun_items(args: argparse.Namespace, suite: Any) -> tuple[list[Any], list[str], list[str]]:
     """Items and the two continuations: given files, else the suite's own truth, else this toolkit's own list."""
-    from pythia_tools import bias, micro
+    from pythia_tools import micro
+    from pythia_tools.analyses import bias
     from pythia_tools.micro import words
 
     templates, occupations = list(words.HELDOUT_TEMPLATES), [(o, s) for o, s in words.OCCUPATIONS]
@@ -226,7 +228,7 @@ def _order(suite: Any) -> Any:
 
 def _association(args: argparse.Namespace, suite: Any, items: Any, order: Any) -> Any:
     """Counts up to each step; a branch called `swap` was trained on the order with feminine pronouns from its branch step on."""
-    from pythia_tools import bias
+    from pythia_tools.analyses import bias
     from pythia_tools.order.text import tokenizer_of
     from pythia_tools.overlays import Overlay, PronounSwap
 
@@ -246,7 +248,8 @@ MAIN_METRICS = (
 
 def _agreement(folder: Any, summary: Any) -> None:
     """Whether the measures of this run order its checkpoints alike: agreement.csv and a figure, when there are two or more."""
-    from pythia_tools import bias, files
+    from pythia_tools.analyses import bias
+    from pythia_tools.core import files
     from pythia_tools.plots import agreement, save
 
     whole = summary[summary["group"] == "all"]
@@ -261,7 +264,7 @@ def _agreement(folder: Any, summary: Any) -> None:
 
 def _keep_json(folder: Path, items: Any) -> None:
     """The harness' own JSON, one file per checkpoint, as it would have written it."""
-    from pythia_tools import files
+    from pythia_tools.core import files
 
     if "json" not in items.columns:
         return
@@ -293,11 +296,11 @@ def _figures(folder: Path, summary: Any, pairs: dict[str, str]) -> None:
 
 def _stored(args: argparse.Namespace) -> int:
     """The public results as a run: items are its numbers, the summary their intervals, sentences what they show."""
-    from pythia_tools import files, progress
-    from pythia_tools.bias import stored
+    from pythia_tools.analyses.bias import stored
+    from pythia_tools.core import files, progress
+    from pythia_tools.core.results import RunFolder
     from pythia_tools.plots import bias as figures
     from pythia_tools.plots import save
-    from pythia_tools.runs import RunFolder
 
     if not args.results:
         raise RequestError("SUITE `stored` needs --results PATH: EleutherAI/pythia's evals folder, or a .tar.xz of it")

@@ -22,11 +22,12 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools import counts, tables
+from pythia_tools import counts
 from pythia_tools.cli.options import add_output, emit, positive, recorded, shard
-from pythia_tools.errors import EXIT_DONE, DataError, RequestError
-from pythia_tools.files import human_bytes
-from pythia_tools.runs import RunFolder
+from pythia_tools.core import tables
+from pythia_tools.core.errors import EXIT_DONE, DataError, RequestError
+from pythia_tools.core.files import human_bytes
+from pythia_tools.core.results import RunFolder
 
 SCAN_RATE = 100e6
 """Tokens per second and core that a plan reckons with."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-from pythia_tools import progress
+from pythia_tools.core import progress
 
 COMMANDS = ("batch", "seen", "build-order", "verify", "tokenize", "overlay")
 

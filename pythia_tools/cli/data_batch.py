@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools import files, progress
-from pythia_tools.errors import RequestError
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import RequestError
 from pythia_tools.order import DataOrder, load_order
 from pythia_tools.order.exposures import documents_of_rows
 from pythia_tools.order.sources import PackedRows

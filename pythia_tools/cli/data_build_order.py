@@ -15,9 +15,9 @@ import json
 import numpy as np
 import yaml
 
-from pythia_tools import files, progress
 from pythia_tools.cli.options import positive
-from pythia_tools.errors import RequestError
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import RequestError
 from pythia_tools.order import MapName, build_index_maps, save_maps
 from pythia_tools.order.layout import num_samples, split_documents
 from pythia_tools.order.load import manifest_beside

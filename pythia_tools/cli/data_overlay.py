@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_tools.cli.options import add_output, emit
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 
 KEEP = 1_000_000
 

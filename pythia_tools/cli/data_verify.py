@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pythia_tools import errors
 from pythia_tools.cli.options import add_output, emit
+from pythia_tools.core import errors
 from pythia_tools.order import load_order
 from pythia_tools.order.verify import read_sums, verify_order, verify_store
 from pythia_tools.tokens.store import prefix_of

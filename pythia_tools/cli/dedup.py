@@ -19,8 +19,8 @@ from typing import Any
 import pandas as pd
 
 from pythia_tools.cli.options import add_output, emit, positive, recorded, require_out
+from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.config import PRESETS, DedupConfig, preset
-from pythia_tools.errors import RequestError
 
 _OPTIONS = ("method", "threshold", "ngram", "unit", "tokenizer", "num_perm", "seed", "scheme", "hashing", "bands", "rows", "verify", "keep",
             "text_key", "id_key", "group_by")
@@ -94,8 +94,8 @@ def config_of(args: argparse.Namespace) -> DedupConfig:
 def _runs(args: argparse.Namespace) -> int:
     if not args.store:
         raise RequestError("--runs needs --store PREFIX: a token store whose sequences are compared")
+    from pythia_tools.core.files import atomic_write
     from pythia_tools.dedup.substrings import repeated_runs, run_shares
-    from pythia_tools.files import atomic_write
     from pythia_tools.tokens import open_store
 
     store = open_store(args.store)
@@ -108,9 +108,9 @@ def _runs(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from pythia_tools.core.results import load_run
     from pythia_tools.dedup import report
     from pythia_tools.dedup.stages import stored_parts
-    from pythia_tools.runs import load_run
 
     signed, clusters, _ = stored_parts(args.report)
     run_ = load_run(args.report)

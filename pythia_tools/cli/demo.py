@@ -15,8 +15,8 @@ import json
 import shlex
 import time
 
-from pythia_tools import progress
 from pythia_tools.cli.options import add_budget, add_compute, recorded
+from pythia_tools.core import progress
 
 ANALYSES = ("memorization", "term-frequency", "bias", "learning")
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pythia_tools import doctor, files, suites
+from pythia_tools import doctor, suites
 from pythia_tools.cli.options import add_output, emit, positive
-from pythia_tools.errors import EXIT_DONE, EXIT_FOUND, RequestError
+from pythia_tools.core import files
+from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, RequestError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

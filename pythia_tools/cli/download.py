@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import argparse
 
-from pythia_tools import hub, progress, suites
+from pythia_tools import hub, suites
 from pythia_tools.cli.options import add_budget, add_output, emit, positive
-from pythia_tools.errors import EXIT_DONE, EXIT_FOUND, RequestError
-from pythia_tools.files import human_bytes
+from pythia_tools.core import progress
+from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, RequestError
+from pythia_tools.core.files import human_bytes
 from pythia_tools.hub import cache, client
 from pythia_tools.hub.repositories import WORKERS
 

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pythia_tools import errors, progress
+from pythia_tools.core import errors, progress
 
 COMMANDS = {
     "demo": "the whole study on pythia-micro, from training to report.html",

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pythia_tools import progress
 from pythia_tools.cli import planning
 from pythia_tools.cli.options import add_output, add_sweep, emit, positive, recorded, require_out
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.core import progress
+from pythia_tools.core.errors import DataError, RequestError
 
 SAMPLE = 1000
 """Rows asked about when the user names none."""
@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
     checkpoints = suite.checkpoints(args.models, args.steps, allow_defective=args.allow_defective)
     asked = ask(args, suite)
     from pythia_tools import models
-    from pythia_tools.memorization import MemorizationTask, Window, with_exposures
-    from pythia_tools.runs import RunFolder
+    from pythia_tools.analyses.memorization import MemorizationTask, Window, with_exposures
+    from pythia_tools.core.results import RunFolder
 
     window = Window(args.context, args.continuation, args.offset, args.vocabulary, args.keep_from)
     task = MemorizationTask(
@@ -105,7 +105,7 @@ def ask(args: argparse.Namespace, suite: Any) -> Asked:
     length = args.offset + args.context + args.continuation
     if str(args.rows).endswith(".npy"):
         return _from_file(Path(args.rows))
-    from pythia_tools.memorization.rows import parse_rows, select_rows
+    from pythia_tools.analyses.memorization.rows import parse_rows, select_rows
     from pythia_tools.order import load_order
 
     name = args.order or suite.order
@@ -151,7 +151,7 @@ def _ids(args: argparse.Namespace, rows: int) -> int:
 
 def numbers(items: pd.DataFrame, asked: Asked, args: argparse.Namespace) -> Iterator[pd.DataFrame]:
     """Summary tables: shares by cohort and by exposures; order, foresight and scaling where the items can tell (not in a shard)."""
-    from pythia_tools.memorization import exposure_bins, foresight, scaling, summarize, summarize_order
+    from pythia_tools.analyses.memorization import exposure_bins, foresight, scaling, summarize, summarize_order
 
     if asked.groups is not None:
         yield summarize(items, by="group")
@@ -171,7 +171,7 @@ def numbers(items: pd.DataFrame, asked: Asked, args: argparse.Namespace) -> Iter
 def draw(summary: pd.DataFrame, items: pd.DataFrame, asked: Asked, args: argparse.Namespace, folder: Path) -> None:
     """The figures that the summary has numbers for."""
     from pythia_tools import plots
-    from pythia_tools.memorization import block_counts, qq_points
+    from pythia_tools.analyses.memorization import block_counts, qq_points
 
     overall = summary[(summary["group"] == "all") | ~summary["metric"].eq("memorized_share")]
     wanted = {
@@ -193,7 +193,7 @@ def draw(summary: pd.DataFrame, items: pd.DataFrame, asked: Asked, args: argpars
 
 def exchange(items: pd.DataFrame, asked: Asked, args: argparse.Namespace, folder: Path) -> None:
     """Memorized rows of every checkpoint in the public dataset's format."""
-    from pythia_tools.memorization.exchange import write_memorized
+    from pythia_tools.analyses.memorization.exchange import write_memorized
 
     place = pd.Series(np.arange(len(asked.ids)), index=asked.ids)
     for (model, step), part in items.groupby(["model", "step"], sort=False):

@@ -16,8 +16,8 @@ from typing import Any
 
 from pythia_tools.cli.options import require_out
 from pythia_tools.cli.rerun import run_recorded
-from pythia_tools.errors import RequestError
-from pythia_tools.files import read_json
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.files import read_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 
 
 def add_output(parser: argparse.ArgumentParser, *, out: bool = True) -> None:

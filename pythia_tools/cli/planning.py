@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pythia_tools.cli.options import emit
-from pythia_tools.errors import EXIT_DONE, EXIT_FOUND
-from pythia_tools.files import human_bytes
+from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND
+from pythia_tools.core.files import human_bytes
 
 DOWNLOAD_RATE = 50e6
 """Bytes per second that a download is taken to come at: 400 Mbit/s."""
@@ -37,7 +37,7 @@ def show(
 def plan(args: argparse.Namespace, checkpoints: Sequence[Any], tasks: Sequence[Any], ids: int | None) -> dict[str, Any]:
     """The plan as a mapping; sizes twice, as numbers and as people read them."""
     from pythia_tools import models
-    from pythia_tools.runs import CellStore
+    from pythia_tools.core.results import CellStore
 
     cells = CellStore(Path(args.out) / "cells", only_look=True) if args.out else None
     found = models.plan(checkpoints, tasks, cells=cells, device=args.device, dtype=args.dtype, shard=args.shard, ids=ids)

@@ -10,8 +10,8 @@ import argparse
 import shlex
 from pathlib import Path
 
-from pythia_tools.errors import RequestError
-from pythia_tools.files import write_text
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.files import write_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from pythia_tools.core.results import load_run
     from pythia_tools.report import build_report
-    from pythia_tools.runs import load_run
 
     out = Path(args.out)
     if out.is_dir():

@@ -13,11 +13,11 @@ import importlib
 
 import pandas as pd
 
-from pythia_tools import progress, tables
 from pythia_tools.cli.main import COMMANDS
 from pythia_tools.cli.options import emit, replayed
-from pythia_tools.errors import EXIT_DONE, EXIT_FOUND, DataError, RequestError
-from pythia_tools.runs import Run, load_run
+from pythia_tools.core import progress, tables
+from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, DataError, RequestError
+from pythia_tools.core.results import Run, load_run
 
 KEYS = [*tables.IDENTITY, "group", "metric"]
 

@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pythia_tools import files, manifests, suites
+from pythia_tools import suites
 from pythia_tools.cli.options import add_output, emit
-from pythia_tools.errors import EXIT_DONE, EXIT_ENVIRONMENT, PythiaToolsError
+from pythia_tools.core import files, manifests
+from pythia_tools.core.errors import EXIT_DONE, EXIT_ENVIRONMENT, PythiaToolsError
 
 PACKAGES = ("pythia-tools", "torch", "transformers", "huggingface-hub", "safetensors", "tokenizers", "datasets", "numpy", "pandas",
             "pyarrow", "scipy", "numba", "datasketch", "matplotlib")

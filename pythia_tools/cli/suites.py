@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pythia_tools import progress, suites
+from pythia_tools import suites
 from pythia_tools.cli.options import add_output, emit
-from pythia_tools.errors import EXIT_DONE, EXIT_FOUND, RequestError
-from pythia_tools.files import human_bytes
+from pythia_tools.core import progress
+from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, RequestError
+from pythia_tools.core.files import human_bytes
 from pythia_tools.suites import Defect, ModelInfo, Suite
 
 

@@ -21,10 +21,10 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools import errors
 from pythia_tools.cli import planning
 from pythia_tools.cli.options import add_output, add_sweep, emit, recorded, require_out
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.core import errors
+from pythia_tools.core.errors import DataError, RequestError
 
 OPERATIONS = ("multiplication", "addition", "hidden-multiplication", "hidden-addition")
 CONVERSIONS = ("minutes-seconds", "hours-minutes", "days-hours", "weeks-days", "months-weeks", "years-months", "decades-years")
@@ -62,10 +62,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace) -> int:
-    from pythia_tools import progress, term_frequency
+    from pythia_tools.analyses import term_frequency
     from pythia_tools.cli import term_frequency_tasks as build
+    from pythia_tools.core import progress
+    from pythia_tools.core.results import RunFolder
     from pythia_tools.models import sweep
-    from pythia_tools.runs import RunFolder
     from pythia_tools.suites import load_suite
 
     suite = load_suite(args.suite)
@@ -101,9 +102,11 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _stored(args: argparse.Namespace) -> int:
-    from pythia_tools import files, plots, progress, tables, term_frequency
-    from pythia_tools.numerics import bootstrap_mean
-    from pythia_tools.runs import RunFolder
+    from pythia_tools import plots
+    from pythia_tools.analyses import term_frequency
+    from pythia_tools.core import files, progress, tables
+    from pythia_tools.core.results import RunFolder
+    from pythia_tools.core.statistics import bootstrap_mean
 
     if not args.results:
         raise RequestError("SUITE stored reads public results: give --results PATH (evals/ of EleutherAI/pythia, or an archive of it)")
@@ -137,7 +140,9 @@ def analyse(
     table: pd.DataFrame, seen: pd.DataFrame, figures: Path, *, last: int | None, trajectories: list[str], controls: dict[str, Any],
 ) -> pd.DataFrame:
     """Every summary of a table of answers (or of accuracies), and the figures that its numbers allow."""
-    from pythia_tools import plots, tables, term_frequency
+    from pythia_tools import plots
+    from pythia_tools.analyses import term_frequency
+    from pythia_tools.core import tables
 
     parts = [term_frequency.summarize(table, seen, controls=controls), term_frequency.compare_definitions(table, seen, last=last)]
     parts[1] = parts[1][parts[1]["group"].astype(str).str.contains("in total|in the last")]
@@ -162,7 +167,8 @@ def analyse(
 
 def _emergence(table: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
     """Emergence as summary rows at each model's last step (`emergence_step`), and at each step (`emergence_params`)."""
-    from pythia_tools import tables, term_frequency
+    from pythia_tools.analyses import term_frequency
+    from pythia_tools.core import tables
 
     several = "task" in table and table["task"].nunique() > 1
     last = table.sort_values("step").drop_duplicates(["model", "branch"], keep="last").set_index(["model", "branch"])

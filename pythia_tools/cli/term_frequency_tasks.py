@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools import counts, term_frequency
+from pythia_tools import counts
+from pythia_tools.analyses import term_frequency
 from pythia_tools.cli.term_frequency import CONVERSIONS, FROM_FILE, OPERATIONS, read_exposures
-from pythia_tools.errors import DataError, RequestError
-from pythia_tools.runs import CellStore
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.results import CellStore
 
 CLOSED_PASSES, GREEDY_PASSES = 1, 4
 

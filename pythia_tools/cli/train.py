@@ -36,8 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from pythia_tools import manifests, micro
-    from pythia_tools.errors import RequestError
+    from pythia_tools import micro
+    from pythia_tools.core import manifests
+    from pythia_tools.core.errors import RequestError
 
     if args.config and not Path(args.config).is_file():
         raise RequestError(f"{args.config}: no such recipe file; give a YAML file, or none for pythia-micro")
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
 def plan(recipe: Any, folder: Path) -> dict[str, Any]:
     """What training would do, and what it needs."""
-    from pythia_tools import files, micro
+    from pythia_tools import micro
+    from pythia_tools.core import files
     from pythia_tools.micro.jobs import update_cost
     from pythia_tools.micro.suite import default_workers, disk_bytes
     from pythia_tools.suites.shapes import neox_params

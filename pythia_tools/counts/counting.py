@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pythia_tools import progress
+from pythia_tools.core import progress
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.files import digest
+from pythia_tools.core.results import CellStore
 from pythia_tools.counts.ngram_scan import token_ids
 from pythia_tools.counts.patterns import Pattern, as_patterns
 from pythia_tools.counts.plan import Plan, make_plan
 from pythia_tools.counts.reading import reader
-from pythia_tools.errors import RequestError
-from pythia_tools.files import digest
-from pythia_tools.runs import CellStore
 from pythia_tools.tokens.threads import cores
 
 BLOCK_TOKENS = 1 << 21

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.counts.compiled import kernel
-from pythia_tools.errors import DataError, RequestError
 
 SPREAD = 64
 """Tokens that are no single-token pattern are counted into this many waste slots, so that equal neighbours do not wait for each other."""

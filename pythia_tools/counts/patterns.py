@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pythia_tools.errors import RequestError, unknown
+from pythia_tools.core.errors import RequestError, unknown
 
 UNITS = ("words", "tokens")
 WHOLE = (int, np.integer)

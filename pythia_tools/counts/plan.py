@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.files import digest
 from pythia_tools.counts.byte_scan import ByteMachine, compile_texts, count_texts
 from pythia_tools.counts.ngram_scan import NgramMachine, as_kernel_rows, compile_ngrams, count_ngrams
 from pythia_tools.counts.pair_scan import TOKENS, WORDS, PairMachine, SetMachine, compile_pairs, compile_sets, count_together
 from pythia_tools.counts.patterns import Leaf, Ngram, Number, Pair, Paper, Pattern, Text, Together
 from pythia_tools.counts.vocabulary import TokenBytes, token_bytes
-from pythia_tools.errors import RequestError
-from pythia_tools.files import digest
 
 
 @dataclass(frozen=True, eq=False)

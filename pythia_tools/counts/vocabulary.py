@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools.errors import DataError, EnvironmentFailure, RequestError
-from pythia_tools.files import digest
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.core.files import digest
 
 
 @dataclass(frozen=True, eq=False)

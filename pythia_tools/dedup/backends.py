@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
-from pythia_tools import progress
-from pythia_tools.errors import EnvironmentFailure, PythiaToolsError, unknown
+from pythia_tools.core import progress
+from pythia_tools.core.errors import EnvironmentFailure, PythiaToolsError, unknown
 
 
 class Backend(Protocol):

@@ -14,7 +14,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from pythia_tools.errors import RequestError, unknown
+from pythia_tools.core.errors import RequestError, unknown
 
 PRESETS: dict[str, dict[str, Any]] = {
     "exact": {"method": "exact", "keep": "first"},

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 
 KEEP_RULES = {
     "first": "the first member in the order of the input",

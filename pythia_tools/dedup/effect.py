@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.sign import Labels
 from pythia_tools.dedup.stages import stored_parts
-from pythia_tools.errors import RequestError
 from pythia_tools.order import DataOrder, build_index_maps, packed_order
 from pythia_tools.order.exposures import packed_rows
 

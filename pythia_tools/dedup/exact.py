@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.connected import find, flatten, join, join_pairs, singles
 from pythia_tools.dedup.hashes import mix64
 from pythia_tools.dedup.sets import ShingleSets
 from pythia_tools.dedup.threads import run_threads
-from pythia_tools.errors import RequestError
 
 _CLASSES = 256  # counts beyond are one class
 _ROOM = 1 << 20  # pairs a thread may hold before it hands them over

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from pythia_tools.core.files import atomic_write, sha256_file
 from pythia_tools.dedup.cluster import cluster_key
 from pythia_tools.dedup.config import DedupConfig
 from pythia_tools.dedup.parts import Part, need_part, open_part, write_part
 from pythia_tools.dedup.sign import check_unchanged, first_documents, read_shard, signed_parts
-from pythia_tools.files import atomic_write, sha256_file
 from pythia_tools.tokens.documents import Document, create_jsonl
 
 

@@ -17,9 +17,9 @@ import math
 import numpy as np
 from numba import njit
 
+from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.connected import join
 from pythia_tools.dedup.hashes import mix64
-from pythia_tools.errors import RequestError
 
 
 @functools.lru_cache(maxsize=256)

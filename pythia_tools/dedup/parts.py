@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools.errors import DataError
-from pythia_tools.files import atomic_folder, digest, read_json, sha256_file, write_json
+from pythia_tools.core.errors import DataError
+from pythia_tools.core.files import atomic_folder, digest, read_json, sha256_file, write_json
 
 _verified: dict[Path, tuple[int, int]] = {}
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pythia_tools import tables
+from pythia_tools.core import tables
 from pythia_tools.dedup.config import DedupConfig
 from pythia_tools.dedup.parts import Part
 from pythia_tools.dedup.sign import Labels

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 
 UNITS = ("word", "char", "token")
 SLACK = 64  # readable bytes behind the last string: kernels load whole vectors

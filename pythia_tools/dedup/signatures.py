@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numba import njit
 
+from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.hashes import shingle_hashes
 from pythia_tools.dedup.sha1 import sha1_words
 from pythia_tools.dedup.shingles import SLACK, UNITS, Packed, batches, pack, shingle_count, spans, split
 from pythia_tools.dedup.threads import run_threads, worker_count
-from pythia_tools.errors import RequestError
 
 SCHEMES = ("affine32", "legacy")
 HASHES = ("sha1", "mix64")

@@ -21,7 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools import progress
+from pythia_tools.core import progress
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.files import sweep_parts
+from pythia_tools.core.results import RunFolder, load_run
 from pythia_tools.dedup.backends import Backend, open_backend
 from pythia_tools.dedup.band import bucket_tasks, write_buckets, write_exact_links, write_keys
 from pythia_tools.dedup.cluster import write_clusters
@@ -31,9 +34,6 @@ from pythia_tools.dedup.lsh import curve_in_words
 from pythia_tools.dedup.parts import Part
 from pythia_tools.dedup.report import member_table, summary_table
 from pythia_tools.dedup.sign import first_documents, make_shards, sign_shard, signed_parts
-from pythia_tools.errors import RequestError
-from pythia_tools.files import sweep_parts
-from pythia_tools.runs import RunFolder, load_run
 from pythia_tools.tokens.documents import DATASET, expand_inputs
 
 

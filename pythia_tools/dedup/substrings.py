@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from numba import njit
 
+from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.hashes import mix64
-from pythia_tools.errors import RequestError
 from pythia_tools.tokens import TokenStore
 
 BYTES_PER_WINDOW = 40

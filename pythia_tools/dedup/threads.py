@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 
 T = TypeVar("T")
 

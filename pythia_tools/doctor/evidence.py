@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pythia_tools import files, hub, progress
-from pythia_tools.errors import DataError
+from pythia_tools import hub
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import DataError
 from pythia_tools.suites import Checkpoint, Folder
 
 WORKERS = 8

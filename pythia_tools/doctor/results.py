@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pythia_tools import files
+from pythia_tools.core import files
+from pythia_tools.core.errors import DataError
 from pythia_tools.doctor.audit import COLUMNS, CURVE, Audit
 from pythia_tools.doctor.checks import Finding
-from pythia_tools.errors import DataError
 
 Results = Mapping[str, Mapping[int, Mapping[str, float]]]
 CONTINUOUS = ("ppl", "perplexity", "likdiff", "likelihood", "nll", "loss", "bits")

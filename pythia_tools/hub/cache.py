@@ -19,8 +19,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from pythia_tools import files
-from pythia_tools.errors import DataError
+from pythia_tools.core import files
+from pythia_tools.core.errors import DataError
 from pythia_tools.hub import client
 from pythia_tools.hub.repositories import Listing, RemoteFile
 

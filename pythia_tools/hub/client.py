@@ -20,8 +20,8 @@ from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from pythia_tools import progress
-from pythia_tools.errors import DataError, EnvironmentFailure
+from pythia_tools.core import progress
+from pythia_tools.core.errors import DataError, EnvironmentFailure
 
 T = TypeVar("T")
 RETRY_STATUS = (408, 429, 500, 502, 503, 504)

@@ -9,9 +9,9 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from pythia_tools import progress
-from pythia_tools.errors import DataError, EnvironmentFailure
-from pythia_tools.files import human_bytes
+from pythia_tools.core import progress
+from pythia_tools.core.errors import DataError, EnvironmentFailure
+from pythia_tools.core.files import human_bytes
 from pythia_tools.hub import cache, client, ledger, parts
 from pythia_tools.hub.client import PATIENCE, Patience
 from pythia_tools.hub.repositories import WORKERS, Listing, RemoteFile, listings

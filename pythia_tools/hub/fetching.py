@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from pythia_tools import progress
-from pythia_tools.errors import DataError, EnvironmentFailure
+from pythia_tools.core import progress
+from pythia_tools.core.errors import DataError, EnvironmentFailure
 from pythia_tools.hub import cache, client, downloading, ledger
 from pythia_tools.hub.client import PATIENCE, Patience
 from pythia_tools.hub.repositories import Listing, branches, kept_listing, listing

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools.errors import DataError
+from pythia_tools.core.errors import DataError
 
 Read = Callable[[int, int], bytes]
 """`read(start, stop)` gives exactly those bytes of a file."""

@@ -18,9 +18,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pythia_tools import files
-from pythia_tools.errors import DataError, RequestError
-from pythia_tools.files import human_bytes
+from pythia_tools.core import files
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.files import human_bytes
 from pythia_tools.hub import cache, client
 from pythia_tools.hub.repositories import Listing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pythia_tools.errors import DataError
+from pythia_tools.core.errors import DataError
 from pythia_tools.hub.repositories import branches
 from pythia_tools.suites import Folder, HubRevision, Suite
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pythia_tools import files
-from pythia_tools.errors import DataError, unknown
+from pythia_tools.core import files
+from pythia_tools.core.errors import DataError, unknown
 from pythia_tools.hub import cache, client
 from pythia_tools.hub.formats import HEADER_GUESS, Spot, entry_data_start, safetensors_spots, to_array, torch_spots
 from pythia_tools.hub.repositories import Listing, RemoteFile, listing

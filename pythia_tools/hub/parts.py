@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pythia_tools import progress
-from pythia_tools.errors import DataError, EnvironmentFailure
-from pythia_tools.files import human_bytes
+from pythia_tools.core import progress
+from pythia_tools.core.errors import DataError, EnvironmentFailure
+from pythia_tools.core.files import human_bytes
 from pythia_tools.hub import cache, client
 from pythia_tools.hub.client import PATIENCE, Patience, Refused
 from pythia_tools.hub.repositories import Listing, RemoteFile

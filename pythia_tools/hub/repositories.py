@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pythia_tools import files, progress
-from pythia_tools.errors import DataError
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import DataError
 from pythia_tools.hub import client
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.txt",

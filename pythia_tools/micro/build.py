@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pythia_tools import files, progress
-from pythia_tools.errors import RequestError
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import RequestError
 from pythia_tools.micro import planted, words
 from pythia_tools.micro.corpus import Text, collect
 from pythia_tools.micro.layout import Layout, lay_out, place_bursts

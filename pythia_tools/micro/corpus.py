@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pythia_tools.errors import EnvironmentFailure
+from pythia_tools.core.errors import EnvironmentFailure
 
 HELDOUT_ONE_IN = 5
 LEFT_OUT = {

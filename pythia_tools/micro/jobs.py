@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools import files
+from pythia_tools.core import files
 from pythia_tools.micro.loop import Run, train
 from pythia_tools.micro.recipe import Recipe, recipe_from
 from pythia_tools.micro.states import States

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.micro.recipe import Recipe
 from pythia_tools.order import IndexMaps, build_index_maps
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools import files
-from pythia_tools.errors import EnvironmentFailure
+from pythia_tools.core import files
+from pythia_tools.core.errors import EnvironmentFailure
 from pythia_tools.micro.network import make_model
 from pythia_tools.micro.recipe import ModelSpec, Recipe
 from pythia_tools.micro.states import States

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.micro import words
 from pythia_tools.micro.recipe import Recipe
 

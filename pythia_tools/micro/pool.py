@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pythia_tools import errors, progress
+from pythia_tools.core import errors, progress
 from pythia_tools.micro.jobs import Job, main_states, read_recipe, run_job, update_cost
 
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")} | {"TOKENIZERS_PARALLELISM": "false"}

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pythia_tools import files
-from pythia_tools.errors import RequestError
+from pythia_tools.core import files
+from pythia_tools.core.errors import RequestError
 
 FORMAT = 1
 """Raised when the code that builds or trains a suite changes what comes out of it, so that an old suite is never taken for a new one."""
@@ -137,7 +137,7 @@ class Recipe:
         return files.digest({"recipe": self.as_dict(), "format": FORMAT, "python": platform.python_version()})
 
     def model(self, name: str) -> ModelSpec:
-        from pythia_tools.errors import unknown
+        from pythia_tools.core.errors import unknown
 
         for spec in self.models:
             if spec.name == name:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pythia_tools import files, manifests, progress
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.core import files, manifests, progress
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.micro.jobs import main_states, read_recipe
 from pythia_tools.micro.recipe import ModelSpec, Recipe
 from pythia_tools.order import load_order

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pythia_tools import files
-from pythia_tools.errors import DataError
+from pythia_tools.core import files
+from pythia_tools.core.errors import DataError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from pythia_tools import files, progress
-from pythia_tools.errors import EnvironmentFailure, RequestError
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import EnvironmentFailure, RequestError
 from pythia_tools.micro.build import build
 from pythia_tools.micro.jobs import read_recipe, suite_jobs, write_recipe
 from pythia_tools.micro.recipe import Recipe

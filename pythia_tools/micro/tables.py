@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pythia_tools.errors import DataError
+from pythia_tools.core.errors import DataError
 from pythia_tools.micro import words
 from pythia_tools.micro.layout import Layout
 from pythia_tools.micro.planted import Document, Fact, Occupation, Sum

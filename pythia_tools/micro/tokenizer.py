@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pythia_tools import files
-from pythia_tools.errors import RequestError
+from pythia_tools.core import files
+from pythia_tools.core.errors import RequestError
 
 END = "<|endoftext|>"
 PAD = "<|padding|>"

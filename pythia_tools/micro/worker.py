@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from pythia_tools import errors
+from pythia_tools.core import errors
 
 EVERY_SECONDS = 0.25
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from pythia_tools import progress
-from pythia_tools.errors import EnvironmentFailure, RequestError
+from pythia_tools.core import progress
+from pythia_tools.core.errors import EnvironmentFailure, RequestError
 from pythia_tools.suites.checkpoint import Checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}

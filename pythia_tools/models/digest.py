@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pythia_tools import files
-from pythia_tools.errors import DataError
+from pythia_tools.core import files
+from pythia_tools.core.errors import DataError
 from pythia_tools.models.devices import dtype_name
 from pythia_tools.models.places import cached_contents, local_folder, stated_contents
 from pythia_tools.models.weights import HEADS, TensorFiles, canonical_name, is_buffer, weight_files

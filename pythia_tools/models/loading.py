@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pythia_tools import files
-from pythia_tools.errors import DataError
+from pythia_tools.core import files
+from pythia_tools.core.errors import DataError
 from pythia_tools.models.devices import choose_device, choose_dtype, dtype_name
 from pythia_tools.models.digest import WeightsRecord, weights_record
 from pythia_tools.models.places import local_folder

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from pythia_tools.errors import DataError, EnvironmentFailure
+from pythia_tools.core.errors import DataError, EnvironmentFailure
 from pythia_tools.suites.checkpoint import Checkpoint, Folder
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -20,11 +20,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pythia_tools import files, progress
-from pythia_tools.errors import RequestError
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.results import CellStore
 from pythia_tools.models.devices import plain_products
 from pythia_tools.models.sweeping import sweep
-from pythia_tools.runs import CellStore
 from pythia_tools.suites.checkpoint import Checkpoint
 
 PART_ROWS = 256
@@ -243,7 +243,7 @@ def _mean(values: np.ndarray, good: np.ndarray, axis: int) -> np.ndarray:
 
 def _mean_over_parts(table: pd.DataFrame) -> pd.DataFrame:
     """Means per position over all rows from the means per part, weighted by their counts."""
-    from pythia_tools.tables import IDENTITY
+    from pythia_tools.core.tables import IDENTITY
 
     means = ["nll", "rank", "entropy", "top1"]
     sums = table.assign(**{c: table[c].fillna(0) * table["n"] for c in means})

@@ -18,14 +18,14 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pythia_tools import progress
-from pythia_tools.errors import RequestError
+from pythia_tools.core import progress
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.results import CellStore
+from pythia_tools.core.tables import IDENTITY, check_items
 from pythia_tools.models.devices import choose_device, choose_dtype, dtype_name, named_dtype
 from pythia_tools.models.digest import WeightsRecord, known_record
 from pythia_tools.models.streaming import LiveModules, Prepared, prepare
-from pythia_tools.runs import CellStore
 from pythia_tools.suites import Checkpoint, HubRevision, check_defects
-from pythia_tools.tables import IDENTITY, check_items
 
 
 class Task(Protocol):

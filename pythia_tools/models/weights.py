@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from pythia_tools.errors import DataError, RequestError
-from pythia_tools.files import confined
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.files import confined
 
 SINGLE, SHARDED = "model.safetensors", "model.safetensors.index.json"
 OLD_SINGLE, OLD_SHARDED = "pytorch_model.bin", "pytorch_model.bin.index.json"

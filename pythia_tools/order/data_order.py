@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pythia_tools import files
-from pythia_tools.errors import RequestError
+from pythia_tools.core import files
+from pythia_tools.core.errors import RequestError
 from pythia_tools.order.fingerprint import array_digest, stream_digest
 from pythia_tools.order.maps import IndexMaps, check_sizes
 from pythia_tools.order.sources import PackedRows, PreshuffledRows, RowSource

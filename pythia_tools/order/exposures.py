@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.order.data_order import DataOrder
 from pythia_tools.order.sources import PackedRows
 from pythia_tools.tokens.threads import spread

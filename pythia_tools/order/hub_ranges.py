@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pythia_tools import files
-from pythia_tools.errors import DataError, EnvironmentFailure, PythiaToolsError
+from pythia_tools.core import files
+from pythia_tools.core.errors import DataError, EnvironmentFailure, PythiaToolsError
 
 ATTEMPTS = 5
 FIRST_WAIT = 0.5

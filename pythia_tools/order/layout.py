@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 
 SAMPLES_MARGIN = 1.005
 

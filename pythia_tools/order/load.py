@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pythia_tools import files, manifests
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.core import files, manifests
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.order.data_order import DataOrder, uniform_length
 from pythia_tools.order.fingerprint import facts_digest
 from pythia_tools.order.manifest import OrderManifest, read_manifest

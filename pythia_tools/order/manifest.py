@@ -47,8 +47,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools import files, manifests
-from pythia_tools.errors import DataError
+from pythia_tools.core import files, manifests
+from pythia_tools.core.errors import DataError
 from pythia_tools.tokens import shard_names
 
 KINDS = ("preshuffled", "packed")

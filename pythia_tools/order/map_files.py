@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pythia_tools.errors import DataError, RequestError
-from pythia_tools.files import atomic_write
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.files import atomic_write
 from pythia_tools.order.maps import IndexMaps
 
 PARTS = ("doc", "sample", "shuffle")

@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from pythia_tools import files
-from pythia_tools.errors import RequestError
+from pythia_tools.core import files
+from pythia_tools.core.errors import RequestError
 
 DEFAULT_LIMIT = 20_000_000_000
 NAME = re.compile(r"^(\d+)-(\d+)-([0-9a-f]{32})$")

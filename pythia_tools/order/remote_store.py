@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools import files, progress
-from pythia_tools.errors import DataError
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import DataError
 from pythia_tools.order.hub_ranges import RemoteFile, Repository, read_range
 from pythia_tools.order.manifest import FileFact, HubFiles, OrderManifest, StoreSpec
 from pythia_tools.order.map_files import PARTS, load_part, verify_shuffle

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pythia_tools import files, progress
-from pythia_tools.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
 from pythia_tools.order.data_order import DataOrder
 from pythia_tools.tokens.local import PARALLEL_BYTES
 from pythia_tools.tokens.threads import spread

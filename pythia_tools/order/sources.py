@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pythia_tools.errors import DataError
+from pythia_tools.core.errors import DataError
 from pythia_tools.order.maps import IndexMaps
 from pythia_tools.tokens import ByteSource, TokenStore
 from pythia_tools.tokens.threads import spread

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
 from pythia_tools.order.data_order import DataOrder
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools import files, progress
-from pythia_tools.errors import DataError
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import DataError
 from pythia_tools.order.data_order import DataOrder
 from pythia_tools.order.hub_ranges import Repository
 from pythia_tools.order.manifest import FileFact, HubFiles

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from pythia_tools import files
-from pythia_tools.errors import RequestError
+from pythia_tools.core import files
+from pythia_tools.core.errors import RequestError
 from pythia_tools.order import IndexMaps, MapName, save_maps
 from pythia_tools.overlays.overlay import BLOCK_ROWS, Overlay
 from pythia_tools.tokens import StoreWriter

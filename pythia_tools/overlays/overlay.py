@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools.errors import RequestError
-from pythia_tools.files import digest, write_json
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.files import digest, write_json
 from pythia_tools.overlays.receipts import MISSED, Lengths, Occurrence, Receipt
 from pythia_tools.overlays.rules import Applied, Chosen, Rule
 
@@ -171,7 +171,7 @@ class Overlay:
 
     def save_receipt(self, folder: str | Path, receipt: Receipt | None = None) -> Receipt:
         """Write `receipt.json` (counts) and `occurrences.parquet` (one row each) into a folder."""
-        from pythia_tools.files import atomic_write
+        from pythia_tools.core.files import atomic_write
 
         receipt = self.receipt() if receipt is None else receipt
         with atomic_write(Path(folder) / "occurrences.parquet") as handle:

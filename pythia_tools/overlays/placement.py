@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools.errors import RequestError
-from pythia_tools.files import digest
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.files import digest
 from pythia_tools.overlays.receipts import CHANGED, CUT, MISSED, Lengths, Occurrence
 from pythia_tools.overlays.rules import Applied, Below, Chosen
 from pythia_tools.overlays.words import Spelling

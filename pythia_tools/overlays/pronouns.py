@@ -24,7 +24,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.overlays.rules import WordRule
 from pythia_tools.overlays.words import same_case
 

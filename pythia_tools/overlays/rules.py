@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.overlays.receipts import CHANGED, CUT, MISSED, Lengths, Occurrence
 from pythia_tools.overlays.words import FormFinder, Hit, Spelling, same_case
 

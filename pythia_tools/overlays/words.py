@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 
 WINDOW = 12
 """Tokens spelled out on either side of a hit: enough for the word before, the word after and what joins them."""

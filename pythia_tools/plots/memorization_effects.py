@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.plots import style
 
 SIGNAL_NAMES = {"loss": "loss", "zlib": "loss / zlib", "min_k": "min-k %", "min_k_plus": "min-k++ %", "reference": "against a reference"}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.results import Run
 from pythia_tools.report.page import Picture, Section, render
 from pythia_tools.report.sentences import at_last_step, sentences_for
-from pythia_tools.runs import Run
 
 TITLES = {
     "memorization": "Memorization", "term-frequency": "Term frequency", "bias": "Gender bias", "learning": "Learning curve",

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools.errors import DataError
+from pythia_tools.core.errors import DataError
 
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 

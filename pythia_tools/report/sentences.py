@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.report.words import (
     at_last_step,
     by_size,

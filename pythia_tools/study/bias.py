@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools import bias, counts, plots
+from pythia_tools import counts, plots
+from pythia_tools.analyses import bias
 from pythia_tools.micro import words
 from pythia_tools.study.material import Material, exposures_of
 from pythia_tools.study.parts import Drawing

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools import learning, plots
+from pythia_tools import plots
+from pythia_tools.analyses import learning
 from pythia_tools.study.material import Material
 from pythia_tools.study.parts import Drawing
 from pythia_tools.suites.checkpoint import Checkpoint

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools import counts
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.results import CellStore
 from pythia_tools.micro import Truth, load_truth
 from pythia_tools.order import DataOrder, load_order
-from pythia_tools.runs import CellStore
 from pythia_tools.suites.suite import Suite
 
 ROW_SAMPLE = 4096

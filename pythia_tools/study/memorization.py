@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pythia_tools import counts, plots, tables
-from pythia_tools.memorization import MemorizationTask, Window, qq_points, summarize, summarize_order
-from pythia_tools.memorization.order_effect import block_counts
-from pythia_tools.numerics import bootstrap_mean, paired_difference, rank_correlation
+from pythia_tools import counts, plots
+from pythia_tools.analyses.memorization import MemorizationTask, Window, qq_points, summarize, summarize_order
+from pythia_tools.analyses.memorization.order_effect import block_counts
+from pythia_tools.core import tables
+from pythia_tools.core.statistics import bootstrap_mean, paired_difference, rank_correlation
 from pythia_tools.plots import style
 from pythia_tools.study.material import ROW_SAMPLE, Material, exposures_of
 from pythia_tools.study.parts import Drawing

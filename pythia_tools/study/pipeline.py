@@ -17,11 +17,12 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools import models, plots, progress, tables
-from pythia_tools.errors import RequestError
-from pythia_tools.files import write_text
+from pythia_tools import models, plots
+from pythia_tools.core import progress, tables
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.files import write_text
+from pythia_tools.core.results import CellStore, Run, RunFolder, load_run
 from pythia_tools.report import build_report
-from pythia_tools.runs import CellStore, Run, RunFolder, load_run
 from pythia_tools.study.bias import BiasPart
 from pythia_tools.study.learning import LearningPart
 from pythia_tools.study.material import Material, compare_with_truth, gather

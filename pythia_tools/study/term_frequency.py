@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pythia_tools import counts, plots, tables, term_frequency
-from pythia_tools.errors import RequestError
-from pythia_tools.runs import CellStore
+from pythia_tools import counts, plots
+from pythia_tools.analyses import term_frequency
+from pythia_tools.core import tables
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.results import CellStore
 from pythia_tools.study.material import Material, exposures_of
 from pythia_tools.study.parts import Drawing
 

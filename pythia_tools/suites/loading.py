@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pythia_tools import files, manifests
-from pythia_tools.errors import RequestError, unknown
+from pythia_tools.core import files, manifests
+from pythia_tools.core.errors import RequestError, unknown
 from pythia_tools.suites.checkpoint import ModelInfo
 from pythia_tools.suites.schema import read_suite
 from pythia_tools.suites.shapes import shape_params

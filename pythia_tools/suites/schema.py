@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pythia_tools import manifests
-from pythia_tools.errors import DataError
-from pythia_tools.files import confined
+from pythia_tools.core import manifests
+from pythia_tools.core.errors import DataError
+from pythia_tools.core.files import confined
 from pythia_tools.suites.checkpoint import Defect, ModelInfo
 from pythia_tools.suites.shapes import DTYPE_BYTES, INITIALISATIONS, SCHEDULES, shape_params
 from pythia_tools.suites.steps import expand

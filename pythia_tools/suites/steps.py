@@ -20,8 +20,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
-from pythia_tools import progress
-from pythia_tools.errors import RequestError
+from pythia_tools.core import progress
+from pythia_tools.core.errors import RequestError
 
 Request = str | int | Iterable["str | int"]
 ALLOWED = "all, log, first, last, 512, 1000:143000:10000, tokens=2B, 10%, or a list of these"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pythia_tools import progress
-from pythia_tools.errors import RequestError, unknown
+from pythia_tools.core import progress
+from pythia_tools.core.errors import RequestError, unknown
 from pythia_tools.suites.checkpoint import Checkpoint, Defect, Folder, HubRevision, ModelInfo
 from pythia_tools.suites.shapes import learning_rate
 from pythia_tools.suites.steps import Request, select

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from pythia_tools.errors import DataError, EnvironmentFailure, RequestError, UnknownNameError
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError, UnknownNameError
 
 JSON_NAMES = (".jsonl", ".ndjson", ".json")
 TEXT_NAMES = (".txt", ".text", ".md", ".rst", ".py", ".pyi", ".html", ".tex", ".csv", ".tsv", ".xml")

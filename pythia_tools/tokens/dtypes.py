@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.core.errors import DataError, RequestError
 
 NEOX = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f4", 7: "<f8", 8: "<u2"}
 DTYPE_CODES: dict[int, np.dtype] = {code: np.dtype(kind) for code, kind in NEOX.items()}

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pythia_tools.errors import DataError
-from pythia_tools.files import atomic_write
+from pythia_tools.core.errors import DataError
+from pythia_tools.core.files import atomic_write
 from pythia_tools.tokens.dtypes import code_of, dtype_of
 
 MAGIC = b"MMIDIDX\x00\x00"

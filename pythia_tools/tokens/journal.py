@@ -18,7 +18,7 @@ from types import TracebackType
 
 import numpy as np
 
-from pythia_tools.errors import EnvironmentFailure
+from pythia_tools.core.errors import EnvironmentFailure
 
 _NAME = b"PTENC001"
 _HEAD = struct.Struct("<32sQQI")

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pythia_tools.errors import DataError
+from pythia_tools.core.errors import DataError
 from pythia_tools.tokens.threads import spread
 
 PARALLEL_BYTES = 1 << 20

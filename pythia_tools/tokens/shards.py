@@ -10,8 +10,8 @@ import os
 import re
 from pathlib import Path
 
-from pythia_tools.errors import DataError, RequestError
-from pythia_tools.files import CHUNK_BYTES, atomic_write
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.files import CHUNK_BYTES, atomic_write
 
 PATTERN = re.compile(r"^(?P<stem>.*)-(?P<i>\d{5})-of-(?P<n>\d{5})\.bin$")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.tokens.index import StoreIndex, read_index
 from pythia_tools.tokens.local import ByteSource, LocalBytes
 from pythia_tools.tokens.shards import find_shards

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools import files, progress
-from pythia_tools.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.core import files, progress
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
 from pythia_tools.tokens.documents import Document, expand_inputs, read_documents
 from pythia_tools.tokens.dtypes import dtype_for_vocab
 from pythia_tools.tokens.journal import Journal, digest_texts

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools.errors import RequestError
-from pythia_tools.files import atomic_write
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.files import atomic_write
 from pythia_tools.tokens.dtypes import code_of
 from pythia_tools.tokens.index import write_index
 from pythia_tools.tokens.store import prefix_of

@@ -51,7 +51,7 @@ def main() -> None:
 def run_shape(shape: str, pairs: int, args: argparse.Namespace) -> None:
     from tokenizers import Tokenizer
 
-    from pythia_tools import bias
+    from pythia_tools.analyses import bias
 
     table = (bias.read_pairs(args.data) if args.data else made_pairs(pairs)).head(pairs)
     tokenizer = Tokenizer.from_file(args.tokenizer) if args.tokenizer else small_tokenizer(table)
@@ -76,7 +76,8 @@ def run_shape(shape: str, pairs: int, args: argparse.Namespace) -> None:
 
 def ours(checkpoints, tokenizer, table, batch_size):
     """(checkpoints × pairs, 2) log-likelihoods, and (wall, CPU) seconds; building the task is included."""
-    from pythia_tools import bias, progress
+    from pythia_tools.analyses import bias
+    from pythia_tools.core import progress
     from pythia_tools.models import sweep
 
     progress.set_quiet(True)
@@ -93,7 +94,7 @@ class LmEval:
         import lm_eval
         from lm_eval.tasks._yaml_loader import load_yaml
 
-        from pythia_tools.bias.harness import HarnessTask
+        from pythia_tools.analyses.bias.harness import HarnessTask
 
         table.to_csv(folder / "pairs.csv", index=False)
         config = load_yaml(Path(lm_eval.__file__).parent / "tasks" / "crows_pairs" / "crows_pairs_english.yaml")
@@ -119,7 +120,7 @@ class LmEval:
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import get_task_dict
 
-        from pythia_tools.bias.harness import _quiet
+        from pythia_tools.analyses.bias.harness import _quiet
 
         with _quiet():
             if self.tasks is None:

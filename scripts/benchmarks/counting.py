@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools import counts, load_order, progress
+from pythia_tools import counts, load_order
+from pythia_tools.core import progress
+from pythia_tools.core.errors import PythiaToolsError
 from pythia_tools.counts.vocabulary import load_tokenizer
-from pythia_tools.errors import PythiaToolsError
 from pythia_tools.order import DataOrder
 from pythia_tools.tokens import StoreWriter
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_tools.memorization import Window, extract, scores, screened
+from pythia_tools.analyses.memorization import Window, extract, scores, screened
 
 SHAPES = {"14m": (128, 6, 4), "31m": (256, 6, 8), "70m": (512, 6, 8), "160m": (768, 12, 12), "410m": (1024, 24, 16)}
 VOCABULARY = 50304

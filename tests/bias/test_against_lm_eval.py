@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import tiny_bias
 
-from pythia_tools import bias
-from pythia_tools.bias.harness import HarnessTask, equivalent_command
+from pythia_tools.analyses import bias
+from pythia_tools.analyses.bias.harness import HarnessTask, equivalent_command
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("accelerate")

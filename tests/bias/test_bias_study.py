@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pythia_tools import bias, micro, progress, tables
+from pythia_tools import micro
+from pythia_tools.analyses import bias
 from pythia_tools.cli.main import main
-from pythia_tools.errors import RequestError
+from pythia_tools.core import progress, tables
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.results import load_run
 from pythia_tools.models import ScoreTask, sweep
 from pythia_tools.order import load_order
 from pythia_tools.overlays import Overlay, PronounSwap
 from pythia_tools.plots import bias as figures
-from pythia_tools.runs import load_run
 from pythia_tools.suites import load_suite
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +60,7 @@ def test_a_run_repeats_from_what_it_recorded(measured, tmp_path, capsys):
 
 def test_a_run_with_two_measures_says_whether_they_agree(tmp_path):
     from pythia_tools.cli.bias import _agreement
-    from pythia_tools.runs import RunFolder
+    from pythia_tools.core.results import RunFolder
 
     rows = summary_rows([("m", "main", s, "all", 0.5 + s / 100) for s in range(6)])
     other = rows.assign(metric="log_odds", value=-rows["value"])

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pythia_tools import bias
-from pythia_tools.bias.packing import mask_type, rows_of, tree_mask
-from pythia_tools.bias.scoring import Plan
+from pythia_tools.analyses import bias
+from pythia_tools.analyses.bias.packing import mask_type, rows_of, tree_mask
+from pythia_tools.analyses.bias.scoring import Plan
 
 texts = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12).map(tuple), min_size=1, max_size=30, unique=True)
 

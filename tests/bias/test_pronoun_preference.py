@@ -8,8 +8,8 @@ import pytest
 import tiny_bias
 import torch
 
-from pythia_tools import bias
-from pythia_tools.errors import RequestError
+from pythia_tools.analyses import bias
+from pythia_tools.core.errors import RequestError
 
 TOKENIZER = tiny_bias.tokenizer()
 TEMPLATES = ["The {occupation} said that", "A {occupation} was in because"]

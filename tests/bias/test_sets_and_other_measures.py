@@ -13,10 +13,11 @@ import pytest
 import tiny_bias
 import torch
 
-from pythia_tools import bias, files, manifests
-from pythia_tools.bias.coreference import WINOGENDER
-from pythia_tools.bias.sets import git_blob, load_set, read_manifest
-from pythia_tools.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.analyses import bias
+from pythia_tools.analyses.bias.coreference import WINOGENDER
+from pythia_tools.analyses.bias.sets import git_blob, load_set, read_manifest
+from pythia_tools.core import files, manifests
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "bias"
 TOKENIZER = tiny_bias.tokenizer()

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pythia_tools.bias import stored
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.analyses.bias import stored
+from pythia_tools.core.errors import DataError, RequestError
 
 ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "pythia" / "evals-zero-shot.tar.xz"
 needs_archive = pytest.mark.skipif(not ARCHIVE.exists(), reason="the archive of stored results is not here")

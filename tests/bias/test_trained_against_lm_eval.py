@@ -12,8 +12,8 @@ import test_against_lm_eval as random_models
 import torch
 from test_winobias import LINES
 
-from pythia_tools import bias
-from pythia_tools.bias.winobias import PRONOUN_TEMPLATES, REFERENT_TEMPLATES
+from pythia_tools.analyses import bias
+from pythia_tools.analyses.bias.winobias import PRONOUN_TEMPLATES, REFERENT_TEMPLATES
 from pythia_tools.models import load
 from pythia_tools.suites import load_suite
 

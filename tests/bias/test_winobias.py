@@ -9,9 +9,9 @@ import pytest
 import tiny_bias
 import torch
 
-from pythia_tools import bias
-from pythia_tools.bias.winobias import PRONOUN_TEMPLATES, REFERENT_TEMPLATES, _twins, exact_match
-from pythia_tools.errors import RequestError
+from pythia_tools.analyses import bias
+from pythia_tools.analyses.bias.winobias import PRONOUN_TEMPLATES, REFERENT_TEMPLATES, _twins, exact_match
+from pythia_tools.core.errors import RequestError
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "bias" / "winobias"
 TOKENIZER = tiny_bias.tokenizer()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pythia_tools import files, manifests, tables
-from pythia_tools.errors import DataError, EnvironmentFailure, RequestError, UnknownNameError
-from pythia_tools.runs import CellStore, RunFolder, load_run
+from pythia_tools.core import files, manifests, tables
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError, UnknownNameError
+from pythia_tools.core.results import CellStore, RunFolder, load_run
 
 ROW = dict(suite="s", model="m", params=10, step=1, tokens=100, branch="main", group="all", metric="x",
            value=0.5, low=0.4, high=0.6, n=3, interval="none")
@@ -34,7 +34,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     target.write_bytes(b"old")
     code = (
         "import resource, signal, sys\n"
-        "from pythia_tools import files\n"
+        "from pythia_tools.core import files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n"

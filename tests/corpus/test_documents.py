@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.tokens.documents import create_jsonl, expand_inputs, read_all, read_documents
 
 RECORDS = [

@@ -17,7 +17,7 @@ from tests.hub_server import Hub
 
 READ = """
 import json, sys
-from pythia_tools.errors import PythiaToolsError
+from pythia_tools.core.errors import PythiaToolsError
 from pythia_tools.tokens.documents import read_documents
 try:
     print(json.dumps([[d.text, d.id, d.position, d.metadata] for d in read_documents(sys.argv[1], skip=int(sys.argv[2]))]))

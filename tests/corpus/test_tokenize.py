@@ -14,7 +14,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pythia_tools.cli.main import main
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.tokens import open_store
 from pythia_tools.tokens import tokenize as module
 from pythia_tools.tokens.tokenize import read_provenance, tokenize

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_tools import counts
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.counts import ArrayOrder, Ngram, Number, Pair, Text, Together, TokenBytes
-from pythia_tools.errors import DataError, RequestError
 
 PIECES = ["a", "b", "ab", "ba", " a", " b", " ", "  ", "\n", "1", "2", "12", " 12", "3", ".", ",", "_", "é", "x y", "", " the", "cat", "s"]
 BYTES = [p.encode() for p in PIECES] + [

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_tools import counts
+from pythia_tools.core.errors import RequestError
 from pythia_tools.counts import ArrayOrder, Paper, PaperRule, TokenBytes
 from pythia_tools.counts.paper_rule import paper_totals
-from pythia_tools.errors import RequestError
 
 UNITS = "minute|hour|day|week|month|year|decade"
 WORD = rf"((?:\w|[{re.escape(string.punctuation)}])+\s+)"

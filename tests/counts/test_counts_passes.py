@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pythia_tools import counts
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.results import CellStore
 from pythia_tools.counts import ArrayOrder, Ngram, Pair, build_ngram_index, counting, open_ngram_index
-from pythia_tools.errors import DataError, RequestError
-from pythia_tools.runs import CellStore
 
 RNG = np.random.default_rng(11)
 ROWS = RNG.integers(0, 40, (300, 33)).astype(np.uint16)

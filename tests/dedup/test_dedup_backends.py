@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from pythia_tools.core.errors import EnvironmentFailure, UnknownNameError
 from pythia_tools.dedup.backends import open_backend
-from pythia_tools.errors import EnvironmentFailure, UnknownNameError
 
 
 def test_unknown_and_missing_backends(monkeypatch: pytest.MonkeyPatch) -> None:

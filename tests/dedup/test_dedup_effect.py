@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pythia_tools import dedup
 from pythia_tools.cli.main import main
+from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.effect import effect_summary
-from pythia_tools.errors import RequestError
 from pythia_tools.order import build_index_maps, load_order, packed_order
 from pythia_tools.tokens import open_store
 from pythia_tools.tokens.tokenize import read_provenance, tokenize

@@ -12,7 +12,7 @@ import pytest
 from datasketch.lsh import _optimal_param
 
 from pythia_tools import dedup
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 
 
 def shingles(document: str, n: int) -> set[tuple[str, ...]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pythia_tools import dedup
-from pythia_tools.errors import DataError
+from pythia_tools.core.errors import DataError
 
 ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
 

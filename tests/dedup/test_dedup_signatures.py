@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_tools import dedup
+from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.sha1 import sha1_words
 from pythia_tools.dedup.shingles import SLACK, pack, split
-from pythia_tools.errors import RequestError
 
 ODD = "ab \n\u00a0\u3000é漢😀\ud800\udfff\u2028\u200b\x1f\x1c\u180e\u0085\u202f\u205f\u1680\u2000\u200a\x00"
 

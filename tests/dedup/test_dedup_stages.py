@@ -19,10 +19,10 @@ import pytest
 
 from pythia_tools import dedup
 from pythia_tools.cli.main import main
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.results import load_run
 from pythia_tools.dedup import band, cluster, filter, parts, sign
 from pythia_tools.dedup.sign import make_shards
-from pythia_tools.errors import DataError, RequestError
-from pythia_tools.runs import load_run
 
 
 def documents(count: int, seed: str = "stages") -> list[dict]:
@@ -151,7 +151,8 @@ def test_killed_without_warning_and_resumed(tmp_path: Path, inputs: list[str]) -
     dedup.run_stages(inputs, tmp_path / "whole", config)
     script = textwrap.dedent("""
         import os, signal, sys
-        from pythia_tools import dedup, files
+        from pythia_tools import dedup
+        from pythia_tools.core import files
         left = int(sys.argv[1])
         replace = os.replace
         def killing(a, b):

@@ -12,7 +12,7 @@ import pytest
 
 from pythia_tools import dedup
 from pythia_tools.cli.main import main
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.tokens import StoreWriter, open_store
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pythia_tools import doctor
-from pythia_tools.errors import DataError
+from pythia_tools.core.errors import DataError
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "pythia" / "published_evals_v1.json"
 

@@ -19,7 +19,7 @@ from hub_server import Hub
 from safetensors.numpy import save_file
 
 from pythia_tools import hub as pt_hub
-from pythia_tools.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
 from pythia_tools.hub import Patience, cache, client, ledger, parts
 from pythia_tools.suites import Checkpoint, HubRevision, ModelInfo
 

@@ -16,7 +16,7 @@ from hub_server import Hub
 from test_download import REPO, Waits, assert_only_whole_blobs, at, files, home  # noqa: F401 - home is a fixture
 
 from pythia_tools import hub as pt_hub
-from pythia_tools.errors import DataError, EnvironmentFailure
+from pythia_tools.core.errors import DataError, EnvironmentFailure
 from pythia_tools.hub import cache, client, ledger
 from pythia_tools.suites import Checkpoint, HubRevision, ModelInfo
 

@@ -15,7 +15,7 @@ from hub_server import Hub
 from safetensors.torch import save_file
 
 from pythia_tools import hub as pt_hub
-from pythia_tools.errors import DataError, UnknownNameError
+from pythia_tools.core.errors import DataError, UnknownNameError
 from pythia_tools.hub import client, formats
 from pythia_tools.suites import Checkpoint, Folder, HubRevision, ModelInfo
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_tools import learning, models, tables
-from pythia_tools.errors import RequestError
+from pythia_tools import models
+from pythia_tools.analyses import learning
+from pythia_tools.core import tables
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.results import CellStore
 from pythia_tools.plots.learning import learning as plot
-from pythia_tools.runs import CellStore
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 
 VOCAB, BATCH, STEPS = 32, 8, 40

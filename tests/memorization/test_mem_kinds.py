@@ -12,11 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pythia_tools import tables
-from pythia_tools.errors import DataError, RequestError
-from pythia_tools.memorization import counterfactual, exchange, influence, mean_memorization, select_rows
-from pythia_tools.memorization.rows import parse_rows
-from pythia_tools.memorization.taxonomy import (
+from pythia_tools.analyses.memorization import counterfactual, exchange, influence, mean_memorization, select_rows
+from pythia_tools.analyses.memorization.rows import parse_rows
+from pythia_tools.analyses.memorization.taxonomy import (
     edit_distance,
     features,
     is_incrementing,
@@ -25,6 +23,8 @@ from pythia_tools.memorization.taxonomy import (
     longest_common_span,
     near_verbatim,
 )
+from pythia_tools.core import tables
+from pythia_tools.core.errors import DataError, RequestError
 
 
 @pytest.mark.parametrize("text", [

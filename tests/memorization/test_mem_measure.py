@@ -12,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from pythia_tools import tables
-from pythia_tools.errors import RequestError
-from pythia_tools.memorization import (
+from pythia_tools.analyses.memorization import (
     MemorizationTask,
     Window,
     exposures_at,
@@ -24,9 +22,11 @@ from pythia_tools.memorization import (
     summarize,
     with_exposures,
 )
-from pythia_tools.memorization import measure as measure_function
+from pythia_tools.analyses.memorization import measure as measure_function
+from pythia_tools.core import tables
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.results import CellStore
 from pythia_tools.models import ScoreTask, sweep
-from pythia_tools.runs import CellStore
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 
 
@@ -75,7 +75,7 @@ def test_parts_join_to_the_whole(suite, monkeypatch: pytest.MonkeyPatch) -> None
 
     checkpoints, rows = suite
     whole = measure(checkpoints[1:], rows, context=10, continuation=8, device="cpu")
-    monkeypatch.setattr(sys.modules["pythia_tools.memorization.measure"], "PART_ROWS", 25)
+    monkeypatch.setattr(sys.modules["pythia_tools.analyses.memorization.measure"], "PART_ROWS", 25)
     parts = [measure(checkpoints[1:], rows, context=10, continuation=8, device="cpu", shard=(i, 3)) for i in range(3)]
     joined = pd.concat(parts, ignore_index=True).sort_values("row", ignore_index=True)
     assert (joined["memorized"] == whole["memorized"]).all() and (joined["row"] == whole["row"]).all()

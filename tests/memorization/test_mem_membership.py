@@ -11,9 +11,7 @@ import torch
 from greedy_models import neox
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from pythia_tools import tables
-from pythia_tools.errors import RequestError
-from pythia_tools.memorization import (
+from pythia_tools.analyses.memorization import (
     Overlap,
     Split,
     auc,
@@ -26,6 +24,8 @@ from pythia_tools.memorization import (
     tpr_at,
     zlib_bytes,
 )
+from pythia_tools.core import tables
+from pythia_tools.core.errors import RequestError
 from pythia_tools.models import score_rows
 
 RNG = np.random.default_rng(3)

@@ -8,9 +8,9 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from pythia_tools.errors import RequestError
-from pythia_tools.memorization import block_counts, order_effect, qq_points, summarize_order
-from pythia_tools.memorization.order_effect import count_distribution, dispersion
+from pythia_tools.analyses.memorization import block_counts, order_effect, qq_points, summarize_order
+from pythia_tools.analyses.memorization.order_effect import count_distribution, dispersion
+from pythia_tools.core.errors import RequestError
 
 RNG = np.random.default_rng(7)
 PLAIN = RNG.random(512 * 60) < 0.01
@@ -45,7 +45,7 @@ def test_the_null_is_that_of_shuffled_rows() -> None:
 
 
 def _null(flags: np.ndarray) -> np.ndarray:
-    from pythia_tools.memorization.order_effect import _permuted
+    from pythia_tools.analyses.memorization.order_effect import _permuted
 
     counts, _ = block_counts(flags, 40)
     return _permuted(counts, 40, 2000, np.random.default_rng(2))

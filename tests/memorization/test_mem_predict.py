@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from pythia_tools import tables
-from pythia_tools.errors import RequestError
-from pythia_tools.memorization import Confusion, confusion, foresight, from_percent, scaling
-from pythia_tools.memorization import published as published_summary
+from pythia_tools.analyses.memorization import Confusion, confusion, foresight, from_percent, scaling
+from pythia_tools.analyses.memorization import published as published_summary
+from pythia_tools.core import tables
+from pythia_tools.core.errors import RequestError
 
 PUBLISHED = Path(__file__).parents[2].parent / "shared" / "data" / "pythia" / "predictable_memorization_confusions.json"
 ROWS = 23_552_000

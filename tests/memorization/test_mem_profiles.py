@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 
-from pythia_tools import tables
-from pythia_tools.errors import RequestError
-from pythia_tools.memorization import align, cohort_of, forgetting_curve, profiles, summarize_profiles
-from pythia_tools.memorization.forgetting import parse_group
-from pythia_tools.memorization.profiles import NEVER, event_mask
+from pythia_tools.analyses.memorization import align, cohort_of, forgetting_curve, profiles, summarize_profiles
+from pythia_tools.analyses.memorization.forgetting import parse_group
+from pythia_tools.analyses.memorization.profiles import NEVER, event_mask
+from pythia_tools.core import tables
+from pythia_tools.core.errors import RequestError
 
 STEPS = [0, 10, 20, 30, 40]
 

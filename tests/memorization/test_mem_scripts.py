@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pythia_tools import micro
-from pythia_tools.runs import load_run
+from pythia_tools.core.results import load_run
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

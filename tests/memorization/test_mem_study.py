@@ -13,13 +13,22 @@ from greedy_models import generated, neox
 from matplotlib import pyplot as plt
 
 from pythia_tools import plots
+from pythia_tools.analyses.memorization import (
+    Window,
+    auc,
+    block_counts,
+    exposure_bins,
+    qq_points,
+    scaling,
+    summarize_order,
+    summarize_profiles,
+)
+from pythia_tools.analyses.memorization.branches import paired_shares
+from pythia_tools.analyses.memorization.case_study import CaseStudy, Design, case_study
+from pythia_tools.analyses.memorization.exchange import read_memorized
 from pythia_tools.cli.main import main
-from pythia_tools.errors import RequestError
-from pythia_tools.memorization import Window, auc, block_counts, exposure_bins, qq_points, scaling, summarize_order, summarize_profiles
-from pythia_tools.memorization.branches import paired_shares
-from pythia_tools.memorization.case_study import CaseStudy, Design, case_study
-from pythia_tools.memorization.exchange import read_memorized
-from pythia_tools.runs import CellStore, load_run
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.results import CellStore, load_run
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 from pythia_tools.tokens import StoreWriter
 

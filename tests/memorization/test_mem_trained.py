@@ -12,7 +12,7 @@ import torch
 from greedy_models import generated, leading, unrestrained
 
 from pythia_tools import load_suite
-from pythia_tools.memorization import (
+from pythia_tools.analyses.memorization import (
     Window,
     auc,
     cohort_of,
@@ -25,7 +25,7 @@ from pythia_tools.memorization import (
     summarize,
     with_exposures,
 )
-from pythia_tools.memorization.profiles import NEVER, event_mask
+from pythia_tools.analyses.memorization.profiles import NEVER, event_mask
 from pythia_tools.micro import load_truth
 from pythia_tools.models import load
 

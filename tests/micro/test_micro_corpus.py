@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.micro import planted, tiny_recipe, words
 from pythia_tools.micro.corpus import Text, clean, collect
 from pythia_tools.micro.layout import landing_rows, lay_out, place_bursts

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pythia_tools import errors
+from pythia_tools.core import errors
 from pythia_tools.micro import pool
 from pythia_tools.micro.jobs import Job, suite_jobs, write_recipe
 from pythia_tools.micro.recipe import tiny_recipe

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.micro import Canaries, ModelSpec, Recipe, checkpoint_steps, recipe_from, tiny_recipe
 from pythia_tools.micro.loop import schedule_of
 from pythia_tools.suites.shapes import learning_rate

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from pythia_tools import load_order, micro
+from pythia_tools.core.statistics import rank_correlation
 from pythia_tools.micro.tokenizer import load_tokenizer
-from pythia_tools.numerics import rank_correlation
 
 pytestmark = pytest.mark.trained
 SIZES = ("xs", "s", "m")

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pythia_tools import files, load_order, load_suite, micro
+from pythia_tools import load_order, load_suite, micro
 from pythia_tools.cli.main import main
-from pythia_tools.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.core import files
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
 from pythia_tools.micro.jobs import Job, run_of
 from pythia_tools.micro.loop import Run, train
 from pythia_tools.micro.states import States

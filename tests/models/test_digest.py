@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from tiny_checkpoints import VOCAB, as_old_bin, rewrite, tensors_of, write_model, write_step
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pythia_tools import files
-from pythia_tools.errors import DataError
+from pythia_tools.core import files
+from pythia_tools.core.errors import DataError
 from pythia_tools.models import digest as digests
 from pythia_tools.models import weights_digest
 

@@ -12,7 +12,7 @@ import torch
 from tiny_checkpoints import as_old_bin, checkpoint, neox_config, rewrite, tensors_of, write_step
 
 from pythia_tools import models
-from pythia_tools.errors import EXIT_ENVIRONMENT, DataError
+from pythia_tools.core.errors import EXIT_ENVIRONMENT, DataError
 
 DENSE = "gpt_neox.layers.1.mlp.dense_4h_to_h.weight"
 

@@ -15,9 +15,9 @@ from transformers import GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaFo
 
 import pythia_tools as pt
 from pythia_tools import models
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.tables import IDENTITY
 from pythia_tools.models import scores as scoring
-from pythia_tools.tables import IDENTITY
 
 ROWS = np.random.default_rng(0).integers(0, VOCAB, (7, 13)).astype(np.uint16)
 

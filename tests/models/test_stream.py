@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Llam
 
 import pythia_tools as pt
 from pythia_tools import models
-from pythia_tools.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
 from pythia_tools.models import loading, streaming
 from pythia_tools.suites.checkpoint import Defect
 

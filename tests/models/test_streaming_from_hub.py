@@ -19,9 +19,9 @@ from tiny_checkpoints import as_old_bin, write_step
 from transformers import AutoModelForCausalLM
 
 from pythia_tools import hub, models
-from pythia_tools.errors import DataError
+from pythia_tools.core.errors import DataError
+from pythia_tools.core.results import CellStore
 from pythia_tools.models import digest
-from pythia_tools.runs import CellStore
 from pythia_tools.suites import Checkpoint, HubRevision, ModelInfo
 
 IDS = torch.arange(24).reshape(2, 12)

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import checkpoint, rewrite, tensors_of, write_step
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.results import CellStore
+from pythia_tools.core.tables import IDENTITY
 from pythia_tools.models import digest, plan, streaming, sweep
 from pythia_tools.models.sweeping import plan_shard
-from pythia_tools.runs import CellStore
-from pythia_tools.tables import IDENTITY
 
 
 class NormTask:
@@ -76,7 +76,7 @@ from pathlib import Path
 from test_sweep import NormTask
 from tiny_checkpoints import checkpoint
 from pythia_tools.models import sweep
-from pythia_tools.runs import CellStore
+from pythia_tools.core.results import CellStore
 class Killed(NormTask):
     def run(self, model, part):
         if len(self.ran) == 5:

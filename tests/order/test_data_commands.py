@@ -10,7 +10,7 @@ import pytest
 from order_stores import make_documents, packed_folder, preshuffled_store, slow_rows
 
 from pythia_tools.cli.main import main
-from pythia_tools.errors import DataError
+from pythia_tools.core.errors import DataError
 from pythia_tools.order import load_order
 from pythia_tools.tokens import StoreWriter
 

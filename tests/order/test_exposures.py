@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from order_stores import make_documents, packed_folder, preshuffled_store, slow_rows
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.order import build_index_maps, documents_of_rows, exposure_shares, load_order, packed_order
 from pythia_tools.tokens import StoreWriter, open_store
 

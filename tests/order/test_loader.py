@@ -10,7 +10,7 @@ import pytest
 import torch
 from order_stores import make_documents, packed_folder, preshuffled_store
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.order import OrderDataset, OrderLoader, load_order
 
 

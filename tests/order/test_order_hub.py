@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from order_stores import make_documents, slow_rows
 
-from pythia_tools.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
 from pythia_tools.order import MapName, build_index_maps, hub_ranges, load_order, save_maps
 from pythia_tools.order.range_cache import RangeCache
 from pythia_tools.order.verify import verify_order

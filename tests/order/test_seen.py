@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from order_stores import make_documents, packed_folder, preshuffled_store, slow_rows
 
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.order import build_index, load_order
 from pythia_tools.order.seen import forms
 

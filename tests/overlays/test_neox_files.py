@@ -10,7 +10,7 @@ import yaml
 from test_overlay import ORDER, TOKENIZER, WIDTH
 
 from pythia_tools.cli.main import main
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.order import load_order
 from pythia_tools.overlays import Overlay, PronounSwap, write_out
 from pythia_tools.tokens import open_store

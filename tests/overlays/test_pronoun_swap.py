@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from pythia_tools.errors import RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.overlays import PUBLISHED_MAP, MapTokens, PronounSwap, ReplaceTerms, Spelling
 from pythia_tools.overlays.pronouns import stands_alone
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-from pythia_tools import plots, tables
-from pythia_tools.errors import RequestError
+from pythia_tools import plots
+from pythia_tools.core import tables
+from pythia_tools.core.errors import RequestError
 from pythia_tools.plots import style
 
 mpl.use("Agg")

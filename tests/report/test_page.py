@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pythia_tools import tables
 from pythia_tools.cli.main import main
-from pythia_tools.errors import DataError
+from pythia_tools.core import tables
+from pythia_tools.core.errors import DataError
+from pythia_tools.core.results import RunFolder
 from pythia_tools.report import Picture, Section, build_report, direction, render, sentences_for
-from pythia_tools.runs import RunFolder
 
 EVIL = '<script>alert("x")</script>&'
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pythia_tools import tables
+from pythia_tools.core import tables
 from pythia_tools.report import sentences_for
 
 

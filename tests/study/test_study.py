@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from pythia_tools.cli.main import main
+from pythia_tools.core.results import load_run
 from pythia_tools.micro import load_truth
-from pythia_tools.runs import load_run
 from pythia_tools.study import run_study
 
 KEYS = ["model", "step", "branch", "group", "metric"]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pythia_tools import manifests, suites
-from pythia_tools.errors import RequestError
+from pythia_tools import suites
+from pythia_tools.core import manifests
+from pythia_tools.core.errors import RequestError
 from pythia_tools.suites import load_suite
 
 # name, layers, d_model, heads, padded vocabulary, parameters, non-embedding, peak learning rate: Pythia's tables and model cards

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pythia_tools import suites
-from pythia_tools.errors import DataError, RequestError, UnknownNameError
+from pythia_tools.core.errors import DataError, RequestError, UnknownNameError
 from pythia_tools.suites import Folder, HubRevision, load_suite
 from pythia_tools.suites.steps import Request, expand, select
 

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pythia_tools import term_frequency as tf
-from pythia_tools.errors import RequestError
-from pythia_tools.tables import SUMMARY
-from pythia_tools.term_frequency import statistics
-from pythia_tools.term_frequency.definitions import exposure_definitions
-from pythia_tools.term_frequency.emergence import _first_lasting
+from pythia_tools.analyses import term_frequency as tf
+from pythia_tools.analyses.term_frequency import statistics
+from pythia_tools.analyses.term_frequency.definitions import exposure_definitions
+from pythia_tools.analyses.term_frequency.emergence import _first_lasting
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.tables import SUMMARY
 
 STEPS = [0, 10, 20, 40]
 

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from pythia_tools import counts, load_run, load_suite, micro
+from pythia_tools.analyses.term_frequency.definitions import exposure_definitions
 from pythia_tools.cli import term_frequency_tasks
 from pythia_tools.cli.main import main
-from pythia_tools.runs import CellStore
-from pythia_tools.term_frequency.definitions import exposure_definitions
+from pythia_tools.core.results import CellStore
 
 
 def test_count_writes_a_run_that_shards_and_merges(tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@ import pytest
 from matplotlib import pyplot as plt
 
 from pythia_tools import plots
-from pythia_tools import term_frequency as tf
-from pythia_tools.errors import RequestError
+from pythia_tools.analyses import term_frequency as tf
+from pythia_tools.core.errors import RequestError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pythia_tools import counts, load_order, load_suite, micro
-from pythia_tools import term_frequency as tf
+from pythia_tools.analyses import term_frequency as tf
 
 
 def assert_exposures_equal_the_truth(folder: Path, steps: list[int]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pythia_tools import term_frequency as tf
-from pythia_tools.errors import DataError
-from pythia_tools.term_frequency.stored import FILE
+from pythia_tools.analyses import term_frequency as tf
+from pythia_tools.analyses.term_frequency.stored import FILE
+from pythia_tools.core.errors import DataError
 
 ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "pythia" / "evals-zero-shot.tar.xz"
 NAMES = {"13b": "12b", "6.7b": "6.9b", "2.7b": "2.8b", "1.3b": "1.4b", "800m": "1b", "350m": "410m", "125m": "160m"}

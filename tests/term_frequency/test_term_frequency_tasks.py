@@ -13,11 +13,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_tools import term_frequency as tf
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.analyses import term_frequency as tf
+from pythia_tools.analyses.term_frequency.answers import distinct_aliases, is_right, is_settled, normalize, read_answer
+from pythia_tools.analyses.term_frequency.questions import PAPER_PROMPT
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
-from pythia_tools.term_frequency.answers import distinct_aliases, is_right, is_settled, normalize, read_answer
-from pythia_tools.term_frequency.questions import PAPER_PROMPT
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -224,7 +224,7 @@ def test_templates_fill_from_a_table() -> None:
 
 
 def test_measure_resumes_and_names_tasks(model: GPTNeoXForCausalLM, tmp_path: Path) -> None:
-    from pythia_tools.runs import CellStore
+    from pythia_tools.core.results import CellStore
 
     model.save_pretrained(tmp_path / "step4")
     checkpoint = Checkpoint("toy", ModelInfo("m", 1, 1), 4, 400, "step4", Folder(tmp_path / "step4"))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pythia_tools.errors import DataError, RequestError
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.tokens import (
     DTYPE_CODES,
     LocalBytes,

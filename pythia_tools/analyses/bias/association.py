@@ -1,0 +1,91 @@
+"""Does the model's pronoun follow the corpus? Its log-odds per occupation against co-occurrence counts up to that step.
+
+Corpus side: pairs of the occupation and a pronoun at most `window` words apart in rows consumed before the checkpoint,
+log((feminine + s) / (masculine + s)) with smoothing s. Model side: the mean log-odds of she over he over the
+occupation's kept items (`PronounTask`). Their rank correlation over occupations says whether the model orders
+occupations as its data did; the mean gap whether it leans further to one side.
+Cost: one pass over the consumed rows for all steps together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pythia_tools.core import tables
+from pythia_tools.core.errors import RequestError
+from pythia_tools.counts import Pair, Text, count_terms
+
+MASCULINE = ("he", "him", "his", "himself")
+FEMININE = ("she", "her", "hers", "herself")
+MEASURE = "association"
+
+
+def associate(
+    items: pd.DataFrame, orders: Mapping[str, Any] | Any, *, tokenizer: Any = None, window: int = 8, smoothing: float = 1.0,
+    workers: int | None = None,
+) -> pd.DataFrame:
+    """One row per checkpoint × occupation: measure, group ("all"), item (occupation), score (model), corpus_log_odds, counts.
+
+    Args:
+        items: pronoun-preference items (`measure` with a `PronounTask`).
+        orders: an order, for all models; or branch → the order that branch's rows came from (an Overlay for a swap).
+        tokenizer: of the orders, where they name none.
+        window: words apart, at most.
+        smoothing: added to both counts.
+    Raises: RequestError when the items are of another measure, a branch has no order, or smoothing is not positive.
+    """
+    asked = items[items["measure"] == "pronoun_preference"]
+    if asked.empty:
+        raise RequestError("association needs items of the pronoun_preference measure")
+    if not smoothing > 0:
+        raise RequestError(f"smoothing={smoothing}: it must be above 0")
+    by_branch = orders if isinstance(orders, Mapping) else {str(b): orders for b in asked["branch"].unique()}
+    frames = []
+    for branch, here in asked.groupby("branch", sort=False):
+        if branch not in by_branch:
+            raise RequestError(f"no order for branch {branch!r}; orders were given for {', '.join(by_branch)}")
+        names = sorted(here["occupation"].unique())
+        counts = _counts(by_branch[str(branch)], names, sorted(int(s) for s in here["step"].unique()), tokenizer, window, workers)
+        frames.append(_join(here, counts, smoothing, window))
+    return tables.check_items(pd.concat(frames, ignore_index=True))
+
+
+def _counts(order: Any, names: list[str], steps: list[int], tokenizer: Any, window: int, workers: int | None) -> pd.DataFrame:
+    """Columns occupation, step, masculine, feminine."""
+    sides = {"masculine": MASCULINE, "feminine": FEMININE}
+    keys = [
+        (name, side, spelled, form)
+        for name in names
+        for side, forms in sides.items()
+        for spelled in _cases(name)
+        for word in forms
+        for form in _cases(word)
+    ]
+    patterns = [
+        Pair(Text(spelled, whole_word=True), Text(form, whole_word=True), window, label=str(k))
+        for k, (_, _, spelled, form) in enumerate(keys)
+    ]
+    found = count_terms(order, patterns, steps, tokenizer=tokenizer, workers=workers)
+    number = found["term"].astype(int)
+    frame = found.assign(occupation=[keys[k][0] for k in number], side=[keys[k][1] for k in number])
+    return frame.groupby(["occupation", "step", "side"])["exposures"].sum().unstack("side").reset_index()
+
+
+def _cases(word: str) -> tuple[str, ...]:
+    """A word as it stands within and at the beginning of a sentence."""
+    return tuple(dict.fromkeys([word, word[:1].upper() + word[1:]]))
+
+
+def _join(here: pd.DataFrame, counts: pd.DataFrame, smoothing: float, window: int) -> pd.DataFrame:
+    kept = here.assign(score=here["score"].where(here["kept"]))
+    means = kept.groupby([*tables.IDENTITY, "occupation"], dropna=False, sort=False)["score"].mean().reset_index()
+    both = means.merge(counts, on=["occupation", "step"], validate="many_to_one")
+    both["corpus_log_odds"] = np.log((both["feminine"] + smoothing) / (both["masculine"] + smoothing))
+    return both.rename(columns={"occupation": "item"}).assign(
+        measure=MEASURE, group="all", outcome=np.nan, kept=both["score"].notna(), window=f"{window} words", smoothing=smoothing,
+        occupation=both["occupation"],
+    )

@@ -1,0 +1,318 @@
+"""Which rows does greedy decoding reproduce? One teacher-forced pass, in stages, instead of ℓ decoding steps.
+
+A row is (k, ℓ)-extractable when greedy decoding from its first k ids yields its next ℓ ids. Under teacher forcing that is
+the same as: at each of the ℓ positions the argmax is the true id (until the first miss both see the same ids). So the
+first position decides for most rows; only survivors see the next few positions, and only theirs the rest, from the
+cache of keys and values. The conditions: no eos or padding suppression, ties won by the first id, ids below `vocabulary`.
+
+Cost: k tokens per row, ℓ − 1 more for each memorized one; with 1 % memorized, close to a plain pass over the context.
+Source of the protocol: Carlini et al. 2021/2023; Biderman et al. 2023 (k = ℓ = 32 there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pythia_tools.analyses.memorization.head import Verdict
+from pythia_tools.analyses.memorization.runners import Runner, exactly, runner
+from pythia_tools.core.errors import RequestError
+
+OK, SHORT, BEYOND, NONFINITE = "ok", "short", "id beyond vocabulary", "logits not finite"
+STATUS = {
+    OK: "decided",
+    SHORT: "the row has fewer than offset + context + continuation ids",
+    BEYOND: "the row holds an id the model does not have: another tokenizer, or a damaged file",
+    NONFINITE: "a logit was NaN or infinite (overflow in float16, damaged weights)",
+}
+"""Every status and what it means. `memorized` is missing unless the status is `ok`; it is never False for want of a number."""
+
+STAGES = (1, 4)
+"""Continuation positions judged before survivors see the next; the last stage, all of them, is implied."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which ids of a row are shown and which must follow, and how that is decided.
+
+    Row ids [offset, offset + context) are shown, [offset + context, offset + context + continuation) must follow.
+    `vocabulary`: only ids below it compete (None: all of the unembedding's, as `generate` does).
+    `keep_from`: keep the match mask of all positions from this one on, counted from `offset` (every (k, ℓ) with
+    k ≥ keep_from within the window is read off later); it turns staging off.
+    """
+
+    context: int = 32
+    continuation: int = 32
+    offset: int = 0
+    vocabulary: int | None = None
+    keep_from: int | None = None
+    stages: tuple[int, ...] = STAGES
+
+    def __post_init__(self) -> None:
+        if self.context < 1 or self.continuation < 1 or self.offset < 0:
+            raise RequestError(
+                f"context {self.context}, continuation {self.continuation}, offset {self.offset}: "
+                "context and continuation must be at least 1, offset at least 0"
+            )
+        if self.keep_from is not None and not 1 <= self.keep_from <= self.context:
+            raise RequestError(f"keep_from {self.keep_from} must be from 1 to context, {self.context}")
+        if self.vocabulary is not None and self.vocabulary < 2:
+            raise RequestError(f"vocabulary {self.vocabulary} must be at least 2")
+
+    @property
+    def length(self) -> int:
+        """Ids of a row that matter, from `offset` on."""
+        return self.context + self.continuation
+
+    @property
+    def ends(self) -> list[int]:
+        """Continuation positions judged after each stage."""
+        if self.keep_from is not None:
+            return [self.continuation]
+        return sorted({s for s in self.stages if 0 < s < self.continuation} | {self.continuation})
+
+COLUMNS = ("memorized", "status", "matched", "margin", "judged", "dtype", "edge")
+
+
+@dataclass(frozen=True)
+class Screening:
+    """How a lower-precision screen went over n rows.
+
+    decided (n,) str, what settled each row: `exact` (no screen, or a calibration row), `screen` (rejected by it alone), `doubtful`
+    (kept by it or too near to call: judged exactly), `audit` (rejected by it, drawn at random, judged exactly).
+    doubt: the margin in size that a rejection needed (NaN: all rows were judged exactly). largest and spread: maximum and standard
+    deviation of the differences between the two passes' margins, in logits. overturned: audited rejections that were wrong.
+    """
+
+    decided: np.ndarray
+    doubt: float
+    largest: float
+    spread: float
+    overturned: int = 0
+
+    def count(self, what: str) -> int:
+        """Rows settled that way."""
+        return int((self.decided == what).sum())
+
+
+@dataclass
+class Extraction:
+    """What was found for n rows, in their order.
+
+    memorized (n,) bool, meaningful where status is "ok"; matched (n,) leading continuation ids that greedy decoding
+    reproduces; margin (n,) float32 minimum over judged positions of the true logit minus the best other's (0: a tie);
+    judged (n,) continuation positions looked at; dtype (n,) of the pass that decided; mask (n, positions) bool or None.
+    edge (n,) float32: the smallest margin in size up to the deciding position, which is what another precision must overturn.
+    """
+
+    memorized: np.ndarray
+    status: np.ndarray
+    matched: np.ndarray
+    margin: np.ndarray
+    judged: np.ndarray
+    dtype: np.ndarray
+    edge: np.ndarray
+    mask: np.ndarray | None = None
+    screening: Screening | None = None
+
+    def put(self, index: np.ndarray, other: Extraction) -> None:
+        """Overwrite the rows at `index` by another extraction's."""
+        for name in COLUMNS:
+            getattr(self, name)[index] = getattr(other, name)
+
+    def at(self, index: np.ndarray) -> Extraction:
+        """The rows at `index` only, without masks."""
+        return Extraction(**{name: getattr(self, name)[index] for name in COLUMNS})
+
+
+def blank(n: int, window: Window, dtype: str) -> Extraction:
+    mask = np.zeros((n, window.length - window.keep_from), bool) if window.keep_from is not None else None
+    return Extraction(
+        np.zeros(n, bool), np.full(n, OK, dtype=object), np.zeros(n, np.int32), np.full(n, np.nan, np.float32),
+        np.zeros(n, np.int32), np.full(n, dtype, dtype=object),
+        np.full(n, np.inf, np.float32), mask,
+    )
+
+
+def cut(rows: Any, window: Window, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The windows (n, length) int64 of rows, and each row's status; windows of unusable rows hold zeros.
+
+    Args:
+        rows: (n, L) integer array, or a sequence of n integer sequences of any lengths.
+        size: ids the model knows.
+    Raises: RequestError when the rows are not integers, or none is long enough.
+    """
+    stop = window.offset + window.length
+    status: np.ndarray = np.full(len(rows), OK, dtype=object)
+    if isinstance(rows, np.ndarray) and rows.ndim == 2:
+        if rows.shape[1] < stop:
+            raise _too_short(rows.shape[1], window)
+        windows = np.array(rows[:, window.offset : stop], order="C")
+    else:
+        lengths = np.array([len(r) for r in rows])
+        if len(rows) and lengths.max() < stop:
+            raise _too_short(int(lengths.max()), window)
+        status[lengths < stop] = SHORT
+        nothing = np.zeros(window.length, np.int64)
+        cuts = [np.asarray(r)[window.offset : stop] if s == OK else nothing for r, s in zip(rows, status, strict=True)]
+        windows = np.array(cuts).reshape(len(rows), window.length)
+    if len(windows) and windows.dtype.kind not in "iu":
+        raise RequestError(f"rows must be integer token ids, these are {windows.dtype}")
+    windows = windows.astype(np.int64)
+    beyond = ((windows < 0) | (windows >= size)).any(axis=1)
+    status[beyond & (status == OK)] = BEYOND
+    windows[status != OK] = 0
+    return windows, status
+
+
+def _too_short(length: int, window: Window) -> RequestError:
+    return RequestError(
+        f"rows have {length} ids, but offset {window.offset} + context {window.context} + continuation "
+        f"{window.continuation} needs {window.offset + window.length}; choose a shorter context or continuation"
+    )
+
+
+@exactly
+def extract(model: nn.Module, rows: Any, window: Window | None = None, *, batch_size: int | None = None) -> Extraction:
+    """Extractability of rows by one model, in the model's own dtype.
+
+    Args:
+        model: a causal language model in eval mode, on its device.
+        rows: (n, L) integer array or n integer sequences.
+        batch_size: rows per pass; None chooses.
+    Raises: RequestError for rows shorter than the window, or a window beyond the model's context.
+    """
+    window = window or Window()
+    live = runner(model, window.vocabulary)
+    check_context(model, window)
+    windows, status = cut(rows, window, live.vocabulary)
+    result = blank(len(windows), window, dtype_name(model))
+    result.status[:] = status
+    usable = np.flatnonzero(status == OK)
+    judge_windows(live, windows, usable, window, result, batch_size or default_batch(model))
+    return result
+
+
+def check_context(model: nn.Module, window: Window) -> None:
+    """Raises RequestError when the window is longer than the positions the model was built for."""
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if limit is not None and window.length - 1 > limit:
+        raise RequestError(
+            f"context {window.context} + continuation {window.continuation} needs {window.length - 1} positions, "
+            f"the model has {limit}; choose a shorter context or continuation"
+        )
+
+
+def judge_windows(
+    live: Runner, windows: np.ndarray, index: np.ndarray, window: Window, result: Extraction, batch_size: int, doubt: float = 0.0
+) -> np.ndarray:
+    """Judge windows[index] in stages and write into `result`; returns the numbers of rows left in doubt.
+
+    With doubt > 0 (a lower-precision screen) a row is rejected only by a margin below −doubt, after margins above doubt. All others
+    are in doubt, those that passed every position among them: a screen rejects, it never calls a row memorized.
+    """
+    doubtful: list[np.ndarray] = [np.zeros(0, np.int64)]
+    start = 0
+    while start < len(index):
+        batch = index[start : start + batch_size]
+        try:
+            doubtful.append(_stages(live, windows, batch, window, result, doubt))
+        except torch.cuda.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            torch.cuda.empty_cache()
+            result.put(batch, blank(len(batch), window, str(result.dtype[batch[0]])))
+            batch_size = max(1, batch_size // 2)
+            continue
+        start += len(batch)
+    return np.concatenate(doubtful)
+
+
+def _stages(live: Runner, windows: np.ndarray, index: np.ndarray, window: Window, result: Extraction, doubt: float) -> np.ndarray:
+    ids = torch.from_numpy(windows[index]).to(live.device)
+    alive = torch.arange(len(ids), device=live.device)
+    shown, judged, cache = 0, 0, None
+    doubtful = []
+    first = window.keep_from if window.keep_from is not None else window.context
+    for end in window.ends:
+        start, stop = (first, window.context + end) if cache is None else (window.context + judged, window.context + end)
+        part = ids[alive]
+        verdict, cache = live.feed(part[:, shown : stop - 1], part[:, start:stop], cache)
+        numbers = index[alive.cpu().numpy()]
+        if result.mask is not None:
+            result.mask[numbers] = verdict.match.cpu().numpy()
+        keep, unsure = record(verdict, start - window.context, numbers, window, result, doubt)
+        doubtful.append(numbers[unsure])
+        shown, judged = stop - 1, end
+        if end == window.continuation or not keep.any():
+            break
+        place = torch.from_numpy(np.flatnonzero(keep)).to(live.device)
+        alive = alive[place]
+        cache = cache.select(place) if len(place) < len(keep) else cache
+    return np.concatenate(doubtful)
+
+
+def record(
+    verdict: Verdict, behind: int, numbers: np.ndarray, window: Window, result: Extraction, doubt: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write one stage's verdicts; which rows go on, and which are in doubt. Positions before the context's end are masks only."""
+    skip = max(0, -behind)
+    match, margin, finite = (t[:, skip:].cpu().numpy() for t in (verdict.match, verdict.margin, verdict.finite))
+    sure = match if doubt <= 0 else margin > doubt
+    stops = ~sure
+    first = np.where(stops.any(axis=1), stops.argmax(axis=1), match.shape[1])
+    at = np.minimum(first, match.shape[1] - 1)[:, None]
+    stopped = first < match.shape[1]
+    # What comes after a row's first miss cannot change its flag, so only what was read up to there can be "not finite".
+    bad = stopped & ~np.take_along_axis(finite, at, 1)[:, 0]
+    if result.mask is not None:
+        bad = ~verdict.finite.all(dim=1).cpu().numpy()
+    passed = ~stopped & (result.judged[numbers] + match.shape[1] >= window.continuation)
+    unsure = (doubt > 0) & (passed | (stopped & ((np.take_along_axis(margin, at, 1)[:, 0] >= -doubt) | bad)))
+    result.matched[numbers] += first.astype(np.int32)
+    result.judged[numbers] += match.shape[1]
+    result.margin[numbers] = np.fmin(result.margin[numbers], np.fmin.reduce(margin, axis=1))
+    result.memorized[numbers] = passed
+    upto = np.where(np.arange(match.shape[1])[None] <= first[:, None], np.abs(margin), np.inf)
+    result.edge[numbers] = np.fmin(result.edge[numbers], np.fmin.reduce(upto, axis=1))
+    result.status[numbers[bad]] = NONFINITE
+    result.margin[numbers[bad]] = np.nan
+    return ~stopped, unsure
+
+
+def batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Slices of `index` of `size` rows."""
+    for start in range(0, len(index), size):
+        yield index[start : start + size]
+
+
+def default_batch(model: nn.Module) -> int:
+    """Rows per pass: enough to fill the device, few enough to fit (keys, values and activations of a 64-id window).
+
+    On a processor few: activations that stay in its cache are worth more than larger products.
+    """
+    config: Any = getattr(model, "config", None)
+    width, layers = int(getattr(config, "hidden_size", 1024)), int(getattr(config, "num_hidden_layers", 24))
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        return int(max(16, min(4096, free // 3 // (64 * width * (2 * layers + 40) * 4))))
+    return 64
+
+
+def dtype_name(model: nn.Module) -> str:
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+def as_rows(rows: Any) -> np.ndarray | Sequence[Any]:
+    """Tensors and frames as arrays; sequences of sequences as they are."""
+    if hasattr(rows, "numpy") and not isinstance(rows, np.ndarray):
+        return np.asarray(rows.numpy())
+    if isinstance(rows, list | tuple) and rows and len({len(r) for r in rows}) == 1:
+        return np.asarray(rows)
+    return rows

@@ -1,0 +1,219 @@
+"""Membership inference: can a row's training membership be told from a checkpoint's scores of it?
+
+Signals, each larger for likely members: `loss` = −nll per token; `zlib` = −nll of the whole row over its compressed size in bytes;
+`min_k`, `min_k_plus` (the least likely 20 % of tokens; standardised by the model's own distribution); `reference` = a reference
+model's nll minus this one's. AUC and true-positive rates at low false-positive rates come with intervals that resample members and
+non-members (a row with all its checkpoints).
+
+What makes such numbers meaningful is the draw: members and non-members come from the same order, non-members from rows consumed later
+(or never), filtered by exposure, because in a two-epoch order most later rows were partly seen before, and matched for recency
+where asked. A `Split` says for which steps its labels hold, and stays fixed while checkpoints are compared.
+Cost: scores from `row_scores`; the exposure filter scans the rows consumed before.
+Sources: Yeom et al. 2018; Carlini et al. 2021 (zlib, reference); Shi et al. 2023; Zhang et al. 2024; Duan et al. 2024.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pythia_tools.analyses.memorization.overlap import Overlap
+from pythia_tools.core import tables
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.statistics import Estimate
+from pythia_tools.core.tables import IDENTITY
+
+LOW_RATES = (0.001, 0.01, 0.1)
+NGRAM = 13
+MAX_SHARE = 0.2
+"""A candidate with more than this share of its 13-grams seen is no non-member."""
+CHUNK = 8192
+_BLOCK = 1 << 21
+
+
+@dataclass(frozen=True)
+class Split:
+    """Fixed labels: rows consumed before `first`, and rows not consumed before `last`; right for steps first … last.
+
+    members, nonmembers: order rows; n-gram overlap of non-members with rows consumed before `last` is at most `max_share`.
+    `dropped` counts candidates the exposure filter refused: where nearly all go, the order hardly has non-members.
+    """
+
+    members: np.ndarray
+    nonmembers: np.ndarray
+    first: int
+    last: int
+    max_share: float
+    dropped: int
+
+    @property
+    def rows(self) -> np.ndarray:
+        """All row numbers, members first."""
+        return np.concatenate([self.members, self.nonmembers])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) bool, True for members, aligned with `rows`."""
+        return np.arange(len(self.members) + len(self.nonmembers)) < len(self.members)
+
+    def check(self, step: int) -> None:
+        """Raises RequestError when a checkpoint at `step` would make some label wrong."""
+        if not self.first <= step <= self.last:
+            raise RequestError(f"these labels hold for steps {self.first} to {self.last}, not for step {step}; draw another split")
+
+
+def draw_split(
+    order: Any, first: int, last: int | None = None, *, n: int = 1000, recent: int | None = None, max_share: float = MAX_SHARE,
+    ngram: int = NGRAM, seed: int = 0,
+) -> Split:
+    """n members consumed before step `first` and n non-members not consumed before step `last` (default: first).
+
+    recent: draw both from windows of that many batches, just before `first` and just from `last` on (matched for recency).
+    At the order's last step, non-members are the rows that were never consumed at all.
+    max_share, ngram: a candidate non-member with a larger share of its n-grams in rows consumed before `last` is refused.
+    Raises RequestError when the order has too few rows on either side.
+    """
+    last = first if last is None else last
+    size = order.batch_rows
+    low = max(0, first - recent) if recent else 0
+    high = last + recent if recent else -(-order.n_rows // size)
+    before, after = (low * size, first * size), (last * size, min(high * size, order.n_rows))
+    if last < first or before[1] - before[0] < n or after[1] - after[0] < 1:
+        raise RequestError(
+            f"order {order.name} offers {max(0, before[1] - before[0])} members and {max(0, after[1] - after[0])} later rows for steps "
+            f"{first} to {last}; {n} of each were asked for"
+        )
+    rng = np.random.default_rng(seed)
+    members = np.sort(before[0] + rng.choice(before[1] - before[0], n, replace=False))
+    candidates = after[0] + rng.permutation(after[1] - after[0])[: 4 * n]
+    shares = _seen_share(order, candidates, last, ngram)
+    clean = candidates[shares <= max_share]
+    refused = int((shares > max_share).sum())
+    if len(clean) < n:
+        raise RequestError(
+            f"only {len(clean)} of {len(candidates)} later rows have at most {max_share:.0%} of their {ngram}-grams in rows consumed "
+            f"before step {last}; ask for fewer (n={len(clean)}), or allow more overlap (max_share)"
+        )
+    return Split(members, np.sort(clean[:n]), first, last, max_share, refused)
+
+
+def _seen_share(order: Any, candidates: np.ndarray, step: int, ngram: int) -> np.ndarray:
+    overlap = Overlap(order.take(candidates), min(ngram, order.seq_length + 1))
+    stop = step * order.batch_rows
+    for start in range(0, stop, CHUNK):
+        overlap.scan(order.rows(start, min(stop, start + CHUNK)))
+    return overlap.share()
+
+
+def zlib_bytes(rows: Any, decode: Callable[[Sequence[int]], str] | None = None) -> np.ndarray:
+    """(n,) compressed size of each row: of its text when `decode` is given (a tokenizer's), else of its ids as 16-bit numbers."""
+    if decode is not None:
+        return np.array([len(zlib.compress(decode(list(map(int, r))).encode("utf-8", "surrogatepass"))) for r in rows])
+    return np.array([len(zlib.compress(np.asarray(r, dtype="<u4" if np.max(r) > 65535 else "<u2").tobytes())) for r in rows])
+
+
+def signals(table: pd.DataFrame, *, sizes: np.ndarray | None = None, reference: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The item table of `row_scores` with columns loss, min_k, min_k_plus, and zlib (with sizes), reference (with a reference table).
+
+    sizes: (n,) compressed bytes of rows 0 … n − 1 as numbered in the table's order of first appearance.
+    reference: `row_scores` of one reference checkpoint on the same rows.
+    """
+    out = table.assign(loss=-table["nll"])
+    if sizes is not None:
+        place = pd.Index(table["row"].unique()).get_indexer(pd.Index(table["row"]))
+        if len(sizes) != place.max() + 1:
+            raise RequestError(f"{len(sizes)} sizes for {place.max() + 1} rows; give one for each row of the table")
+        out["zlib"] = -table["nll_sum"].to_numpy() / np.asarray(sizes)[place]
+    if reference is not None:
+        known = reference.set_index("row")["nll"]
+        if not known.index.is_unique:
+            raise RequestError("the reference holds rows twice; give the scores of one checkpoint")
+        out["reference"] = table["row"].map(known).to_numpy(dtype=np.float64) - table["nll"].to_numpy(dtype=np.float64)
+    return out
+
+
+SIGNALS = ("loss", "zlib", "min_k", "min_k_plus", "reference")
+
+
+def auc(members: Any, nonmembers: Any, *, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """Area under the ROC curve (ties count half), with a bootstrap over members and non-members."""
+    return _rates(members, nonmembers, (), level, resamples, seed)[0]
+
+
+def tpr_at(rate: float, members: Any, nonmembers: Any, *, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """True-positive rate at the strictest threshold whose false-positive rate is at most `rate`, with a bootstrap.
+
+    With fewer than 1 / rate non-members the threshold is the largest non-member score: nothing finer can be measured.
+    """
+    return _rates(members, nonmembers, (rate,), level, resamples, seed)[1]
+
+
+def summarize_membership(
+    table: pd.DataFrame, split: Split, *, rates: Sequence[float] = LOW_RATES, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Summary rows per checkpoint and signal (its group): `auc`, and `tpr_at_fpr_0.01` for each rate.
+
+    The table's rows are numbered as in the order, or 0 … n − 1 in the order of `split.rows`. Rows without a score are left out.
+    Raises RequestError for a checkpoint outside the split's steps.
+    """
+    numbers = split.rows if set(table["row"]) <= set(split.rows.tolist()) else np.arange(len(split.rows))
+    place = pd.Index(numbers).get_indexer(pd.Index(table["row"]))
+    if (place < 0).any():
+        raise RequestError(f"row {table['row'].to_numpy()[place < 0][0]} is not in this split")
+    table = table.assign(member=split.labels[place])
+    lines: list[dict[str, Any]] = []
+    for keys, part in table.groupby(IDENTITY, sort=False, dropna=False):
+        identity = dict(zip(IDENTITY, keys, strict=True))
+        split.check(int(str(identity["step"])))
+        for signal in (s for s in SIGNALS if s in part.columns):
+            known = part[part[signal].notna()]
+            members = known.loc[known["member"], signal].to_numpy(dtype=np.float64)
+            others = known.loc[~known["member"], signal].to_numpy(dtype=np.float64)
+            start = {**identity, "group": signal}
+            names = ["auc", *(f"tpr_at_fpr_{rate:g}" for rate in rates)]
+            found = _rates(members, others, rates, 0.95, resamples, seed)
+            lines += [{**start, "metric": name, **e.columns()} for name, e in zip(names, found, strict=True)]
+    return tables.summary(lines)
+
+
+def _rates(members: Any, nonmembers: Any, rates: Sequence[float], level: float, resamples: int, seed: int) -> list[Estimate]:
+    """AUC, then the true-positive rate at each false-positive rate, all from the same resamples.
+
+    A resample is a weight per row, so sorting is done once: everything is sums of weights below or above a score.
+    """
+    m, o = np.sort(np.asarray(members, dtype=np.float64))[::-1], np.sort(np.asarray(nonmembers, dtype=np.float64))[::-1]
+    name, n = f"bootstrap{round(100 * level)} over rows", len(m) + len(o)
+    if not len(m) or not len(o):
+        return [Estimate(float("nan"), float("nan"), float("nan"), n, name)] * (1 + len(rates))
+    rng = np.random.default_rng(seed)
+    draws, step = np.empty((1 + len(rates), resamples)), max(1, _BLOCK // n)
+    for start in range(0, resamples, step):
+        take = min(step, resamples - start)
+        draws[:, start : start + take] = _curve(m, o, _weights(len(m), take, rng), _weights(len(o), take, rng), rates)
+    values = _curve(m, o, np.ones((1, len(m))), np.ones((1, len(o))), rates)[:, 0]
+    low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=1)
+    return [Estimate(float(v), float(a), float(b), n, name) for v, a, b in zip(values, low, high, strict=True)]
+
+
+def _weights(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
+
+
+def _curve(m: np.ndarray, o: np.ndarray, wm: np.ndarray, wo: np.ndarray, rates: Sequence[float]) -> np.ndarray:
+    """(1 + rates, R) of descending scores m, o under weights wm (R, M), wo (R, O)."""
+    above = np.concatenate([np.zeros((len(wo), 1)), np.cumsum(wo, axis=1)], axis=1)  # weight of the k highest non-members
+    higher, not_lower = np.searchsorted(-o, -m, side="left"), np.searchsorted(-o, -m, side="right")
+    beaten = len(o) - (above[:, higher] + above[:, not_lower]) / 2
+    lines = [(wm * beaten).sum(axis=1) / (len(m) * len(o))]
+    found = np.concatenate([np.zeros((len(wm), 1)), np.cumsum(wm, axis=1)], axis=1)
+    members_above = np.append(np.searchsorted(-m, -o, side="left"), len(m))  # members strictly above each non-member; all of them
+    for rate in rates:
+        allowed = np.floor(rate * len(o) + 1e-9)
+        threshold = (above[:, 1:] <= allowed).sum(axis=1)  # the first non-member that would be one too many
+        lines.append(found[np.arange(len(wm)), members_above[threshold]] / len(m))
+    return np.array(lines)

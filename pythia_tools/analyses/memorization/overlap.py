@@ -1,0 +1,143 @@
+"""How much of these rows had been seen before? Shares of n-grams met, and exact copies counted, in one scan of consumed rows.
+
+A set of candidate rows is small, the rows consumed before a checkpoint are many; so the candidates' n-grams go into a hash table
+and the consumed rows stream past it, each n-gram at the cost of one rolling-hash step and one look. Memory: 24 bytes per candidate
+n-gram, nothing per consumed row. Hashes are 61-bit; a false match has a chance of about (candidate n-grams) / 2^61 per position.
+Why it is needed: in a two-epoch order most later rows were partly seen, and near-duplicates leak between members and non-members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from pythia_tools.core.errors import RequestError
+
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_MASK = (1 << 61) - 1
+
+
+class Overlap:
+    """n-grams of candidate rows (m, L), to be looked for in rows that stream by.
+
+    overlap = Overlap(candidates, n=13)
+    for _, rows in order.chunks(0, step * order.batch_rows):
+        overlap.scan(rows)
+    overlap.share()      # (m,) share of each candidate's n-grams that were met
+    overlap.copies()     # (m,) how often the candidate's first n-gram occurred: with n = L, exact copies of the row
+    """
+
+    def __init__(self, candidates: Any, n: int = 13):
+        rows = np.ascontiguousarray(candidates, dtype=np.int64)
+        if rows.ndim != 2 or rows.shape[1] < n or n < 1:
+            raise RequestError(f"candidates have shape {rows.shape}; n-grams of {n} need rows of at least {n} ids")
+        self.n = n
+        hashes = np.empty((len(rows), rows.shape[1] - n + 1), np.uint64)
+        for row, out in zip(rows, hashes, strict=True):
+            _hashes(row, n, out)
+        unique, place = np.unique(hashes, return_inverse=True)
+        self.place = place.reshape(hashes.shape)
+        self.keys, self.slots = _table(unique)
+        self.counts = np.zeros(len(unique), np.int64)
+
+    def scan(self, rows: Any) -> None:
+        """Count the candidates' n-grams in rows (r, L') of any integer type; rows shorter than n hold none."""
+        array = np.asarray(rows)
+        if array.shape[1] >= self.n and len(self.counts):
+            _scan(np.ascontiguousarray(array), self.n, self.keys, self.slots, self.counts)
+
+    def share(self) -> np.ndarray:
+        """(m,) share of each candidate's n-grams met so far."""
+        return (self.counts[self.place] > 0).mean(axis=1)
+
+    def share_elsewhere(self) -> np.ndarray:
+        """(m,) share of each candidate's n-grams met more often than in the candidate itself; for candidates that streamed by too."""
+        own = np.empty_like(self.place)
+        for row, out in zip(self.place, own, strict=True):
+            _, where, times = np.unique(row, return_inverse=True, return_counts=True)
+            out[:] = times[where]
+        return (self.counts[self.place] > own).mean(axis=1)
+
+    def copies(self) -> np.ndarray:
+        """(m,) occurrences of each candidate's first n-gram so far."""
+        return self.counts[self.place[:, 0]]
+
+
+def seen_share(candidates: Any, consumed: Iterable[Any], n: int = 13) -> np.ndarray:
+    """(m,) share of each candidate row's n-grams that occur in `consumed`, an iterable of (r, L') arrays."""
+    overlap = Overlap(candidates, n)
+    for rows in consumed:
+        overlap.scan(rows)
+    return overlap.share()
+
+
+def duplicate_counts(windows: Any, consumed: Iterable[Any]) -> np.ndarray:
+    """(m,) how often each window (m, w) occurs, at any offset, in rows that stream by; a window occurs in its own row too."""
+    array = np.asarray(windows)
+    overlap = Overlap(array, array.shape[1])
+    for rows in consumed:
+        overlap.scan(rows)
+    return overlap.copies()
+
+
+def _table(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    size = 1 << max(4, int(2 * max(len(keys), 1) - 1).bit_length())
+    table, slots = np.zeros(size, np.uint64), np.full(size, -1, np.int64)
+    _fill(keys, table, slots)
+    return table, slots
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _mix(h):  # type: ignore[no-untyped-def]
+    h ^= h >> np.uint64(32)
+    h *= np.uint64(0xD6E8FEB86659FD93)
+    h ^= h >> np.uint64(32)
+    return h & np.uint64(_MASK)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _token(t):  # type: ignore[no-untyped-def]
+    return _mix((np.uint64(t) + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9))
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _hashes(row, n, out):  # type: ignore[no-untyped-def]
+    """Rolling hash of every n-gram of a row."""
+    power = np.uint64(1)
+    for _ in range(n - 1):
+        power *= _BASE
+    h = np.uint64(0)
+    for i in range(len(row)):
+        if i >= n:
+            h -= _token(row[i - n]) * power
+        h = h * _BASE + _token(row[i])
+        if i >= n - 1:
+            out[i - n + 1] = _mix(h)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _fill(keys, table, slots):  # type: ignore[no-untyped-def]
+    mask = np.uint64(len(table) - 1)
+    for number in range(len(keys)):
+        at = keys[number] & mask
+        while slots[at] >= 0:
+            at = (at + np.uint64(1)) & mask
+        table[at], slots[at] = keys[number], number
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _scan(rows, n, table, slots, counts):  # type: ignore[no-untyped-def]
+    mask = np.uint64(len(table) - 1)
+    hashes = np.empty(rows.shape[1] - n + 1, np.uint64)
+    for r in range(rows.shape[0]):
+        _hashes(rows[r], n, hashes)
+        for h in hashes:
+            at = h & mask
+            while slots[at] >= 0:
+                if table[at] == h:
+                    counts[slots[at]] += 1
+                    break
+                at = (at + np.uint64(1)) & mask

@@ -1,0 +1,246 @@
+"""Can memorization be foreseen? A smaller model, or an earlier checkpoint, as a predictor of the final large one.
+
+Orientation, everywhere: *truth* is what the model of interest memorized, *prediction* what the cheaper one memorized.
+missed (false negative): truth yes, prediction no; false alarm (false positive): truth no, prediction yes.
+precision = both / (both + false alarm), recall = both / (both + missed).
+Published cells come as percentages in the order both, missed, false alarm, neither; `from_percent` turns them into counts.
+
+Intervals: Wilson for precision and recall; for F1 a bootstrap over rows (resampling rows of a 2 × 2 table is a
+multinomial draw, so it costs the same for a hundred rows and for 146 million).
+Source: Biderman et al. 2023, "Emergent and predictable memorization", arXiv:2304.11158.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pythia_tools.core import tables
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.statistics import Estimate, wilson
+from pythia_tools.core.statistics.estimates import RESAMPLES
+from pythia_tools.core.tables import IDENTITY
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Rows by truth and prediction: both yes, missed (truth yes only), false_alarm (prediction yes only), neither."""
+
+    both: int
+    missed: int
+    false_alarm: int
+    neither: int
+
+    @property
+    def rows(self) -> int:
+        return self.both + self.missed + self.false_alarm + self.neither
+
+    @property
+    def precision(self) -> float:
+        return _ratio(self.both, self.both + self.false_alarm)
+
+    @property
+    def recall(self) -> float:
+        return _ratio(self.both, self.both + self.missed)
+
+    @property
+    def f1(self) -> float:
+        return _ratio(2 * self.both, 2 * self.both + self.missed + self.false_alarm)
+
+    @property
+    def false_alarm_rate(self) -> float:
+        """Share of rows the truth does not hold that were foretold all the same."""
+        return _ratio(self.false_alarm, self.false_alarm + self.neither)
+
+    @property
+    def predicted_share(self) -> float:
+        """Share of rows the predictor memorized."""
+        return _ratio(self.both + self.false_alarm, self.rows)
+
+    @property
+    def true_share(self) -> float:
+        return _ratio(self.both + self.missed, self.rows)
+
+    def estimates(self, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[tuple[str, Estimate]]:
+        """(metric, estimate): precision, recall, f1, predicted_share, true_share."""
+        yield "precision", wilson(self.both, self.both + self.false_alarm, level)
+        yield "recall", wilson(self.both, self.both + self.missed, level)
+        yield "f1", self._f1(level, resamples, seed)
+        yield "predicted_share", wilson(self.both + self.false_alarm, self.rows, level)
+        yield "true_share", wilson(self.both + self.missed, self.rows, level)
+
+    def _f1(self, level: float, resamples: int, seed: int) -> Estimate:
+        name = f"bootstrap{round(100 * level)} over rows"
+        if not self.rows:
+            return Estimate(float("nan"), float("nan"), float("nan"), 0, name)
+        cells = np.array([self.both, self.missed, self.false_alarm, self.neither])
+        draws = np.random.default_rng(seed).multinomial(self.rows, cells / self.rows, size=resamples)
+        bottom = 2 * draws[:, 0] + draws[:, 1] + draws[:, 2]
+        kept = 2 * draws[bottom > 0, 0] / bottom[bottom > 0]
+        low, high = np.quantile(kept, [0.5 - level / 2, 0.5 + level / 2]) if len(kept) else (float("nan"), float("nan"))
+        return Estimate(self.f1, float(low), float(high), self.rows, name)
+
+
+def confusion(truth: Any, prediction: Any) -> Confusion:
+    """From two aligned columns of flags; rows that either leaves undecided are left out. Raises RequestError on unequal lengths."""
+    a, b = pd.array(truth, dtype="boolean"), pd.array(prediction, dtype="boolean")
+    if len(a) != len(b):
+        raise RequestError(f"truth has {len(a)} rows and prediction {len(b)}; align them by row first")
+    known = ~np.asarray(a.isna() | b.isna())
+    yes, said = np.asarray(a[known], dtype=bool), np.asarray(b[known], dtype=bool)
+    return Confusion(int((yes & said).sum()), int((yes & ~said).sum()), int((~yes & said).sum()), int((~yes & ~said).sum()))
+
+
+def from_percent(cells: Sequence[float], rows: int) -> Confusion:
+    """Counts of a published table: percentages (both, missed, false alarm, neither) of `rows` rows.
+
+    Raises RequestError unless they are four and add up to 100 within their printed digits.
+    """
+    if len(cells) != 4 or abs(sum(cells) - 100) > 1e-3:
+        raise RequestError(f"cells {list(cells)} must be four percentages that add up to 100: both, missed, false alarm, neither")
+    both, missed, false_alarm = (round(c / 100 * rows) for c in cells[:3])
+    return Confusion(both, missed, false_alarm, rows - both - missed - false_alarm)
+
+
+def foresight(table: pd.DataFrame, *, model: str | None = None, step: int | None = None) -> pd.DataFrame:
+    """How well every other checkpoint of an item table foretells one of them: a summary table.
+
+    model, step: whose memorization is to be foretold; the default is the largest model at its last step. Each line's
+    identity is the predictor's, its group names the truth (`predicts 12b step 143000`).
+    Raises RequestError when the table holds no such checkpoint.
+    """
+    name, at = _target(table, model, step)
+    target = table[(table["model"] == name) & (table["step"] == at)].set_index("row")["memorized"]
+    if not target.index.is_unique:
+        raise RequestError(f"{name} step {at} judges some row twice; give each row once")
+    lines: list[dict[str, Any]] = []
+    for keys, part in table.groupby(IDENTITY, sort=False, dropna=False):
+        identity = dict(zip(IDENTITY, keys, strict=True))
+        if (identity["model"], identity["step"]) == (name, at):
+            continue
+        flags = part.set_index("row")["memorized"]
+        rows = target.index.intersection(flags.index)
+        found = confusion(target.loc[rows], flags.loc[rows])
+        lines += confusion_lines(found, identity, f"predicts {name} step {at}")
+    return tables.summary(lines)
+
+
+PUBLISHED_ROWS = 23_552_000
+"""Rows that the published tables are over: the first 23,000 steps' worth."""
+_LAST = 143_000
+_STEPS = {"23m": 23_000, "44m": 43_000, "65m": 63_000, "85m": 83_000, "105m": 103_000, "126m": 123_000, "146m": _LAST}
+
+
+def published(cells: Mapping[str, Sequence[float]], *, rows: int = PUBLISHED_ROWS) -> pd.DataFrame:
+    """Published confusions as a summary table, in the form of `foresight`: counts, precision, recall, F1 with intervals.
+
+    cells: `TABLE|MODEL|CHECKPOINT` (`…small_model_predict_large_model|70M|146m`) → percentages (both, missed, false alarm, neither).
+    The truth is 12B at its last step where small models predict, the model's own last step where its earlier checkpoints do.
+    Raises RequestError for keys of another shape.
+    """
+    lines: list[dict[str, Any]] = []
+    for key, percent in cells.items():
+        table, _, rest = key.partition("|")
+        model, _, checkpoint = rest.partition("|")
+        if checkpoint not in _STEPS:
+            raise RequestError(f"{key!r} is not like TABLE|70M|146m; checkpoints are {', '.join(_STEPS)}")
+        name, step = model.lower(), _STEPS[checkpoint]
+        truth = "12b" if "small_model" in table else name
+        if (truth, _LAST) == (name, step):
+            continue
+        identity = {"suite": "pythia-v0", "model": name, "params": _size(name), "step": step, "tokens": step << 21, "branch": "main"}
+        lines += confusion_lines(from_percent(percent, rows), identity, f"predicts {truth} step {_LAST}")
+    return tables.summary(lines)
+
+
+def _size(name: str) -> int:
+    """Nominal parameters of `70m` or `1.4b`."""
+    return round(float(name[:-1]) * {"m": 1e6, "b": 1e9}[name[-1]])
+
+
+def confusion_lines(found: Confusion, identity: dict[str, Any], group: str) -> list[dict[str, Any]]:
+    """Summary lines of one confusion: its four counts, then its estimates."""
+    start = {**identity, "group": group}
+    counts = ("both", "missed", "false_alarm", "neither")
+    lines = [{**start, "metric": m, "value": getattr(found, m), "n": found.rows, "interval": "none"} for m in counts]
+    return lines + [{**start, "metric": m, **e.columns()} for m, e in found.estimates()]
+
+
+def scaling(table: pd.DataFrame, *, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """How the memorized share grows: exponents of share ~ params^a (per step) and share ~ tokens^b (per model), as a summary.
+
+    Least squares on logarithms of non-zero shares. Rows are resampled with all their checkpoints kept together, so the
+    interval knows that the same rows are judged everywhere. Slopes with fewer than two points are left out; with two or
+    three points a slope is a description, not a law. Groups: `parameters` (identity model is `all`) and `tokens`. Checkpoints that
+    decided no row are left out; without rows that all others decided there are no slopes.
+    """
+    wide, checkpoints = _wide(table)
+    if wide.empty:
+        return tables.summary([])
+    flags = wide.to_numpy(dtype=bool)
+    # Rows with the same flags everywhere are interchangeable, so resampling rows is a multinomial draw of patterns.
+    patterns, counts = np.unique(flags, axis=0, return_counts=True)
+    weights = np.random.default_rng(seed).multinomial(len(flags), counts / len(flags), size=resamples) / len(flags)
+    shares = np.vstack([flags.mean(axis=0), weights @ patterns])
+    lines = []
+    for group, identity, place, size in _families(checkpoints):
+        if len(place) < 2 or len(set(size)) < 2:
+            continue
+        slopes = np.array([_slope(size, line[place]) for line in shares])
+        kept = slopes[1:][np.isfinite(slopes[1:])]
+        low, high = np.quantile(kept, [0.5 - level / 2, 0.5 + level / 2]) if len(kept) else (float("nan"), float("nan"))
+        estimate = Estimate(float(slopes[0]), float(low), float(high), len(flags), f"bootstrap{round(100 * level)} over rows")
+        lines.append({**identity, "group": group, "metric": "scaling_exponent", **estimate.columns()})
+    return tables.summary(lines)
+
+
+def _wide(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """rows × checkpoints flags of rows that every checkpoint decided, and the checkpoints' identities in that order."""
+    table = table[table.groupby(IDENTITY, dropna=False)["memorized"].transform("count") > 0]
+    checkpoints = table[IDENTITY].drop_duplicates().reset_index(drop=True)
+    number = table[IDENTITY].merge(checkpoints.reset_index(), on=IDENTITY, how="left")["index"].to_numpy()
+    wide = table.assign(checkpoint=number).pivot(index="row", columns="checkpoint", values="memorized")
+    return wide.dropna(), checkpoints
+
+
+def _families(checkpoints: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any], np.ndarray, list[float]]]:
+    for step, part in checkpoints.dropna(subset=["params"]).groupby("step", sort=False):
+        if not part["model"].duplicated().any():
+            first = {**_line(part, 0), "model": "all", "params": pd.NA, "step": step}
+            yield "parameters", first, part.index.to_numpy(), [float(p) for p in part["params"]]
+    for _, part in checkpoints.dropna(subset=["tokens"]).groupby("model", sort=False):
+        part = part[part["tokens"] > 0].sort_values("step")
+        if len(part):
+            yield "tokens", _line(part, -1), part.index.to_numpy(), [float(t) for t in part["tokens"]]
+
+
+def _line(part: pd.DataFrame, at: int) -> dict[str, Any]:
+    return {str(k): v for k, v in part.iloc[at].to_dict().items()}
+
+
+def _slope(sizes: Sequence[float], shares: np.ndarray) -> float:
+    some = shares > 0
+    if some.sum() < 2:
+        return float("nan")
+    return float(np.polyfit(np.log(np.asarray(sizes)[some]), np.log(shares[some]), 1)[0])
+
+
+def _target(table: pd.DataFrame, model: str | None, step: int | None) -> tuple[str, int]:
+    if model is None:
+        sized = table.dropna(subset=["params"])
+        model = str((sized if len(sized) else table).sort_values(["params", "step"])["model"].iloc[-1])
+    steps = table.loc[table["model"] == model, "step"]
+    if steps.empty:
+        raise RequestError(f"the table has no model {model!r}; it has: {', '.join(map(str, table['model'].unique()))}")
+    chosen = int(steps.max()) if step is None else step
+    if not (steps == chosen).any():
+        raise RequestError(f"the table has no step {chosen} of {model}; it has: {', '.join(map(str, sorted(steps.unique())))}")
+    return model, chosen
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

@@ -1,0 +1,225 @@
+"""Causal memorization profiles: what consuming a row did to it, by difference in differences.
+
+Rows are grouped into cohorts by the first checkpoint that contains them (treatment). For cohort g and checkpoint c,
+
+    effect(g, c) = [mean_g Y_c − mean_g Y_b] − [mean_control Y_c − mean_control Y_b],   b = the checkpoint before g,
+
+with never-seen rows as controls. c = g: instantaneous memorization; c > g: persistent; c = the last: residual.
+For a loss the sign is flipped, so that positive always means memorized. Effects at c < b are placebo: under parallel trends
+(what the model learns in general helps treated and control rows alike) they are 0, and `trends` says how far they are from it.
+This is Callaway and Sant'Anna's group-time effect with never-treated controls and no covariates.
+
+Intervals: bootstrap over rows, each with all its checkpoints; treated rows are resampled within their cohort, and one draw of
+controls serves all cohorts, so sums over cohorts have honest intervals too.
+Cost: rows × checkpoints × resamples multiply-adds. Source: Lesci et al. 2024, arXiv:2406.04327.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pythia_tools.core import progress, tables
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.tables import IDENTITY
+
+NEVER = -1
+"""The cohort of rows that no checkpoint contains."""
+LOWER_IS_MEMORIZED = {"nll", "nll_sum", "entropy", "rank"}
+
+
+def cohort_of(batches: Any, steps: Sequence[int]) -> np.ndarray:
+    """(n,) first checkpoint step that contains each row, or NEVER.
+
+    batches: (n,) 0-based batch that consumed the row (`order.step_of`), negative for never. A checkpoint at step N
+    contains batches 0 … N − 1, so a row of batch b is first in the smallest step above b.
+    """
+    ordered = np.sort(np.asarray(steps, dtype=np.int64))
+    place = np.searchsorted(ordered, np.asarray(batches, dtype=np.int64), side="right")
+    inside = (place < len(ordered)) & (np.asarray(batches) >= 0)
+    return np.where(inside, ordered[np.minimum(place, len(ordered) - 1)], NEVER)
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """effects (G, S): cohort × checkpoint, NaN where a cohort has no checkpoint before it; draws (R, G, S) the bootstrap's.
+
+    cohorts (G,) and steps (S,) are training steps; sizes (G,) rows per cohort; controls: how many control rows.
+    """
+
+    cohorts: np.ndarray
+    steps: np.ndarray
+    effects: np.ndarray
+    draws: np.ndarray
+    sizes: np.ndarray
+    controls: int
+
+    def mean(self, mask: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+        """(value, low, high) of the mean effect over the (G, S) cells of a mask, each cohort weighted by its rows; NaN for none."""
+        weights = np.broadcast_to(self.sizes[:, None], mask.shape)[mask].astype(np.float64)
+        if not len(weights):
+            return float("nan"), float("nan"), float("nan")
+        weights = weights / weights.sum()
+        low, high = np.quantile(self.draws[:, mask] @ weights, [0.5 - level / 2, 0.5 + level / 2])
+        return float(self.effects[mask] @ weights), float(low), float(high)
+
+
+def profiles(
+    values: np.ndarray, steps: Sequence[int], cohorts: np.ndarray, *, lower_is_memorized: bool = False, resamples: int = 1000, seed: int = 0
+) -> Profiles:
+    """Group-time effects of (n, S) values of n rows at S steps (ascending); `cohorts` (n,) as from `cohort_of`, NEVER for controls.
+
+    Raises RequestError without controls, without treated rows, or when a value is missing.
+    """
+    data = -np.asarray(values, dtype=np.float64) if lower_is_memorized else np.asarray(values, dtype=np.float64)
+    order = np.asarray(steps, dtype=np.int64)
+    _check(data, order, cohorts)
+    rng = np.random.default_rng(seed)
+    control = data[cohorts == NEVER]
+    control_mean, control_draws = control.mean(axis=0), _resample(control, resamples, rng)
+    named = np.unique(cohorts[cohorts != NEVER])
+    effects = np.empty((len(named), len(order)))
+    draws = np.empty((resamples, len(named), len(order)))
+    for number, cohort in enumerate(named):
+        treated = data[cohorts == cohort]
+        base = int(np.searchsorted(order, cohort)) - 1
+        if base < 0:
+            effects[number], draws[:, number] = np.nan, np.nan
+            continue
+        effects[number] = _difference(treated.mean(axis=0), control_mean, base)
+        draws[:, number] = _difference(_resample(treated, resamples, rng), control_draws, base)
+    sizes = np.array([(cohorts == c).sum() for c in named])
+    return Profiles(named, order, effects, draws, sizes, len(control))
+
+
+def event_mask(found: Profiles, what: str, gap: int | None = None) -> np.ndarray:
+    """(G, S) bool: `instantaneous` c = g, `persistent` c > g, `residual` the last step if after g, `before` placebo, `gap` c − g steps."""
+    late = found.steps[None] - found.cohorts[:, None]
+    place = np.searchsorted(found.steps, found.cohorts)
+    number = np.arange(len(found.steps))[None] - place[:, None]
+    defined = np.isfinite(found.effects)
+    if what == "instantaneous":
+        return defined & (late == 0)
+    if what == "persistent":
+        return defined & (late > 0)
+    if what == "residual":
+        return defined & (found.steps[None] == found.steps[-1]) & (late > 0)
+    if what == "before":
+        return defined & (number < -1)
+    if what == "gap":
+        return defined & (late == gap)
+    raise RequestError(f"unknown part of a profile {what!r}; use instantaneous, persistent, residual, before or gap")
+
+
+def summarize_profiles(
+    table: pd.DataFrame, batches: Any, *, controls: Any, measure: str = "nll", row_ids: Any = None, resamples: int = 1000, seed: int = 0,
+) -> pd.DataFrame:
+    """Profiles of every model of a per-row item table (from `row_scores`, `measure`, or any column per row), as a summary table.
+
+    batches: (n,) the batch of each row (`order.step_of(rows)`); controls: (n,) bool, rows never consumed and filtered by
+    exposure; row_ids: their numbers in the table (default 0 … n − 1). Rows that are neither controls nor consumed by the last
+    checkpoint are left out, and so are rows with a missing value anywhere.
+
+    Metrics: `effect` (group `cohort=g`, one line per checkpoint), `instantaneous` (at step g, group `cohort=g`), `persistent_effect`
+    (group `after=…`
+    steps, all cohorts; in doubling bins when checkpoints are unevenly spaced), `residual` (at the last step, group `cohort=g`),
+    `mean_instantaneous`, `mean_residual`, and the placebo `before_effect` (group `before=…`).
+    """
+    numbers = np.arange(len(np.asarray(batches))) if row_ids is None else np.asarray(row_ids)
+    held = np.asarray(controls, dtype=bool)
+    lines: list[dict[str, Any]] = []
+    keys = ["suite", "model", "branch"]
+    for _, part in table.groupby(keys, sort=False, dropna=False):
+        unique = part[IDENTITY].drop_duplicates("step").sort_values("step")
+        identities: list[dict[str, Any]] = [{str(k): v for k, v in line.items()} for line in unique.to_dict("records")]
+        wide = part.pivot(index="row", columns="step", values=measure).sort_index(axis=1)
+        wide = wide.reindex(numbers).astype(np.float64)
+        lost = list(wide.columns[wide.isna().all()])
+        if lost:
+            progress.warn(f"{part['model'].iloc[0]}: no row has {measure} at steps {', '.join(map(str, lost))}; profiles leave them out")
+            wide, identities = wide.drop(columns=lost), [i for i in identities if i["step"] not in lost]
+        steps = wide.columns.to_numpy(dtype=np.int64)
+        cohorts = np.where(held, NEVER, cohort_of(batches, list(steps)))
+        keep = wide.notna().all(axis=1).to_numpy() & (held | (cohorts != NEVER))
+        found = profiles(
+            wide.to_numpy()[keep], list(steps), cohorts[keep], lower_is_memorized=measure in LOWER_IS_MEMORIZED,
+            resamples=resamples, seed=seed,
+        )
+        lines += _lines(found, identities)
+    return tables.summary(lines)
+
+
+def _lines(found: Profiles, identities: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Summary lines of one model's profiles: every cell, then means over cells."""
+    lines = list(_cells(found, identities))
+    last = len(found.steps) - 1
+
+    def add(group: str, metric: str, mask: np.ndarray) -> None:
+        if mask.any():
+            value, low, high = found.mean(mask)
+            lines.append(_line(identities[last], group, metric, value, low, high, int(found.sizes[mask.any(axis=1)].sum())))
+
+    defined, placebo = np.isfinite(found.effects), event_mask(found, "before")
+    gaps = found.steps[None] - found.cohorts[:, None]
+    for name, low, high in _gap_bins(np.abs(gaps[defined]), len(found.steps)):
+        size = (np.abs(gaps) >= low) & (np.abs(gaps) < high)
+        add(f"after={name}", "persistent_effect", size & defined & (gaps >= 0))
+        add(f"before={name}", "before_effect", size & placebo & (gaps < 0))
+    add("all", "mean_instantaneous", event_mask(found, "instantaneous"))
+    add("all", "mean_residual", event_mask(found, "residual"))
+    add("all", "mean_before", placebo)
+    return lines
+
+
+def _gap_bins(gaps: np.ndarray, steps: int) -> list[tuple[str, int, int]]:
+    """(name, low, high): each gap by itself on an even grid of checkpoints, else bins that double."""
+    distinct = np.unique(gaps)
+    if len(distinct) <= steps:
+        return [(str(g), int(g), int(g) + 1) for g in distinct]
+    edges = [0, *(1 << k for k in range(int(distinct[-1]).bit_length() + 1))]
+    return [(f"{a}-{b - 1}" if b > a + 1 else str(a), a, b) for a, b in pairwise(edges)]
+
+
+def _cells(found: Profiles, identities: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    low, high = np.quantile(found.draws, [0.025, 0.975], axis=0)
+    for g, s in np.argwhere(np.isfinite(found.effects)):
+        cohort, n = int(found.cohorts[g]), int(found.sizes[g])
+        cell = (float(found.effects[g, s]), float(low[g, s]), float(high[g, s]), n)
+        yield _line(identities[s], f"cohort={cohort}", "effect", *cell)
+        if found.steps[s] == cohort:
+            yield _line(identities[s], f"cohort={cohort}", "instantaneous", *cell)
+        if s == len(found.steps) - 1 and found.steps[s] > cohort:
+            yield _line(identities[s], f"cohort={cohort}", "residual", *cell)
+
+
+def _line(identity: dict[str, Any], group: str, metric: str, value: float, low: float, high: float, n: int) -> dict[str, Any]:
+    bounds = {"value": value, "low": low, "high": high, "n": n, "interval": "bootstrap95 over rows"}
+    return {**identity, "group": group, "metric": metric, **bounds}
+
+
+def _difference(treated: np.ndarray, control: np.ndarray, base: int) -> np.ndarray:
+    return (treated - treated[..., base, None]) - (control - control[..., base, None])
+
+
+def _resample(data: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """(R, S) means of rows drawn with replacement."""
+    n = len(data)
+    return rng.multinomial(n, np.full(n, 1 / n), size=resamples) @ data / n
+
+
+def _check(data: np.ndarray, steps: np.ndarray, cohorts: np.ndarray) -> None:
+    if data.shape != (len(cohorts), len(steps)):
+        raise RequestError(f"values have shape {data.shape}; {len(cohorts)} rows × {len(steps)} steps were expected")
+    if (np.diff(steps) <= 0).any():
+        raise RequestError("steps must ascend, each once")
+    if not np.isfinite(data).all():
+        raise RequestError("some values are missing; leave those rows out")
+    if not (cohorts == NEVER).any():
+        raise RequestError("no control rows: difference in differences needs rows that were never consumed")
+    if (cohorts == NEVER).all():
+        raise RequestError("no treated rows: none of the rows was consumed by these checkpoints")

@@ -1,0 +1,116 @@
+"""Does accuracy on a term follow how often the term was seen, at each checkpoint, and from which step and size on?
+
+Everything is computed within one checkpoint, over terms; checkpoints are never pooled, because exposures and skill both grow
+with training and would correlate in any model. Exposures are those up to the checkpoint's own step, unless another definition
+is asked for. A term is the unit of every interval: its questions are averaged first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pythia_tools.analyses.term_frequency import statistics
+from pythia_tools.core import tables
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.statistics import Estimate, bootstrap_mean, rank_correlation
+from pythia_tools.core.tables import IDENTITY
+
+KEYS = [*IDENTITY, "task"]
+
+
+def by_term(table: pd.DataFrame, exposures: pd.DataFrame) -> pd.DataFrame:
+    """Per checkpoint, task and term: accuracy (share of right answers), items, and exposures up to that step.
+
+    table: as `measure` gives it, or one with `accuracy` per term already (`stored.read`); answers that are <NA> are left out.
+    exposures: term, step, exposures, as `counts.count_terms` gives it. Raises RequestError when a term's exposures are missing.
+    """
+    frame = table if "task" in table else table.assign(task="all")
+    if "accuracy" in frame:
+        terms = frame[[*KEYS, "term", "accuracy"]].copy()
+        terms["items"] = frame.get("items", 1)
+    else:
+        known = frame[frame["correct"].notna()].assign(correct=lambda f: f["correct"].astype("float64"))
+        terms = known.groupby([*KEYS, "term"], sort=False, dropna=False, observed=True)["correct"].agg(["mean", "size"]).reset_index()
+        terms = terms.rename(columns={"mean": "accuracy", "size": "items"})
+    seen = exposures[["term", "step", "exposures"]].astype({"step": "Int64"})
+    joined = terms.merge(seen, on=["term", "step"], how="left", validate="many_to_one")
+    lost = joined[joined["exposures"].isna()]
+    if len(lost):
+        first = lost.iloc[0]
+        raise RequestError(
+            f"exposures of term {first['term']!r} up to step {first['step']} are missing ({len(lost)} term × checkpoint cells in all); "
+            "count them with counts.count_terms(order, terms, steps)"
+        )
+    return joined
+
+
+def summarize(
+    table: pd.DataFrame, exposures: pd.DataFrame, *, top: int = statistics.TOP, controls: Mapping[str, Mapping[str, float]] | None = None,
+    bins: Sequence[float] | None = None, seed: int = 0,
+) -> pd.DataFrame:
+    """Per checkpoint, over terms, with bootstrap intervals over terms, as a summary table.
+
+    | metric | value |
+    |---|---|
+    | accuracy | mean accuracy over terms (group `all`), and in each bin of exposures (group `exposures 10-100`) |
+    | spearman | rank correlation of accuracy and exposures |
+    | gap | accuracy of the `top` most seen terms minus that of the `top` least seen, percentage points |
+    | monotone_rise | rise of the best non-decreasing fit, percentage points |
+    | partial_spearman | rank correlation with `controls` taken out (name → term → value: token length, magnitude) |
+
+    With several tasks in the table, groups are preceded by the task's name. `bins`: edges; default powers of ten.
+    """
+    terms = by_term(table, exposures)
+    several = terms["task"].nunique() > 1
+    rows = []
+    for identity, task, part in _checkpoints(terms):
+        for group, metric, estimate in _estimates(part, top, controls or {}, bins, seed):
+            rows.append({**identity, "group": f"{task}: {group}" if several else group, "metric": metric, **estimate.columns()})
+    return tables.summary(rows)
+
+
+def _checkpoints(terms: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, pd.DataFrame]]:
+    for key, part in terms.groupby(KEYS, sort=False, dropna=False, observed=True):
+        values = dict(zip(KEYS, key if isinstance(key, tuple) else (key,), strict=True))
+        yield {c: values[c] for c in IDENTITY}, str(values["task"]), part
+
+
+def _estimates(
+    part: pd.DataFrame, top: int, controls: Mapping[str, Mapping[str, float]], bins: Sequence[float] | None, seed: int,
+) -> Iterator[tuple[str, str, Estimate]]:
+    x, y = part["exposures"].to_numpy(np.float64), part["accuracy"].to_numpy(np.float64)
+    yield "all", "accuracy", bootstrap_mean(y, over="terms", seed=seed)
+    yield "all", "spearman", rank_correlation(x, y, over="terms", seed=seed)
+    yield "all", "gap", statistics.gap(x, y, top=top, seed=seed)
+    yield "all", "monotone_rise", statistics.monotone_rise(x, y, seed=seed)
+    if controls:
+        columns = [_control(part, name, values) for name, values in controls.items()]
+        yield f"controlling {', '.join(controls)}", "partial_spearman", statistics.partial_correlation(x, y, *columns, seed=seed)
+    edges = np.asarray(bins if bins is not None else power_bins(x))
+    place = np.searchsorted(edges, x, side="right")
+    for k in np.unique(place):
+        yield bin_name(edges, int(k)), "accuracy", bootstrap_mean(y[place == k], over="terms", seed=seed)
+
+
+def _control(part: pd.DataFrame, name: str, values: Mapping[str, float]) -> np.ndarray:
+    missing = [t for t in part["term"] if t not in values]
+    if missing:
+        raise RequestError(f"control {name!r} has no value for term {missing[0]!r} ({len(missing)} missing)")
+    return np.array([values[t] for t in part["term"]], dtype=np.float64)
+
+
+def power_bins(exposures: np.ndarray) -> np.ndarray:
+    """Edges 1, 10, 100, … up to the power of ten that covers the most exposures; 0 exposures are a bin of their own."""
+    most = max(1.0, float(np.max(exposures, initial=1.0)))
+    return 10.0 ** np.arange(0, int(np.floor(np.log10(most))) + 2)
+
+
+def bin_name(edges: np.ndarray, k: int) -> str:
+    """`exposures 10-100` holds 10 and not 100; the first bin is `exposures 0-1`, written `exposures 0`."""
+    if k == 0:
+        return "exposures 0" if edges[0] == 1 else f"exposures below {edges[0]:g}"
+    return f"exposures {edges[k - 1]:g}-{edges[k]:g}" if k < len(edges) else f"exposures from {edges[-1]:g}"

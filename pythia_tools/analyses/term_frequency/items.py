@@ -1,0 +1,74 @@
+"""Questions as a model meets them: a prompt, the answer, the term whose exposures matter, and a closed answer set where there is one.
+
+Built once, as text, and encoded once; every checkpoint is then asked exactly the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pythia_tools.core.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question.
+
+    prompt     text, few-shot examples included; the answer follows it directly
+    answers    texts that are right (aliases); with candidates, exactly one, and it is among them
+    term       whose exposures accuracy is set against (an operand, an entity, a question's number)
+    name       of the question, unique within its task
+    candidates texts, or empty: then the answer is decoded greedily
+    """
+
+    prompt: str
+    answers: tuple[str, ...]
+    term: str
+    name: str
+    candidates: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.answers or not all(self.answers):
+            raise RequestError(f"item {self.name!r} needs at least one answer, none empty")
+        if self.candidates and (len(self.answers) != 1 or self.answers[0] not in self.candidates):
+            raise RequestError(f"item {self.name!r}: its answer {self.answers!r} is not one of its {len(self.candidates)} candidates")
+        if len(set(self.candidates)) != len(self.candidates):
+            raise RequestError(f"item {self.name!r} has a candidate twice")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An item as token ids: prompt and candidates each encoded alone, as the model reads them one after the other."""
+
+    item: Item
+    prompt: tuple[int, ...]
+    candidates: tuple[tuple[int, ...], ...]
+
+
+def check_items(items: Sequence[Item]) -> list[Item]:
+    """The items, at least one, names distinct. Raises RequestError."""
+    listed = list(items)
+    if not listed:
+        raise RequestError("a task needs at least one item")
+    names = {item.name for item in listed}
+    if len(names) != len(listed):
+        seen: set[str] = set()
+        twice = next(i.name for i in listed if i.name in seen or seen.add(i.name))  # type: ignore[func-returns-value]
+        raise RequestError(f"two items are called {twice!r}; item names must differ")
+    return listed
+
+
+def encode(items: Sequence[Item], tokenizer: Any) -> list[Encoded]:
+    """Ids of prompts and candidates; equal texts are encoded once. `tokenizer`: as `counts.vocabulary.load_tokenizer` takes."""
+    from pythia_tools.counts.vocabulary import load_tokenizer
+
+    backend = load_tokenizer(tokenizer)
+    texts = sorted({t for item in items for t in (item.prompt, *item.candidates)})
+    ids = {t: tuple(e.ids) for t, e in zip(texts, backend.encode_batch(texts, add_special_tokens=False), strict=True)}
+    for item in items:
+        for text in (item.prompt, *item.candidates):
+            if not ids[text]:
+                raise RequestError(f"item {item.name!r}: {text!r} encodes to no token; a prompt and every candidate need at least one")
+    return [Encoded(item, ids[item.prompt], tuple(ids[c] for c in item.candidates)) for item in items]

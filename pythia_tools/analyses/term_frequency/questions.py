@@ -1,0 +1,128 @@
+"""Question answering over a file of (question, answers, entities), such as TriviaQA, scored by greedy decoding.
+
+Prompt `Q:{question} A:`, few-shot examples with ` {answer}` behind, joined by blank lines and drawn from a training file; the
+exposures of a question are the rows in which all its entities occur. The published TriviaQA runs drew their examples in a
+version of the harness whose draws are not recorded, so here they are drawn by one seed, the same for every checkpoint.
+
+Files: .jsonl, .json (a list), .csv or .parquet with `question`; `answers` (list) or `answer` (text, or TriviaQA's mapping
+with `value` and `aliases`); optionally `entities` (list; an entity may be a list of aliases) and `id` (or `question_id`).
+In CSV, lists are written with | between entries. Source: Joshi et al. 2017; Kandpal et al. 2023; Biderman et al. 2023, section 4.3.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pythia_tools.analyses.term_frequency.arithmetic import SEED, with_examples
+from pythia_tools.analyses.term_frequency.items import Item
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.counts.patterns import Together
+
+PROMPT = "Q:{question} A:"
+PAPER_PROMPT = "Q: {question} \n A:"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question; `answer` is shown in examples, all `answers` (aliases) are right."""
+
+    name: str
+    question: str
+    answer: str
+    answers: tuple[str, ...]
+    entities: tuple[Any, ...] = ()
+
+
+
+def read_questions(path: str | os.PathLike[str]) -> list[Question]:
+    """Questions of a file. Raises DataError naming the record that is wrong, RequestError for an unknown kind of file."""
+    file = Path(path)
+    if not file.exists():
+        raise DataError(f"{file}: no such file")
+    try:
+        records = _records(file)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{file}: cannot be read ({error})") from error
+    questions = [_question(file, n, r) for n, r in enumerate(records)]
+    if not questions:
+        raise DataError(f"{file}: holds no question")
+    if len({q.name for q in questions}) != len(questions):
+        raise DataError(f"{file}: two questions have the same id")
+    return questions
+
+
+def question_items(
+    questions: Sequence[Question], shots: int = 0, *, examples: Sequence[Question] = (), seed: int = SEED, prompt: str = PROMPT,
+) -> list[Item]:
+    """Items of questions; the term is the question's id. Examples are drawn from `examples`, never the question itself.
+
+    `prompt`: with {question} in it; the published code's by default, the paper prints `PAPER_PROMPT`.
+    """
+    pool = list(examples) or list(questions)
+    if shots and len(pool) < shots + 1:
+        raise RequestError(f"{shots} shots need {shots + 1} examples to draw from; there are {len(pool)}")
+    draw = random.Random(seed)
+    items = []
+    for q in questions:
+        shown = [e for e in draw.sample(pool, shots + 1) if e != q][:shots] if shots else []
+        before = [(prompt.format(question=e.question), f" {e.answer}") for e in shown]
+        items.append(Item(with_examples(before, prompt.format(question=q.question)), q.answers, q.name, q.name))
+    return items
+
+
+def question_patterns(questions: Sequence[Question], *, whole_word: bool = True) -> list[Together]:
+    """For `counts.count_terms`: per question, the rows in which all its entities occur; the label is the question's id."""
+    without = [q.name for q in questions if not q.entities]
+    if without:
+        raise RequestError(f"question {without[0]!r} names no entities ({len(without)} of {len(questions)}); exposures cannot be counted")
+    return [Together(q.entities, whole_word=whole_word, label=q.name) for q in questions]
+
+
+def _records(file: Path) -> list[dict[str, Any]]:
+    if file.suffix == ".jsonl":
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if file.suffix == ".json":
+        loaded = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(loaded, list):
+            raise DataError(f"{file}: a list of questions is needed, this is a {type(loaded).__name__}")
+        return loaded
+    if file.suffix in (".csv", ".parquet"):
+        frame = pd.read_csv(file, dtype=str, keep_default_na=False) if file.suffix == ".csv" else pd.read_parquet(file)
+        records = [{str(k): v for k, v in r.items()} for r in frame.to_dict("records")]
+        if file.suffix == ".csv":
+            for r in records:
+                r.update({k: [x for x in r[k].split("|") if x] for k in ("answers", "entities") if k in r})
+        return records
+    raise RequestError(f"{file}: questions are read from .jsonl, .json, .csv and .parquet files")
+
+
+def _question(file: Path, n: int, record: Any) -> Question:
+    if not isinstance(record, dict) or not record.get("question"):
+        raise DataError(f"{file}: record {n} has no question")
+    answers, shown = _answers(record)
+    if not answers:
+        raise DataError(f"{file}: record {n} has no answer; give `answers` (a list) or `answer`")
+    raw = record.get("entities")
+    entities = tuple(tuple(map(str, e)) if not isinstance(e, str) else e for e in (raw if raw is not None else ()))
+    return Question(str(record.get("id") or record.get("question_id") or n), str(record["question"]), shown, answers, entities)
+
+
+def _answers(record: dict[str, Any]) -> tuple[tuple[str, ...], str]:
+    answer = record.get("answer")
+    if isinstance(answer, dict):
+        aliases = tuple(str(a) for a in answer.get("aliases", ()))
+        value = str(answer.get("value") or (aliases[0] if aliases else ""))
+        return aliases or ((value,) if value else ()), value
+    listed = record.get("answers")
+    answers = tuple(str(a) for a in listed) if listed is not None and not isinstance(listed, str) else ((listed,) if listed else ())
+    if not answers and answer:
+        answers = (str(answer),)
+    return answers, str(answer) if answer else (answers[0] if answers else "")

@@ -1,0 +1,189 @@
+"""Files that are whole or absent: write beside, rename into place; digests; confined paths; the cache folder.
+
+Cost: one extra rename per file. Durability: the file is flushed to disk before the rename, so a
+power cut leaves the old file or the new one, never a torn one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
+
+CHUNK_BYTES = 1 << 22
+_umask_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path`; on a clean exit it replaces `path`, on an error it vanishes.
+
+    Raises: EnvironmentFailure when the disk is full or the folder cannot be written.
+    """
+    target = Path(path)
+    with _one_line_os_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed below, before the rename
+            mode=mode, dir=target.parent, prefix=f".{target.name}.", suffix=".part", delete=False,
+            encoding=None if "b" in mode else "utf-8",
+        )
+    try:
+        with _one_line_os_errors(target):
+            with handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.chmod(handle.name, 0o666 & ~_umask())
+            os.replace(handle.name, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(handle.name)
+        raise
+
+
+def atomic_folder(path: str | os.PathLike[str], fill: Callable[[Path], None]) -> None:
+    """Fill a temporary folder beside `path`, then rename it into place (an existing `path` is replaced)."""
+    target = Path(path)
+    with _one_line_os_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+        os.chmod(beside, 0o777 & ~_umask())
+    try:
+        with _one_line_os_errors(target):
+            fill(beside)
+            if target.exists():
+                old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
+                os.replace(target, old / "old")
+                os.replace(beside, target)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.replace(beside, target)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def sweep_parts(folder: str | os.PathLike[str], name: str = "") -> int:
+    """Delete what a killed `atomic_write`/`atomic_folder` left in `folder` (of targets that begin with `name`); returns how many went."""
+    gone = 0
+    for entry in Path(folder).glob(f".{glob.escape(name)}*.part"):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+        gone += 1
+    return gone
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    with atomic_write(path, "w") as handle:
+        handle.write(text)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """JSON with sorted keys and two-space indent, so that equal values give equal files."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=_plain) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Raises: DataError when the file is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid JSON ({error}); delete it and run the command again") from error
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Hex sha256 of a file's bytes; about 1–2 GB/s."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Hex sha256 of a JSON-able value in canonical form: the key of caches and the fingerprint of configs."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def confined(root: str | os.PathLike[str], relative: str) -> Path:
+    """`root/relative`, refused when it would leave `root` (absolute paths, `..`, links that point out)."""
+    base = Path(root).resolve()
+    path = (base / relative).resolve()
+    if not path.is_relative_to(base):
+        raise RequestError(f"path {relative!r} leads outside {base}; only paths below it are allowed")
+    return path
+
+
+def cache_dir() -> Path:
+    """Where trained suites, range caches and indexes live: $PYTHIA_TOOLS_HOME, or the user's cache folder."""
+    home = os.environ.get("PYTHIA_TOOLS_HOME")
+    if home:
+        return Path(home).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "pythia_tools"
+
+
+def require_free(path: str | os.PathLike[str], need_bytes: int) -> None:
+    """Raises EnvironmentFailure when the disk under `path` has fewer than `need_bytes` bytes free."""
+    probe = Path(path)
+    while not probe.exists():
+        probe = probe.parent
+    free = shutil.disk_usage(probe).free
+    if free < need_bytes:
+        raise EnvironmentFailure(
+            f"{path}: needs {human_bytes(need_bytes)} of disk, {human_bytes(free)} are free; "
+            "free some space or choose another --out"
+        )
+
+
+def human_bytes(count: float) -> str:
+    """Decimal units, as disks and hubs print them: 4.2 MB, 600.1 GB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def _one_line_os_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except (DataError, EnvironmentFailure):
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise EnvironmentFailure(
+                f"{target}: the disk is full ({error.strerror}); nothing was changed, free some space and run again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EIO):
+            raise EnvironmentFailure(f"{target}: cannot be written ({error.strerror})") from error
+        raise
+
+
+def _umask() -> int:
+    with _umask_lock:  # two threads at once would leave the process with the other's 0
+        mask = os.umask(0)
+        os.umask(mask)
+    return mask
+
+
+def _plain(value: Any) -> Any:
+    """numpy scalars and arrays, paths and sets as JSON."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"not JSON-able: {type(value).__name__}")

@@ -1,0 +1,89 @@
+"""YAML manifests: found by name among the shipped ones, or by path; read safely; checked field by field.
+
+A user's own manifest works by path exactly as a shipped one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pythia_tools.core.errors import DataError, RequestError, unknown
+
+KINDS = ("suites", "orders", "evaluation_sets")
+
+
+@cache
+def manifest_root() -> Path:
+    """The shipped `data_manifests/`: inside the wheel, or at the top of a source checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for root in (package / "data_manifests", package.parent / "data_manifests"):
+        if root.is_dir():
+            return root
+    raise DataError("the shipped data_manifests are missing from this installation; install pythia-tools again")
+
+
+def names(kind: str) -> list[str]:
+    """Names of the shipped manifests of one kind, sorted."""
+    return sorted(p.stem for p in (manifest_root() / kind).glob("*.yaml"))
+
+
+def find(kind: str, name_or_path: str | Path) -> Path:
+    """The manifest file for a shipped name or a path. Raises UnknownNameError with what is known."""
+    text = str(name_or_path)
+    if text.endswith((".yaml", ".yml")) or "/" in text:
+        path = Path(text).expanduser()
+        if not path.is_file():
+            raise RequestError(f"{text}: no such manifest file; give a path to a .yaml or one of: {', '.join(names(kind))}")
+        return path
+    if text not in names(kind):
+        raise unknown(kind.rstrip("s").replace("_", " "), text, names(kind), hint="(or give a path to a .yaml)")
+    return manifest_root() / kind / f"{text}.yaml"
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A manifest's mapping. Raises DataError naming file and line when it is not valid YAML."""
+    try:
+        value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: no such manifest file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}" if where else ""
+        raise DataError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: a manifest is a mapping, this is a {type(value).__name__}")
+    return value
+
+
+def check_fields(path: str | Path, value: dict[str, Any], required: Iterable[str], optional: Iterable[str]) -> None:
+    """Raises DataError naming each missing and each unknown field, so that a typo is never ignored."""
+    required, optional = set(required), set(optional)
+    missing = sorted(required - value.keys())
+    extra = sorted(value.keys() - required - optional)
+    if missing or extra:
+        parts = [f"missing {missing}"] if missing else []
+        parts += [f"unknown {extra}"] if extra else []
+        raise DataError(f"{path}: {', '.join(parts)}; allowed: {sorted(required | optional)}")
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe YAML that refuses duplicate keys: in a manifest the second one is a mistake."""
+
+
+def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    result: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in result:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
+        result[key] = loader.construct_object(value_node, deep=True)
+    return result
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -1,0 +1,52 @@
+"""What a result file says about where it came from: versions, code revision, machine, time."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "pythia-tools", "torch", "transformers", "huggingface-hub", "tokenizers", "datasets",
+    "numpy", "pandas", "scipy", "numba", "datasketch", "matplotlib",
+)
+
+
+def provenance() -> dict[str, Any]:
+    """JSON-able facts about this process; no host name, user name or token."""
+    return {
+        "versions": versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "git_revision": git_revision(),
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_revision() -> str | None:
+    """Commit of the source checkout this package runs from, `-dirty` when changed; None for an installed wheel."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        return subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True, text=True, timeout=10, check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
