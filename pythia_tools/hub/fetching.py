@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pythia_tools.core import progress
 from pythia_tools.core.errors import DataError, EnvironmentFailure
-from pythia_tools.hub import cache, client, downloading, ledger
+from pythia_tools.hub import cache, client, downloading, ledger, parts
 from pythia_tools.hub.client import PATIENCE, Patience
-from pythia_tools.hub.repositories import Listing, branches, kept_listing, listing
+from pythia_tools.hub.repositories import TOKENIZER, Listing, branches, kept_listing, listing
 from pythia_tools.suites import Checkpoint, Folder, check_defects
 
 BRIEF = Patience(tries=2, base=0.5)
@@ -43,6 +43,33 @@ def fetch(
         for name in drop_damaged(listing(repo, cache.ref(repo, revision) or revision)):
             progress.warn(f"{repo}@{revision}/{name}: the cached copy is damaged; fetching it again")
     return downloading.download([checkpoint], budget=budget, patience=patience, stop=stop)[0]
+
+
+def fetch_tokenizer(repo: str, revision: str | None = None, *, patience: Patience = PATIENCE) -> Path:
+    """The folder that holds a repository's tokenizer files (tokenizer.json and those beside it), and no weights.
+
+    They land in the hub cache. A second call costs at most one request per repository and process, none with
+    HF_HUB_OFFLINE=1. Raises: DataError when the repository or its tokenizer.json does not exist, EnvironmentFailure.
+    """
+    revision = revision or "main"
+    here = cache.ref(repo, revision)
+    now = _commit(repo, revision) if here is not None else None
+    if here is not None and now in (None, here):
+        folder = cache.repo_folder(repo) / "snapshots" / here
+        kept = kept_listing(repo, revision, here)
+        wanted = [f.path for f in kept.files if f.path in TOKENIZER] if kept else ["tokenizer.json"]
+        if wanted and all((folder / name).is_file() for name in wanted):
+            return folder
+    client.require_online(f"the tokenizer of {repo}@{revision}")
+    entry = listing(repo, revision)
+    if entry.file("tokenizer.json") is None:
+        raise DataError(f"{repo}@{revision}: no tokenizer.json in the repository; name another tokenizer")
+    for file in entry.files:
+        if file.path in TOKENIZER:
+            parts.get(entry, file, patience=patience)
+            cache.link(entry, file)
+    cache.set_ref(entry)
+    return cache.snapshot_folder(entry)
 
 
 def fetch_ahead(

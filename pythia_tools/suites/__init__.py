@@ -43,9 +43,10 @@ buffers: neox-masks                  # causal masks in the files (neox-masks) or
 initialisation: small-wang           # small-wang, scaled-normal, normal
 peak_lr: 1.0e-3
 schedule: {kind: neox-cosine, warmup: 0.01, decay_steps: 143000, floor: 0.1}   # or cosine (warmup_steps), or constant
+tokenizer: {name: EleutherAI/gpt-neox-20b, source: https://…}   # on the hub: owner/name or owner/name@revision; also as plain text
+# tokenizer: tokenizer               # or a folder beside the manifest
 label_factor: 1                      # {label} in a revision is step × this
 label_offset: 0                      #   plus this
-tokenizer: tokenizer                 # a folder beside the manifest
 known_defects:
   - models: [70m]                    # default: all
     steps: [0, "1000:5000:1000"]     # default: all

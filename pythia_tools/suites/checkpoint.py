@@ -56,7 +56,8 @@ class ModelInfo:
     `branch` is `main`, or the intervention's name; `base` and `branch_step` say what a branch left and when.
     `schedule` holds kind, warmup, decay_steps, floor (see `suites.learning_rate`); `order` names the data
     order this run consumed; `stored_dtype` is the files' dtype and `buffers` what they hold besides the
-    parameters; `initialisation` names the weights' distribution at step 0 (see `suites.initial_std`).
+    parameters; `initialisation` names the weights' distribution at step 0 (see `suites.initial_std`);
+    `tokenizer` is `owner/name` or `owner/name@revision` on the hub, or a local path.
     """
 
     name: str
@@ -78,6 +79,8 @@ class ModelInfo:
     buffers: str | None = field(default=None, repr=False)
     initialisation: str | None = field(default=None, repr=False)
     note: str | None = field(default=None, repr=False)
+    tokenizer: str | None = field(default=None, repr=False)
+    tokenizer_source: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,18 @@ from pythia_tools.suites.suite import Places, Suite
 REQUIRED = ("name", "description", "location", "models")
 RUN_FIELDS = (
     "steps", "tokens_per_step", "batch_rows", "seq_length", "order", "dtype", "stored_dtype", "buffers", "initialisation",
-    "schedule", "peak_lr", "label_factor", "label_offset",
+    "schedule", "peak_lr", "label_factor", "label_offset", "tokenizer",
 )
 """What a suite states for all of its models and a model may state for itself."""
-OPTIONAL = (*RUN_FIELDS, "sources", "shapes", "known_defects", "tokenizer", "extra")
+OPTIONAL = (*RUN_FIELDS, "sources", "shapes", "known_defects", "extra")
 MODEL_FIELDS = (
     *RUN_FIELDS, "shape", "params", "non_embedding", "seed", "branch", "base", "branch_step", "repo", "revision",
     "revisions", "known_defects", "note", "sources",
 )
 DEFECT_FIELDS = ("what", "source"), ("steps", "models", "severity")
+TOKENIZER_FIELDS = ("name",), ("source",)
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(@\S+)?")
+"""`owner/name`, or `owner/name@revision`."""
 LOCATION_FIELDS = (), ("hub", "revision", "folder")
 REVISION_KEYS = {"step", "label", "model", "tokens_b"}
 SCHEDULE_FIELDS = {
@@ -66,7 +69,7 @@ def read_suite(path: str | Path) -> Suite:
         sources=tuple(map(str, value.get("sources") or ())), order=_order(path, value.get("order")),
         folder=path.parent if "folder" in location else None, tokens_per_step=value.get("tokens_per_step"),
         batch_rows=value.get("batch_rows"), seq_length=value.get("seq_length"),
-        tokenizer=_beside(path, value.get("tokenizer")), extra=_mapping(path, "extra", value.get("extra") or {}),
+        tokenizer=_tokenizer(path, value.get("tokenizer"))[0], extra=_mapping(path, "extra", value.get("extra") or {}),
     )
 
 
@@ -94,12 +97,14 @@ def _model(
     _check_schedule(where, schedule)
     for key in ("tokens_per_step", "batch_rows", "seq_length", "label_factor"):
         _positive(where, key, run[key])
+    tokenizer, tokenizer_source = _tokenizer(path, run["tokenizer"])
     return ModelInfo(
         name=name, params=params, non_embedding=non_embedding, branch=str(entry.get("branch") or "main"), base=_str(entry.get("base")),
         branch_step=entry.get("branch_step"), seed=entry.get("seed"), shape=shape, defects=defects,
         peak_lr=None if run["peak_lr"] is None else float(run["peak_lr"]), schedule=schedule, order=_order(path, run["order"]),
         tokens_per_step=run["tokens_per_step"], batch_rows=run["batch_rows"], dtype=run["dtype"], stored_dtype=run["stored_dtype"],
         buffers=run["buffers"], initialisation=run["initialisation"], note=_str(entry.get("note")),
+        tokenizer=tokenizer, tokenizer_source=tokenizer_source,
     )
 
 
@@ -168,6 +173,19 @@ def _order(path: Path, value: Any) -> str | None:
         return None
     text = _text(path, "order", value)
     return _beside(path, text) if "/" in text or text.endswith((".yaml", ".yml")) else text
+
+
+def _tokenizer(path: Path, value: Any) -> tuple[str | None, str | None]:
+    """(name, source): a hub repository's name as it is, a file or folder beside the manifest as an absolute path."""
+    if value is None:
+        return None, None
+    if isinstance(value, dict):
+        manifests.check_fields(f"{path}: tokenizer", value, *TOKENIZER_FIELDS)
+        name, source = _text(path, "tokenizer: name", value["name"]), _str(value.get("source"))
+    else:
+        name, source = _text(path, "tokenizer", value), None
+    on_hub = HUB_NAME.fullmatch(name) and not (path.resolve().parent / name).exists()
+    return name if on_hub else _beside(path, name), source
 
 
 def _beside(path: Path, value: Any) -> str | None:

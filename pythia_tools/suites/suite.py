@@ -37,7 +37,8 @@ class Suite:
     """A family of models with known checkpoints.
 
     `order` names the data order the runs consumed (a name or a path; None when unknown; a model's own
-    `order` wins where it has one). `folder` is the suite's own folder, None for suites on the hub.
+    `order` wins where it has one); `tokenizer` is a hub repository (`owner/name`, `owner/name@revision`) or a local path, and
+    again a model's own wins. `folder` is the suite's own folder, None for suites on the hub.
     """
 
     name: str

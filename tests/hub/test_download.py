@@ -521,3 +521,40 @@ def test_bytes_are_read_as_people_write_them() -> None:
     assert [pt_hub.parse_bytes(t) for t in ("50GB", "1.5 TB", "300mb", "7")] == [50 * 10**9, 1_500_000_000_000, 300_000_000, 7]
     with pytest.raises(RequestError, match="'much' is not an amount of bytes"):
         pt_hub.parse_bytes("much")
+
+
+def test_the_tokenizer_files_come_alone_once_and_serve_offline(server: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.add_model("me/words", {"main": {**files(home, 0), "tokenizer_config.json": b"{ }"}, "v1": files(home, 1)})
+    folder = pt_hub.fetch_tokenizer("me/words")
+    assert sorted(p.name for p in folder.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
+    assert [r.file for r in server.requests if r.file] == ["me/words@main/tokenizer.json", "me/words@main/tokenizer_config.json"]
+    assert pt_hub.fetch_tokenizer("me/words") == folder, "a second call asks for no file"
+    assert len([r for r in server.requests if r.file]) == 2
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked = len(server.requests)
+    assert pt_hub.fetch_tokenizer("me/words", "main") == folder
+    with pytest.raises(EnvironmentFailure, match="tokenizer of me/words@v1.*HF_HUB_OFFLINE"):
+        pt_hub.fetch_tokenizer("me/words", "v1")
+    assert len(server.requests) == asked, "offline asks nothing"
+
+
+def test_the_tokenizer_of_a_revision_and_of_a_fetched_checkpoint(server: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pt_hub.fetch(at(1))
+    asked = len([r for r in server.requests if r.file])
+    assert pt_hub.fetch_tokenizer(REPO, "step1") == folder, "it came with the checkpoint"
+    assert len([r for r in server.requests if r.file]) == asked
+    with pytest.raises(DataError, match="no such revision"):
+        pt_hub.fetch_tokenizer(REPO, "step99")
+    bare = {name: data for name, data in files(home, 5).items() if name != "tokenizer.json"}
+    server.add_model("me/bare", {"main": bare})
+    with pytest.raises(DataError, match="me/bare@main: no tokenizer.json"):
+        pt_hub.fetch_tokenizer("me/bare")
+
+
+def test_a_fetched_tokenizer_is_no_fetched_checkpoint(server: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pt_hub.fetch_tokenizer(REPO, "step2")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(EnvironmentFailure, match="not in the cache"):
+        pt_hub.fetch(at(2))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert (pt_hub.fetch(at(2)) / "model.safetensors").is_file()

@@ -257,3 +257,14 @@ def test_published_evaluations_lie_on_the_grid() -> None:
     grid = set(STEPS_154)
     for name, by_step in table.items():
         assert {int(step) for step in by_step} <= grid, name
+
+
+def test_every_shipped_suite_names_its_tokenizer_with_its_source() -> None:
+    for name in manifests.names("suites"):
+        suite = load_suite(name)
+        for model in suite.models.values():
+            assert model.tokenizer and re.fullmatch(r"[\w-]+/[\w.-]+(@[\w-]+)?", model.tokenizer), f"{name}/{model.name}"
+            assert model.tokenizer_source and model.tokenizer_source.startswith("https://"), f"{name}/{model.name}"
+        assert suite.tokenizer in {model.tokenizer for model in suite.models.values()}
+    assert load_suite("pythia-deduped").tokenizer == "EleutherAI/pythia-70m-deduped"
+    assert load_suite("smollm").model("SmolLM3-3B").tokenizer == "HuggingFaceTB/SmolLM3-3B-checkpoints@stage1-step-40000"

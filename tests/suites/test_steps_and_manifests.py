@@ -196,6 +196,29 @@ def test_a_folder_with_a_manifest(tmp_path: Path) -> None:
         load_suite(write(tmp_path, LOCAL.replace("{model}/step", "../{model}/step"), "suite2.yaml"))
 
 
+@pytest.mark.parametrize(("written", "name", "source"), [
+    ("me/tok", "me/tok", None),
+    ("me/tok@v1", "me/tok@v1", None),
+    ('{name: me/tok, source: "https://example.org"}', "me/tok", "https://example.org"),
+    ("tokenizer.json", "HERE/tokenizer.json", None),
+    ("./me/tok", "HERE/me/tok", None),
+    ("there/tok", "HERE/there/tok", None),
+    ("a/b/tokenizer.json", "HERE/a/b/tokenizer.json", None),
+])
+def test_a_tokenizer_is_a_name_on_the_hub_or_a_path_beside_the_manifest(tmp_path: Path, written: str, name: str, source: str) -> None:
+    (tmp_path / "there" / "tok").mkdir(parents=True)
+    suite = load_suite(write(tmp_path, LOCAL.replace("tokenizer: tokenizer", f"tokenizer: {written}")))
+    assert suite.tokenizer == suite.model("s").tokenizer == name.replace("HERE", str(tmp_path))
+    assert suite.model("s").tokenizer_source == source
+
+
+def test_a_models_own_tokenizer_wins(tmp_path: Path) -> None:
+    suite = load_suite(write(tmp_path, LOCAL.replace("models: {s: {}}", "models: {s: {}, t: {tokenizer: me/other}}")))
+    assert suite.model("t").tokenizer == "me/other" and suite.model("s").tokenizer == suite.tokenizer == str(tmp_path / "tokenizer")
+    with pytest.raises(DataError, match="tokenizer.*nam"):
+        load_suite(write(tmp_path, LOCAL.replace("tokenizer: tokenizer", "tokenizer: {nam: x}"), "b.yaml"))
+
+
 def make_checkpoint(path: Path, **config: object) -> None:
     path.mkdir(parents=True)
     (path / "config.json").write_text(
