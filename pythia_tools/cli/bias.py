@@ -229,7 +229,7 @@ def _order(suite: Any) -> Any:
 def _association(args: argparse.Namespace, suite: Any, items: Any, order: Any) -> Any:
     """Counts up to each step; a branch called `swap` was trained on the order with feminine pronouns from its branch step on."""
     from pythia_tools.analyses import bias
-    from pythia_tools.order.text import tokenizer_of
+    from pythia_tools.counts.text import tokenizer_of
     from pythia_tools.overlays import Overlay, PronounSwap
 
     orders = {"main": order}

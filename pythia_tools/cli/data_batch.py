@@ -18,10 +18,10 @@ import numpy as np
 
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import RequestError
+from pythia_tools.counts.documents import documents_of_rows
+from pythia_tools.counts.text import decode, tokenizer_of
 from pythia_tools.order import DataOrder, load_order
-from pythia_tools.order.exposures import documents_of_rows
 from pythia_tools.order.sources import PackedRows
-from pythia_tools.order.text import decode, tokenizer_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -117,7 +117,7 @@ def _rules(args: argparse.Namespace, order: Any) -> list[Any]:
 
 
 def _tokenizer(args: argparse.Namespace, order: Any) -> Any:
-    from pythia_tools.order.text import tokenizer_of
+    from pythia_tools.counts.text import tokenizer_of
 
     return tokenizer_of(order, args.tokenizer)
 

@@ -17,8 +17,8 @@ from pythia_tools.cli.data_batch import add_order, span
 from pythia_tools.cli.options import add_output, emit, positive
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
+from pythia_tools.counts.places import build_index, seen
 from pythia_tools.order import load_order
-from pythia_tools.order.seen import build_index, seen
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

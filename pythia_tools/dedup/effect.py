@@ -18,7 +18,7 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.sign import Labels
 from pythia_tools.dedup.stages import stored_parts
 from pythia_tools.order import DataOrder, build_index_maps, packed_order
-from pythia_tools.order.exposures import packed_rows
+from pythia_tools.counts.documents import document_exposures, packed_rows
 
 DEFAULT_SEED = 1234
 
@@ -44,11 +44,11 @@ def exposure_effect(
     kept = _kept_in_store(Labels(signed), np.asarray(clusters.array("kept")), provenance)
     step = order.steps if step is None else step
     rows = packed_rows(order)
-    before = order.exposures(step)["mean"].fillna(0.0).to_numpy()
+    before = document_exposures(order, step)["mean"].fillna(0.0).to_numpy()
     remaining = np.flatnonzero(kept == np.arange(len(kept)))
     maps = build_index_maps(rows.store.sizes, order.seq_length, seed, max(1, step * order.batch_rows), documents=remaining)
     twin = packed_order(rows.store, maps, order.seq_length, order.batch_rows, name=f"{order.name}-deduplicated", steps=step)
-    after = twin.exposures(step)["mean"].fillna(0.0).to_numpy()
+    after = document_exposures(twin, step)["mean"].fillna(0.0).to_numpy()
     members = np.bincount(kept, minlength=len(kept))
     summed = np.bincount(kept, weights=before, minlength=len(kept))
     return pd.DataFrame({

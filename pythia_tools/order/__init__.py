@@ -12,22 +12,19 @@ from pythia_tools.order.map_files import MapName, find_maps, load_maps, save_map
 from pythia_tools.order.maps import IndexMaps, build_index_maps, plan_epochs, rebuild_shuffles
 
 if TYPE_CHECKING:
-    from pythia_tools.order.exposures import documents_of_rows, exposure_shares
     from pythia_tools.order.loader import OrderDataset, OrderLoader
-    from pythia_tools.order.seen import build_index
     from pythia_tools.order.verify import verify_order, verify_store
 
 __all__ = [
-    "DataOrder", "IndexMaps", "Layout", "MapName", "OrderDataset", "OrderLoader", "blend", "build_index", "build_index_maps",
-    "documents_of_rows", "exposure_shares", "find_maps", "load_maps", "load_order", "num_samples", "order_names", "packed_order",
+    "DataOrder", "IndexMaps", "Layout", "MapName", "OrderDataset", "OrderLoader", "blend", "build_index_maps",
+    "find_maps", "load_maps", "load_order", "num_samples", "order_names", "packed_order",
     "plan_epochs", "preshuffled_order", "rebuild_shuffles", "save_maps", "split_documents", "verify_maps", "verify_order",
     "verify_store", "weights_by_documents",
 ]
 
 # These need torch or pandas, which an order itself does not.
 _LATER = {
-    "OrderDataset": "loader", "OrderLoader": "loader", "build_index": "seen", "documents_of_rows": "exposures",
-    "exposure_shares": "exposures", "verify_order": "verify", "verify_store": "verify",
+    "OrderDataset": "loader", "OrderLoader": "loader", "verify_order": "verify", "verify_store": "verify",
 }
 
 

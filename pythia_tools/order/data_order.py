@@ -21,8 +21,6 @@ from pythia_tools.order.sources import PackedRows, PreshuffledRows, RowSource
 from pythia_tools.tokens import TokenStore
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from pythia_tools.order.manifest import OrderManifest
 
 
@@ -144,24 +142,6 @@ class DataOrder:
     def step_of(self, rows: Any) -> np.ndarray:
         """The batch that consumed each row; the first checkpoint that contains it is one later."""
         return np.asarray(rows, dtype=np.int64) // self.batch_rows
-
-    def seen(self, query: Any, **options: Any) -> pd.DataFrame:
-        """Every (step, row, offset) at which a text or token ids were consumed; see `order.seen`."""
-        from pythia_tools.order.seen import seen
-
-        return seen(self, query, **options)
-
-    def exposures(self, step: int) -> pd.DataFrame:
-        """Per document: tokens seen 0, 1, 2, … times by `step`; see `order.exposures`."""
-        from pythia_tools.order.exposures import exposures
-
-        return exposures(self, step)
-
-    def steps_of_document(self, document: int) -> pd.DataFrame:
-        """Rows and steps that consumed a document, with the tokens of it they hold; see `order.exposures`."""
-        from pythia_tools.order.exposures import steps_of_document
-
-        return steps_of_document(self, document)
 
 
 def preshuffled_order(store: TokenStore, batch_rows: int, *, name: str = "order", steps: int | None = None) -> DataOrder:

@@ -1,6 +1,6 @@
 """An overlay: an order whose chosen steps pass through rules when they are read. The store is never rewritten.
 
-It offers what reads an order's rows (`rows`, `batch`, `take`, `chunks`, `seen`, `fingerprint`, …), so whatever reads an order
+It offers what reads an order's rows (`rows`, `batch`, `take`, `chunks`, `fingerprint`, …), so whatever reads an order
 reads an overlay, another overlay included; what an order knows about the documents of its store it does not offer. Rows
 outside the chosen steps are the store's own, bit for bit; every row keeps its place and its length. The result depends on
 the row, the rules and the steps alone: not on how many rows are read at once.
@@ -110,12 +110,6 @@ class Overlay:
     def step_of(self, rows: Any) -> np.ndarray:
         """The batch that consumed each row."""
         return np.asarray(rows, dtype=np.int64) // self.batch_rows
-
-    def seen(self, query: Any, **options: Any) -> Any:
-        """Every (step, row, offset) at which a text or token ids stand in the overlay's rows; see `order.seen`."""
-        from pythia_tools.order.seen import seen
-
-        return seen(self, query, **options)  # type: ignore[arg-type]
 
     def take(self, indices: Any) -> np.ndarray:
         """Rows by number, in the order asked: (n, L + 1). Raises RequestError for a row that does not exist."""

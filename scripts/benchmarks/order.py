@@ -205,11 +205,12 @@ def measure_preshuffled(folder: str, repeat: int) -> dict[str, Any]:
 
 
 def measure_scan(folder: str, repeat: int) -> dict[str, Any]:
+    from pythia_tools.counts import seen
     from pythia_tools.order import load_order
 
     order = load_order(Path(folder) / "rows")
     needle = order.rows(7, 8)[0, 5:10].tolist()
-    return {"ours": rates(order.n_rows * order.row_tokens, best(lambda: order.seen(needle), repeat))}
+    return {"ours": rates(order.n_rows * order.row_tokens, best(lambda: seen(order, needle), repeat))}
 
 
 COLD = {

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from pythia_tools import dedup
 from pythia_tools.cli.main import main
 from pythia_tools.core.errors import RequestError
+from pythia_tools.counts import document_exposures
 from pythia_tools.dedup.effect import effect_summary
 from pythia_tools.order import build_index_maps, load_order, packed_order
 from pythia_tools.tokens import open_store
@@ -46,7 +47,7 @@ def test_exposures_before_and_after(tmp_path: Path, corpus: Path, tokenizer: Tok
     effect = dedup.exposure_effect(tmp_path / "out", order, read_provenance(tmp_path / "store"))
     assert effect.id.tolist() == [f"d{i}" for i in range(10)]
     assert effect.members.tolist() == [5] + [1] * 9
-    exposures = order.exposures(rows)["mean"].to_numpy()
+    exposures = document_exposures(order, rows)["mean"].to_numpy()
     assert effect.before[0] == pytest.approx(exposures[0] + exposures[10:].sum())
     assert effect.before[1:].tolist() == exposures[1:10].tolist()
     # As many rows are drawn from ten documents instead of fourteen, so every one is seen 1.4 times, the repeated one not five.

@@ -11,6 +11,7 @@ from order_stores import make_documents, packed_folder, preshuffled_store, slow_
 
 from pythia_tools.cli.main import main
 from pythia_tools.core.errors import DataError
+from pythia_tools.counts import seen
 from pythia_tools.order import load_order
 from pythia_tools.tokens import StoreWriter
 
@@ -52,7 +53,7 @@ def test_batch_as_ids_text_json_and_npy(folder: Path, capsys: pytest.CaptureFixt
 def test_seen_with_and_without_an_index(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = str(folder / "order.yaml")
     order = load_order(name)
-    expected = order.seen([2, 3]).to_dict("records")
+    expected = seen(order, [2, 3]).to_dict("records")
     assert expected
     assert main(["data", "seen", name, "two three", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == expected

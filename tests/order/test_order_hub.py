@@ -14,6 +14,7 @@ import pytest
 from order_stores import make_documents, slow_rows
 
 from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.counts import seen
 from pythia_tools.order import MapName, build_index_maps, hub_ranges, load_order, save_maps
 from pythia_tools.order.range_cache import RangeCache
 from pythia_tools.order.verify import verify_order
@@ -117,11 +118,11 @@ def test_a_whole_order_is_not_searched_over_the_network_by_accident(hub: Hub, ro
     needle = rows[20, 3:6].tolist()
     order = load_order(tmp_path / "tiny.yaml")
     with pytest.raises(RequestError, match=r"would read 12\.9 kB from the hub; give steps"):
-        order.seen(needle)
+        seen(order, needle)
     assert hub.requests == []
-    assert order.seen(needle, steps=(2, 4))[["step", "row", "offset"]].values.tolist() == [[2, 20, 3]] and hub.sent == 2 * BATCH_BYTES
+    assert seen(order, needle, steps=(2, 4))[["step", "row", "offset"]].values.tolist() == [[2, 20, 3]] and hub.sent == 2 * BATCH_BYTES
     local = load_order(tmp_path / "tiny.yaml", local=tmp_path / "shards")
-    assert local.seen(needle)["row"].tolist() == [20]
+    assert seen(local, needle)["row"].tolist() == [20]
 
 
 def test_many_short_ranges_are_cached_as_one(hub: Hub, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

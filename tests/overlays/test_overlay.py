@@ -63,7 +63,7 @@ def test_rows_outside_the_chosen_steps_are_untouched_bit_for_bit():
 
 def test_everything_that_reads_rows_reads_the_changed_ones(tmp_path):
     """Searching, scanning and counting see the overlay, not the store beneath, nothing of which slips through."""
-    from pythia_tools.counts import Text, count_terms
+    from pythia_tools.counts import Text, count_terms, seen
     from pythia_tools.order import load_order
     from pythia_tools.overlays import write_out
 
@@ -74,9 +74,9 @@ def test_everything_that_reads_rows_reads_the_changed_ones(tmp_path):
     expected = overlay.take(np.arange(40))
     assert (np.concatenate([rows for _, rows in overlay.chunks(0, 40, 7)]) == expected).all()
     her = TOKENIZER.encode(" her").ids
-    found = overlay.seen(her)
+    found = seen(overlay, her)
     places = [(r, o) for r in range(40) for o in range(WIDTH) if expected[r, o : o + len(her)].tolist() == her]
-    assert list(zip(found["row"], found["offset"], strict=True)) == places and len(places) > len(base.seen(her))
+    assert list(zip(found["row"], found["offset"], strict=True)) == places and len(places) > len(seen(base, her))
     counted = count_terms(overlay, [Text("her", whole_word=True)], [3, 10], tokenizer=TOKENIZER)["exposures"].tolist()
     told = ["".join(TOKENIZER.decode(r.tolist())) for r in expected]
     words = [sum(t.replace(".", " ").split().count("her") for t in told[:stop]) for stop in (12, 40)]

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from order_stores import make_documents, packed_folder, preshuffled_store, slow_rows
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.order import build_index_maps, documents_of_rows, exposure_shares, load_order, packed_order
+from pythia_tools.counts import document_exposures, documents_of_rows, exposure_shares, steps_of_document
+from pythia_tools.order import build_index_maps, load_order, packed_order
 from pythia_tools.tokens import StoreWriter, open_store
+from tests.order.order_stores import make_documents, packed_folder, preshuffled_store, slow_rows
 
 
 def slow_counts(sizes: list[int], maps: object, length: int, rows: int) -> list[list[int]]:
@@ -38,7 +39,7 @@ def test_exposures_equal_the_slow_count(
     maps = packed_folder(folder, make_documents(sizes), length, num_samples, batch_rows=2)
     order = load_order(folder / "order.yaml")
     step = round(share * order.steps)
-    table = order.exposures(step)
+    table = document_exposures(order, step)
     counts = slow_counts(sizes, maps, length, 2 * step)
     epochs = len(maps.doc_idx) // len(sizes)
     assert table["document"].tolist() == list(range(len(sizes))) and table["tokens"].tolist() == sizes
@@ -67,7 +68,7 @@ def test_documents_and_rows_find_each_other(
         assert rows[piece.row][piece.row_start : piece.row_stop] == text
     assert (table["row_stop"] - table["row_start"]).sum() == order.n_rows * (length + 1)
     document = data.draw(st.integers(0, len(sizes) - 1))
-    found = order.steps_of_document(document)
+    found = steps_of_document(order, document)
     known = table[table["document"] == document]
     assert sorted(zip(found["row"], found["row_start"], found["doc_start"], strict=True)) == sorted(
         zip(known["row"], known["row_start"], known["doc_start"], strict=True)
@@ -102,14 +103,14 @@ def test_two_epochs_are_mixed_through_the_whole_run(tmp_path: Path) -> None:
 
 def test_preshuffled_orders_have_no_documents(tmp_path: Path) -> None:
     order = load_order(preshuffled_store(tmp_path / "rows", np.arange(20, dtype=np.uint16).reshape(4, 5)), batch_rows=2)
-    for question in (lambda: order.exposures(1), lambda: order.steps_of_document(0), lambda: documents_of_rows(order, 0, 1)):
+    for question in (lambda: document_exposures(order, 1), lambda: steps_of_document(order, 0), lambda: documents_of_rows(order, 0, 1)):
         with pytest.raises(RequestError, match="use an order with index maps"):
             question()
     packed_folder(tmp_path / "p", make_documents([30, 40]), 4, 5)
     order = load_order(tmp_path / "p" / "order.yaml")
     with pytest.raises(RequestError, match="it has documents 0 to 1"):
-        order.steps_of_document(2)
+        steps_of_document(order, 2)
     with pytest.raises(RequestError, match="it has checkpoints 0 to 4"):
-        order.exposures(5)
+        document_exposures(order, 5)
     with pytest.raises(RequestError, match="it has rows 0:17"):
         documents_of_rows(order, 0, 18)

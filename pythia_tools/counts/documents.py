@@ -39,7 +39,7 @@ def document_map(order: DataOrder) -> DocumentMap:
     rows = packed_rows(order)
     known = getattr(rows, "_document_map", None)
     if known is None:
-        from pythia_tools.order.exposure_kernels import slot_starts, slots_of_documents
+        from pythia_tools.counts.document_kernels import slot_starts, slots_of_documents
 
         sizes = rows.store.sizes
         begin, slots = slots_of_documents(rows.maps.doc_idx, sizes.size)
@@ -58,7 +58,7 @@ def packed_rows(order: DataOrder) -> PackedRows:
     return order.source
 
 
-def exposures(order: DataOrder, step: int) -> pd.DataFrame:
+def document_exposures(order: DataOrder, step: int) -> pd.DataFrame:
     """Per document, tokens trained on 0, 1, 2, … times by checkpoint `step`.
 
     Columns: document, tokens, seen_0 … seen_e (e epochs), mean (times per token; NaN for empty documents).
@@ -74,7 +74,7 @@ def exposures(order: DataOrder, step: int) -> pd.DataFrame:
 
 def exposure_table(order: DataOrder, step: int) -> np.ndarray:
     """(documents, epochs+1) int32: tokens of each document seen 0, 1, … times by checkpoint `step`."""
-    from pythia_tools.order.exposure_kernels import exposure_counts, mark_rows
+    from pythia_tools.counts.document_kernels import exposure_counts, mark_rows
 
     if not 0 <= step <= order.steps:
         raise RequestError(f"checkpoint {step} of order {order.name}: it has checkpoints 0 to {order.steps}")
@@ -106,7 +106,7 @@ def steps_of_document(order: DataOrder, document: int) -> pd.DataFrame:
     the row); the shared end token of two rows appears in both, as the rows themselves hold it.
     Raises: RequestError for preshuffled orders and documents that do not exist.
     """
-    from pythia_tools.order.exposure_kernels import inverse
+    from pythia_tools.counts.document_kernels import inverse
 
     rows, known = packed_rows(order), document_map(order)
     if not 0 <= document < known.sizes.size:

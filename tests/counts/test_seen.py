@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from order_stores import make_documents, packed_folder, preshuffled_store, slow_rows
 
 from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.order import build_index, load_order
-from pythia_tools.order.seen import forms
+from pythia_tools.counts import seen
+from pythia_tools.counts.places import build_index, forms
+from pythia_tools.order import load_order
+from tests.order.order_stores import make_documents, packed_folder, preshuffled_store, slow_rows
 
 Hits = list[tuple[int, int]]
 
@@ -35,9 +36,9 @@ def test_scan_and_index_equal_the_slow_search(tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("seen")
     order = load_order(preshuffled_store(folder / "rows", np.array(rows, dtype=np.uint16)), batch_rows=1)
     expected = slow_hits(rows, needle)
-    table = order.seen(needle)
+    table = seen(order, needle)
     assert hits(table) == expected and table["step"].tolist() == [r for r, _ in expected]
-    assert hits(order.seen(needle, index=build_index(order, folder / "index"))) == expected
+    assert hits(seen(order, needle, index=build_index(order, folder / "index"))) == expected
 
 
 def test_what_straddles_two_rows_was_never_seen(tmp_path: Path) -> None:
@@ -45,11 +46,11 @@ def test_what_straddles_two_rows_was_never_seen(tmp_path: Path) -> None:
     order = load_order(preshuffled_store(tmp_path / "rows", rows), batch_rows=1)
     index = build_index(order, tmp_path / "index")
     for options in ({}, {"index": index}):
-        assert hits(order.seen([7, 8, 9], **options)) == []
-        assert hits(order.seen([7, 8], **options)) == [(0, 3), (1, 3)]
-        assert hits(order.seen([1, 1], **options)) == [(2, 1), (2, 2), (2, 3)]
-        assert hits(order.seen([7, 8], steps=(1, 3), **options)) == [(1, 3)]
-        assert hits(order.seen([60_000], **options)) == []
+        assert hits(seen(order, [7, 8, 9], **options)) == []
+        assert hits(seen(order, [7, 8], **options)) == [(0, 3), (1, 3)]
+        assert hits(seen(order, [1, 1], **options)) == [(2, 1), (2, 2), (2, 3)]
+        assert hits(seen(order, [7, 8], steps=(1, 3), **options)) == [(1, 3)]
+        assert hits(seen(order, [60_000], **options)) == []
 
 
 def test_a_packed_order_is_searched_in_training_order(tmp_path: Path) -> None:
@@ -58,10 +59,10 @@ def test_a_packed_order_is_searched_in_training_order(tmp_path: Path) -> None:
     order = load_order(tmp_path / "order.yaml")
     consumed = slow_rows(documents, maps, 8)[: order.steps * order.batch_rows]
     for needle in ([3, 4], documents[2][10:16]):
-        table = order.seen(needle)
+        table = seen(order, needle)
         assert hits(table) == slow_hits(consumed, needle) and len(table)
         assert table["step"].tolist() == [r // 4 for r, _ in hits(table)]
-        assert hits(order.seen(needle, limit=1)) == slow_hits(consumed, needle)[:1]
+        assert hits(seen(order, needle, limit=1)) == slow_hits(consumed, needle)[:1]
 
 
 def test_text_is_looked_up_in_both_forms(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_text_is_looked_up_in_both_forms(tmp_path: Path) -> None:
     order = load_order(preshuffled_store(tmp_path / "rows", row), batch_rows=1)
     labels = forms(order, "Hello, I am", tokenizer)
     assert [text for text, _ in labels] == ["Hello, I am", " Hello, I am"] and labels[0][1].tolist() == [12092, 13, 309, 717]
-    table = order.seen("Hello, I am", tokenizer=str(tokenizer_file))
+    table = seen(order, "Hello, I am", tokenizer=str(tokenizer_file))
     expected = sorted((*hit, form) for form, (_, needle) in enumerate(labels) for hit in slow_hits(row.tolist(), needle.tolist()))
     assert list(table[["row", "offset", "form"]].itertuples(index=False, name=None)) == expected
     assert set(table["form"]) == {0, 1}
@@ -90,16 +91,16 @@ def test_wrong_questions(tmp_path: Path) -> None:
         ("text", "names no tokenizer"), ([1.5], "nothing to look for"),
     ):
         with pytest.raises(RequestError, match=says):
-            order.seen(query)
+            seen(order, query)
     with pytest.raises(RequestError, match="it has batches 0:2"):
-        order.seen([1], steps=(0, 3))
+        seen(order, [1], steps=(0, 3))
     index = build_index(order, tmp_path / "index", stop=2)
     with pytest.raises(RequestError, match="holds rows 0:2"):
-        order.seen([1], index=index)
+        seen(order, [1], index=index)
     other = load_order(preshuffled_store(tmp_path / "other", np.zeros((4, 5), dtype=np.uint16)), batch_rows=2)
     with pytest.raises(DataError, match="of another order"):
-        other.seen([1], index=index)
+        seen(other, [1], index=index)
     wide = load_order(preshuffled_store(tmp_path / "wide", np.zeros((4, 5), dtype=np.int32)), batch_rows=2)
     with pytest.raises(RequestError, match="takes uint16"):
         build_index(wide, tmp_path / "w")
-    assert len(wide.seen([0])) == 20
+    assert len(seen(wide, [0])) == 20

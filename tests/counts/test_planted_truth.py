@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pythia_tools.counts import seen
 from pythia_tools.order import DataOrder, OrderLoader, load_order, verify_order
 
 
@@ -19,7 +20,7 @@ def test_every_canary_is_found_where_it_was_planted(order: DataOrder, tiny_suite
     canaries = pd.read_parquet(tiny_suite / "truth" / "canaries.parquet")
     assert len(canaries)
     for canary in canaries.itertuples():
-        found = order.seen(canary.tokens)
+        found = seen(order, canary.tokens)
         planted = [r for r in canary.rows if r < order.steps * order.batch_rows]
         assert sorted(found["row"]) == sorted(planted), canary.canary
         assert sorted(found["step"]) == sorted(r // order.batch_rows for r in planted) and set(found["offset"]) <= {0}
@@ -29,7 +30,7 @@ def test_every_fact_is_found_where_it_was_planted(order: DataOrder, tiny_suite: 
     facts = pd.read_parquet(tiny_suite / "truth" / "facts.parquet")
     last = order.steps * order.batch_rows
     for fact in facts.head(40).itertuples():
-        found = order.seen(fact.prompt + fact.answer)
+        found = seen(order, fact.prompt + fact.answer)
         assert sorted(found["row"]) == sorted(r for r in fact.rows if r < last), fact.prompt
 
 

@@ -54,7 +54,7 @@ def forms(order: DataOrder, query: str | Sequence[int] | np.ndarray, tokenizer: 
     """The id sequences a query stands for: (label, ids in the order's dtype)."""
     if not isinstance(query, str):
         return [("ids", _ids(order, np.asarray(query)))]
-    from pythia_tools.order.text import encode
+    from pythia_tools.counts.text import encode
 
     texts = [query] if query[:1].isspace() else [query, " " + query]
     found: list[tuple[str, np.ndarray]] = []
@@ -87,7 +87,7 @@ def _ids(order: DataOrder, ids: np.ndarray) -> np.ndarray:
 
 
 def _scanned(order: DataOrder, needles: list[np.ndarray], first: int, last: int, limit: int | None) -> list[tuple[int, int, int]]:
-    from pythia_tools.order.seen_kernels import offsets_in_row
+    from pythia_tools.counts.place_kernels import offsets_in_row
 
     found: list[tuple[int, int, int]] = []
     per_chunk = max(1, SCAN_BYTES // (order.row_tokens * order.dtype.itemsize))
@@ -105,7 +105,7 @@ def _scanned(order: DataOrder, needles: list[np.ndarray], first: int, last: int,
 
 
 def _count(rows: np.ndarray, needle: np.ndarray, out: np.ndarray, first: int, last: int) -> None:
-    from pythia_tools.order.seen_kernels import count_hits
+    from pythia_tools.counts.place_kernels import count_hits
 
     count_hits(rows, needle, first, last, out)
 
