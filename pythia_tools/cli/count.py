@@ -27,6 +27,7 @@ from pythia_tools.cli.options import add_output, emit, positive, recorded, shard
 from pythia_tools.core import tables
 from pythia_tools.core.errors import EXIT_DONE, DataError, RequestError
 from pythia_tools.core.files import human_bytes
+from pythia_tools.core.parallel import worker_count
 from pythia_tools.core.results import RunFolder
 
 SCAN_RATE = 100e6
@@ -149,11 +150,9 @@ def _lines(name: str) -> list[str]:
 
 
 def _plan(order: Any, patterns: Sequence[Any], steps: Sequence[int], workers: int | None) -> dict[str, Any]:
-    import os
-
     rows = steps[-1] * order.batch_rows
     tokens = rows * (order.seq_length + 1)
-    seconds = tokens / SCAN_RATE / (workers or os.cpu_count() or 1)
+    seconds = tokens / SCAN_RATE / (worker_count(workers))
     return {
         "order": order.name, "terms": len(patterns), "steps": len(steps), "batches": steps[-1], "rows": rows, "tokens": tokens,
         "read": human_bytes(tokens * order.dtype.itemsize), "parts": len(counts.counting.plan_parts(order, 0, steps[-1])),

@@ -21,6 +21,7 @@ from pythia_tools import suites
 from pythia_tools.cli.options import add_output, emit
 from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import EXIT_DONE, EXIT_ENVIRONMENT, PythiaToolsError
+from pythia_tools.core.parallel import core_count
 
 PACKAGES = ("pythia-tools", "torch", "transformers", "huggingface-hub", "safetensors", "tokenizers", "datasets", "numpy", "pandas",
             "pyarrow", "scipy", "numba", "datasketch", "matplotlib")
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _python() -> Row:
     good = sys.version_info >= (3, 11)
-    return "python", "ok" if good else "fail", f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores"
+    return "python", "ok" if good else "fail", f"{platform.python_version()} on {platform.platform()}, {core_count()} cores"
 
 
 def _package(name: str) -> Row:

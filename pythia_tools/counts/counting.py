@@ -15,7 +15,6 @@ import bisect
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,12 +24,12 @@ import pandas as pd
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
+from pythia_tools.core.parallel import MOST_SCANNING, map_ahead, worker_count
 from pythia_tools.core.results import CellStore
 from pythia_tools.counts.ngram_scan import token_ids
 from pythia_tools.counts.patterns import Pattern, as_patterns
 from pythia_tools.counts.plan import Plan, make_plan
 from pythia_tools.counts.reading import reader
-from pythia_tools.tokens.threads import cores
 
 BLOCK_TOKENS = 1 << 21
 """Tokens a worker reads and counts at a time (4 MB of uint16)."""
@@ -120,7 +119,7 @@ def count(
     width = order.batch_rows * (order.seq_length + 1)
     with progress.bar(sum(b - a for a, b in mine) * width, "counting", "tok") as bar:
         for a, b in mine:
-            _part(order, plan, wanted, a, b, inputs_only, workers or cores(), cells, key, new)
+            _part(order, plan, wanted, a, b, inputs_only, worker_count(workers, MOST_SCANNING), cells, key, new)
             bar.update((b - a) * width)
     return Counts(tuple(p.name for p in patterns), tuple(wanted), new, _join(mine), key)
 
@@ -223,27 +222,7 @@ def _blocks(order: Any, plan: Plan, edges: np.ndarray, a: int, b: int, inputs_on
         low = int(group[0])
         return low, plan.count(rows[:, :-1] if inputs_only else rows, group - low, int(group[-1]) - low + 1)
 
-    if workers == 1:
-        yield from map(work, spans)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        yield from _in_flight(pool, work, spans, 2 * workers)
-
-
-def _in_flight(pool: ThreadPoolExecutor, work: Any, items: Iterator[Any], most: int) -> Iterator[Any]:
-    running: set[Future[Any]] = set()
-    try:
-        for item in items:
-            running.add(pool.submit(work, item))
-            if len(running) >= most:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (f.result() for f in done)
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (f.result() for f in done)
-    finally:
-        for f in running:
-            f.cancel()
+    return map(work, spans) if workers == 1 else map_ahead(work, spans, workers, 2 * workers)
 
 
 def _join(ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

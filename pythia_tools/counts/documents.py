@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.parallel import parallel_for
 from pythia_tools.order.data_order import DataOrder
 from pythia_tools.order.sources import PackedRows
-from pythia_tools.tokens.threads import spread
 
 PARALLEL_DOCUMENTS = 10_000
 
@@ -86,7 +86,7 @@ def exposure_table(order: DataOrder, step: int) -> np.ndarray:
     def count(a: int, b: int) -> None:
         exposure_counts(known.sizes, known.begin, known.slots, known.starts, consumed, order.seq_length, out, a, b)
 
-    spread(known.sizes.size, count, parts=None if known.sizes.size >= PARALLEL_DOCUMENTS else 1)
+    parallel_for(known.sizes.size, count, pieces=None if known.sizes.size >= PARALLEL_DOCUMENTS else 1)
     return out
 
 

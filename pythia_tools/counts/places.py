@@ -20,9 +20,9 @@ import pandas as pd
 
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.core.parallel import parallel_for
 from pythia_tools.order.data_order import DataOrder
 from pythia_tools.tokens.local import PARALLEL_BYTES
-from pythia_tools.tokens.threads import spread
 
 SCAN_BYTES = 32 << 20
 COLUMNS = ["step", "row", "offset", "form"]
@@ -95,7 +95,7 @@ def _scanned(order: DataOrder, needles: list[np.ndarray], first: int, last: int,
         for start, rows in order.chunks(first, last, per_chunk):
             for form, needle in enumerate(needles):
                 hits = np.zeros(len(rows), dtype=np.int64)
-                spread(len(rows), partial(_count, rows, needle, hits), parts=None if rows.nbytes > PARALLEL_BYTES else 1)
+                parallel_for(len(rows), partial(_count, rows, needle, hits), pieces=None if rows.nbytes > PARALLEL_BYTES else 1)
                 for i in np.flatnonzero(hits):
                     found += [(start + int(i), int(at), form) for at in offsets_in_row(rows[i], needle)]
             shown.update(len(rows))

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from pythia_tools.core.parallel import worker_count
 from pythia_tools.dedup.config import DedupConfig
 from pythia_tools.dedup.exact import exact_links
 from pythia_tools.dedup.lsh import band_keys, empty_signatures
 from pythia_tools.dedup.parts import Part, need_part, open_part, write_part
 from pythia_tools.dedup.sets import ShingleSets
 from pythia_tools.dedup.sign import first_documents, signed_parts
-from pythia_tools.dedup.threads import worker_count
 
 RECORD_BYTES = 48  # key, document, sort order and their sorted copies
 

@@ -17,10 +17,10 @@ import numpy as np
 from numba import njit
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.parallel import map_threads
 from pythia_tools.dedup.connected import find, flatten, join, join_pairs, singles
 from pythia_tools.dedup.hashes import mix64
 from pythia_tools.dedup.sets import ShingleSets
-from pythia_tools.dedup.threads import run_threads
 
 _CLASSES = 256  # counts beyond are one class
 _ROOM = 1 << 20  # pairs a thread may hold before it hands them over
@@ -126,7 +126,7 @@ def _join(sets: ShingleSets, threshold: float, threads: int, *, all_pairs: bool)
             )
             found.append((left[:held].copy(), right[:held].copy(), similarity[:held].copy()))
 
-    run_threads(work, list(range(threads)), threads)
+    map_threads(work, list(range(threads)), threads)
     left, right, similarity = (np.concatenate([f[i] for f in found] or [np.empty(0)]) for i in range(3))
     return _Joined(same_of, chosen[left.astype(np.int64)], chosen[right.astype(np.int64)], similarity)
 

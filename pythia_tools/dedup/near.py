@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.parallel import worker_count
 from pythia_tools.dedup import lsh
 from pythia_tools.dedup.connected import components, flatten, kept_member, members, singles
 from pythia_tools.dedup.exact import Pairs, check_threshold, exact_components, exact_pairs, similarities
 from pythia_tools.dedup.sets import shingle_sets
 from pythia_tools.dedup.shingles import Packed, pack
 from pythia_tools.dedup.signatures import check, minhash_signatures
-from pythia_tools.dedup.threads import worker_count
 
 METHODS = ("exact", "lsh")
 

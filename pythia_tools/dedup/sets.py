@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from pythia_tools.core.parallel import map_threads
 from pythia_tools.dedup.hashes import shingle_hashes
 from pythia_tools.dedup.shingles import SLACK, UNITS, Packed, spans
-from pythia_tools.dedup.threads import run_threads
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def shingle_sets(packed: Packed, ngram: int = 5, threads: int = 1) -> ShingleSet
         sizes = np.empty(hi - lo, np.int64)
         parts[i] = _sets(packed.data, packed.offsets, lo, hi, kind, ngram, sizes), sizes
 
-    run_threads(work, list(range(len(ranges))), threads)
+    map_threads(work, list(range(len(ranges))), threads)
     values = np.concatenate([p[0] for p in parts if p] or [np.empty(0, np.uint64)])
     sizes = np.concatenate([p[1] for p in parts if p] or [np.empty(0, np.int64)])
     return ShingleSets(values, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from pythia_tools.core.errors import DataError
+from pythia_tools.core.parallel import worker_count
 from pythia_tools.dedup.config import DedupConfig
 from pythia_tools.dedup.parts import Part, need_part, open_part, write_part
 from pythia_tools.dedup.sets import shingle_sets
 from pythia_tools.dedup.shingles import Packed, pack
 from pythia_tools.dedup.signatures import minhash_signatures
-from pythia_tools.dedup.threads import worker_count
 from pythia_tools.tokens.documents import DATASET, Document, read_documents
 
 PREVIEW_CHARS = 80

@@ -17,10 +17,10 @@ import numpy as np
 from numba import njit
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.parallel import map_threads, worker_count
 from pythia_tools.dedup.hashes import shingle_hashes
 from pythia_tools.dedup.sha1 import sha1_words
 from pythia_tools.dedup.shingles import SLACK, UNITS, Packed, batches, pack, shingle_count, spans, split
-from pythia_tools.dedup.threads import run_threads, worker_count
 
 SCHEMES = ("affine32", "legacy")
 HASHES = ("sha1", "mix64")
@@ -73,7 +73,7 @@ def minhash_signatures(
     def work(span: tuple[int, int]) -> None:
         kernel(packed.data, packed.offsets, span[0], span[1], kind, ngram, HASHES.index(hashing), a, b, out)
 
-    run_threads(work, spans(packed, 8 * threads), threads)
+    map_threads(work, spans(packed, 8 * threads), threads)
     return out
 
 

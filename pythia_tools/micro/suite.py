@@ -19,6 +19,7 @@ import yaml
 
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import EnvironmentFailure, RequestError
+from pythia_tools.core.parallel import core_count
 from pythia_tools.micro.build import build
 from pythia_tools.micro.jobs import read_recipe, suite_jobs, write_recipe
 from pythia_tools.micro.recipe import Recipe
@@ -92,8 +93,7 @@ def manifest(recipe: Recipe) -> str:
 
 def default_workers(recipe: Recipe) -> int:
     """One per core this process may use, at most one per model."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, len(recipe.models)))
+    return max(1, min(core_count(), len(recipe.models)))
 
 
 def _train_models(recipe: Recipe, target: Path, workers: int | None) -> None:

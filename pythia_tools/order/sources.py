@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from pythia_tools.core.errors import DataError
+from pythia_tools.core.parallel import parallel_for
 from pythia_tools.order.maps import IndexMaps
 from pythia_tools.tokens import ByteSource, TokenStore
-from pythia_tools.tokens.threads import spread
 
 PARALLEL_ROWS = 256
 
@@ -117,7 +117,7 @@ class PackedRows:
                 self.row_tokens * self.dtype.itemsize, begin, source, length, target, a, b,
             ))
 
-        spread(len(indices), fill, parts=None if len(indices) >= PARALLEL_ROWS else 1)
+        parallel_for(len(indices), fill, pieces=None if len(indices) >= PARALLEL_ROWS else 1)
         if any(short):
             raise DataError(f"{sum(short)} of {len(indices)} rows are not full: the index maps do not belong to {self.store.index.path}")
         return begin, source, length, target

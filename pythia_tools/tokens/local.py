@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pythia_tools.core.errors import DataError
-from pythia_tools.tokens.threads import spread
+from pythia_tools.core.parallel import parallel_for
 
 PARALLEL_BYTES = 1 << 20
 
@@ -93,7 +93,7 @@ class LocalBytes:
                 if len(data) and not copy_segments(data, int(self.starts[k]), source, length, target, out, a, b):
                     raise DataError(f"{self.paths[k]}: a segment does not fit the {out.size} bytes it should fill")
 
-        spread(len(source), copy, parts=None if out.size >= PARALLEL_BYTES else 1)
+        parallel_for(len(source), copy, pieces=None if out.size >= PARALLEL_BYTES else 1)
 
 
 def _read_file(path: Path, offset: int, out: np.ndarray) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.core.parallel import worker_count
 from pythia_tools.tokens.documents import Document, expand_inputs, read_documents
 from pythia_tools.tokens.dtypes import dtype_for_vocab
 from pythia_tools.tokens.journal import Journal, digest_texts
@@ -77,7 +78,7 @@ def tokenize(
     for ending in (".bin.", ".idx.", ".documents.parquet."):
         files.sweep_parts(base.parent, base.name + ending)  # of a run that was killed
     counts = collections.Counter[str]()
-    threads = workers or os.cpu_count() or 1
+    threads = worker_count(workers)
     with (
         Journal(base.with_name(base.name + ".encoded"), digest) as journal,
         StoreWriter(base, dtype_for_vocab(vocab)) as store,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from pythia_tools.core.parallel import core_count
 
 PACKAGES = (
     "pythia-tools", "torch", "transformers", "huggingface-hub", "tokenizers", "datasets",
@@ -22,7 +23,7 @@ def provenance() -> dict[str, Any]:
         "versions": versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processors": os.cpu_count(),
+        "processors": core_count(),
         "git_revision": git_revision(),
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
