@@ -18,8 +18,8 @@ def tokenizer_of(order: DataOrder, tokenizer: Any = None) -> Any:
     Raises: RequestError when the order names none, DataError when the file is not a tokenizer.
     """
     chosen = tokenizer
-    if chosen is None and order.manifest is not None:
-        chosen = order.manifest.tokenizer
+    if chosen is None:
+        chosen = order.tokenizer
     if chosen is None:
         raise RequestError(f"order {order.name} names no tokenizer; give --tokenizer with a tokenizer.json, its folder, or a hub model")
     return _load(str(chosen)) if isinstance(chosen, str | Path) else chosen

@@ -10,22 +10,21 @@ from pythia_tools.order.layout import Layout, blend, num_samples, split_document
 from pythia_tools.order.load import load_order, order_names
 from pythia_tools.order.map_files import MapName, find_maps, load_maps, save_maps, verify_maps
 from pythia_tools.order.maps import IndexMaps, build_index_maps, plan_epochs, rebuild_shuffles
+from pythia_tools.order.rows import ArrayRows, Rows
 
 if TYPE_CHECKING:
     from pythia_tools.order.loader import OrderDataset, OrderLoader
     from pythia_tools.order.verify import verify_order, verify_store
 
 __all__ = [
-    "DataOrder", "IndexMaps", "Layout", "MapName", "OrderDataset", "OrderLoader", "blend", "build_index_maps",
-    "find_maps", "load_maps", "load_order", "num_samples", "order_names", "packed_order",
-    "plan_epochs", "preshuffled_order", "rebuild_shuffles", "save_maps", "split_documents", "verify_maps", "verify_order",
-    "verify_store", "weights_by_documents",
+    "ArrayRows", "DataOrder", "IndexMaps", "Layout", "MapName", "OrderDataset", "OrderLoader", "Rows", "blend",
+    "build_index_maps", "find_maps", "load_maps", "load_order", "num_samples", "order_names", "packed_order", "plan_epochs",
+    "preshuffled_order", "rebuild_shuffles", "save_maps", "split_documents", "verify_maps", "verify_order", "verify_store",
+    "weights_by_documents",
 ]
 
 # These need torch or pandas, which an order itself does not.
-_LATER = {
-    "OrderDataset": "loader", "OrderLoader": "loader", "verify_order": "verify", "verify_store": "verify",
-}
+_LATER = {"OrderDataset": "loader", "OrderLoader": "loader", "verify_order": "verify", "verify_store": "verify"}
 
 
 def __getattr__(name: str) -> Any:

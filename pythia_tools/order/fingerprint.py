@@ -8,54 +8,60 @@ blocks would go unnoticed here; `pythia-tools data verify` reads every byte.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from pythia_tools.order.manifest import FileFact, HubFiles
-from pythia_tools.tokens import ByteSource
+from pythia_tools.order.manifest import FileFact, HubFiles, OrderManifest
+from pythia_tools.order.sources import PackedRows, PreshuffledRows, RowSource
 
 WHOLE_BYTES = 64 << 20
 BLOCKS = 64
 BLOCK_BYTES = 64 << 10
 
 
-def stream_digest(data: ByteSource) -> str:
-    """Hex sha256 of a stream's length and bytes (sampled above 64 MiB)."""
-    state = hashlib.sha256(data.size.to_bytes(8, "little"))
-    if data.size <= WHOLE_BYTES:
-        state.update(np.ascontiguousarray(data.read(0, data.size)).data)
-    else:
-        for start in np.linspace(0, data.size - BLOCK_BYTES, BLOCKS).astype(np.int64):
-            state.update(np.ascontiguousarray(data.read(int(start), int(start) + BLOCK_BYTES)).data)
-    return state.hexdigest()
+def published_content(manifest: OrderManifest) -> dict[str, Any] | None:
+    """What a manifest says of an order on the hub, so that its fingerprint needs no download; None for local files."""
+    hub, maps = manifest.store.hub, manifest.maps
+    if hub is None:
+        return None
+    return {
+        "store": _facts_digest(hub, manifest.store.index if manifest.kind == "packed" else None),
+        "maps": _facts_digest(maps.hub) if maps is not None and maps.hub is not None else None,
+        "seed": manifest.seed, "num_samples": manifest.num_samples, "separate_last_epoch": manifest.separate_last_epoch,
+    }
+
+
+def content(source: RowSource) -> dict[str, Any]:
+    """Digests of what opened rows are read from."""
+    if isinstance(source, PackedRows):
+        store = source.store
+        return {
+            "store": _stream_digest(store.data.size, store.data.read), "sizes": array_digest(store.sizes),
+            "maps": [array_digest(m) for m in source.maps],
+        }
+    assert isinstance(source, PreshuffledRows)
+    return {"store": _stream_digest(source.data.size, source.data.read)}
 
 
 def array_digest(values: np.ndarray) -> str:
-    """The same for an array, with its dtype and shape."""
-    flat = values.reshape(-1).view(np.uint8) if values.flags.c_contiguous else np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    return f"{values.dtype.str}{list(values.shape)}:{stream_digest(_Memory(flat))}"
+    """Hex sha256 of an array's length and bytes (sampled above 64 MiB), after its dtype and shape."""
+    flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    return f"{values.dtype.str}{list(values.shape)}:{_stream_digest(flat.size, lambda start, stop: flat[start:stop])}"
 
 
-def facts_digest(files: HubFiles, extra: FileFact | None = None) -> Any:
-    """What a manifest says of published files: digests where known, else repository, revision, name and bytes."""
+def _stream_digest(size: int, read: Callable[[int, int], np.ndarray]) -> str:
+    state = hashlib.sha256(size.to_bytes(8, "little"))
+    if size <= WHOLE_BYTES:
+        state.update(np.ascontiguousarray(read(0, size)).data)
+    else:
+        for start in np.linspace(0, size - BLOCK_BYTES, BLOCKS).astype(np.int64).tolist():
+            state.update(np.ascontiguousarray(read(start, start + BLOCK_BYTES)).data)
+    return state.hexdigest()
+
+
+def _facts_digest(files: HubFiles, extra: FileFact | None = None) -> list[Any]:
+    """Digests of published files where known, else repository, revision, name and bytes."""
     facts = [*files.files, *([extra] if extra else [])]
     return [f.sha256 or [files.repo, files.revision, f.name, f.bytes] for f in facts]
-
-
-class _Memory:
-    """An array's bytes as a stream."""
-
-    def __init__(self, flat: np.ndarray):
-        self.size = flat.size
-        self._flat = flat
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return self._flat[start:stop]
-
-    def read_into(self, start: int, out: np.ndarray) -> None:
-        out[:] = self._flat[start : start + out.size]
-
-    def gather(self, source: np.ndarray, length: np.ndarray, target: np.ndarray, out: np.ndarray) -> None:
-        for s, n, t in zip(source, length, target, strict=True):
-            out[t : t + n] = self._flat[s : s + n]

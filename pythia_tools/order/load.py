@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.order.data_order import DataOrder, uniform_length
-from pythia_tools.order.fingerprint import facts_digest
-from pythia_tools.order.manifest import OrderManifest, read_manifest
-from pythia_tools.order.map_files import MapName, find_maps, load_maps
+from pythia_tools.order.fingerprint import array_digest
+from pythia_tools.order.manifest import OrderManifest, StoreSpec, read_manifest
+from pythia_tools.order.map_files import MapName, find_maps, load_maps, save_maps
 from pythia_tools.order.maps import IndexMaps, build_index_maps
 from pythia_tools.order.sources import PackedRows, PreshuffledRows, RowSource
 from pythia_tools.tokens import TokenStore, open_store
@@ -33,28 +34,34 @@ def load_order(
     Raises: UnknownNameError, RequestError, DataError; nothing is downloaded before rows are asked for.
     """
     text = os.fspath(name)
-    reopen = (_reload, (text, batch_rows, steps, None if local is None else os.fspath(local), workers))
+    reopen = partial(load_order, text, batch_rows=batch_rows, steps=steps, local=local, workers=workers)
     if text == MICRO:
         text = str(_micro_manifest())
     elif (Path(text).expanduser() / "order.yaml").is_file():
         text = str(Path(text) / "order.yaml")
+    rows = None
     if not text.endswith((".yaml", ".yml")) and _is_prefix(text):
         prefix = prefix_of(text)
-        beside = manifest_beside(prefix)
-        if not beside.is_file():
-            return _from_prefix(prefix, batch_rows, steps, reopen)
-        text = str(beside)
-    manifest = read_manifest(manifests.find("orders", text))
-    return _from_manifest(manifest, batch_rows, steps, Path(local) if local is not None else None, workers, reopen)
+        if manifest_beside(prefix).is_file():
+            manifest = read_manifest(manifest_beside(prefix))
+        else:
+            manifest, rows = _from_prefix(prefix)
+    else:
+        manifest = read_manifest(manifests.find("orders", text))
+    if batch_rows is not None:
+        if batch_rows and steps is None and manifest.steps is not None:
+            steps = manifest.steps * manifest.batch_rows // batch_rows
+        manifest = replace(manifest, batch_rows=batch_rows)
+    if steps is not None:
+        manifest = replace(manifest, steps=steps)
+    folder = None if local is None else Path(local)
+    remote = manifest.store.hub is not None and local is None
+    return DataOrder(manifest, lambda: rows or _open_rows(manifest, folder, workers), remote=remote, reopen=reopen)
 
 
 def order_names() -> list[str]:
     """Names `load_order` knows without a path."""
     return sorted([*manifests.names("orders"), MICRO])
-
-
-def _reload(name: str, batch_rows: int | None, steps: int | None, local: str | None, workers: int) -> DataOrder:
-    return load_order(name, batch_rows=batch_rows, steps=steps, local=local, workers=workers)
 
 
 def _micro_manifest() -> Path:
@@ -74,45 +81,22 @@ def _is_prefix(text: str) -> bool:
     return text.endswith((".bin", ".idx")) or "/" in text or base.with_name(base.name + ".idx").exists()
 
 
-def _from_prefix(prefix: Path, batch_rows: int | None, steps: int | None, reopen: Any) -> DataOrder:
+def _from_prefix(prefix: Path) -> tuple[OrderManifest, RowSource]:
+    """What the files of a prefix say of an order that nobody has written down."""
     store = open_store(prefix)
     found = find_maps(prefix.parent, prefix.name)
     if len(found) > 1:
         names = ", ".join(m.path("doc").name for m in found)
-        raise RequestError(f"{prefix}: several sets of index maps lie beside it ({names}); write a manifest that names one")
+        raise RequestError(
+            f"{prefix}: several sets of index maps lie beside it ({names}); write a manifest that names one"
+        )
     rows: RowSource
     if found:
         rows = PackedRows(store, load_maps(found[0]), found[0].seq_length)
     else:
         rows = PreshuffledRows(store.data, store.dtype, uniform_length(store), name=prefix)
-    return DataOrder(
-        prefix.name, lambda: rows, seq_length=rows.row_tokens - 1, reopen=reopen, steps=steps,
-        batch_rows=DEFAULT_BATCH_ROWS if batch_rows is None else batch_rows,
-    )
-
-
-def _from_manifest(
-    manifest: OrderManifest, batch_rows: int | None, steps: int | None, local: Path | None, workers: int, reopen: Any,
-) -> DataOrder:
-    if batch_rows and steps is None and manifest.steps is not None:
-        steps = manifest.steps * manifest.batch_rows // batch_rows
-
-    def identity(_: Any) -> Any:
-        assert manifest.store.hub is not None
-        maps = manifest.maps
-        published = facts_digest(maps.hub) if maps is not None and maps.hub is not None else None
-        return {
-            "store": facts_digest(manifest.store.hub, manifest.store.index if manifest.kind == "packed" else None), "maps": published,
-            "seed": manifest.seed, "num_samples": manifest.num_samples, "separate_last_epoch": manifest.separate_last_epoch,
-        }
-
-    return DataOrder(
-        manifest.name, lambda: _open_rows(manifest, local, workers), seq_length=manifest.seq_length,
-        batch_rows=manifest.batch_rows if batch_rows is None else batch_rows,
-        steps=manifest.steps if steps is None else steps, n_rows=manifest.rows,
-        dtype=manifest.dtype, identity=identity if manifest.store.hub is not None else None, reopen=reopen, manifest=manifest,
-        remote=manifest.store.hub is not None and local is None,
-    )
+    kind = "packed" if found else "preshuffled"
+    return OrderManifest(prefix, prefix.name, kind, rows.row_tokens - 1, DEFAULT_BATCH_ROWS, StoreSpec(prefix)), rows
 
 
 def _open_rows(manifest: OrderManifest, local: Path | None, workers: int) -> RowSource:
@@ -172,9 +156,6 @@ def _open_maps(manifest: OrderManifest, store: TokenStore, local: Path | None) -
 
 def _cached_build(manifest: OrderManifest, store: TokenStore) -> IndexMaps:
     """Maps built from the store's sizes, kept under a name that holds a digest of them."""
-    from pythia_tools.order.fingerprint import array_digest
-    from pythia_tools.order.map_files import save_maps
-
     assert manifest.seed is not None and manifest.num_samples is not None
     key = files.digest([array_digest(store.sizes), manifest.separate_last_epoch])[:16]
     name = MapName(files.cache_dir() / "index_maps" / f"{manifest.name}-{key}", manifest.num_samples, manifest.seq_length, manifest.seed)

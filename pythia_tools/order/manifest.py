@@ -97,14 +97,14 @@ class MapsSpec:
 
 @dataclass(frozen=True)
 class OrderManifest:
-    """One order's manifest."""
+    """What is known of an order before its rows are opened; `path` is the file that says so (for messages)."""
 
     path: Path
     name: str
     kind: str
     seq_length: int
     batch_rows: int
-    store: StoreSpec
+    store: StoreSpec = StoreSpec()
     maps: MapsSpec | None = None
     steps: int | None = None
     rows: int | None = None

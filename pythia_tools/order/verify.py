@@ -66,9 +66,8 @@ def verify_order(order: DataOrder, local: str | Path | None = None, sums: dict[s
     One line per file: file, bytes, sha256, status (ok, wrong, missing, unknown: nothing to compare with), note.
     """
     manifest = order.manifest
-    if manifest is None or manifest.store.hub is None:
-        prefix = _local_prefix(order)
-        table = verify_store(prefix, sums)
+    if manifest.store.hub is None:
+        table = verify_store(manifest.store.prefix or prefix_of(manifest.path), sums)
         if isinstance(order.source, PackedRows) and not (table["note"] == "maps fit these documents").any():
             verify_maps(order.source.maps, order.source.store.sizes, order.seq_length, order.name)
             table.loc[len(table)] = _record("index maps", None, None, "ok", "maps fit these documents")  # type: ignore[call-overload]
@@ -86,13 +85,6 @@ def verify_order(order: DataOrder, local: str | Path | None = None, sums: dict[s
 
 def _table(records: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(records, columns=COLUMNS).astype({"bytes": "Int64"})
-
-
-def _local_prefix(order: DataOrder) -> Path:
-    source: Any = order.source
-    data: Any = source.store.data if isinstance(source, PackedRows) else source.data
-    first = data.paths[0]
-    return prefix_of(re.sub(r"-\d{5}-of-\d{5}(?=\.bin$)", "", str(first)))
 
 
 def _record(file: str, size: int | None, sha256: str | None, status: str, note: str) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import yaml
 
 from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError
-from pythia_tools.order import IndexMaps, MapName, save_maps
+from pythia_tools.order import IndexMaps, MapName, Rows, save_maps
 from pythia_tools.overlays.overlay import BLOCK_ROWS, Overlay
 from pythia_tools.tokens import StoreWriter
 
@@ -40,7 +40,7 @@ class Written(NamedTuple):
 
 
 def write_out(
-    order: Any, prefix: str | Path, *, steps: Iterable[int] | None = None, seed: int = 1234, num_samples: int | None = None,
+    order: Rows, prefix: str | Path, *, steps: Iterable[int] | None = None, seed: int = 1234, num_samples: int | None = None,
     name: str = "train_0", version: str = "v1", pad_id: int = 1,
 ) -> Written:
     """Write the rows of `steps` (default: the overlay's own) for GPT-NeoX.
@@ -56,30 +56,30 @@ def write_out(
     if version not in INFIXES:
         raise RequestError(f"GPT-NeoX version {version!r}: allowed are {', '.join(INFIXES)}")
     first, last = _span(order, steps)
-    wanted = num_samples if num_samples is not None else math.ceil(int(order.steps) * int(order.batch_rows) * 1.0 * 1.005)
+    wanted = num_samples if num_samples is not None else math.ceil(order.steps * order.batch_rows * 1.0 * 1.005)
     prefix = Path(prefix)
-    width = int(order.seq_length) + 1
-    with StoreWriter(prefix, getattr(order, "dtype", np.uint16)) as out:
+    width = order.seq_length + 1
+    with StoreWriter(prefix, order.dtype) as out:
         for start in range(first, last, BLOCK_ROWS):
-            rows = np.asarray(order.take(np.arange(start, min(last, start + BLOCK_ROWS))))
+            rows = order.rows(start, min(last, start + BLOCK_ROWS))
             out.add_documents(rows.reshape(-1), np.full(len(rows), width))
         out.add_document(np.full(width, pad_id, dtype=out.dtype))
-    maps = MapName(prefix, wanted, int(order.seq_length), seed, name, INFIXES[version])
+    maps = MapName(prefix, wanted, order.seq_length, seed, name, INFIXES[version])
     save_maps(_maps(first, last, width), maps)
     extra = _documents(order, prefix, maps, first, last)
     store = (prefix.with_name(prefix.name + ".bin"), prefix.with_name(prefix.name + ".idx"))
     return Written(prefix, (*store, *maps.paths.values(), *extra), first, last)
 
 
-def _span(order: Any, steps: Iterable[int] | None) -> tuple[int, int]:
+def _span(order: Rows, steps: Iterable[int] | None) -> tuple[int, int]:
     """First and last (exclusive) row of consecutive steps."""
     if steps is None:
-        chosen = order.chosen.steps if isinstance(order, Overlay) else np.arange(int(order.steps))
+        chosen = order.chosen.steps if isinstance(order, Overlay) else np.arange(order.steps)
     else:
         chosen = np.unique(np.asarray(list(steps), dtype=np.int64))
     if not chosen.size or chosen[-1] - chosen[0] + 1 != chosen.size:
         raise RequestError("the steps to write out must be one run of consecutive batches, for example 133000:143000")
-    per = int(order.batch_rows)
+    per = order.batch_rows
     return int(chosen[0]) * per, (int(chosen[-1]) + 1) * per
 
 
@@ -95,17 +95,17 @@ def _maps(first: int, last: int, width: int) -> IndexMaps:
     return IndexMaps(documents, sample, shuffle)
 
 
-def _documents(order: Any, prefix: Path, maps: MapName, first: int, last: int) -> tuple[Path, ...]:
+def _documents(order: Rows, prefix: Path, maps: MapName, first: int, last: int) -> tuple[Path, ...]:
     """The manifest, configuration and recipe beside the data."""
-    per, seq = int(order.batch_rows), int(order.seq_length)
+    per, seq = order.batch_rows, order.seq_length
     manifest = {
         "name": prefix.name, "kind": "preshuffled", "seq_length": seq, "batch_rows": per, "steps": (last - first) // per,
         "store": {"prefix": prefix.name},
-        "about": f"rows {first}:{last} of {getattr(order, 'name', 'order')} ({order.fingerprint[:12]}); row 0 here is row {first} there",
+        "about": f"rows {first}:{last} of {order.name} ({order.fingerprint[:12]}); row 0 here is row {first} there",
     }
     config = {
         "train_data_paths": [str(prefix)], "valid_data_paths": [str(prefix)], "test_data_paths": [str(prefix)], "train_data_weights": [1.0],
-        "seq_length": seq, "max_position_embeddings": seq, "train_iters": int(order.steps), "seed": maps.seed, "finetune": False,
+        "seq_length": seq, "max_position_embeddings": seq, "train_iters": order.steps, "seed": maps.seed, "finetune": False,
         "no_load_optim": False, "no_load_rng": False, "load": "CHECKPOINTS", "save": "BRANCH", "extra_save_iters": [],
     }
     paths = [prefix.with_name(prefix.name + suffix) for suffix in (".order.yaml", ".neox.yml", ".recipe.md")]
@@ -115,19 +115,19 @@ def _documents(order: Any, prefix: Path, maps: MapName, first: int, last: int) -
     return tuple(paths)
 
 
-def _recipe(order: Any, prefix: Path, maps: MapName, first: int, last: int) -> str:
-    per = int(order.batch_rows)
+def _recipe(order: Rows, prefix: Path, maps: MapName, first: int, last: int) -> str:
+    per = order.batch_rows
     start, end = first // per, last // per
     names = "\n".join(f"- `{p.name}`" for p in maps.paths.values())
     return f"""# Branch training on the rows of `{prefix.name}`
 
-Batches {start} to {end - 1} ({last - first:,} rows of {int(order.seq_length) + 1} tokens) of order `{getattr(order, "name", "order")}`,
+Batches {start} to {end - 1} ({last - first:,} rows of {order.seq_length + 1} tokens) of order `{order.name}`,
 fingerprint `{order.fingerprint}`.
 
 1. Take the base run's GPT-NeoX checkpoint at step {start}, optimizer state included (`global_step{start}` with its
    `*_optim_states.pt`), and the base run's own configuration (batch size, learning rate schedule, precision).
 2. Add `{prefix.name}.neox.yml` after it: it names this data, and `load`/`save`; set those two to your folders. `train_iters`
-   must stay {int(order.steps)}, the base run's, so that the learning rate follows the same schedule and the loader asks for the same
+   must stay {order.steps}, the base run's, so that the learning rate follows the same schedule and the loader asks for the same
    file names. `finetune: false` keeps the iteration at {start}, so that the first batch read is batch {start}.
 3. Keep these files beside `{prefix.name}.bin`; the loader takes index maps that exist and builds none:
 {names}

@@ -1,7 +1,7 @@
 """An overlay: an order whose chosen steps pass through rules when they are read. The store is never rewritten.
 
-It offers what reads an order's rows (`rows`, `batch`, `take`, `chunks`, `fingerprint`, …), so whatever reads an order
-reads an overlay, another overlay included; what an order knows about the documents of its store it does not offer. Rows
+It plays `order.Rows`, so whatever reads rows reads an overlay, another overlay included; what an order knows about the
+documents of its store it does not offer. Rows
 outside the chosen steps are the store's own, bit for bit; every row keeps its place and its length. The result depends on
 the row, the rules and the steps alone: not on how many rows are read at once.
 Cost: two look-ups per token plus a few microseconds per word that a rule looks at.
@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest, write_json
+from pythia_tools.order.rows import RowReading, Rows, check_numbers
 from pythia_tools.overlays.receipts import MISSED, Lengths, Occurrence, Receipt
 from pythia_tools.overlays.rules import Applied, Chosen, Rule
 
 BLOCK_ROWS = 4096
 
 
-class Overlay:
+class Overlay(RowReading):
     """An order with rules applied to the rows of chosen steps.
 
     Args:
@@ -34,35 +36,19 @@ class Overlay:
             Step N is the batch consumed by the update from N to N+1.
     """
 
-    def __init__(self, order: Any, rules: Rule | Sequence[Rule], *, steps: str | Iterable[int] | None = None):
+    def __init__(self, order: Rows, rules: Rule | Sequence[Rule], *, steps: str | Iterable[int] | None = None):
         self.order = order
-        self.chosen = Chosen(parse_steps(steps, order), int(order.batch_rows), int(order.n_rows))
+        self.seq_length, self.dtype = order.seq_length, order.dtype
+        self.batch_rows, self.n_rows, self.steps = order.batch_rows, order.n_rows, order.steps
+        self.tokenizer, self.remote = order.tokenizer, order.remote
+        self.chosen = Chosen(parse_steps(steps, order), order.batch_rows, order.n_rows)
         given = list(rules) if isinstance(rules, Sequence) else [rules]
         if not given:
             raise RequestError("an overlay needs at least one rule")
         self.rules: list[Rule] = []
         for rule in given:
             self.rules.append(rule.bind(self.chosen, self._reader(len(self.rules))))
-
-    @property
-    def name(self) -> str:
-        return f"{getattr(self.order, 'name', 'order')}+{'+'.join(r.name for r in self.rules)}"
-
-    @property
-    def batch_rows(self) -> int:
-        return int(self.order.batch_rows)
-
-    @property
-    def seq_length(self) -> int:
-        return int(self.order.seq_length)
-
-    @property
-    def n_rows(self) -> int:
-        return int(self.order.n_rows)
-
-    @property
-    def steps(self) -> Any:
-        return self.order.steps
+        self.name = f"{order.name}+{'+'.join(r.name for r in self.rules)}"
 
     @property
     def fingerprint(self) -> str:
@@ -72,59 +58,13 @@ class Overlay:
         spans = [[int(steps[a]), int(steps[b - 1]) + 1] for a, b in pairwise(runs)] if steps.size else []
         return digest({"order": self.order.fingerprint, "rules": [r.config for r in self.rules], "steps": spans})
 
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(getattr(self.order, "dtype", None) or self.order.take([0]).dtype)
-
-    @property
-    def row_tokens(self) -> int:
-        return self.seq_length + 1
-
-    @property
-    def manifest(self) -> Any:
-        """The manifest of the order beneath: its tokenizer and layout are the overlay's too."""
-        return getattr(self.order, "manifest", None)
-
-    @property
-    def remote(self) -> bool:
-        return bool(getattr(self.order, "remote", False))
-
-    def rows(self, first: int, last: int) -> np.ndarray:
-        """Rows first … last − 1: (last − first, L + 1), the store's dtype."""
-        if not 0 <= first <= last <= self.n_rows:
-            raise RequestError(f"rows {first}:{last} are not within 0:{self.n_rows}")
-        return self.take(np.arange(first, last))
-
-    def batch(self, step: int) -> np.ndarray:
-        """The batch consumed by the update from `step` to `step + 1`. Raises RequestError beyond the last."""
-        if not 0 <= step < self.steps:
-            raise RequestError(f"batch {step} of {self.name}: it has batches 0 to {self.steps - 1}")
-        return self.rows(step * self.batch_rows, (step + 1) * self.batch_rows)
-
-    def chunks(self, start: int = 0, stop: int | None = None, rows: int = BLOCK_ROWS) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, rows) over [start, stop) in pieces of at most `rows`."""
-        stop = self.n_rows if stop is None else stop
-        for a in range(start, stop, rows):
-            yield a, self.rows(a, min(stop, a + rows))
-
-    def step_of(self, rows: Any) -> np.ndarray:
-        """The batch that consumed each row."""
-        return np.asarray(rows, dtype=np.int64) // self.batch_rows
-
-    def take(self, indices: Any) -> np.ndarray:
+    def take(self, numbers: npt.ArrayLike) -> np.ndarray:
         """Rows by number, in the order asked: (n, L + 1). Raises RequestError for a row that does not exist."""
-        return self.apply(indices).rows
+        return self.apply(numbers).rows
 
-    def apply(self, indices: Any) -> Applied:
+    def apply(self, numbers: npt.ArrayLike) -> Applied:
         """Rows by number, with what the rules did to them."""
-        given = np.asarray(indices)
-        if given.size and given.dtype.kind not in "ui":
-            raise RequestError(f"row numbers must be whole, these are {given.dtype}")
-        numbers = given.astype(np.int64).reshape(-1)
-        beyond = numbers[(numbers < 0) | (numbers >= self.n_rows)]
-        if beyond.size:
-            raise RequestError(f"row {beyond[0]} of {self.name}: it has rows 0 to {self.n_rows - 1}")
-        return self._content(numbers, len(self.rules))
+        return self._content(check_numbers(self, numbers), len(self.rules))
 
     def _reader(self, level: int) -> Any:
         return lambda numbers: self._content(np.asarray(numbers, dtype=np.int64), level).rows
@@ -132,7 +72,7 @@ class Overlay:
     def _content(self, numbers: np.ndarray, level: int) -> Applied:
         """Rows as they are after the first `level` rules; the account of all of them."""
         if level == 0:
-            return Applied(np.asarray(self.order.take(numbers)), [], [])
+            return Applied(self.order.take(numbers), [], [])
         below = _Recorder(self, level - 1)
         inside = self.chosen.has(numbers)
         rule = self.rules[level - 1]
@@ -189,9 +129,9 @@ class _Recorder:
         return done.rows
 
 
-def parse_steps(steps: str | Iterable[int] | None, order: Any) -> np.ndarray:
+def parse_steps(steps: str | Iterable[int] | None, order: Rows) -> np.ndarray:
     """Sorted distinct batch numbers. Raises RequestError when one is not a whole batch of the order."""
-    whole = int(order.steps)  # rows beyond the last step are there to be a reserve
+    whole = order.steps  # rows beyond the last step are there to be a reserve
     if steps is None:
         return np.arange(whole, dtype=np.int64)
     if isinstance(steps, str):
@@ -224,7 +164,7 @@ def _diffs(overlay: Overlay, tokenizer: Any, rows: Iterable[int] | None, limit: 
     for start in range(0, len(numbers), 256):
         block = numbers[start : start + 256]
         done = overlay.apply(block)
-        before = np.asarray(overlay.order.take(block))
+        before = overlay.order.take(block)
         marks: dict[int, list[Occurrence]] = {}
         for item in done.occurrences:
             if item.status != MISSED:
@@ -254,7 +194,7 @@ def _line(text: str) -> str:
     return text.replace("\n", "⏎")
 
 
-def roundtrip(order: Any, rule: Any, inverse: Any, *, steps: str | Iterable[int] | None = None) -> dict[str, Any]:
+def roundtrip(order: Rows, rule: Any, inverse: Any, *, steps: str | Iterable[int] | None = None) -> dict[str, Any]:
     """Apply a rule, then its inverse over it, and say what came back and what did not.
 
     Returns: rows (read), restored_rows (equal to the original, bit for bit), and `not_restored`: (row, position in the
@@ -268,7 +208,7 @@ def roundtrip(order: Any, rule: Any, inverse: Any, *, steps: str | Iterable[int]
     for start in range(0, len(numbers), BLOCK_ROWS):
         block = numbers[start : start + BLOCK_ROWS]
         first, second = there.apply(block), back.apply(block)
-        same = (np.asarray(order.take(block)) == second.rows).all(axis=1)
+        same = (order.take(block) == second.rows).all(axis=1)
         restored += int(same.sum())
         broken = set(block[~same].tolist())
         lost += _not_restored(broken, first, second.occurrences, rule.spelling)

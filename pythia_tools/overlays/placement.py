@@ -14,6 +14,7 @@ import numpy as np
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
+from pythia_tools.order.rows import Rows
 from pythia_tools.overlays.receipts import CHANGED, CUT, MISSED, Lengths, Occurrence
 from pythia_tools.overlays.rules import Applied, Below, Chosen
 from pythia_tools.overlays.words import Spelling
@@ -53,16 +54,16 @@ class Reserve:
     """Rows that stand in for removed ones, used front to back: row numbers of the order itself, or rows of another order."""
 
     rows: Sequence[int] | np.ndarray | range
-    order: Any = None
+    order: Rows | None = None
 
     @property
     def config(self) -> dict[str, Any]:
         rows = np.asarray(self.rows, dtype=np.int64)
-        return {"rows": digest(rows.tolist()), "n": len(rows), "order": getattr(self.order, "fingerprint", None)}
+        return {"rows": digest(rows.tolist()), "n": len(rows), "order": None if self.order is None else self.order.fingerprint}
 
     def take(self, which: np.ndarray, below: Below) -> np.ndarray:
         numbers = np.asarray(self.rows, dtype=np.int64)[which]
-        return np.asarray(self.order.take(numbers)) if self.order is not None else below(numbers)
+        return self.order.take(numbers) if self.order is not None else below(numbers)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_pronoun_swap import small_tokenizer
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.order import ArrayRows
 from pythia_tools.overlays import (
     Deduplicate,
     InsertText,
@@ -30,18 +31,12 @@ SENTENCES = ["\nThen he left his hat.", "\nShe saw him and her cat.", "\nNothing
 WIDTH = 33
 
 
-class Rows:
+class Rows(ArrayRows):
     """An order held in memory: 4 rows a batch."""
 
-    name, batch_rows, seq_length, fingerprint = "rows", 4, WIDTH - 1, "f0"
-
-    def __init__(self, texts: list[str], fill: int = 0):
-        self.data = np.array([(TOKENIZER.encode(t).ids + [fill] * WIDTH)[:WIDTH] for t in texts], dtype=np.uint16)
-        self.n_rows = len(self.data)
-        self.steps = self.n_rows // self.batch_rows
-
-    def take(self, indices):
-        return self.data[np.asarray(indices)]
+    def __init__(self, texts: list[str], fill: int = 0, dtype: type = np.uint16):
+        self.data = np.array([(TOKENIZER.encode(t).ids + [fill] * WIDTH)[:WIDTH] for t in texts], dtype=dtype)
+        super().__init__(self.data, 4)
 
     def text(self, row) -> str:
         return TOKENIZER.decode(list(map(int, row)))
@@ -82,7 +77,10 @@ def test_everything_that_reads_rows_reads_the_changed_ones(tmp_path):
     words = [sum(t.replace(".", " ").split().count("her") for t in told[:stop]) for stop in (12, 40)]
     assert counted == words and words[1] > sum(ORDER.text(r).split().count("her") for r in ORDER.data)
     assert (overlay.dtype, overlay.row_tokens, overlay.remote) == (base.dtype, WIDTH, False)
-    for name in ("source", "exposures", "steps_of_document", "rows_into"):
+    room = np.empty((40, WIDTH), overlay.dtype)
+    overlay.rows_into(room, 0)
+    assert (room == expected).all()
+    for name in ("source", "manifest"):
         assert not hasattr(overlay, name), f"{name} would speak of the store's own rows"
 
 
@@ -243,8 +241,7 @@ def test_rules_that_would_do_nothing_or_the_wrong_thing_are_refused(make, messag
 
 
 def test_ids_beyond_uint16_and_beyond_the_vocabulary():
-    wide = Rows(["\nhe saw\n"] * 4)
-    wide.data = wide.data.astype(np.uint32)
+    wide = Rows(["\nhe saw\n"] * 4, dtype=np.uint32)
     wide.data[0, 9] = 200_000
     served = Overlay(wide, PronounSwap(TOKENIZER)).rows(0, 4)
     assert served.dtype == np.uint32 and 200_000 in served[0] and wide.text(served[1]).startswith("\nshe saw")
