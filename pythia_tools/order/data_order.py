@@ -14,13 +14,15 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.order.fingerprint import content, published_content
 from pythia_tools.order.manifest import OrderManifest
 from pythia_tools.order.maps import IndexMaps, check_sizes
-from pythia_tools.order.rows import RowReading, check_numbers, check_room, check_span
+from pythia_tools.order.rows import Rows
 from pythia_tools.order.sources import PackedRows, PreshuffledRows, RowSource
 from pythia_tools.tokens import TokenStore
 
 
-class DataOrder(RowReading):
-    """The rows of a manifest, opened on first use, so that naming an order touches no file; see `Rows` for its attributes.
+class DataOrder(Rows):
+    """The rows of a manifest; see `Rows` for its attributes.
+
+    Opened on first use: naming an order whose manifest says how many rows there are touches no file.
 
     manifest     what is known of the order before anything is opened
     source       the opened rows: `PreshuffledRows` or `PackedRows`
@@ -40,11 +42,12 @@ class DataOrder(RowReading):
         self._reopen = reopen
         if self.batch_rows < 1:
             raise RequestError(f"batch_rows must be at least 1, not {self.batch_rows}")
-        need = (manifest.steps or 0) * self.batch_rows
+        self.n_rows = self.source.n_rows if manifest.rows is None else manifest.rows
+        self.steps = self.n_rows // self.batch_rows if manifest.steps is None else manifest.steps
+        need = self.steps * self.batch_rows
         if need > self.n_rows:
-            raise RequestError(
-                f"order {self.name}: {manifest.steps} steps of {self.batch_rows} rows need {need} rows, it has {self.n_rows}"
-            )
+            has = f"{self.steps} steps of {self.batch_rows} rows need {need} rows, it has {self.n_rows}"
+            raise RequestError(f"order {self.name}: {has}")
 
     def __reduce__(self) -> Any:
         if self._reopen is None:
@@ -61,18 +64,8 @@ class DataOrder(RowReading):
         """The rows' source, opened (and checked) on first use."""
         return self._open_rows()
 
-    @property
-    def n_rows(self) -> int:
-        """Rows in all."""
-        return self.source.n_rows if self.manifest.rows is None else self.manifest.rows
-
-    @property
-    def steps(self) -> int:
-        """Batches of the order: 0 … steps-1."""
-        return self.n_rows // self.batch_rows if self.manifest.steps is None else self.manifest.steps
-
-    @property
-    def dtype(self) -> np.dtype:
+    @cached_property
+    def dtype(self) -> np.dtype:  # type: ignore[override]
         """Type of the token ids."""
         return self.source.dtype if self.manifest.dtype is None else self.manifest.dtype
 
@@ -87,21 +80,17 @@ class DataOrder(RowReading):
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) as a fresh (stop-start, L+1) array. Raises RequestError outside [0, n_rows]."""
-        return self.source.span(*check_span(self, start, stop))
+        return self.source.span(*self.check_span(start, stop))
 
     def rows_into(self, out: np.ndarray, start: int) -> None:
-        """Rows [start, start+len(out)) into `out` (n, L+1), contiguous and of the order's dtype.
-
-        A scan that uses one array again and again spares the system fresh pages, which cost more than the bytes.
-        Raises RequestError outside [0, n_rows].
-        """
-        check_span(self, start, start + len(out))
-        check_room(self, out)
+        """As `Rows.rows_into`, straight from the source."""
+        self.check_span(start, start + len(out))
+        self.check_room(out)
         self.source.fill(out, start)
 
     def take(self, numbers: npt.ArrayLike) -> np.ndarray:
         """Rows by number, in the order asked: (n, L+1). Raises RequestError for a row that does not exist."""
-        return self.source.take(check_numbers(self, numbers))
+        return self.source.take(self.check_numbers(numbers))
 
 
 def preshuffled_order(store: TokenStore, batch_rows: int, *, name: str = "order", steps: int | None = None) -> DataOrder:

@@ -14,6 +14,7 @@ from pythia_tools.order.fingerprint import array_digest
 from pythia_tools.order.manifest import OrderManifest, StoreSpec, read_manifest
 from pythia_tools.order.map_files import MapName, find_maps, load_maps, save_maps
 from pythia_tools.order.maps import IndexMaps, build_index_maps
+from pythia_tools.order.remote_store import open_bytes, open_remote_maps, open_remote_store
 from pythia_tools.order.sources import PackedRows, PreshuffledRows, RowSource
 from pythia_tools.tokens import TokenStore, open_store
 from pythia_tools.tokens.store import prefix_of
@@ -64,16 +65,16 @@ def order_names() -> list[str]:
     return sorted([*manifests.names("orders"), MICRO])
 
 
+def manifest_beside(prefix: Path, part: str = "train") -> Path:
+    """Where the order of a store is written down: PREFIX.order.yaml, or PREFIX.valid.order.yaml of a part not trained on."""
+    return prefix.with_name(f"{prefix.name}.order.yaml" if part == "train" else f"{prefix.name}.{part}.order.yaml")
+
+
 def _micro_manifest() -> Path:
     path = files.cache_dir() / "suites" / MICRO / "order.yaml"
     if not path.is_file():
         raise DataError(f"{MICRO} is not trained here (no {path}); run `pythia-tools train` first")
     return path
-
-
-def manifest_beside(prefix: Path, part: str = "train") -> Path:
-    """Where the order of a store is written down: PREFIX.order.yaml, and PREFIX.valid.order.yaml of a part that is not trained on."""
-    return prefix.with_name(f"{prefix.name}.order.yaml" if part == "train" else f"{prefix.name}.{part}.order.yaml")
 
 
 def _is_prefix(text: str) -> bool:
@@ -100,7 +101,24 @@ def _from_prefix(prefix: Path) -> tuple[OrderManifest, RowSource]:
 
 
 def _open_rows(manifest: OrderManifest, local: Path | None, workers: int) -> RowSource:
-    rows = _open_preshuffled(manifest, local, workers) if manifest.kind == "preshuffled" else _open_packed(manifest, local, workers)
+    prefix, row_tokens = manifest.store.prefix, manifest.seq_length + 1
+    store = None if prefix is None else open_store(prefix)
+    rows: RowSource
+    if manifest.kind == "packed":
+        store = store or open_remote_store(manifest, local, workers)
+        rows = PackedRows(store, _open_maps(manifest, store, local), manifest.seq_length)
+    elif store is not None:
+        length = uniform_length(store)
+        if length != row_tokens:
+            raise DataError(
+                f"{manifest.path}: seq_length {row_tokens - 1} means rows of {row_tokens}, the store has rows of {length}"
+            )
+        rows = PreshuffledRows(store.data, store.dtype, length, name=prefix)
+    elif manifest.dtype is None:
+        raise DataError(f"{manifest.path}: a preshuffled order on the hub needs dtype")
+    else:
+        data = open_bytes(manifest.store, local, workers)
+        rows = PreshuffledRows(data, manifest.dtype, row_tokens, name=manifest.name)
     if manifest.rows is not None and manifest.rows > rows.n_rows:
         raise DataError(f"{manifest.path}: it says {manifest.rows} rows, the data has {rows.n_rows}")
     if manifest.dtype is not None and manifest.dtype != rows.dtype:
@@ -108,60 +126,31 @@ def _open_rows(manifest: OrderManifest, local: Path | None, workers: int) -> Row
     return rows
 
 
-def _open_preshuffled(manifest: OrderManifest, local: Path | None, workers: int) -> RowSource:
-    if manifest.store.prefix is not None:
-        store = open_store(manifest.store.prefix)
-        length = uniform_length(store)
-        if length != manifest.seq_length + 1:
-            want = manifest.seq_length + 1
-            raise DataError(f"{manifest.path}: seq_length {want - 1} means rows of {want}, the store has rows of {length}")
-        return PreshuffledRows(store.data, store.dtype, length, name=manifest.store.prefix)
-    if manifest.dtype is None:
-        raise DataError(f"{manifest.path}: a preshuffled order on the hub needs dtype")
-    from pythia_tools.order.remote_store import open_bytes
-
-    return PreshuffledRows(open_bytes(manifest.store, local, workers), manifest.dtype, manifest.seq_length + 1, name=manifest.name)
-
-
-def _open_packed(manifest: OrderManifest, local: Path | None, workers: int) -> RowSource:
-    assert manifest.maps is not None
-    if manifest.store.prefix is not None:
-        store = open_store(manifest.store.prefix)
-    else:
-        from pythia_tools.order.remote_store import open_remote_store
-
-        store = open_remote_store(manifest, local, workers)
-    return PackedRows(store, _open_maps(manifest, store, local), manifest.seq_length)
-
-
 def _open_maps(manifest: OrderManifest, store: TokenStore, local: Path | None) -> IndexMaps:
     spec = manifest.maps
     assert spec is not None and manifest.seed is not None and manifest.num_samples is not None
-    if spec.build:
-        return _cached_build(manifest, store)
     if spec.hub is not None:
-        from pythia_tools.order.remote_store import open_remote_maps
-
         return open_remote_maps(manifest, local)
-    assert spec.folder is not None
     wanted = (manifest.num_samples, manifest.seq_length, manifest.seed)
+    if spec.folder is None:
+        return _cached_build(manifest, store, wanted)
     near = [m for m in find_maps(spec.folder, spec.stem) if (m.num_samples, m.seq_length, m.seed) == wanted]
     found = [m for m in near if spec.name in (None, m.name)]
     if len(found) != 1:
         what, then = ("several", f"say which under maps, as name: {near[0].name}") if found else (
             "no", "build them with `pythia-tools data build-order`")
-        raise DataError(f"{spec.folder}: {what} index maps for num_samples {wanted[0]}, seq_length {wanted[1]}, seed {wanted[2]}; {then}")
+        raise DataError(
+            f"{spec.folder}: {what} index maps for num_samples {wanted[0]}, seq_length {wanted[1]}, seed {wanted[2]}; {then}"
+        )
     return load_maps(found[0])
 
 
-def _cached_build(manifest: OrderManifest, store: TokenStore) -> IndexMaps:
+def _cached_build(manifest: OrderManifest, store: TokenStore, wanted: tuple[int, int, int]) -> IndexMaps:
     """Maps built from the store's sizes, kept under a name that holds a digest of them."""
-    assert manifest.seed is not None and manifest.num_samples is not None
+    num_samples, seq_length, seed = wanted
     key = files.digest([array_digest(store.sizes), manifest.separate_last_epoch])[:16]
-    name = MapName(files.cache_dir() / "index_maps" / f"{manifest.name}-{key}", manifest.num_samples, manifest.seq_length, manifest.seed)
+    name = MapName(files.cache_dir() / "index_maps" / f"{manifest.name}-{key}", *wanted)
     if not all(p.exists() for p in name.paths.values()):
-        maps = build_index_maps(
-            store.sizes, manifest.seq_length, manifest.seed, manifest.num_samples, separate_last_epoch=manifest.separate_last_epoch,
-        )
-        save_maps(maps, name)
+        apart = manifest.separate_last_epoch
+        save_maps(build_index_maps(store.sizes, seq_length, seed, num_samples, separate_last_epoch=apart), name)
     return load_maps(name)

@@ -41,7 +41,8 @@ Paths may not leave the manifest's folder.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,9 @@ from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import DataError
 from pythia_tools.tokens import shard_names
 
-KINDS = ("preshuffled", "packed")
-COMMON = {"tokenizer", "steps", "rows", "dtype", "about", "source", "licence", "known_defects", "documents"}
-PACKED = {"maps", "seed", "num_samples", "separate_last_epoch"}
+REQUIRED = {"name", "kind", "seq_length", "batch_rows", "store"}
+OPTIONAL = {"tokenizer", "steps", "rows", "dtype", "about", "source", "licence", "known_defects", "documents"}
+PACKED = {"maps", "seed", "num_samples"}
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,6 @@ class OrderManifest:
     separate_last_epoch: bool = False
     documents: int | None = None
     tokenizer: str | Path | None = None
-    about: str = ""
-    defects: tuple[dict[str, Any], ...] = field(default=(), hash=False)
 
 
 def read_manifest(path: str | Path) -> OrderManifest:
@@ -123,31 +122,39 @@ def read_manifest(path: str | Path) -> OrderManifest:
     path = Path(path)
     value = manifests.read(path)
     kind = value.get("kind")
-    if kind not in KINDS:
-        raise DataError(f"{path}: kind is {kind!r}; it is one of {', '.join(KINDS)}")
-    required = {"name", "kind", "seq_length", "batch_rows", "store"} | ({"maps", "seed", "num_samples"} if kind == "packed" else set())
-    manifests.check_fields(path, value, required, COMMON | (PACKED if kind == "packed" else set()))
+    if kind not in ("preshuffled", "packed"):
+        raise DataError(f"{path}: kind is {kind!r}; it is one of preshuffled, packed")
+    packed = kind == "packed"
+    manifests.check_fields(
+        path, value, REQUIRED | (PACKED if packed else set()), OPTIONAL | ({"separate_last_epoch"} if packed else set()),
+    )
     return OrderManifest(
         path=path, name=str(value["name"]), kind=kind,
         seq_length=_whole(path, value, "seq_length"), batch_rows=_whole(path, value, "batch_rows"),
-        steps=_whole(path, value, "steps", None), rows=_whole(path, value, "rows", None),
-        seed=_whole(path, value, "seed", None, least=0), num_samples=_whole(path, value, "num_samples", None),
-        documents=_whole(path, value, "documents", None),
-        separate_last_epoch=bool(value.get("separate_last_epoch", False)),
-        dtype=_dtype(path, value.get("dtype")), store=_store(path, value["store"]),
-        maps=_maps(path, value["maps"]) if kind == "packed" else None,
+        store=_store(path, value["store"]), maps=_maps(path, value["maps"]) if packed else None,
+        steps=_optional(path, value, "steps"), rows=_optional(path, value, "rows"), dtype=_dtype(path, value.get("dtype")),
+        seed=_optional(path, value, "seed", least=0), num_samples=_optional(path, value, "num_samples"),
+        separate_last_epoch=bool(value.get("separate_last_epoch", False)), documents=_optional(path, value, "documents"),
         tokenizer=_tokenizer(path, value.get("tokenizer")),
-        about=str(value.get("about", "")), defects=tuple(value.get("known_defects") or ()),
     )
 
 
-def _whole(path: Path, value: dict[str, Any], key: str, default: Any = "required", *, least: int = 1) -> Any:
-    number = value.get(key, default)
-    if number is None and default is None:
-        return None
+def _mapping(path: Path, where: str, value: Any, required: set[str], optional: Iterable[str] = ()) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: {where} must be a mapping, not {value!r}")
+    manifests.check_fields(f"{path}: {where}", value, required, optional)
+    return value
+
+
+def _whole(path: Path, value: dict[str, Any], key: str, least: int = 1) -> int:
+    number = value.get(key)
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
         raise DataError(f"{path}: {key} must be a whole number of at least {least}, not {number!r}")
     return number
+
+
+def _optional(path: Path, value: dict[str, Any], key: str, least: int = 1) -> int | None:
+    return None if value.get(key) is None else _whole(path, value, key, least)
 
 
 def _dtype(path: Path, name: Any) -> np.dtype | None:
@@ -156,75 +163,66 @@ def _dtype(path: Path, name: Any) -> np.dtype | None:
     try:
         dtype = np.dtype(name)
     except TypeError:
-        dtype = None
-    if dtype is None or dtype.kind not in "ui":
+        dtype = np.dtype(object)
+    if dtype.kind not in "ui":
         raise DataError(f"{path}: dtype {name!r} is not a type of token ids; use uint16 or int32")
     return dtype.newbyteorder("<")
 
 
 def _tokenizer(path: Path, value: Any) -> str | Path | None:
-    """A path below the manifest's folder, a repository's name, or the `tokenizer/` folder beside the manifest if there is one."""
+    """A repository's name, or a path below the manifest's folder: `tokenizer/` where nothing is said and it is there."""
     if isinstance(value, dict):
-        manifests.check_fields(f"{path}: tokenizer", value, {"repo"}, ())
-        return str(value["repo"])
-    if value is None:
-        beside = path.parent / "tokenizer" / "tokenizer.json"
-        return beside if beside.is_file() else None
-    return files.confined(path.parent, str(value))
+        return str(_mapping(path, "tokenizer", value, {"repo"})["repo"])
+    if value is not None:
+        return files.confined(path.parent, str(value))
+    beside = path.parent / "tokenizer" / "tokenizer.json"
+    return beside if beside.is_file() else None
 
 
 def _store(path: Path, value: Any) -> StoreSpec:
-    value = _mapping(path, "store", value)
-    if "prefix" in value:
-        manifests.check_fields(f"{path}: store", value, {"prefix"}, ())
+    if isinstance(value, dict) and "prefix" in value:
+        _mapping(path, "store", value, {"prefix"})
         return StoreSpec(prefix=files.confined(path.parent, str(value["prefix"])))
-    manifests.check_fields(f"{path}: store", value, {"repo", "shards"}, {"revision", "index"})
+    value = _mapping(path, "store", value, {"repo", "shards"}, {"revision", "index"})
     index = _fact(path, "store.index", value["index"]) if "index" in value else None
-    return StoreSpec(hub=HubFiles(str(value["repo"]), str(value.get("revision", "main")), _shards(path, value["shards"])), index=index)
+    return StoreSpec(hub=_hub(value, _shards(path, value["shards"])), index=index)
 
 
 def _shards(path: Path, value: Any) -> tuple[FileFact, ...]:
-    value = _mapping(path, "store.shards", value)
-    manifests.check_fields(f"{path}: store.shards", value, {"stem", "count", "bytes"}, {"last_bytes", "sha256"})
-    count, each = _whole(path, value, "count"), _whole(path, value, "bytes")
-    last = None if value.get("last_bytes", each) is None else _whole(path, value, "last_bytes", each)
-    names = [f"{value['stem']}.bin"] if count == 1 else shard_names(str(value["stem"]), count)
+    value = _mapping(path, "store.shards", value, {"stem", "count", "bytes"}, {"last_bytes", "sha256"})
+    count, each, stem = _whole(path, value, "count"), _whole(path, value, "bytes"), str(value["stem"])
+    names = [f"{stem}.bin"] if count == 1 else shard_names(stem, count)
+    sizes = [each] * (count - 1) + [_optional(path, {"last_bytes": each, **value}, "last_bytes")]
     digests = value.get("sha256") or [None] * count
     if len(digests) != count:
         raise DataError(f"{path}: {len(digests)} sha256 for {count} shards")
-    facts = [FileFact(n, each, _sha256(path, d)) for n, d in zip(names, digests, strict=True)]
-    return (*facts[:-1], FileFact(facts[-1].name, last, facts[-1].sha256))
+    return tuple(FileFact(n, b, _sha256(path, d)) for n, b, d in zip(names, sizes, digests, strict=True))
 
 
 def _maps(path: Path, value: Any) -> MapsSpec:
-    value = _mapping(path, "maps", value)
-    if value.get("build"):
-        manifests.check_fields(f"{path}: maps", value, {"build"}, ())
+    if isinstance(value, dict) and value.get("build"):
+        _mapping(path, "maps", value, {"build"})
         return MapsSpec(build=True)
-    if "folder" in value:
-        manifests.check_fields(f"{path}: maps", value, {"folder"}, {"stem", "name"})
+    if isinstance(value, dict) and "folder" in value:
+        _mapping(path, "maps", value, {"folder"}, {"stem", "name"})
         folder = files.confined(path.parent, str(value["folder"]))
         return MapsSpec(folder=folder, stem=value.get("stem"), name=value.get("name"))
-    manifests.check_fields(f"{path}: maps", value, {"repo", "files"}, {"revision", "rebuild"})
-    parts = _mapping(path, "maps.files", value["files"])
-    manifests.check_fields(f"{path}: maps.files", parts, {"doc", "sample", "shuffle"}, ())
-    facts = tuple(_fact(path, f"maps.files.{part}", parts[part]) for part in ("doc", "sample", "shuffle"))
-    return MapsSpec(hub=HubFiles(str(value["repo"]), str(value.get("revision", "main")), facts), rebuild=tuple(value.get("rebuild") or ()))
+    value = _mapping(path, "maps", value, {"repo", "files"}, {"revision", "rebuild"})
+    named = _mapping(path, "maps.files", value["files"], {"doc", "sample", "shuffle"})
+    facts = tuple(_fact(path, f"maps.files.{part}", named[part]) for part in ("doc", "sample", "shuffle"))
+    return MapsSpec(hub=_hub(value, facts), rebuild=tuple(value.get("rebuild") or ()))
+
+
+def _hub(value: dict[str, Any], facts: tuple[FileFact, ...]) -> HubFiles:
+    return HubFiles(str(value["repo"]), str(value.get("revision", "main")), facts)
 
 
 def _fact(path: Path, where: str, value: Any) -> FileFact:
-    value = _mapping(path, where, value)
-    manifests.check_fields(f"{path}: {where}", value, {"name"}, {"bytes", "sha256"})
-    return FileFact(str(value["name"]), _whole(path, value, "bytes", None), _sha256(path, value.get("sha256")))
+    value = _mapping(path, where, value, {"name"}, {"bytes", "sha256"})
+    return FileFact(str(value["name"]), _optional(path, value, "bytes"), _sha256(path, value.get("sha256")))
 
 
 def _sha256(path: Path, value: Any) -> str | None:
     if value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)):
         return value
     raise DataError(f"{path}: sha256 {value!r} is not 64 hexadecimal digits")
-
-
-def _mapping(path: Path, where: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: {where} must be a mapping, not {value!r}")
-    return value

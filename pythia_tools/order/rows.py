@@ -19,8 +19,6 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
 from pythia_tools.tokens.tokenizer import Openable
 
-CHUNK_ROWS = 4096
-
 
 class Rows(Protocol):
     """Rows in training order: a `DataOrder`, an `overlays.Overlay`, or an array (`ArrayRows`).
@@ -31,89 +29,92 @@ class Rows(Protocol):
     n_rows       rows in all, those of a last, incomplete batch included
     steps        whole batches, or as many as the run took: checkpoints are 0 … steps
     dtype        of the token ids
-    fingerprint  hex digest that differs when any row does
+    fingerprint  hex digest that differs when any row or its step does
     tokenizer    what `open_tokenizer` takes for these ids, or None
     remote       whether reading goes over the network
+
+    A class of one's own inherits from it and writes `take`; what reads faster overrides `rows` and `rows_into`.
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def seq_length(self) -> int: ...
-    @property
-    def batch_rows(self) -> int: ...
-    @property
-    def n_rows(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def dtype(self) -> np.dtype: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def tokenizer(self) -> Openable | None: ...
-    @property
-    def remote(self) -> bool: ...
-    @property
-    def row_tokens(self) -> int: ...
-
-    def take(self, numbers: npt.ArrayLike) -> np.ndarray:
-        """Rows by number, in the order asked: (n, L+1). Raises RequestError for a row that does not exist."""
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop): (stop-start, L+1). Raises RequestError outside [0, n_rows]."""
-
-    def rows_into(self, out: np.ndarray, start: int) -> None:
-        """Rows [start, start+len(out)) into `out`, a contiguous (n, L+1) array of `dtype`, without fresh memory if possible."""
-
-    def batch(self, step: int) -> np.ndarray:
-        """Batch `step`, (B, L+1): what the update from `step` to `step`+1 consumed. Raises RequestError beyond the last."""
-
-    def chunks(self, start: int = 0, stop: int | None = None, rows: int = CHUNK_ROWS) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, rows) over [start, stop) in pieces of at most `rows`; for scans that never hold the whole."""
-
-    def step_of(self, rows: npt.ArrayLike) -> np.ndarray:
-        """The batch that consumes each row, (n,) int64; the first checkpoint that contains it is one later."""
-
-
-class RowReading:
-    """What follows from `take`; a class that reads faster overrides `rows` and `rows_into`."""
+    name: str
+    seq_length: int
+    batch_rows: int
+    n_rows: int
+    steps: int
+    dtype: np.dtype
+    tokenizer: Openable | None
+    remote: bool
 
     @property
-    def row_tokens(self: Rows) -> int:
+    def fingerprint(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def row_tokens(self) -> int:
         """Tokens of a row: seq_length + 1."""
         return self.seq_length + 1
 
-    def rows(self: Rows, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop): (stop-start, L+1). Raises RequestError outside [0, n_rows]."""
-        return self.take(np.arange(*check_span(self, start, stop), dtype=np.int64))
+    def take(self, numbers: npt.ArrayLike) -> np.ndarray:
+        """Rows by number, in the order asked: (n, L+1). Raises RequestError for a row that does not exist."""
+        raise NotImplementedError
 
-    def rows_into(self: Rows, out: np.ndarray, start: int) -> None:
-        """Rows [start, start+len(out)) into `out`, a contiguous (n, L+1) array of `dtype`. Raises RequestError outside [0, n_rows]."""
-        check_room(self, out)
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop): (stop-start, L+1). Raises RequestError outside [0, n_rows]."""
+        return self.take(np.arange(*self.check_span(start, stop), dtype=np.int64))
+
+    def rows_into(self, out: np.ndarray, start: int) -> None:
+        """Rows [start, start+len(out)) into `out`, a contiguous (n, L+1) array of `dtype`.
+
+        A scan that uses one array again and again spares the system fresh pages, which cost more than the bytes.
+        Raises RequestError outside [0, n_rows], and for an array of another kind.
+        """
+        self.check_room(out)
         out[:] = self.rows(start, start + len(out))
 
-    def batch(self: Rows, step: int) -> np.ndarray:
-        """Batch `step`, (B, L+1): what the update from `step` to `step`+1 consumed. Raises RequestError beyond the last."""
+    def batch(self, step: int) -> np.ndarray:
+        """Batch `step`, (B, L+1): what the update from `step` to `step`+1 consumed. RequestError beyond the last."""
         step = _whole(step, "step")
         if not 0 <= step < self.steps:
-            raise RequestError(
-                f"batch {step} of order {self.name}: it has batches 0 to {self.steps - 1}, of {self.batch_rows} rows each"
-            )
+            has = f"it has batches 0 to {self.steps - 1}, of {self.batch_rows} rows each"
+            raise RequestError(f"batch {step} of order {self.name}: {has}")
         return self.rows(step * self.batch_rows, (step + 1) * self.batch_rows)
 
-    def chunks(self: Rows, start: int = 0, stop: int | None = None, rows: int = CHUNK_ROWS) -> Iterator[tuple[int, np.ndarray]]:
+    def chunks(self, start: int = 0, stop: int | None = None, rows: int = 4096) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, rows) over [start, stop) in pieces of at most `rows`; for scans that never hold the whole."""
         stop = self.n_rows if stop is None else stop
         for a in range(start, stop, rows):
             yield a, self.rows(a, min(stop, a + rows))
 
-    def step_of(self: Rows, rows: npt.ArrayLike) -> np.ndarray:
+    def step_of(self, rows: npt.ArrayLike) -> np.ndarray:
         """The batch that consumes each row, (n,) int64; the first checkpoint that contains it is one later."""
         return np.asarray(rows, dtype=np.int64) // self.batch_rows
 
+    def check_span(self, start: SupportsIndex, stop: SupportsIndex) -> tuple[int, int]:
+        """A row range as ints. Raises RequestError unless 0 <= start <= stop <= n_rows."""
+        a, b = _whole(start, "row"), _whole(stop, "row")
+        if not 0 <= a <= b <= self.n_rows:
+            raise RequestError(f"rows {a}:{b} of order {self.name}: it has rows 0:{self.n_rows}")
+        return a, b
 
-class ArrayRows(RowReading):
+    def check_numbers(self, numbers: npt.ArrayLike) -> np.ndarray:
+        """Row numbers as (n,) int64. Raises RequestError for one that is not whole or does not exist."""
+        given = np.asarray(numbers)
+        if given.size and given.dtype.kind not in "ui":
+            raise RequestError(f"row numbers must be whole, these are {given.dtype}")
+        rows = given.astype(np.int64).reshape(-1)
+        if rows.size and not 0 <= rows.min() <= rows.max() < self.n_rows:
+            bad = rows[(rows < 0) | (rows >= self.n_rows)][0]
+            raise RequestError(f"row {bad} of order {self.name}: it has rows 0 to {self.n_rows - 1}")
+        return rows
+
+    def check_room(self, out: np.ndarray) -> None:
+        """Raises RequestError unless `out` can take rows in place."""
+        if out.shape[1:] != (self.row_tokens,) or out.dtype != self.dtype or not out.flags.c_contiguous:
+            shape = f"(n, {self.row_tokens}) {self.dtype}"
+            raise RequestError(f"rows of order {self.name} need a contiguous {shape} array, not {out.shape} {out.dtype}")
+
+
+class ArrayRows(Rows):
     """An array of rows (n, L+1) in training order, `batch_rows` of them per step.
 
     Raises: RequestError unless it is a 2-D array of whole, non-negative numbers.
@@ -137,34 +138,7 @@ class ArrayRows(RowReading):
 
     def take(self, numbers: npt.ArrayLike) -> np.ndarray:
         """Rows by number, in the order asked: (n, L+1). Raises RequestError for a row that does not exist."""
-        return self.array[check_numbers(self, numbers)]
-
-
-def check_span(order: Rows, start: SupportsIndex, stop: SupportsIndex) -> tuple[int, int]:
-    """A row range as ints. Raises RequestError unless 0 <= start <= stop <= n_rows."""
-    a, b = _whole(start, "row"), _whole(stop, "row")
-    if not 0 <= a <= b <= order.n_rows:
-        raise RequestError(f"rows {a}:{b} of order {order.name}: it has rows 0:{order.n_rows}")
-    return a, b
-
-
-def check_numbers(order: Rows, numbers: npt.ArrayLike) -> np.ndarray:
-    """Row numbers as (n,) int64. Raises RequestError for one that is not whole or does not exist."""
-    given = np.asarray(numbers)
-    if given.size and given.dtype.kind not in "ui":
-        raise RequestError(f"row numbers must be whole, these are {given.dtype}")
-    rows = given.astype(np.int64).reshape(-1)
-    if rows.size and not 0 <= rows.min() <= rows.max() < order.n_rows:
-        bad = rows[(rows < 0) | (rows >= order.n_rows)][0]
-        raise RequestError(f"row {bad} of order {order.name}: it has rows 0 to {order.n_rows - 1}")
-    return rows
-
-
-def check_room(order: Rows, out: np.ndarray) -> None:
-    """Raises RequestError unless `out` can take rows of the order in place."""
-    if out.shape[1:] != (order.row_tokens,) or out.dtype != order.dtype or not out.flags.c_contiguous:
-        shape = f"(n, {order.row_tokens}) {order.dtype}"
-        raise RequestError(f"rows of order {order.name} need a contiguous {shape} array, not {out.shape} {out.dtype}")
+        return self.array[self.check_numbers(numbers)]
 
 
 def _whole(value: SupportsIndex, what: str) -> int:

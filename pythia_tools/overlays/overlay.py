@@ -1,15 +1,15 @@
 """An overlay: an order whose chosen steps pass through rules when they are read. The store is never rewritten.
 
 It plays `order.Rows`, so whatever reads rows reads an overlay, another overlay included; what an order knows about the
-documents of its store it does not offer. Rows
-outside the chosen steps are the store's own, bit for bit; every row keeps its place and its length. The result depends on
-the row, the rules and the steps alone: not on how many rows are read at once.
+documents of its store it does not offer. Rows outside the chosen steps are the store's own, bit for bit; every row keeps its
+place and its length. The result depends on the row, the rules and the steps alone: not on how many rows are read at once.
 Cost: two look-ups per token plus a few microseconds per word that a rule looks at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ import numpy.typing as npt
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest, write_json
-from pythia_tools.order.rows import RowReading, Rows, check_numbers
+from pythia_tools.order.rows import Rows
 from pythia_tools.overlays.receipts import MISSED, Lengths, Occurrence, Receipt
 from pythia_tools.overlays.rules import Applied, Chosen, Rule
 
 BLOCK_ROWS = 4096
 
 
-class Overlay(RowReading):
+class Overlay(Rows):
     """An order with rules applied to the rows of chosen steps.
 
     Args:
@@ -50,7 +50,7 @@ class Overlay(RowReading):
             self.rules.append(rule.bind(self.chosen, self._reader(len(self.rules))))
         self.name = f"{order.name}+{'+'.join(r.name for r in self.rules)}"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Names the exact rows served: the order's fingerprint, the rules, and the chosen steps."""
         steps = self.chosen.steps
@@ -64,7 +64,7 @@ class Overlay(RowReading):
 
     def apply(self, numbers: npt.ArrayLike) -> Applied:
         """Rows by number, with what the rules did to them."""
-        return self._content(check_numbers(self, numbers), len(self.rules))
+        return self._content(self.check_numbers(numbers), len(self.rules))
 
     def _reader(self, level: int) -> Any:
         return lambda numbers: self._content(np.asarray(numbers, dtype=np.int64), level).rows
