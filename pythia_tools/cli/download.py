@@ -19,7 +19,7 @@ from pythia_tools.cli.options import add_budget, add_output, emit, positive
 from pythia_tools.core import progress
 from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, RequestError
 from pythia_tools.core.files import human_bytes
-from pythia_tools.hub import cache, client
+from pythia_tools.hub import client
 from pythia_tools.hub.repositories import WORKERS
 
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
             progress.warn(problem)
         checkpoints = [c for c in checkpoints if not any(p.startswith(f"{c}: ") for p in todo.problems)]
         todo = hub.plan(checkpoints)
-    _sweep()
+    _delete_unfinished()
     if args.verify:
         for entry in todo.listings:
             for name in hub.drop_damaged(entry):
@@ -91,8 +91,8 @@ def _show(summary: dict[str, object], as_json: bool) -> None:
             print(f"  {problem}")
 
 
-def _sweep() -> None:
+def _delete_unfinished() -> None:
     """What unfinished downloads left behind a day ago or earlier; the client never removes its own."""
-    gone = cache.sweep()
+    gone = hub.delete_unfinished()
     if gone:
-        progress.note(f"swept {len(gone)} orphaned partial files, {human_bytes(sum(size for _, size in gone))}")
+        progress.note(f"deleted {len(gone)} unfinished downloads, {human_bytes(sum(size for _, size in gone))}")

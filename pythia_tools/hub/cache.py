@@ -1,9 +1,9 @@
-"""The hub cache on disk, laid out as `huggingface_hub` lays it out, so that `from_pretrained(local_files_only=True)` finds it.
+"""The hub cache on disk, as `huggingface_hub` lays it out, so that `from_pretrained(local_files_only=True)` finds it.
 
     models--ns--name/blobs/<etag>            content, stored once per repository (and hard-linked across repositories)
     models--ns--name/snapshots/<commit>/…    links to blobs
     models--ns--name/refs/<revision>         the commit a branch pointed to
-    models--ns--name/blobs/<etag>.part       an unfinished download of ours; resumed, or swept
+    models--ns--name/blobs/<etag>.part       an unfinished download of ours; resumed, or deleted by age
 
 A blob appears under its name only after its digest was verified.
 """
@@ -25,7 +25,6 @@ from pythia_tools.hub import client
 from pythia_tools.hub.repositories import Listing, RemoteFile
 
 PART = ".part"
-BLOB_NAME = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 CHUNK = 1 << 22
 
 
@@ -45,7 +44,8 @@ def pointer_path(listing: Listing, file: RemoteFile) -> Path:
     """The snapshot's path of a file. Raises: DataError for a name that would leave the snapshot."""
     relative = PurePosixPath(file.path)
     if relative.is_absolute() or not relative.parts or ".." in relative.parts or "\\" in file.path:
-        raise DataError(f"{listing.repo}@{listing.revision}: the file name {file.path!r} leads outside its folder; refused")
+        raise DataError(
+            f"{listing.repo}@{listing.revision}: the file name {file.path!r} leads outside its folder; refused")
     return snapshot_folder(listing) / relative
 
 
@@ -85,7 +85,8 @@ def _made(folder: Path) -> Path:
 def set_ref(listing: Listing) -> None:
     """Records which commit the branch pointed to, as the client does; commits need none."""
     if listing.revision != listing.commit:
-        files.write_text(files.confined(_made(repo_folder(listing.repo, listing.kind) / "refs"), listing.revision), listing.commit)
+        refs = _made(repo_folder(listing.repo, listing.kind) / "refs")
+        files.write_text(files.confined(refs, listing.revision), listing.commit)
 
 
 def ref(repo: str, revision: str, kind: str = "model") -> str | None:
@@ -100,11 +101,6 @@ def is_present(listing: Listing) -> bool:
     """Whether every needed file is in the cache at its full size."""
     folder = snapshot_folder(listing)
     return all(_size(folder / f.path) == f.size for f in listing.needed)
-
-
-def present_bytes(listing: Listing) -> int:
-    """Bytes of needed blobs that are in place."""
-    return sum(f.size for f in listing.needed if _size(blob_path(listing, f)) == f.size)
 
 
 def elsewhere(listing: Listing, file: RemoteFile) -> Path | None:
@@ -148,15 +144,17 @@ def locked(listing: Listing, file: RemoteFile) -> Iterator[None]:
 
 
 def remove_snapshot(repo: str, commit: str, revisions: Iterable[str]) -> int:
-    """Deletes one snapshot, the refs of `revisions` to it, and every blob that no other snapshot of the repository links to.
+    """Deletes one snapshot, the refs of `revisions` to it, and every blob that no other snapshot of the repository has.
 
-    A snapshot that yet another ref names was fetched by another tool as well and stays, refs and all. Returns bytes freed.
+    A snapshot that yet another ref names was fetched by another tool as well and stays, refs and all. Returns bytes
+    freed.
     """
     folder = repo_folder(repo)
     snapshot = folder / "snapshots" / commit
     if not snapshot.is_dir():
         return 0
-    naming = [p for p in (folder / "refs").rglob("*") if p.is_file() and p.read_text(encoding="utf-8").strip() == commit]
+    refs = [p for p in (folder / "refs").rglob("*") if p.is_file()]
+    naming = [p for p in refs if p.read_text(encoding="utf-8").strip() == commit]
     ours = {folder / "refs" / revision for revision in revisions}
     if set(naming) - ours:
         return 0
@@ -176,11 +174,11 @@ def remove_snapshot(repo: str, commit: str, revisions: Iterable[str]) -> int:
 
 
 def _unlink_aside(paths: list[Path]) -> None:
-    """Deletes in the background, since a gigabyte takes the system a fifth of a second; the names are given up already."""
+    """Deletes in the background, since a gigabyte takes the system a fifth of a second; the names are free already."""
 
     def work() -> None:
         for path in paths:
-            with contextlib.suppress(OSError):  # `sweep` finds what stays
+            with contextlib.suppress(OSError):  # `delete_unfinished` finds what stays
                 path.unlink()
 
     if paths:
@@ -203,10 +201,10 @@ def _linked(snapshot: Path) -> set[Path]:
     return {Path(os.path.normpath(p.parent / os.readlink(p))) for p in snapshot.rglob("*") if p.is_symlink()}
 
 
-def sweep(older_than_seconds: float = 24 * 3600) -> list[tuple[Path, int]]:
+def delete_unfinished(older_than_seconds: float = 24 * 3600) -> list[tuple[Path, int]]:
     """Deletes unfinished downloads that nobody has written to for a while: ours, and the client's `.incomplete` files.
 
-    Returns (path, bytes) of what went.
+    Returns (path, bytes) of what was deleted.
     """
     gone = []
     before = time.time() - older_than_seconds
@@ -219,12 +217,6 @@ def sweep(older_than_seconds: float = 24 * 3600) -> list[tuple[Path, int]]:
                     path.unlink()
                     gone.append((path, status.st_size))
     return gone
-
-
-def check_layout(path: Path) -> None:
-    """Raises DataError when the cache folder is a file or a broken link."""
-    if path.exists() and not path.is_dir():
-        raise DataError(f"{path}: the hub cache must be a folder; set HF_HUB_CACHE to one")
 
 
 def _size(path: Path) -> int | None:

@@ -1,13 +1,14 @@
-"""Requests to the hub that survive a bad day: retries on 429, 5xx and broken connections, errors in one line.
+"""Every connection of this package: requests that survive a bad day, with errors in one line.
 
-Names and listings come through `huggingface_hub`; file bytes come by our own ranged requests through its
-session, token and endpoint, because the client neither retries a 5xx of a file nor resumes in a new process.
-Cost: one request per call. The token is sent to the hub alone and never printed.
+Names and listings come through `huggingface_hub`; file bytes come by our own ranged requests through its session,
+token and endpoint, because the client neither retries a 5xx of a file nor resumes in a new process. An answer that
+is not the range asked for is refused. Cost: one request per call. The token goes to the hub alone and is never printed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import random
 import re
@@ -17,11 +18,15 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote, urlsplit
 
-from pythia_tools.core import progress
+from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError, EnvironmentFailure
+
+if TYPE_CHECKING:
+    from httpx2 import Response  # or httpx: the library under the installed huggingface_hub
+    from huggingface_hub import HfApi
 
 T = TypeVar("T")
 RETRY_STATUS = (408, 429, 500, 502, 503, 504)
@@ -29,8 +34,8 @@ TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to try: `tries` in a row without progress, waits of base·2ⁱ seconds up to `cap`, Retry-After honoured."""
+class RetryPolicy:
+    """How long to try: `tries` in a row without progress, waits of base·2ⁱ s up to `cap`, Retry-After honoured."""
 
     tries: int = 6
     base: float = 1.0
@@ -44,7 +49,19 @@ class Patience:
         return self.sleep(min(self.base * 2**attempt, self.cap) * random.uniform(0.75, 1.25))
 
 
-PATIENCE = Patience()
+RETRIES = RetryPolicy()
+BRIEF = RetryPolicy(tries=2, base=0.5)
+"""For what can be done without: who has a cached checkpoint does not wait long for a hub that does not answer."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a file's bytes are: `what` is its name in messages; `size` and `sha256` are what the hub listed."""
+
+    what: str
+    url: str
+    size: int | None = None
+    sha256: str | None = None
 
 
 class Refused(Exception):
@@ -54,6 +71,32 @@ class Refused(Exception):
         super().__init__(f"HTTP {status}{' ' + code if code else ''}{': ' + message if message else ''}")
         self.status, self.code, self.retry_after = status, code, retry_after
         self.transient = status in RETRY_STATUS
+
+
+class Attempts:
+    """The tries of one request: a failure waits, or raises the one-line error when trying again is no use."""
+
+    def __init__(self, what: str, retries: RetryPolicy, where: str | None = None) -> None:
+        self.what, self.retries, self.where = what, retries, where or endpoint()
+        self._failures = 0
+
+    def failed(self, error: Exception, *, progress_made: bool = False) -> None:
+        """Waits before the next try. Raises: DataError, EnvironmentFailure."""
+        response = getattr(error, "response", None)
+        refused = error if isinstance(error, Refused) else None if response is None else refusal(response)
+        if refused is not None and not refused.transient:
+            raise explain(self.what, refused, self.where) from error
+        said = _short(refused or error)
+        self._failures = 1 if progress_made else self._failures + 1
+        if self._failures >= self.retries.tries:
+            raise EnvironmentFailure(f"{self.what}: {said} after {self.retries.tries} tries at {self.where}; what came "
+                                     "is kept, run the same command again to resume") from error
+        after = refused.retry_after if refused is not None else None
+        if after and after >= 5:
+            progress.note(f"{self.what}: the hub asks to wait {after:.0f} s ({said})")
+        elif self._failures > 1:
+            progress.note(f"{self.what}: {said}; trying again ({self._failures + 1} of {self.retries.tries})")
+        self.retries.wait(self._failures - 1, after)
 
 
 def endpoint() -> str:
@@ -85,10 +128,11 @@ def offline() -> bool:
 def require_online(what: str) -> None:
     """Raises EnvironmentFailure when the user asked for no network."""
     if offline():
-        raise EnvironmentFailure(f"{what} is not in the cache and HF_HUB_OFFLINE is set; fetch it once with a network, or unset it")
+        raise EnvironmentFailure(
+            f"{what} is not in the cache and HF_HUB_OFFLINE is set; fetch it once with a network, or unset it")
 
 
-def api() -> Any:
+def api() -> HfApi:
     """The real client, on the current endpoint."""
     from huggingface_hub import HfApi
 
@@ -100,106 +144,124 @@ def file_url(repo: str, revision: str, path: str, kind: str = "model") -> str:
     return f"{endpoint()}/{prefix}{repo}/resolve/{quote(revision, safe='')}/{quote(path)}"
 
 
-def ask(what: str, call: Callable[[], T], patience: Patience = PATIENCE) -> T:
+def ask(what: str, call: Callable[[], T], retries: RetryPolicy = RETRIES) -> T:
     """The value of an API call of the real client, retried; its errors in one line naming `what`."""
-    from huggingface_hub.errors import HfHubHTTPError
-
     require_online(what)
-    attempt = 0
+    attempts = Attempts(what, retries)
     while True:
         try:
             return call()
-        except HfHubHTTPError as error:
-            refused = refusal(error.response)
-            retry(what, refused, attempt, patience)
-        except transport_errors() as error:
-            retry(what, error, attempt, patience)
-        attempt += 1
+        except passing_errors() as error:
+            attempts.failed(error)
 
 
 @contextlib.contextmanager
-def stream(url: str, start: int = 0, stop: int | None = None) -> Iterator[Any]:
+def stream(url: str, start: int = 0, stop: int | None = None) -> Iterator[Response]:
     """One GET of bytes [start, stop) as a streaming response, status 200 or 206. Raises: Refused, transport errors."""
     from huggingface_hub.utils import build_hf_headers, get_session
 
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    token = None if url.startswith(f"{endpoint()}/") else False  # None: the user's, False: none
+    headers = {**build_hf_headers(token=token), "Accept-Encoding": "identity"}
     if start or stop is not None:
         headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
     with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT_SECONDS) as response:
         if response.status_code not in (200, 206):
             response.read()
             raise refusal(response)
-        if response.status_code == 206 and not _begins_at(response.headers.get("Content-Range"), start):
-            raise Refused(502, None, f"asked for bytes from {start}, came {response.headers.get('Content-Range')!r}", None)
+        came = response.headers.get("Content-Range")  # a missing header is the server's word that it is what was asked
+        if response.status_code == 206 and came and not came.strip().lower().startswith(f"bytes {start}-"):
+            raise Refused(502, None, f"asked for bytes from {start}, came {came!r}", None)
         yield response
 
 
-def read_range(url: str, start: int, stop: int, what: str, patience: Patience = PATIENCE) -> bytes:
-    """Exactly bytes [start, stop) of a file, retried, continued where a connection broke. Raises: DataError, EnvironmentFailure."""
-    require_online(what)
-    data, attempt = bytearray(), 0
+def read_range(file: Address, start: int, stop: int, retries: RetryPolicy = RETRIES) -> bytes:
+    """Exactly bytes [start, stop) of a file, in one request when nothing goes wrong, continued where one broke.
+
+    Raises: DataError when the file is gone or has changed, EnvironmentFailure when the hub cannot be reached.
+    """
+    require_online(f"{file.what} (bytes {start} to {stop - 1})")
+    data, attempts = bytearray(), Attempts(file.what, retries)
     while len(data) < stop - start:
-        at = start + len(data)
+        before = len(data)
         try:
-            with stream(url, at, stop) as response:
-                if response.status_code != 206:
-                    raise EnvironmentFailure(f"{what}: the server ignores ranges, so parts of a file cannot be read; download it whole")
+            with stream(file.url, start + before, stop) as response:
+                _check_part(file, response)
                 for chunk in response.iter_raw():
                     data += chunk
-                    attempt = 0
-            if start + len(data) == at:
-                raise DataError(f"{what}: no bytes at {at}; the file is shorter than its header says")
+                    if len(data) > stop - start:
+                        raise DataError(f"{file.what}: the server sent more than was asked; it cannot be trusted")
         except passing_errors() as error:
-            retry(what, error, attempt, patience)
-        attempt += 1
-    return bytes(data[: stop - start])
+            attempts.failed(error, progress_made=len(data) > before)
+            continue
+        if len(data) == before:
+            raise DataError(f"{file.what}: no bytes at {start + before}; the file is shorter than its header says")
+    return bytes(data)
 
 
-def retry(what: str, error: Exception, attempt: int, patience: Patience) -> None:
-    """Waits before try `attempt` + 1, or raises the one-line error when trying again is no use."""
-    if isinstance(error, Refused) and not error.transient:
-        raise explain(what, error) from error
-    if attempt + 1 >= patience.tries:
+def _check_part(file: Address, response: Response) -> None:
+    """Raises unless an answer is a part, of a file with the listed size and digest; nothing of its body is read."""
+    if response.status_code != 206:
         raise EnvironmentFailure(
-            f"{what}: {_short(error)} after {patience.tries} tries at {endpoint()}; what came is kept, run the same command again to resume"
-        ) from error
-    after = error.retry_after if isinstance(error, Refused) else None
-    if after and after >= 5:
-        progress.note(f"{what}: the hub asks to wait {after:.0f} s ({_short(error)})")
-    elif attempt >= 1:
-        progress.note(f"{what}: {_short(error)}; trying again ({attempt + 2} of {patience.tries})")
-    patience.wait(attempt, after)
+            f"{file.what}: the server ignores ranges, so parts of a file cannot be read; download it whole")
+    total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    if file.size is not None and total.isdigit() and int(total) != file.size:
+        raise DataError(f"{file.what}: {file.size} bytes are listed, the server has {total}; the file has changed")
+    for answer in (*response.history, response):
+        tag = re.search(r"[0-9a-f]{64}", answer.headers.get("X-Linked-Etag", ""))
+        if tag and file.sha256 and tag[0] != file.sha256:
+            raise DataError(f"{file.what}: its digest is not the listed {file.sha256[:12]}…; the file has changed")
 
 
-def explain(what: str, error: Refused) -> Exception:
+def fetch_url(url: str, target: Path, retries: RetryPolicy = BRIEF) -> Path:
+    """A small file from any https address (no token is sent), from its start at every try. Raises: DataError,
+    EnvironmentFailure."""
+    if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+        raise DataError(f"{url}: only https addresses are downloaded")
+    require_online(url)
+    attempts = Attempts(url, retries, where=urlsplit(url).netloc)
+    while True:
+        try:
+            with files.atomic_write(target) as out, stream(url) as response:
+                for chunk in response.iter_raw():
+                    out.write(chunk)
+            return target
+        except passing_errors() as error:
+            attempts.failed(error)
+
+
+def explain(what: str, error: Refused, where: str) -> Exception:
     """The error a user meets for a response that no retry will mend."""
     if error.code == "GatedRepo" or error.status in (401, 403):
         if error.code == "RepoNotFound":
-            return DataError(f"{what}: no such repository at {endpoint()}, or a private one; check the name, or set HF_TOKEN")
+            return DataError(
+                f"{what}: no such repository at {where}, or a private one; check the name, or set HF_TOKEN")
         had = "the token in use may not read it" if error.status == 403 else "no valid token was sent"
-        return EnvironmentFailure(f"{what}: gated or private, {had}; accept its terms at {endpoint()} and set HF_TOKEN, or `hf auth login`")
+        return EnvironmentFailure(
+            f"{what}: gated or private, {had}; accept its terms at {where} and set HF_TOKEN, or `hf auth login`")
     if error.code == "RevisionNotFound":
-        return DataError(f"{what}: no such revision at {endpoint()}; `pythia-tools suites NAME --online` shows which steps exist")
+        return DataError(f"{what}: no such revision at {where}; "
+                         "`pythia-tools suites NAME --online` shows which steps of a suite exist")
     if error.code == "EntryNotFound":
         return DataError(f"{what}: no such file in the repository")
     if error.code == "RepoNotFound" or error.status == 404:
-        return DataError(f"{what}: not found at {endpoint()}; check the name, or HF_TOKEN if it is private")
+        return DataError(f"{what}: not found at {where}; check the name, or HF_TOKEN if it is private")
     if error.status == 416:
-        return DataError(f"{what}: the hub serves fewer bytes than it lists; the file is cut short there, try again later")
+        return DataError(f"{what}: the hub serves fewer bytes than it lists; the file is cut short there, try later")
     return EnvironmentFailure(f"{what}: {error}")
 
 
-def refusal(response: Any) -> Refused:
-    """A response's status, hub error code, and how long it asks to wait (Retry-After, or the hub's RateLimit header)."""
+def refusal(response: Response) -> Refused:
+    """A response's status, hub error code, and the wait it asks for (Retry-After, or the hub's RateLimit header)."""
     headers = response.headers
     seconds = _retry_after(headers.get("Retry-After"))
-    if seconds is None and response.status_code == 429 and (window := re.search(r"\bt=(\d+)", headers.get("RateLimit") or "")):
+    window = re.search(r"\bt=(\d+)", headers.get("RateLimit") or "")
+    if seconds is None and response.status_code == 429 and window:
         seconds = float(window[1])
     return Refused(response.status_code, headers.get("X-Error-Code"), headers.get("X-Error-Message"), seconds)
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds to wait by a Retry-After header, which is a number of seconds or a date; None when it is neither."""
+    """Seconds to wait by a Retry-After header: a number of seconds or a date; None when it is neither."""
     if value is None:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
@@ -210,25 +272,15 @@ def _retry_after(value: str | None) -> float | None:
         return None
 
 
-def _begins_at(content_range: str | None, start: int) -> bool:
-    """Whether a partial answer begins where it was asked to (a missing header is the server's word for it)."""
-    return content_range is None or content_range.strip().lower().startswith(f"bytes {start}-")
-
-
-def transport_errors() -> tuple[type[Exception], ...]:
-    """Broken connections and timeouts of whichever HTTP library the client stands on."""
-    return (_http_library().TransportError, ConnectionError, TimeoutError)
-
-
 def passing_errors() -> tuple[type[Exception], ...]:
-    """What a single request may fail with and another may not."""
-    return (Refused, *transport_errors())
+    """What a request may fail with and another may not: refusals, broken connections, timeouts."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (Refused, HfHubHTTPError, _http_library().TransportError, ConnectionError, TimeoutError)
 
 
 def _http_library() -> ModuleType:
     """httpx or its successor: the module of the session's base class."""
-    import importlib
-
     from huggingface_hub.utils import get_session
 
     for base in type(get_session()).__mro__:

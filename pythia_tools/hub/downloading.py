@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -10,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pythia_tools.core import progress
-from pythia_tools.core.errors import DataError, EnvironmentFailure
-from pythia_tools.core.files import human_bytes
-from pythia_tools.hub import cache, client, ledger, parts
-from pythia_tools.hub.client import PATIENCE, Patience
+from pythia_tools.core.errors import DataError
+from pythia_tools.hub import cache, ledger, parts
+from pythia_tools.hub.client import RETRIES, RetryPolicy
 from pythia_tools.hub.repositories import WORKERS, Listing, RemoteFile, listings
 from pythia_tools.suites import Checkpoint, HubRevision
 
@@ -38,7 +36,7 @@ class Plan:
 
 
 def plan(checkpoints: Sequence[Checkpoint]) -> Plan:
-    """The plan for checkpoints on the hub (local ones need nothing). Cost: one request per repository and new commit."""
+    """What a download would do (local checkpoints need nothing). Cost: one request per repository and new commit."""
     remote = [c for c in checkpoints if isinstance(c.location, HubRevision)]
     found = listings([(c.location.repo, c.location.revision) for c in remote if isinstance(c.location, HubRevision)])
     good: list[Listing] = []
@@ -66,7 +64,7 @@ def plan(checkpoints: Sequence[Checkpoint]) -> Plan:
 
 def download(
     checkpoints: Sequence[Checkpoint], *, budget: int | None = None, workers: int = WORKERS, pin: bool | None = None,
-    patience: Patience = PATIENCE, made: Plan | None = None, stop: threading.Event | None = None,
+    retries: RetryPolicy = RETRIES, made: Plan | None = None, stop: threading.Event | None = None,
 ) -> list[Path]:
     """Fetches checkpoints into the hub cache and returns their folders, in order.
 
@@ -84,34 +82,16 @@ def download(
     budget = ledger.default_budget() if budget is None else budget
     if budget is not None:
         ledger.make_room(todo.bytes, budget, keep)
-    _require_free(todo.bytes)
-    holds = [ledger.hold(repo, commit) for repo, commit in keep]
+    parts.require_free(todo.bytes)
     try:
-        _fetch_all(todo.listings, workers, patience, stop or threading.Event())
+        with ledger.pinned(keep):
+            _fetch_all(todo.listings, workers, retries, stop or threading.Event())
     finally:
-        for one in holds:
-            ledger.release(one)
         cache.finish_evictions()
     for entry in todo.listings:
         place(entry, pin=pin)
     by_place = {(entry.repo, entry.revision): entry for entry in todo.listings}
     return [folder(c, by_place) for c in checkpoints]
-
-
-def _require_free(need: int) -> None:
-    """Said before anything is fetched, not after an hour."""
-    root = client.cache_root()
-    probe = root
-    while not probe.exists():
-        probe = probe.parent
-    if shutil.disk_usage(probe).free < need:
-        cache.finish_evictions()
-    free = shutil.disk_usage(probe).free
-    if free < need:
-        raise EnvironmentFailure(
-            f"{root}: needs {human_bytes(need)} of disk, {human_bytes(free)} are free; free some space, set HF_HUB_CACHE to another disk, "
-            "or ask for fewer checkpoints"
-        )
 
 
 def folder(checkpoint: Checkpoint, by_place: dict[tuple[str, str], Listing]) -> Path:
@@ -121,7 +101,7 @@ def folder(checkpoint: Checkpoint, by_place: dict[tuple[str, str], Listing]) -> 
 
 
 def place(entry: Listing, *, pin: bool | None = None) -> Path:
-    """Links verified blobs into their snapshot, sets the ref, records it; the config last, so that a half-made one is not loadable."""
+    """Links verified blobs into their snapshot, sets the ref, records it; the config last: half a one must not load."""
     with parts.one_line_disk_errors(f"{entry.repo}@{entry.revision}"):
         for file in sorted(entry.needed, key=lambda f: f.path == "config.json"):
             cache.link(entry, file)
@@ -130,7 +110,7 @@ def place(entry: Listing, *, pin: bool | None = None) -> Path:
     return cache.snapshot_folder(entry)
 
 
-def _fetch_all(found: Sequence[Listing], workers: int, patience: Patience, stop: threading.Event) -> None:
+def _fetch_all(found: Sequence[Listing], workers: int, retries: RetryPolicy, stop: threading.Event) -> None:
     """Every needed blob of the listings, largest first; the first failure stops the rest."""
     wanted: dict[tuple[str, str], tuple[Listing, RemoteFile]] = {}
     for entry in found:
@@ -142,7 +122,8 @@ def _fetch_all(found: Sequence[Listing], workers: int, patience: Patience, stop:
     if not wanted:
         return
     jobs = _once_per_content(list(wanted.values()))
-    with progress.bar(sum(f.size for _, f in wanted.values()), "download", "B") as shown, ThreadPoolExecutor(workers) as pool:
+    total = sum(f.size for _, f in wanted.values())
+    with progress.bar(total, "download", "B") as shown, ThreadPoolExecutor(workers) as pool:
         lock = threading.Lock()
 
         def count(n: int) -> None:
@@ -151,14 +132,14 @@ def _fetch_all(found: Sequence[Listing], workers: int, patience: Patience, stop:
 
         def one(chain: list[tuple[Listing, RemoteFile]]) -> None:
             for entry, file in chain:
-                parts.get(entry, file, patience=patience, stop=stop, on_bytes=count)
+                parts.get(entry, file, retries=retries, stop=stop, on_bytes=count)
 
         futures = [pool.submit(one, chain) for chain in jobs]
         _wait(futures, stop)
 
 
 def _once_per_content(wanted: list[tuple[Listing, RemoteFile]]) -> list[list[tuple[Listing, RemoteFile]]]:
-    """Chains of equal content, so that the second repository links what the first one fetched; largest content first."""
+    """Chains of equal content (the second repository links what the first one fetched), largest content first."""
     chains: dict[str, list[tuple[Listing, RemoteFile]]] = {}
     for entry, file in wanted:
         chains.setdefault(file.key, []).append((entry, file))

@@ -1,27 +1,24 @@
-"""`fetch`: a checkpoint as a local `save_pretrained` folder; `fetch_ahead`: the next one on its way while this one is used."""
+"""`fetch`: a checkpoint as a local `save_pretrained` folder; `fetch_tokenizer`: a repository's tokenizer alone."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 from pythia_tools.core import progress
 from pythia_tools.core.errors import DataError, EnvironmentFailure
 from pythia_tools.hub import cache, client, downloading, ledger, parts
-from pythia_tools.hub.client import PATIENCE, Patience
+from pythia_tools.hub.client import BRIEF, RETRIES, RetryPolicy
 from pythia_tools.hub.repositories import TOKENIZER, Listing, branches, kept_listing, listing
 from pythia_tools.suites import Checkpoint, Folder, check_defects
 
-BRIEF = Patience(tries=2, base=0.5)
-"""A cached checkpoint does not wait long for a hub that does not answer."""
 _unreachable: set[tuple[str, str]] = set()
 
 
 def fetch(
-    checkpoint: Checkpoint, *, budget: int | None = None, verify: bool = False, patience: Patience = PATIENCE,
+    checkpoint: Checkpoint, *, budget: int | None = None, verify: bool = False, retries: RetryPolicy = RETRIES,
     stop: threading.Event | None = None,
 ) -> Path:
     """The local `save_pretrained` folder of a checkpoint, downloaded and verified if it is not there yet.
@@ -42,10 +39,10 @@ def fetch(
     if ready is not None and verify:
         for name in drop_damaged(listing(repo, cache.ref(repo, revision) or revision)):
             progress.warn(f"{repo}@{revision}/{name}: the cached copy is damaged; fetching it again")
-    return downloading.download([checkpoint], budget=budget, patience=patience, stop=stop)[0]
+    return downloading.download([checkpoint], budget=budget, retries=retries, stop=stop)[0]
 
 
-def fetch_tokenizer(repo: str, revision: str | None = None, *, patience: Patience = PATIENCE) -> Path:
+def fetch_tokenizer(repo: str, revision: str | None = None, *, retries: RetryPolicy = RETRIES) -> Path:
     """The folder that holds a repository's tokenizer files (tokenizer.json and those beside it), and no weights.
 
     They land in the hub cache. A second call costs at most one request per repository and process, none with
@@ -66,47 +63,21 @@ def fetch_tokenizer(repo: str, revision: str | None = None, *, patience: Patienc
         raise DataError(f"{repo}@{revision}: no tokenizer.json in the repository; name another tokenizer")
     for file in entry.files:
         if file.path in TOKENIZER:
-            parts.get(entry, file, patience=patience)
+            parts.get(entry, file, retries=retries)
             cache.link(entry, file)
     cache.set_ref(entry)
     return cache.snapshot_folder(entry)
 
 
-def fetch_ahead(
-    checkpoints: Sequence[Checkpoint], *, ahead: int = 1, budget: int | None = None, patience: Patience = PATIENCE,
-) -> Iterator[tuple[Checkpoint, Path]]:
-    """Yields (checkpoint, folder) in order while up to `ahead` further ones download in the background.
-
-    With a budget, checkpoints that were passed are the first to go; the current and the coming ones stay.
-    """
-    pending: dict[int, Future[Path]] = {}
-    with ThreadPoolExecutor(max(1, ahead), thread_name_prefix="fetch") as pool:
-        try:
-            for i, checkpoint in enumerate(checkpoints):
-                for j in range(i, min(i + 1 + ahead, len(checkpoints))):
-                    if j not in pending:
-                        pending[j] = pool.submit(fetch, checkpoints[j], budget=budget, patience=patience)
-                with holding(checkpoint):
-                    yield checkpoint, pending[i].result()
-        finally:
-            for future in pending.values():
-                future.cancel()
-
-
 @contextlib.contextmanager
-def holding(checkpoint: Checkpoint) -> Iterator[None]:
+def pinned(checkpoint: Checkpoint) -> Iterator[None]:
     """Keeps a checkpoint safe from eviction (by this or any process) for the duration."""
     if isinstance(checkpoint.location, Folder):
         yield
         return
     repo, revision = checkpoint.location.repo, checkpoint.location.revision
-    commits = {c for c in (cache.ref(repo, revision), _commit(repo, revision)) if c}
-    holds = [ledger.hold(repo, commit) for commit in commits]
-    try:
+    with ledger.pinned({(repo, c) for c in (cache.ref(repo, revision), _commit(repo, revision)) if c}):
         yield
-    finally:
-        for one in holds:
-            ledger.release(one)
 
 
 def _local(checkpoint: Checkpoint) -> Path:
@@ -148,7 +119,7 @@ def _commit(repo: str, revision: str) -> str | None:
     if client.offline() or (client.endpoint(), repo) in _unreachable:
         return None
     try:
-        return branches(repo, patience=BRIEF).get(revision)
+        return branches(repo, retries=BRIEF).get(revision)
     except EnvironmentFailure as error:
         _unreachable.add((client.endpoint(), repo))
         progress.warn(f"{error}; going on with the cached copy")
@@ -156,7 +127,7 @@ def _commit(repo: str, revision: str) -> str | None:
 
 
 def drop_damaged(entry: Listing) -> list[str]:
-    """Compares every cached blob of a listing with its digest, deletes the damaged ones, and names them. About 1 GB/s."""
+    """Compares every cached blob of a listing with its digest, deletes and names the damaged ones. About 1 GB/s."""
     damaged = []
     for file in entry.needed:
         blob = cache.blob_path(entry, file)

@@ -2,17 +2,20 @@
 
 Nothing here runs a pickle: a torch file's `data.pkl` goes through an unpickler that knows tensors, storages and
 ordered dictionaries, and refuses every other name. Cost: the header (tens of kB), never the tensors.
-Sources: the safetensors format description; APPNOTE.TXT 4.3 (zip, zip64); torch's serialization notes.
+Sources: the safetensors format description; torch's serialization notes.
 """
 
 from __future__ import annotations
 
 import collections
+import errno
 import io
 import json
 import math
+import os
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +29,13 @@ Read = Callable[[int, int], bytes]
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 HEADER_GUESS = 1 << 15
-"""Bytes read at once in the hope that they hold a file's whole directory; a second request follows where they do not."""
+"""Bytes read at once in the hope that they hold a file's whole directory; a second request follows if not."""
 LARGEST_HEADER = 100_000_000
-_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
-_STORAGES = {"DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "LongStorage": "I64",
-             "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL"}
+_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1",
+          "BOOL": "?"}
+_STORAGES = {"DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
+             "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
+             "BoolStorage": "BOOL"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ def safetensors_spots(read: Read, size: int, what: str, guess: int = HEADER_GUES
             start, stop = entry["data_offsets"]
             spot = Spot(entry["dtype"], tuple(entry["shape"]), 8 + length + start)
             if spot.bytes != stop - start or not 0 <= start <= stop <= size - 8 - length:
-                raise DataError(f"{what}: {name} claims bytes {start} to {stop} of {size - 8 - length}; the file is cut short or damaged")
+                raise DataError(f"{what}: {name} claims bytes {start} to {stop} of {size - 8 - length}; "
+                                "the file is cut short or damaged")
             spots[name] = spot
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{what}: its safetensors header is damaged ({error})") from error
@@ -90,7 +96,7 @@ def safetensors_spots(read: Read, size: int, what: str, guess: int = HEADER_GUES
 
 
 def torch_spots(read: Read, size: int, what: str, guess: int = HEADER_GUESS) -> dict[str, Spot]:
-    """Every tensor of a zipped torch file (torch ≥ 1.6). Raises: DataError for other files and non-contiguous tensors."""
+    """Every tensor of a zipped torch file (torch ≥ 1.6). Raises: DataError for others and non-contiguous tensors."""
     entries = _zip_entries(read, size, what, guess)
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -108,7 +114,8 @@ def torch_spots(read: Read, size: int, what: str, guess: int = HEADER_GUESS) -> 
             key = f"{root}data/{tensor.storage.key}"
             if key not in entries:
                 raise DataError(f"{what}: the storage of {name} is missing; the file is cut short or damaged")
-            spot = Spot(tensor.storage.dtype, tensor.shape, tensor.offset * ITEM_BYTES[tensor.storage.dtype], entries[key][0])
+            start = tensor.offset * ITEM_BYTES[tensor.storage.dtype]
+            spot = Spot(tensor.storage.dtype, tensor.shape, start, entries[key][0])
             if spot.start + spot.bytes > entries[key][1]:
                 raise DataError(f"{what}: {name} claims more bytes than its storage has; the file is damaged")
             spots[str(name)] = spot
@@ -128,64 +135,55 @@ def _entry_bytes(read: Read, header_offset: int, length: int, what: str) -> byte
     """An entry's data in one request: header, name and padding are short."""
     slack = 512
     data = read(header_offset, header_offset + 30 + length + slack)
-    start = entry_data_start(lambda a, b: data[a - header_offset : b - header_offset], header_offset, what) - header_offset
-    return data[start : start + length] if start + length <= len(data) else read(header_offset + start, header_offset + start + length)
+    start = entry_data_start(lambda a, b: data[a - header_offset : b - header_offset], header_offset, what)
+    if start - header_offset + length <= len(data):
+        return data[start - header_offset : start - header_offset + length]
+    return read(start, start + length)
 
 
 def _zip_entries(read: Read, size: int, what: str, guess: int) -> dict[str, tuple[int, int]]:
     """{name: (offset of the local header, bytes)} from the zip's central directory."""
-    base = max(0, size - guess)
-    tail = read(base, size)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0:
+    try:
+        entries = zipfile.ZipFile(_Tail(read, size, guess)).infolist()  # type: ignore[call-overload]
+    except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
         legacy = read(0, 2) == b"\x80\x02"
-        why = "a torch file from before 1.6, which cannot be read in part" if legacy else "not a torch file, or cut short"
-        raise DataError(f"{what}: {why}")
-    count, length, start = struct.unpack("<HII", tail[at + 10 : at + 20])
-    if 0xFFFFFFFF in (length, start) or count == 0xFFFF:
-        locator = tail.rfind(b"PK\x06\x07", 0, at)
-        (where,) = struct.unpack("<Q", tail[locator + 8 : locator + 16])
-        record = tail[where - base : where - base + 56] if where >= base else read(where, where + 56)
-        length, start = struct.unpack("<QQ", record[40:56])
-    if start + length > size:
-        raise DataError(f"{what}: its zip directory lies outside the file; it is cut short or damaged")
-    directory = tail[start - base : start - base + length] if start >= base else read(start, start + length)
-    return _directory_entries(directory, what)
+        old = "a torch file from before 1.6, which cannot be read in part"
+        raise DataError(f"{what}: {old if legacy else 'not a torch file, or cut short'}") from error
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise DataError(f"{what}: {entry.filename} is compressed; parts of it cannot be read")
+        if entry.header_offset + entry.file_size > size:
+            raise DataError(f"{what}: {entry.filename} lies outside the file; it is cut short or damaged")
+    return {entry.filename: (entry.header_offset, entry.file_size) for entry in entries}
 
 
-def _directory_entries(directory: bytes, what: str) -> dict[str, tuple[int, int]]:
-    entries, at = {}, 0
-    while at + 46 <= len(directory):
-        if directory[at : at + 4] != b"PK\x01\x02":
-            raise DataError(f"{what}: its zip directory is damaged")
-        method, = struct.unpack("<H", directory[at + 10 : at + 12])
-        _, size, names, extras, comments = struct.unpack("<IIHHH", directory[at + 20 : at + 34])
-        offset, = struct.unpack("<I", directory[at + 42 : at + 46])
-        name = directory[at + 46 : at + 46 + names].decode("utf-8", "replace")
-        extra = directory[at + 46 + names : at + 46 + names + extras]
-        if method != 0:
-            raise DataError(f"{what}: {name} is compressed; parts of it cannot be read")
-        size, offset = _zip64(extra, size, offset)
-        entries[name] = (offset, size)
-        at += 46 + names + extras + comments
-    return entries
+class _Tail:
+    """A file as `zipfile` reads it; the last `guess` bytes come in one request, since the directory lies there."""
 
+    def __init__(self, read: Read, size: int, guess: int) -> None:
+        self._read, self._size, self._at = read, size, 0
+        self._start = max(0, size - guess)
+        self._tail = read(self._start, size)
 
-def _zip64(extra: bytes, size: int, offset: int) -> tuple[int, int]:
-    """Sizes above 4 GB live in an extra field: uncompressed, compressed, offset; each only where its short form is full."""
-    at = 0
-    while at + 4 <= len(extra):
-        tag, length = struct.unpack("<HH", extra[at : at + 4])
-        if tag == 1:
-            values = [v for (v,) in struct.iter_unpack("<Q", extra[at + 4 : at + 4 + length // 8 * 8])]
-            if size == 0xFFFFFFFF:
-                size = values.pop(0)
-                if values and offset == 0xFFFFFFFF and len(values) > 1:
-                    values.pop(0)
-            if offset == 0xFFFFFFFF:
-                offset = values.pop()
-        at += 4 + length
-    return size, offset
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        if at < 0:
+            raise OSError(errno.EINVAL, "before the file's beginning")
+        self._at = at
+        return at
+
+    def read(self, count: int = -1) -> bytes:
+        start, stop = self._at, self._size if count < 0 else min(self._size, self._at + count)
+        self._at = max(start, stop)
+        if start >= self._start:
+            return self._tail[start - self._start : stop - self._start]
+        return self._read(start, stop)
 
 
 @dataclass(frozen=True)
@@ -234,6 +232,7 @@ def _rebuild(storage: _Storage, offset: int, shape: tuple[int, ...], stride: tup
     expected = 1
     for n, step in zip(reversed(shape), reversed(stride), strict=True):
         if n != 1 and step != expected:
-            raise DataError(f"a tensor of shape {tuple(shape)} is stored with strides {tuple(stride)}; parts of it cannot be read")
+            raise DataError(
+                f"a tensor of shape {tuple(shape)} is stored with strides {tuple(stride)}; parts of it cannot be read")
         expected *= n
     return _Tensor(storage, int(offset), tuple(shape))

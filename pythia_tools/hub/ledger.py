@@ -1,7 +1,7 @@
 """What this tool has put into the hub cache, so that a disk budget can make room without touching anything else.
 
-One small JSON per fetched checkpoint below `<cache_dir>/hub/ledger`. Eviction takes the least recently used
-checkpoint that is neither pinned nor held; a hold belongs to a living process. Content that several
+One small JSON per fetched checkpoint below `<cache_dir>/hub/ledger`. Eviction takes the least recently used checkpoint
+that is not pinned: by the user (until unpinned) or by a living process (while it uses it). Content that several
 checkpoints share is counted once.
 """
 
@@ -24,14 +24,14 @@ from pythia_tools.core.files import human_bytes
 from pythia_tools.hub import cache, client
 from pythia_tools.hub.repositories import Listing
 
-FOREIGN_HOLD_SECONDS = 24 * 3600
+FOREIGN_PIN_SECONDS = 24 * 3600
 _mutex = threading.RLock()
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One verified commit in the cache, with the branches by which it was asked for; `blobs` maps content digests to bytes."""
+    """One verified commit in the cache, and the branches by which it was asked for; `blobs`: content digest → bytes."""
 
     root: str
     repo: str
@@ -111,13 +111,13 @@ def make_room(need: int, budget: int, keep: Collection[tuple[str, str]] = ()) ->
     """
     freed = 0
     with exclusive():
-        fixed = [e for e in entries() if e.pinned or (e.repo, e.commit) in keep or is_held(e)]
+        fixed = [e for e in entries() if e.pinned or (e.repo, e.commit) in keep or _in_use(e)]
         base = sum({key: size for e in fixed for key, size in e.blobs.items()}.values())
         if base + need > budget:
             raise RequestError(
-                f"the disk budget of {human_bytes(budget)} is too small: {human_bytes(need)} to come, {human_bytes(base)} pinned, "
-                "in use or asked for; raise --budget, ask for fewer checkpoints, or unpin some"
-            )
+                f"the disk budget of {human_bytes(budget)} is too small: {human_bytes(need)} to come, "
+                f"{human_bytes(base)} pinned, in use or asked for; raise --budget, ask for fewer checkpoints, or unpin "
+                "some")
         for entry in entries():
             if used_bytes() + need <= budget:
                 break
@@ -127,55 +127,46 @@ def make_room(need: int, budget: int, keep: Collection[tuple[str, str]] = ()) ->
     return freed
 
 
-def set_pins(listings: Collection[Listing], pinned: bool) -> None:
-    """Pins or unpins recorded checkpoints."""
-    for listing in listings:
-        if find(listing.repo, listing.commit) is not None:
-            record(listing, pin=pinned)
-
-
-def hold(repo: str, commit: str) -> Path:
-    """Marks a checkpoint as in use by this process until `release` of what this returns; holds of dead processes do not count."""
-    path = _hold_path(repo, commit)
+@contextlib.contextmanager
+def pinned(places: Collection[tuple[str, str]]) -> Iterator[None]:
+    """Keeps (repo, commit) from eviction by any process for the duration; pins of dead processes do not count."""
+    owner = f"@{socket.gethostname()}@{os.getpid()}"
+    paths = [_folder() / "pins" / f"{_name(repo, commit)}{owner}" for repo, commit in places]
     with _mutex:
-        _holds[path.name] += 1
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return path
+        for path in paths:
+            _pins[path.name] += 1
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    try:
+        yield
+    finally:  # works while the interpreter shuts down, too
+        with _mutex:
+            for path in paths:
+                _pins[path.name] -= 1
+                if _pins[path.name] <= 0:
+                    del _pins[path.name]
+                    path.unlink(missing_ok=True)
 
 
-def release(path: Path) -> None:
-    """Ends one hold of this process; works while the interpreter shuts down, too."""
-    with _mutex:
-        _holds[path.name] -= 1
-        if _holds[path.name] <= 0:
-            del _holds[path.name]
-            path.unlink(missing_ok=True)
+_pins: Counter[str] = Counter()
 
 
-def _hold_path(repo: str, commit: str) -> Path:
-    return _folder() / "holds" / f"{_name(repo, commit)}@{socket.gethostname()}@{os.getpid()}"
-
-
-_holds: Counter[str] = Counter()
-
-
-def is_held(entry: Entry) -> bool:
-    """Whether a living process holds it; stale holds are removed on the way."""
-    held = False
-    for path in (_folder() / "holds").glob(f"{entry.name}@*"):
+def _in_use(entry: Entry) -> bool:
+    """Whether a living process pins it; stale pins are removed on the way."""
+    found = False
+    for path in (_folder() / "pins").glob(f"{entry.name}@*"):
         _, host, pid = path.name.rsplit("@", 2)
         if _alive(path, host, int(pid)):
-            held = True
+            found = True
         else:
             path.unlink(missing_ok=True)
-    return held
+    return found
 
 
 def _alive(path: Path, host: str, pid: int) -> bool:
     if host != socket.gethostname() or os.name == "nt":  # on Windows os.kill(pid, 0) would not only ask
         with contextlib.suppress(FileNotFoundError):
-            return time.time() - path.stat().st_mtime < FOREIGN_HOLD_SECONDS
+            return time.time() - path.stat().st_mtime < FOREIGN_PIN_SECONDS
         return False
     try:
         os.kill(pid, 0)
@@ -222,8 +213,6 @@ def _read(path: Path) -> Entry | None:
         return None
     try:
         value = files.read_json(path)
-        if "revision" in value:  # written before two branches of one commit were told apart
-            value["revisions"] = [value.pop("revision")]
         entry = Entry(**value)
     except (DataError, TypeError):
         path.unlink(missing_ok=True)

@@ -1,52 +1,58 @@
 """Parts of a checkpoint: named tensors, or some of their rows, without downloading it.
 
 `open_weights(checkpoint)` reads headers only; `.rows(name, rows)` reads those rows, neighbours in one request.
-Local files, cached blobs and the hub (by HTTP range) look alike. What came over the network is kept by the file's
-digest, so a second look costs nothing and works offline.
+Local files, cached blobs and the hub (by HTTP range) look alike. What came over the network is kept in the range cache
+by the file's digest, so a second look costs nothing and works offline.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pythia_tools.core import files
 from pythia_tools.core.errors import DataError, unknown
 from pythia_tools.hub import cache, client
 from pythia_tools.hub.formats import HEADER_GUESS, Spot, entry_data_start, safetensors_spots, to_array, torch_spots
-from pythia_tools.hub.repositories import Listing, RemoteFile, listing
+from pythia_tools.hub.range_cache import shared_cache
+from pythia_tools.hub.repositories import Listing, listing
 from pythia_tools.suites import Checkpoint, Folder
 
-EMBEDDINGS = ("gpt_neox.embed_in.weight", "model.embed_tokens.weight", "transformer.wte.weight", "model.transformer.wte.weight")
+EMBEDDINGS = ("gpt_neox.embed_in.weight", "model.embed_tokens.weight", "transformer.wte.weight",
+              "model.transformer.wte.weight")
 SAMPLE_ROWS = 256
 SAMPLE_BYTES = 850_000
-"""Most bytes of rows that `sample_rows` asks for unless told how many: with the headers, at most 1 MB per checkpoint."""
+"""Most bytes of rows that `sample_rows` asks for unless told how many: with headers, at most 1 MB per checkpoint."""
 
 
 class Source:
-    """Bytes of one weight file; `read_bytes` counts what came over the network, `requests` how often."""
+    """Bytes of one weight file, here or on the hub; `key` is the content's name in the range cache.
 
-    def __init__(self, what: str, size: int, path: Path | None = None, url: str | None = None) -> None:
-        self.what, self.size, self.path, self.url = what, size, path, url
+    `read_bytes` counts what came over the network, `requests` how often.
+    """
+
+    def __init__(self, place: Path | client.Address, size: int, what: str, key: str = "") -> None:
+        self.place, self.size, self.what, self.key = place, size, what, key
         self.read_bytes = self.requests = 0
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes [start, min(stop, size)). Raises: DataError, EnvironmentFailure."""
         stop = min(stop, self.size)
-        if self.path is not None:
-            with open(self.path, "rb") as handle:
+        if isinstance(self.place, Path):
+            with open(self.place, "rb") as handle:
                 handle.seek(start)
                 return handle.read(stop - start)
-        assert self.url is not None
-        data = client.read_range(self.url, start, stop, self.what)
-        self.read_bytes += len(data)
-        self.requests += 1
-        return data
+        cache, data = shared_cache(), bytearray()
+        for a, b, piece in cache.pieces(self.key, start, stop):
+            if piece is None:
+                piece = client.read_range(self.place, a, b)
+                cache.add(self.key, a, piece)
+                self.read_bytes += len(piece)
+                self.requests += 1
+            data += piece
+        return bytes(data)
 
 
 @dataclass
@@ -54,7 +60,6 @@ class WeightFile:
     """One file and its tensors."""
 
     source: Source
-    key: str | None
     spots: dict[str, Spot]
 
 
@@ -98,24 +103,18 @@ class Weights:
         return self._read(name, 0, spot.bytes, spot.shape)
 
     def rows(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Rows of a tensor's first dimension, (len(rows), …), in the order asked; runs of neighbours come in one request each."""
+        """Rows of a tensor's first dimension, (len(rows), …), as asked; a run of neighbours is one request."""
         spot = self.spot(name)
         wanted = np.asarray(rows, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= spot.shape[0]):
-            raise DataError(f"{self.what}: rows {wanted.min()} to {wanted.max()} of {name} asked, it has {spot.shape[0]}")
-        part = self._where[name]
-        kept = _kept_rows_path(part.key, name, wanted) if part.source.path is None and part.key else None
-        if kept is not None and kept.is_file():
-            return _load(kept)
+            raise DataError(
+                f"{self.what}: rows {wanted.min()} to {wanted.max()} of {name} asked, it has {spot.shape[0]}")
         unique = np.unique(wanted)
         runs = np.split(unique, np.flatnonzero(np.diff(unique) != 1) + 1) if unique.size else []
-        blocks = [self._read(name, int(run[0]) * spot.row_bytes, len(run) * spot.row_bytes, (len(run), *spot.shape[1:])) for run in runs]
+        width = spot.row_bytes
+        blocks = [self._read(name, int(run[0]) * width, len(run) * width, (len(run), *spot.shape[1:])) for run in runs]
         sorted_rows = np.concatenate(blocks) if blocks else np.empty((0, *spot.shape[1:]), dtype=np.float32)
-        result = sorted_rows[np.searchsorted(unique, wanted)]
-        if kept is not None:
-            with files.atomic_write(kept) as handle:
-                np.save(handle, result, allow_pickle=False)
-        return result
+        return sorted_rows[np.searchsorted(unique, wanted)]
 
     def _read(self, name: str, offset: int, count: int, shape: tuple[int, ...]) -> np.ndarray:
         part = self._where[name]
@@ -144,24 +143,22 @@ def open_weights(checkpoint: Checkpoint) -> Weights:
 
 
 def open_listed(entry: Listing) -> Weights:
-    """The tensors of a listed revision; blobs that are already in the cache are read there."""
+    """The tensors of a listed revision; a blob that is in the hub cache is read there."""
     parts = []
     tensors = [file for file in entry.weights if not file.path.endswith(".json")]
     guess = HEADER_GUESS if len(tensors) <= 3 else max(4096, 3 * HEADER_GUESS // len(tensors))
     for file in tensors:
-        what = f"{entry.repo}@{entry.revision}/{file.path}"
-        blob = cache.blob_path(entry, file)
-        here = blob if blob.is_file() and blob.stat().st_size == file.size else None
-        url = client.file_url(entry.repo, entry.commit, file.path, entry.kind)
-        parts.append(_open(Source(what, file.size, here, url), file.path, file, guess))
+        blob, address = cache.blob_path(entry, file), entry.address(file)
+        here = blob.is_file() and blob.stat().st_size == file.size
+        parts.append(_open(Source(blob if here else address, file.size, address.what, file.key), file.path, guess))
     return Weights(f"{entry.repo}@{entry.revision}", parts)
 
 
 def sample_rows(spot: Spot, count: int | None = None, *, blocks: int = 4, vocab: int | None = None) -> np.ndarray:
     """`count` fixed rows of an embedding, in `blocks` runs spread over its first `vocab` rows; the same for every step.
 
-    By default SAMPLE_ROWS, or as many as SAMPLE_BYTES hold where that is fewer (float16: 207 at width 2048, 83 at 5120), so that
-    a checkpoint costs at most 1 MB; a `count` that is given is what you get.
+    By default SAMPLE_ROWS, or as many as SAMPLE_BYTES hold where that is fewer (float16: 207 at width 2048, 83 at
+    5120), so that a checkpoint costs at most 1 MB; a `count` that is given is what you get.
     """
     height = min(spot.shape[0], vocab or spot.shape[0])
     affordable = min(SAMPLE_ROWS, SAMPLE_BYTES // max(1, spot.row_bytes)) if count is None else count
@@ -178,31 +175,9 @@ def _open_folder(what: str, folder: Path) -> Weights:
     if not paths:
         raise DataError(f"{what}: {folder} holds no model.safetensors or pytorch_model.bin")
     single = [p for p in paths if p.name in ("model.safetensors", "pytorch_model.bin")]
-    return Weights(what, [_open(Source(str(p), p.stat().st_size, p), p.name, None) for p in single or paths])
+    return Weights(what, [_open(Source(p, p.stat().st_size, str(p)), p.name) for p in single or paths])
 
 
-def _open(source: Source, name: str, file: RemoteFile | None, guess: int = HEADER_GUESS) -> WeightFile:
-    key = file.key if file is not None else None
-    kept = files.cache_dir() / "hub" / "headers" / f"{key}.json" if key and source.path is None else None
-    if kept is not None and kept.is_file():
-        value = files.read_json(kept)
-        return WeightFile(source, key, {n: Spot(d, tuple(s), at, zipped) for n, (d, s, at, zipped) in value.items()})
+def _open(source: Source, name: str, guess: int = HEADER_GUESS) -> WeightFile:
     find = safetensors_spots if name.endswith(".safetensors") else torch_spots
-    spots = find(source.read, source.size, source.what, guess)
-    if kept is not None:
-        files.write_json(kept, {n: [s.dtype, list(s.shape), s.start, s.entry] for n, s in spots.items()})
-    return WeightFile(source, key, spots)
-
-
-def _kept_rows_path(key: str, name: str, rows: np.ndarray) -> Path:
-    folder = files.cache_dir() / "hub" / "rows"
-    short = re.sub(r"[^\w.-]", "_", name)
-    return folder / f"{key}--{short}--{files.digest(rows.tolist())[:16]}.npy"
-
-
-def _load(path: Path) -> np.ndarray:
-    try:
-        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        path.unlink(missing_ok=True)
-        raise DataError(f"{path}: damaged ({error}); it was deleted, run the command again") from error
+    return WeightFile(source, find(source.read, source.size, source.what, guess))

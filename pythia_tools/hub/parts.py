@@ -10,22 +10,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from pythia_tools.core import progress
 from pythia_tools.core.errors import DataError, EnvironmentFailure
 from pythia_tools.core.files import human_bytes
 from pythia_tools.hub import cache, client
-from pythia_tools.hub.client import PATIENCE, Patience, Refused
+from pythia_tools.hub.client import RETRIES, Refused, RetryPolicy
 from pythia_tools.hub.repositories import Listing, RemoteFile
 
 BLOCK = 1 << 20
 BLOCK_SECONDS = 0.25
-FLUSH = 1 << 24
+SYNC = 1 << 24
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO)
 
 
 class Stopped(Exception):
@@ -33,188 +36,189 @@ class Stopped(Exception):
 
 
 def get(
-    listing: Listing, file: RemoteFile, *, patience: Patience = PATIENCE, stop: threading.Event | None = None,
-    on_bytes: Callable[[int], Any] = lambda count: None,
+    listing: Listing, file: RemoteFile, *, retries: RetryPolicy = RETRIES, stop: threading.Event | None = None,
+    on_bytes: Callable[[int], object] = lambda count: None,
 ) -> Path:
     """The blob of a file, verified, in the cache; downloads what is missing of it.
 
     `on_bytes` hears of bytes as they are done. Raises: DataError (wrong bytes, missing), EnvironmentFailure
     (network, disk full); the part stays in both cases unless it was wrong.
     """
-    blob = cache.blob_path(listing, file)
-    what = f"{listing.repo}@{listing.revision}/{file.path}"
-    with one_line_disk_errors(what), cache.locked(listing, file):
+    blob, source = cache.blob_path(listing, file), listing.address(file)
+    with one_line_disk_errors(source.what), cache.locked(listing, file):
         if blob.is_file():
             if cache.digest_matches(blob, file):
                 on_bytes(file.size)
                 return blob
-            progress.warn(f"{what}: the cached copy is damaged; fetching it again")
+            progress.warn(f"{source.what}: the cached copy is damaged; fetching it again")
             blob.unlink()
         other = cache.elsewhere(listing, file)
         if other is not None and cache.adopt(listing, file, other):
             on_bytes(file.size)
             return blob
         blob.parent.mkdir(parents=True, exist_ok=True)
-        part = blob.with_name(blob.name + cache.PART)
+        path = blob.with_name(blob.name + cache.PART)
         for last in (False, True):
-            if _fill(part, listing, file, what, patience, stop, on_bytes):
-                os.replace(part, blob)
+            client.require_online(source.what)
+            with open(path, "a+b") as handle, _Part(handle, file, on_bytes) as part:
+                _receive_all(part, source, retries, stop)
+                right = part.is_right()
+            if right:
+                os.replace(path, blob)
                 return blob
-            part.unlink()
+            path.unlink()
             on_bytes(-file.size)
             if not last:
-                progress.warn(f"{what}: came with wrong bytes; fetching it once more")
-    raise DataError(f"{what}: twice in a row its bytes were not those that the hub lists ({file.key[:12]}…); none were kept, try later")
+                progress.warn(f"{source.what}: came with wrong bytes; fetching it once more")
+    raise DataError(f"{source.what}: twice in a row its bytes were not those that the hub lists ({file.key[:12]}…); "
+                    "none were kept, try later")
 
 
-def _fill(part: Path, listing: Listing, file: RemoteFile, what: str, patience: Patience, stop: threading.Event | None,
-          on_bytes: Callable[[int], Any]) -> bool:
-    """Completes the part; whether its digest is right."""
-    client.require_online(what)
-    digest = file.digest_of()
-    with open(part, "a+b") as handle, _ToDisk(handle.fileno()) as to_disk:
+class _Part:
+    """An unfinished file: what comes is gathered, then written, hashed and counted together.
+
+    A megabyte at a time (or a quarter of a second's worth, so that a killed process loses no more), because each
+    write hands the interpreter to and fro with the thread that computes. The disk is made to write what came while
+    the rest is still coming, so that the last sync of a large file finds little left to do.
+    """
+
+    def __init__(self, handle: IO[bytes], file: RemoteFile, on_bytes: Callable[[int], object]) -> None:
+        self._handle, self._file, self._on_bytes = handle, file, on_bytes
+        self._digest = file.digest_of()
+        self._waiting = bytearray()
+        self._flushed = time.monotonic()
+        self._unsynced = 0
+        self._sync: threading.Thread | None = None
         if handle.tell() > file.size:
             handle.truncate(0)
         handle.seek(0)
         while chunk := handle.read(cache.CHUNK):
-            digest.update(chunk)
+            self._digest.update(chunk)
             on_bytes(len(chunk))
+        self.size = handle.tell()
 
-        def came(count: int) -> None:
-            on_bytes(count)
-            to_disk.written(count)
-
-        attempt = restarts = 0
-        while handle.tell() < file.size:
-            before = handle.tell()
-            try:
-                _receive(handle, listing, file, what, digest, stop, came)
-                if handle.tell() == before:
-                    raise Refused(502, None, f"the body ended at byte {before} of {file.size}", None)
-            except _Restart:
-                digest, restarts = file.digest_of(), restarts + 1
-                if restarts >= patience.tries:
-                    raise EnvironmentFailure(f"{what}: the server cannot resume and broke off {restarts} times; try later") from None
-            except client.passing_errors() as error:
-                attempt = 0 if handle.tell() > before and not restarts else attempt
-                client.retry(what, error, attempt, patience)
-                attempt += 1
-        handle.flush()
-        os.fsync(handle.fileno())
-    return digest.hexdigest() == file.key
-
-
-class _ToDisk:
-    """Has the disk write what came while the rest is still coming, so that the last flush of a large file finds little left to do."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._since = 0
-        self._thread: threading.Thread | None = None
-
-    def written(self, count: int) -> None:
-        self._since += count
-        if self._since >= FLUSH and (self._thread is None or not self._thread.is_alive()):
-            self._since = 0
-            self._thread = threading.Thread(target=self._flush, daemon=True)
-            self._thread.start()
-
-    def __enter__(self) -> _ToDisk:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._thread is not None:
-            self._thread.join()
-
-    def _flush(self) -> None:
-        with contextlib.suppress(OSError):  # the last flush says what is wrong
-            os.fdatasync(self._descriptor)
-
-
-class _Restart(Exception):
-    """The server sent the whole file instead of the rest of it: what was there is dropped."""
-
-
-def _receive(handle: Any, listing: Listing, file: RemoteFile, what: str, digest: Any, stop: threading.Event | None,
-             on_bytes: Callable[[int], Any]) -> None:
-    """Appends one response's bytes to the part, never more than the file's size."""
-    start = handle.tell()
-    url = client.file_url(listing.repo, listing.commit, file.path, listing.kind)
-    with client.stream(url, start) as response:
-        if start and response.status_code == 200:
-            handle.seek(0)
-            handle.truncate()
-            on_bytes(-start)
-            raise _Restart
-        with _Block(handle, digest, on_bytes) as block:
-            for chunk in response.iter_raw():
-                if stop is not None and stop.is_set():
-                    raise Stopped(what)
-                room = file.size - block.end
-                block.add(chunk[:room])
-                if len(chunk) > room:
-                    return  # more than the file: its digest will tell, reading on would not
-
-
-class _Block:
-    """Gathers small chunks and writes, hashes and counts them together; what came is written even when the connection breaks.
-
-    A megabyte at a time (or a quarter of a second's worth, so that a killed process loses no more), because each of these
-    hands the interpreter to and fro with the thread that computes.
-    """
-
-    def __init__(self, handle: Any, digest: Any, on_bytes: Callable[[int], Any]) -> None:
-        self._handle, self._digest, self._on_bytes = handle, digest, on_bytes
-        self._waiting = bytearray()
-        self._since = time.monotonic()
-        self.end = handle.tell()
+    @property
+    def missing(self) -> int:
+        return self._file.size - self.size
 
     def add(self, chunk: bytes) -> None:
         self._waiting += chunk
-        self.end += len(chunk)
-        if len(self._waiting) >= BLOCK or time.monotonic() - self._since > BLOCK_SECONDS:
-            self._flush()
+        self.size += len(chunk)
+        if len(self._waiting) >= BLOCK or time.monotonic() - self._flushed > BLOCK_SECONDS:
+            self.flush()
 
-    def __enter__(self) -> _Block:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
         block, self._waiting = self._waiting, bytearray()
-        self._since = time.monotonic()
+        self._flushed = time.monotonic()
         self._handle.write(block)
         self._digest.update(block)
         self._on_bytes(len(block))
+        self._unsynced += len(block)
+        if self._unsynced >= SYNC and (self._sync is None or not self._sync.is_alive()):
+            self._unsynced = 0
+            self._sync = threading.Thread(target=self._to_disk, daemon=True)
+            self._sync.start()
+
+    def restart(self) -> None:
+        """Drops what is there."""
+        self._handle.seek(0)
+        self._handle.truncate()
+        self._on_bytes(-self.size)
+        self._digest, self.size = self._file.digest_of(), 0
+
+    def is_right(self) -> bool:
+        """Whether the digest of the whole file, which is on the disk then, is the listed one."""
+        self._handle.flush()
+        os.fsync(self._handle.fileno())
+        return self._digest.hexdigest() == self._file.key
+
+    def __enter__(self) -> _Part:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._sync is not None:
+            self._sync.join()
+
+    def _to_disk(self) -> None:
+        with contextlib.suppress(OSError):  # the last sync says what is wrong
+            os.fdatasync(self._handle.fileno())
 
 
-class one_line_disk_errors:
-    """A full disk becomes an EnvironmentFailure that says that the part is kept."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = _free()
+def _receive_all(part: _Part, source: client.Address, retries: RetryPolicy, stop: threading.Event | None) -> None:
+    """Requests what is missing until nothing is, however often the connection breaks."""
+    attempts, restarts = client.Attempts(source.what, retries), 0
+    while part.missing:
+        before = part.size
+        try:
+            whole_again = _receive(part, source, stop)
+            if not whole_again and part.size == before:
+                raise Refused(502, None, f"the body ended at byte {before} of {source.size}", None)
+        except client.passing_errors() as error:
+            attempts.failed(error, progress_made=part.size > before and not restarts)
+            continue
+        restarts += whole_again
+        if restarts >= retries.tries:
             raise EnvironmentFailure(
-                f"{self.what}: the disk of {client.cache_root()} is full ({error.strerror}{free}); what came is kept, "
+                f"{source.what}: the server cannot resume and broke off {restarts} times; try later")
+
+
+def _receive(part: _Part, source: client.Address, stop: threading.Event | None) -> bool:
+    """Appends one response's bytes to the part, never more than the file's size; what came stays when it breaks.
+
+    True when the server sent the whole file instead of the rest of it: the part is empty then.
+    """
+    start = part.size
+    with client.stream(source.url, start) as response:
+        if start and response.status_code == 200:
+            part.restart()
+            return True
+        try:
+            for chunk in response.iter_raw():
+                if stop is not None and stop.is_set():
+                    raise Stopped(source.what)
+                room = part.missing
+                part.add(chunk[:room])
+                if len(chunk) > room:
+                    break  # more than the file: its digest will tell, reading on would not
+        finally:
+            part.flush()
+    return False
+
+
+def require_free(need: int) -> None:
+    """Raises EnvironmentFailure when the disk of the hub cache has less than `need` bytes free: before anything is
+    fetched, not after an hour."""
+    root = probe = client.cache_root()
+    while not probe.exists():
+        probe = probe.parent
+    if shutil.disk_usage(probe).free < need:
+        cache.finish_evictions()
+    free = shutil.disk_usage(probe).free
+    if free < need:
+        raise EnvironmentFailure(f"{root}: needs {human_bytes(need)} of disk, {human_bytes(free)} are free; free some "
+                                 "space, set HF_HUB_CACHE to another disk, or ask for fewer checkpoints")
+
+
+@contextlib.contextmanager
+def one_line_disk_errors(what: str) -> Iterator[None]:
+    """A full or unwritable disk becomes an EnvironmentFailure in one line."""
+    try:
+        yield
+    except OSError as error:
+        root = client.cache_root()
+        if error.errno in FULL:
+            raise EnvironmentFailure(
+                f"{what}: the disk of {root} is full ({error.strerror}{_free(root)}); what came is kept, "
                 "free some space or set HF_HUB_CACHE to another disk, and run the same command again to resume"
             ) from error
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO):
+        if error.errno in UNWRITABLE:
             raise EnvironmentFailure(
-                f"{self.what}: {client.cache_root()} cannot be written ({error.strerror}); set HF_HUB_CACHE to another folder"
-            ) from error
+                f"{what}: {root} cannot be written ({error.strerror}); set HF_HUB_CACHE to another folder") from error
+        raise
 
 
-def _free() -> str:
-    import shutil
-
+def _free(root: Path) -> str:
     try:
-        return f", {human_bytes(shutil.disk_usage(client.cache_root()).free)} free"
+        return f", {human_bytes(shutil.disk_usage(root).free)} free"
     except OSError:
         return ""

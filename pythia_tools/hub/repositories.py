@@ -17,8 +17,8 @@ from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError
 from pythia_tools.hub import client
 
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.txt",
-             "added_tokens.json", "chat_template.jinja")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "vocab.json",
+             "merges.txt", "added_tokens.json", "chat_template.jinja")
 SIDE_FILES = ("config.json", "generation_config.json", *TOKENIZER)
 WORKERS = 8
 
@@ -57,6 +57,11 @@ class Listing:
     files: tuple[RemoteFile, ...]
     kind: str = "model"
 
+    def address(self, file: RemoteFile) -> client.Address:
+        what = f"{self.repo}@{self.revision}/{file.path}"
+        url = client.file_url(self.repo, self.commit, file.path, self.kind)
+        return client.Address(what, url, file.size, file.sha256)
+
     def file(self, path: str) -> RemoteFile | None:
         return next((f for f in self.files if f.path == path), None)
 
@@ -77,9 +82,11 @@ class Listing:
                 index = names.get(f"{stem}.{suffix}.index.json")
                 if missing or index is None:
                     lacks = f"shards {missing} of {total}" if missing else f"{stem}.{suffix}.index.json"
-                    raise DataError(f"{self.repo}@{self.revision}: {lacks} missing; the checkpoint is incomplete on the hub")
+                    raise DataError(
+                        f"{self.repo}@{self.revision}: {lacks} missing; the checkpoint is incomplete on the hub")
                 return (index, *sorted((f for _, f in shards), key=lambda f: f.path))
-        raise DataError(f"{self.repo}@{self.revision}: no model.safetensors or pytorch_model.bin; the checkpoint is missing on the hub")
+        raise DataError(f"{self.repo}@{self.revision}: no model.safetensors or pytorch_model.bin; "
+                        "the checkpoint is missing on the hub")
 
     @property
     def needed(self) -> tuple[RemoteFile, ...]:
@@ -92,28 +99,37 @@ class Listing:
 _branches: dict[tuple[str, str, str], dict[str, str]] = {}
 
 
-def branches(repo: str, kind: str = "model", *, fresh: bool = False, patience: client.Patience = client.PATIENCE) -> dict[str, str]:
+def branches(
+    repo: str, kind: str = "model", *, fresh: bool = False, retries: client.RetryPolicy = client.RETRIES,
+) -> dict[str, str]:
     """{branch or tag: commit} of a repository; asked once per process unless `fresh`."""
     key = (client.endpoint(), kind, repo)
     if fresh or key not in _branches:
-        refs = client.ask(repo, lambda: client.api().list_repo_refs(repo, repo_type=kind), patience)
+        refs = client.ask(repo, lambda: client.api().list_repo_refs(repo, repo_type=kind), retries)
         _branches[key] = {ref.name: ref.target_commit for ref in (*refs.tags, *refs.branches)}
     return _branches[key]
 
 
 def listing(repo: str, revision: str, kind: str = "model") -> Listing:
     """The files of a revision. Raises: DataError when there is no such repository or revision."""
-    what = f"{repo}@{revision}"
     commit = revision if re.fullmatch(r"[0-9a-f]{40}", revision) else branches(repo, kind).get(revision)
-    if commit is not None and (kept := _kept(repo, revision, commit, kind)) is not None:
+    if commit is not None and (kept := kept_listing(repo, revision, commit, kind)) is not None:
         return kept
-    info = client.ask(what, lambda: client.api().repo_info(repo, revision=commit or revision, repo_type=kind, files_metadata=True))
+    return ask_listing(repo, revision, kind, commit)
+
+
+def ask_listing(repo: str, revision: str, kind: str, commit: str | None = None) -> Listing:
+    """What the hub says now, kept. Cost: one request. Raises: DataError, EnvironmentFailure."""
+    ask_info = client.api().dataset_info if kind == "dataset" else client.api().model_info
+    info = client.ask(f"{repo}@{revision}", lambda: ask_info(
+        repo, revision=commit or revision, files_metadata=True, timeout=client.TIMEOUT_SECONDS))
     found = tuple(
-        RemoteFile(s.rfilename, s.size if s.lfs is None else s.lfs.size, None if s.lfs is None else s.lfs.sha256, s.blob_id)
+        RemoteFile(s.rfilename, int((s.lfs.size if s.lfs else s.size) or 0), s.lfs.sha256 if s.lfs else None, s.blob_id)
         for s in info.siblings or ()
     )
-    result = Listing(repo, revision, info.sha, found, kind)
-    files.write_json(_kept_path(repo, info.sha, kind), {"commit": info.sha, "files": [asdict(f) for f in found]})
+    result = Listing(repo, revision, str(info.sha), found, kind)
+    kept = {"commit": result.commit, "files": [asdict(f) for f in found]}
+    files.write_json(_kept_path(repo, result.commit, kind), kept)
     return result
 
 
@@ -139,10 +155,6 @@ def listings(places: Iterable[tuple[str, str]]) -> list[Listing | DataError]:
 
 def kept_listing(repo: str, revision: str, commit: str, kind: str = "model") -> Listing | None:
     """A listing seen before, from disk; None when there is none."""
-    return _kept(repo, revision, commit, kind)
-
-
-def _kept(repo: str, revision: str, commit: str, kind: str) -> Listing | None:
     path = _kept_path(repo, commit, kind)
     if not path.is_file():
         return None

@@ -38,7 +38,7 @@ def held(checkpoint: Checkpoint) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
     from pythia_tools import hub
 
-    return hub.holding(checkpoint)
+    return hub.pinned(checkpoint)
 
 
 def stated_contents(checkpoint: Checkpoint) -> list[str] | None:
@@ -51,7 +51,7 @@ def stated_contents(checkpoint: Checkpoint) -> list[str] | None:
         return None
     repo, revision = checkpoint.location.repo, checkpoint.location.revision
     try:
-        hub.branches(repo, patience=hub.Patience(tries=2, base=0.5))
+        hub.branches(repo, retries=hub.BRIEF)
         weights = hub.listing(repo, revision).weights
     except (DataError, EnvironmentFailure):
         return None  # the fetch will say what is wrong

@@ -18,11 +18,10 @@ import numpy as np
 
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError
-from pythia_tools.order.hub_ranges import RemoteFile, Repository, read_range
+from pythia_tools.hub import Dataset, RemoteFile, shared_cache
 from pythia_tools.order.manifest import FileFact, HubFiles, OrderManifest, StoreSpec
 from pythia_tools.order.map_files import PARTS, load_part, verify_shuffle
 from pythia_tools.order.maps import IndexMaps, rebuild_shuffles
-from pythia_tools.order.range_cache import RangeCache
 from pythia_tools.tokens import ByteSource, LocalBytes, TokenStore, read_index
 
 REQUEST_BYTES = 16 << 20
@@ -35,12 +34,12 @@ NOTED_BYTES = 100_000_000
 class RemoteBytes:
     """Shards of a data set as one stream. Sizes come from the manifest, so opening asks nothing of the network (unless one is unknown)."""
 
-    def __init__(self, hub: HubFiles, *, workers: int = 8, cache: RangeCache | None = None):
+    def __init__(self, hub: HubFiles, *, workers: int = 8):
         self.hub = hub
-        self.repository = Repository(hub.repo, hub.revision)
-        self.cache = cache or RangeCache()
+        self.dataset = Dataset(hub.repo, hub.revision)
+        self.cache = shared_cache()
         self.workers = max(1, workers)
-        sizes = [f.bytes if f.bytes is not None else self.repository.file(f.name).size for f in hub.files]
+        sizes = [f.bytes if f.bytes is not None else self.dataset.file(f.name).size for f in hub.files]
         self.starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
         self.size = int(self.starts[-1])
 
@@ -77,9 +76,7 @@ class RemoteBytes:
 
     def _file(self, k: int, *, fresh: bool) -> RemoteFile:
         fact = self.hub.files[k]
-        if fresh:
-            self.repository.files(fresh=True)
-        return self.repository.file(fact.name, size=fact.bytes, sha256=fact.sha256)
+        return self.dataset.file(fact.name, size=fact.bytes, sha256=fact.sha256, fresh=fresh)
 
     def _split(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """(shard, first byte in it, last byte in it) of [start, stop)."""
@@ -108,7 +105,7 @@ class RemoteBytes:
         def fetch(part: tuple[int, int, int, int]) -> None:
             k, x, y, at = part
             file = self._file(k, fresh=True)
-            data = read_range(file, x, y)
+            data = self.dataset.read(file, x, y)
             self.cache.add(file.key, x, data)
             out[at : at + y - x] = np.frombuffer(data, dtype=np.uint8)
 
@@ -117,7 +114,12 @@ class RemoteBytes:
     def _fetch_all(self, ranges: list[tuple[int, int]]) -> bytes:
         """Many short ranges, cached together by the caller."""
         parts = [part for a, b in ranges for part in self._split(a, b)]
-        return b"".join(_all(lambda p: read_range(self._file(p[0], fresh=True), p[1], p[2]), parts, self.workers))
+
+        def fetch(part: tuple[int, int, int]) -> bytes:
+            k, start, stop = part
+            return self.dataset.read(self._file(k, fresh=True), start, stop)
+
+        return b"".join(_all(fetch, parts, self.workers))
 
 
 def _remote_bytes(hub: HubFiles, workers: int) -> RemoteBytes:
@@ -217,50 +219,4 @@ def _local_or_download(hub: HubFiles, fact: FileFact, local: Path | None) -> Pat
                 if fact.bytes is not None and path.stat().st_size != fact.bytes:
                     raise DataError(f"{path}: {path.stat().st_size} bytes, the manifest says {fact.bytes}; download it again")
                 return path
-    return download_file(Repository(hub.repo, hub.revision), fact)
-
-
-def download_file(repository: Repository, fact: FileFact, *, workers: int = 4) -> Path:
-    """A whole file in the cache folder, in resumable pieces, its sha256 checked where the hub or the manifest knows it."""
-    file = repository.file(fact.name, size=fact.bytes, sha256=fact.sha256)
-    target = files.cache_dir() / "files" / file.key[:32] / Path(fact.name).name
-    if target.is_file() and target.stat().st_size == file.size:
-        return target
-    repository.files(fresh=True)
-    part, journal = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.done")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if file.size > NOTED_BYTES:
-        progress.note(f"{file.repo}/{file.name}: {files.human_bytes(file.size)}, downloaded once into {target.parent}")
-    files.require_free(target.parent, file.size - (part.stat().st_size if part.exists() else 0))
-    done = {int(n) for n in journal.read_text().split()} if journal.exists() and part.exists() else set()
-    todo = [n for n in range(-(-file.size // PIECE_BYTES)) if n not in done]
-    lock = threading.Lock()
-    with (
-        open(part, "r+b" if done else "w+b") as out, open(journal, "a" if done else "w") as log,
-        progress.bar(file.size, fact.name, "B") as shown,
-    ):
-        shown.update(len(done) * PIECE_BYTES)
-
-        def fetch(n: int) -> None:
-            data = read_range(file, n * PIECE_BYTES, min(file.size, (n + 1) * PIECE_BYTES))
-            os.pwrite(out.fileno(), data, n * PIECE_BYTES)
-            with lock:  # the journal says a piece is there only after its bytes are
-                log.write(f"{n}\n")
-                log.flush()
-                shown.update(len(data))
-
-        _all(fetch, todo, workers)
-    _finish(part, journal, target, file)
-    return target
-
-
-def _finish(part: Path, journal: Path, target: Path, file: RemoteFile) -> None:
-    if file.sha256 is not None:
-        came = files.sha256_file(part)
-        if came != file.sha256:
-            for path in (part, journal):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            raise DataError(f"{file.repo}/{file.name}: downloaded bytes have sha256 {came[:12]}…, expected {file.sha256[:12]}…; run again")
-    os.replace(part, target)
-    journal.unlink(missing_ok=True)
+    return Dataset(hub.repo, hub.revision).download(fact.name, size=fact.bytes, sha256=fact.sha256)

@@ -13,8 +13,8 @@ import pandas as pd
 
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError
+from pythia_tools.hub import Dataset
 from pythia_tools.order.data_order import DataOrder
-from pythia_tools.order.hub_ranges import Repository
 from pythia_tools.order.manifest import FileFact, HubFiles
 from pythia_tools.order.map_files import PARTS, find_maps, load_maps, load_part, verify_maps
 from pythia_tools.order.sources import PackedRows
@@ -107,7 +107,7 @@ def _digested(path: Path, fact: FileFact) -> dict[str, Any]:
 
 def _listed(hub: HubFiles, fact: FileFact) -> dict[str, Any]:
     try:
-        found = Repository(hub.repo, hub.revision).file(fact.name, size=fact.bytes, sha256=fact.sha256)
+        found = Dataset(hub.repo, hub.revision).file(fact.name, size=fact.bytes, sha256=fact.sha256)
     except DataError as error:
         return _record(fact.name, None, None, "wrong", str(error))
     known = fact.sha256 is not None or fact.bytes is not None

@@ -150,7 +150,7 @@ def test_doctor_by_command(mine: Any, capsys: pytest.CaptureFixture[str], tmp_pa
 def test_a_hub_that_is_down_is_exit_3(mine: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     manifest, server = mine
     server.stop()
-    monkeypatch.setattr("pythia_tools.hub.client.Patience.wait", lambda self, attempt, after=None: None)
+    monkeypatch.setattr("pythia_tools.hub.client.RetryPolicy.wait", lambda self, attempt, after=None: None)
     assert main(["doctor", manifest, "--models", "a", "--quick", "--quiet"]) == 3
     assert main(["download", manifest, "--models", "a", "--steps", "0", "--quiet"]) == 3
     err = capsys.readouterr().err

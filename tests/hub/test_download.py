@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from safetensors.numpy import save_file
 
 from pythia_tools import hub as pt_hub
 from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
-from pythia_tools.hub import Patience, cache, client, ledger, parts
+from pythia_tools.hub import RetryPolicy, cache, client, ledger, parts
 from pythia_tools.suites import Checkpoint, HubRevision, ModelInfo
 
 MODEL = ModelInfo("tiny", None, None)
@@ -63,16 +64,16 @@ def at(step: int, repo: str = REPO) -> Checkpoint:
 
 
 class Waits(list[float]):
-    """A patience that notes its waits and takes none."""
+    """A retry policy that notes its waits and takes none."""
 
-    def patience(self, tries: int = 4) -> Patience:
-        return Patience(tries=tries, base=1.0, cap=30.0, sleep=self.append)
+    def retries(self, tries: int = 4) -> RetryPolicy:
+        return RetryPolicy(tries=tries, base=1.0, cap=30.0, sleep=self.append)
 
 
 def blobs(home: Path, repo: str = REPO) -> dict[str, bytes]:
     """Everything under a blob's own name: it must be what its name says."""
     folder = home / "cache" / f"models--{repo.replace('/', '--')}" / "blobs"
-    return {p.name: p.read_bytes() for p in folder.iterdir() if cache.BLOB_NAME.fullmatch(p.name)} if folder.is_dir() else {}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", p.name)} if folder.is_dir() else {}
 
 
 def assert_only_whole_blobs(home: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_missing_shard_is_named(server: Hub, home: Path) -> None:
 def test_a_cut_connection_is_resumed_from_the_last_byte(server: Hub, home: Path) -> None:
     server.fail("*model.safetensors", cut_after=200_000)
     waits = Waits()
-    pt_hub.fetch(at(0), patience=waits.patience())
+    pt_hub.fetch(at(0), retries=waits.retries())
     asked = server.files_asked("*model.safetensors")
     assert [r.range for r in asked] == [None, "bytes=200000-"]
     assert sum(r.sent for r in asked) == len(files(home, 0)["model.safetensors"])
@@ -143,7 +144,7 @@ def test_a_server_that_ignores_ranges_starts_over_and_ends_whole(server: Hub, ho
     server.fail("*model.safetensors", ignore_range=True)
     server.fail("*model.safetensors", cut_after=200_000)
     server.fail("*model.safetensors", ignore_range=True, times=0)
-    pt_hub.fetch(at(0), patience=Waits().patience())
+    pt_hub.fetch(at(0), retries=Waits().retries())
     assert_only_whole_blobs(home)
 
 
@@ -151,7 +152,7 @@ def test_a_server_that_ignores_ranges_starts_over_and_ends_whole(server: Hub, ho
 def test_server_errors_of_a_file_are_retried(server: Hub, home: Path, status: int) -> None:
     server.fail("*model.safetensors", status=status, times=2)
     waits = Waits()
-    pt_hub.fetch(at(0), patience=waits.patience())
+    pt_hub.fetch(at(0), retries=waits.retries())
     assert len(waits) == 2 and 0.7 < waits[0] < 1.3 and 1.4 < waits[1] < 2.6
     assert_only_whole_blobs(home)
 
@@ -159,14 +160,14 @@ def test_server_errors_of_a_file_are_retried(server: Hub, home: Path, status: in
 def test_too_many_requests_waits_as_long_as_the_hub_asks(server: Hub) -> None:
     server.fail("*model.safetensors", status=429, headers={"Retry-After": "17"})
     waits = Waits()
-    pt_hub.fetch(at(0), patience=waits.patience())
+    pt_hub.fetch(at(0), retries=waits.retries())
     assert waits == [17.0]
 
 
 def test_the_hubs_own_rate_limit_header_is_understood(server: Hub) -> None:
     server.fail("*model.safetensors", status=429, headers={"RateLimit": '"resolvers";r=0;t=23'})
     waits = Waits()
-    pt_hub.fetch(at(0), patience=waits.patience())
+    pt_hub.fetch(at(0), retries=waits.retries())
     assert waits == [23.0]
 
 
@@ -174,7 +175,7 @@ def test_an_error_that_stays_is_one_line_and_the_next_run_resumes(server: Hub, h
     server.fail("*model.safetensors", status=503, times=None)
     server.fail("*model.safetensors", cut_after=150_000)
     with pytest.raises(EnvironmentFailure) as error:
-        pt_hub.fetch(at(0), patience=Waits().patience(3))
+        pt_hub.fetch(at(0), retries=Waits().retries(3))
     assert str(error.value) == (
         f"me/tiny@step0/model.safetensors: HTTP 503 after 3 tries at {server.url}; what came is kept, run the same command again to resume"
     )
@@ -190,9 +191,8 @@ def test_api_errors_are_retried_too(server: Hub) -> None:
     server.fail("/api/models/me/tiny/refs", status=503)
     server.fail("/api/models/me/tiny/revision/*", status=500)
     waits: list[float] = []
-    client_ask, original = client.ask, client.PATIENCE
-    assert original.tries >= 5
-    branches = client_ask("me/tiny", lambda: client.api().list_repo_refs("me/tiny"), Patience(sleep=waits.append))
+    assert client.RETRIES.tries >= 5
+    branches = client.ask("me/tiny", lambda: client.api().list_repo_refs("me/tiny"), RetryPolicy(sleep=waits.append))
     assert len(branches.branches) == 4 and len(waits) == 1
 
 
@@ -201,7 +201,7 @@ def test_a_server_that_is_down_says_so(home: Path, monkeypatch: pytest.MonkeyPat
         url = gone.url
     monkeypatch.setenv("HF_ENDPOINT", url)
     with pytest.raises(EnvironmentFailure, match=rf"me/tiny: .* after 2 tries at {url}; what came is kept"):
-        client.ask("me/tiny", lambda: client.api().list_repo_refs("me/tiny"), Waits().patience(2))
+        client.ask("me/tiny", lambda: client.api().list_repo_refs("me/tiny"), Waits().retries(2))
 
 
 def test_a_cached_checkpoint_outlives_the_server(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,7 +210,7 @@ def test_a_cached_checkpoint_outlives_the_server(home: Path, monkeypatch: pytest
         running.add_model(REPO, {"step0": files(home, 0)})
         folder = pt_hub.fetch(at(0))
     monkeypatch.setattr("pythia_tools.hub.repositories._branches", {})
-    monkeypatch.setattr("pythia_tools.hub.fetching.BRIEF", Waits().patience(1))
+    monkeypatch.setattr("pythia_tools.hub.fetching.BRIEF", Waits().retries(1))
     assert pt_hub.fetch(at(0)) == folder
     assert "going on with the cached copy" in capsys.readouterr().err
 
@@ -230,7 +230,7 @@ def test_a_flipped_bit_is_fetched_again_and_never_kept(server: Hub, home: Path, 
 def test_a_file_cut_short_on_the_hub_is_refused(server: Hub, home: Path) -> None:
     server.fail("*model.safetensors", truncate=100_000, times=None)
     with pytest.raises(DataError, match=r"me/tiny@step0/model.safetensors: the hub serves fewer bytes than it lists"):
-        pt_hub.fetch(at(0), patience=Waits().patience())
+        pt_hub.fetch(at(0), retries=Waits().retries())
     assert_only_whole_blobs(home)
     assert not [name for name in blobs(home) if len(name) == 64], "no weights"
 
@@ -253,7 +253,7 @@ def test_the_token_stays_with_the_hub_when_files_lie_elsewhere(home: Path, monke
         monkeypatch.setenv("HF_TOKEN", "hf_good")
         running.add_model(REPO, {"step0": files(home, 0)}, token="hf_good")
         running.fail("*model.safetensors", cut_after=100_000)
-        pt_hub.fetch(at(0), patience=Waits().patience())
+        pt_hub.fetch(at(0), retries=Waits().retries())
         assert [r.authorized for r in running.requests if r.path.startswith("/cdn/")] == [False, False]
     assert_only_whole_blobs(home)
 
@@ -279,7 +279,7 @@ def test_a_stalled_server_times_out_and_is_retried(server: Hub, monkeypatch: pyt
     monkeypatch.setattr(client, "TIMEOUT_SECONDS", 0.2)
     server.fail("*model.safetensors", delay=0.6)
     waits = Waits()
-    pt_hub.fetch(at(0), patience=waits.patience())
+    pt_hub.fetch(at(0), retries=waits.retries())
     assert len(waits) == 1
     assert_only_whole_blobs(home)
 
@@ -413,31 +413,16 @@ def test_the_budget_evicts_the_oldest_keeps_pins_and_refuses_the_impossible(serv
     assert_only_whole_blobs(home)
 
 
-def test_eviction_leaves_what_others_fetched_and_what_is_held(server: Hub, home: Path) -> None:
+def test_eviction_leaves_what_others_fetched_and_what_is_pinned(server: Hub, home: Path) -> None:
     from huggingface_hub import HfApi
 
     theirs = HfApi(endpoint=server.url).hf_hub_download(REPO, "model.safetensors", revision="step3", cache_dir=home / "cache")
     one = len(files(home, 0)["model.safetensors"])
     pt_hub.fetch(at(0))
-    with pt_hub.holding(at(0)), pytest.raises(RequestError, match="too small"):
+    with pt_hub.pinned(at(0)), pytest.raises(RequestError, match="too small"):
         pt_hub.fetch(at(1), budget=int(1.5 * one))
     pt_hub.fetch(at(1), budget=int(1.5 * one))
     assert Path(theirs).exists()
-
-
-def test_fetch_ahead_runs_before_it_is_asked_and_stays_in_budget(server: Hub, home: Path) -> None:
-    one = len(files(home, 0)["model.safetensors"])
-    seen, most = [], 0
-    for checkpoint, folder in pt_hub.fetch_ahead([at(i) for i in range(4)], ahead=1, budget=int(2.5 * one)):
-        deadline = time.monotonic() + 5
-        while checkpoint.step < 3 and cache.ref(REPO, f"step{checkpoint.step + 1}") is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        seen.append((checkpoint.step, (folder / "model.safetensors").is_file()))
-        most = max(most, ledger.used_bytes())
-        if checkpoint.step < 3:
-            assert cache.ref(REPO, f"step{checkpoint.step + 1}") is not None, "the next one came while this one was used"
-    assert seen == [(0, True), (1, True), (2, True), (3, True)]
-    assert most <= 2.5 * one
 
 
 def test_a_killed_process_is_resumed_by_the_next(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,14 +483,14 @@ def test_an_interrupted_download_exits_130_and_resumes(home: Path, monkeypatch: 
     assert_only_whole_blobs(home)
 
 
-def test_orphans_are_swept_by_age(server: Hub, home: Path) -> None:
+def test_unfinished_downloads_are_deleted_by_age(server: Hub, home: Path) -> None:
     pt_hub.fetch(at(0))
     folder = cache.repo_folder(REPO) / "blobs"
     old, young = folder / ("a" * 64 + ".1234.incomplete"), folder / ("b" * 64 + ".part")
     for path in (old, young):
         path.write_bytes(b"x" * 10)
     os.utime(old, (0, 0))
-    assert pt_hub.sweep() == [(old, 10)]
+    assert pt_hub.delete_unfinished() == [(old, 10)]
     assert young.exists() and not old.exists()
     assert_only_whole_blobs(home)
 

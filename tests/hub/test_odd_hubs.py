@@ -102,17 +102,17 @@ def test_retry_after_may_be_a_date(start: Any) -> None:
     server.fail("*model.safetensors", status=429, headers={"Retry-After": formatdate(time.time() + 40, usegmt=True)})
     server.fail("*config.json", status=503, headers={"Retry-After": "when the cows come home"})
     waits = Waits()
-    pt_hub.fetch(at(0), patience=waits.patience())
+    pt_hub.fetch(at(0), retries=waits.retries())
     assert sorted(w > 30 for w in waits) == [False, True] and max(waits) <= 40
     server.fail("*step1/model.safetensors", status=429, headers={"Retry-After": formatdate(time.time() - 40, usegmt=True)})
     waits.clear()
-    pt_hub.fetch(at(1), patience=waits.patience())
+    pt_hub.fetch(at(1), retries=waits.retries())
     assert waits == [0.0]
 
 
 def test_a_body_that_is_too_long_is_not_swallowed(start: Any, home: Path) -> None:  # noqa: F811
     start().fail("*model.safetensors", extra=5000)
-    pt_hub.fetch(at(0), patience=Waits().patience())
+    pt_hub.fetch(at(0), retries=Waits().retries())
     assert_only_whole_blobs(home)
 
 
@@ -120,13 +120,14 @@ def test_a_range_from_elsewhere_is_refused(start: Any, home: Path) -> None:  # n
     """Rows read in part have no digest to give a wrong range away, so the answer's own word is checked."""
     server = start()
     first = pt_hub.open_weights(at(0)).rows("embed", np.arange(5))
+    weights = pt_hub.listing(REPO, "step1").weights[0]
     server.fail("*step1/model.safetensors", shift=256, times=None)
     with pytest.raises(EnvironmentFailure, match="asked for bytes from 0, came 'bytes 256-"):
-        client.read_range(client.file_url(REPO, "step1", "model.safetensors"), 0, 100, "w", Waits().patience())
+        client.read_range(pt_hub.listing(REPO, "step1").address(weights), 0, 100, Waits().retries())
     server.heal()
     server.fail("*step0/model.safetensors", shift=256)
     server.fail("*step0/model.safetensors", cut_after=100_000)
-    pt_hub.fetch(at(0), patience=Waits().patience())
+    pt_hub.fetch(at(0), retries=Waits().retries())
     assert_only_whole_blobs(home)
     assert np.array_equal(pt_hub.open_weights(at(0)).rows("embed", np.arange(5)), first)
 
@@ -135,7 +136,7 @@ def test_a_range_from_elsewhere_is_refused(start: Any, home: Path) -> None:  # n
 def test_a_server_that_neither_resumes_nor_finishes_is_given_up(start: Any, home: Path, how: dict[str, int]) -> None:  # noqa: F811
     start().fail("*model.safetensors", ignore_range=True, times=None, **how)
     with pytest.raises(EnvironmentFailure, match=r"after 3 tries at|cannot resume and broke off 3 times"):
-        pt_hub.fetch(at(0), patience=Waits().patience(3))
+        pt_hub.fetch(at(0), retries=Waits().retries(3))
     assert_only_whole_blobs(home)
 
 

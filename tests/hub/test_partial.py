@@ -104,16 +104,16 @@ def pt_commit(server: Hub) -> str:
 
 def test_a_cut_range_is_continued(server: Hub, tmp_path: Path) -> None:
     server.add_model("me/tiny", {"step0": write(tmp_path / "w", "safetensors", torch.float32)})
-    url = client.file_url("me/tiny", "step0", "model.safetensors")
+    file = client.Address("w", client.file_url("me/tiny", "step0", "model.safetensors"))
     whole = (tmp_path / "w" / "model.safetensors").read_bytes()
     server.fail("*model.safetensors", cut_after=70_000)
     server.fail("*model.safetensors", status=503)
     waits: list[float] = []
-    data = client.read_range(url, 100, 200_100, "w", pt_hub.Patience(sleep=waits.append))
+    data = client.read_range(file, 100, 200_100, pt_hub.RetryPolicy(sleep=waits.append))
     assert data == whole[100:200_100] and len(waits) == 2
     server.fail("*model.safetensors", ignore_range=True)
     with pytest.raises(OSError, match="the server ignores ranges"):
-        client.read_range(url, 100, 200, "w")
+        client.read_range(file, 100, 200)
 
 
 @pytest.mark.parametrize(("width", "itemsize", "rows"), [(512, 2, 256), (1024, 2, 256), (2048, 2, 207), (5120, 2, 83), (5120, 4, 41)])

@@ -8,8 +8,6 @@ it is, and its digest is recorded in the run.
 from __future__ import annotations
 
 import hashlib
-import urllib.error
-import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from pythia_tools import hub
 from pythia_tools.core import files, manifests, progress
 from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
 
@@ -99,25 +98,14 @@ def _download(name: str, key: str, entry: dict[str, Any]) -> Path:
         return target
     progress.note(f"downloading {name}/{key}")
     try:
-        with urllib.request.urlopen(_https(entry["url"]), timeout=60) as response, files.atomic_write(target) as out:
-            while block := response.read(files.CHUNK_BYTES):
-                out.write(block)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        why = getattr(error, "reason", error)
-        raise EnvironmentFailure(
-            f"{entry['url']}: cannot be downloaded ({why}); download it elsewhere and give its folder with --data {name}=DIR"
-        ) from error
+        hub.fetch_url(entry["url"], target)
+    except EnvironmentFailure as error:
+        raise EnvironmentFailure(f"{error}; or download it elsewhere and give its folder with --data {name}=DIR") from error
     wrong = _check(target, entry)
     if wrong:
         target.unlink()
         raise DataError(f"{entry['url']}: {wrong}; the file changed or was cut off, it was removed")
     return target
-
-
-def _https(url: str) -> str:
-    if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
-        raise DataError(f"{url}: only https addresses are downloaded")
-    return url
 
 
 def read_table(path: Path, required: Iterable[str]) -> pd.DataFrame:

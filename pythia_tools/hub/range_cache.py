@@ -1,7 +1,7 @@
-"""A bounded cache of byte ranges on local disk.
+"""A bounded cache of byte ranges on local disk, for all that is read from the hub in part.
 
-A range is one file, named by where it lies and by a digest of its bytes, below a folder named by the content it was cut
-from. So a killed process leaves nothing half-written under a final name, a damaged file is noticed and fetched
+A range is one file, named by where it lies and by a digest of its bytes, below a folder named by the content it was
+cut from. So a killed process leaves nothing half-written under a final name, a damaged file is noticed and fetched
 again, and several processes may share the cache. Beyond the limit the least recently read files go.
 """
 
@@ -13,6 +13,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from pythia_tools.core import files
@@ -112,6 +113,16 @@ class RangeCache:
                     break
                 path.unlink(missing_ok=True)
                 self._total -= size
+
+
+def shared_cache() -> RangeCache:
+    """The cache of this process in the current cache folder."""
+    return _shared(files.cache_dir() / "ranges", _limit())
+
+
+@cache
+def _shared(folder: Path, limit: int) -> RangeCache:
+    return RangeCache(folder, limit)
 
 
 def _digest(data: bytes) -> str:

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
 from pythia_tools.core.errors import DataError
 from pythia_tools.hub.repositories import branches
 from pythia_tools.suites import Folder, HubRevision, Suite
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-STATES = ("present", "missing")
 
 
 def grid_states(suite: Suite, model: str) -> tuple[dict[int, str], list[str]]:
@@ -34,18 +26,6 @@ def grid_states(suite: Suite, model: str) -> tuple[dict[int, str], list[str]]:
     if not states and suite.places[model].repo is not None:
         there = _branches(HubRevision(str(suite.places[model].repo), "main"))
     return states, sorted(set(there) - named - {"main"})
-
-
-def matrix(suite: Suite, models: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row per model and step: model, step, state (present, missing), and revision."""
-    import pandas as pd
-
-    rows = []
-    for model in suite.models if models is None else models:
-        states, _ = grid_states(suite, model)
-        rows += [{"model": model, "step": step, "state": state, "revision": suite.checkpoint(model, step).revision}
-                 for step, state in states.items()]
-    return pd.DataFrame(rows, columns=["model", "step", "state", "revision"])
 
 
 def _branches(location: HubRevision) -> dict[str, str]:
