@@ -50,7 +50,7 @@ def main() -> None:
 
 def branch_suites(base: Path, out: Path, args: argparse.Namespace) -> list[Path]:
     """Train what is missing: a swapped branch for each branch point other than the suite's own."""
-    own = micro_recipe(base).swap_from
+    own = micro.recipe_of(base).swap_from
     order = load_order(base / "order.yaml")
     swap = overlays.PronounSwap(bias.load_tokenizer(base / "tokenizer"), args.direction)
     folders = []
@@ -71,7 +71,7 @@ def collect(base: Path, suites: list[Path], args: argparse.Namespace) -> tuple[l
     main = load_suite(base)
     models = args.models or list(main_models(base))
     own = {n: i.base for n, i in main.models.items() if i.base in models and not args.from_steps}
-    first = min(args.from_steps or [micro_recipe(base).swap_from])
+    first = min(args.from_steps or [micro.recipe_of(base).swap_from])
     found = [c for c in main.checkpoints(models=[*models, *own]) if c.step >= first]
     pairs = {n: str(b) for n, b in own.items()}
     for folder in suites:
@@ -130,12 +130,6 @@ def public(path: str, folder: Path) -> list[str]:
     drawn = figures.interventions(chosen, "pct_stereotype", group="crows_pairs_english_gender", reference=0.5, from_step=113_000)
     plots.save(drawn, folder, "public_crows_pairs")
     return stored.stored_verdicts(results)
-
-
-def micro_recipe(base: Path) -> Any:
-    from pythia_tools.micro.jobs import read_recipe
-
-    return read_recipe(base)
 
 
 def main_models(base: Path) -> list[str]:

@@ -57,12 +57,12 @@ def plan(recipe: Any, folder: Path) -> dict[str, Any]:
     """What training would do, and what it needs."""
     from pythia_tools import micro
     from pythia_tools.core import files
-    from pythia_tools.micro.jobs import update_cost
     from pythia_tools.micro.suite import default_workers, disk_bytes
+    from pythia_tools.micro.suite_runs import update_cost
     from pythia_tools.suites.shapes import neox_params
 
     branches = recipe.steps - recipe.swap_from if recipe.swap_from else 0
-    seconds = sum(update_cost(recipe, m.name) * (recipe.steps + branches) for m in recipe.models) * SECONDS_PER_COST
+    seconds = sum(update_cost(recipe, m) * (recipe.steps + branches) for m in recipe.models) * SECONDS_PER_COST
     return {
         "suite": recipe.name, "folder": str(folder), "trained": micro.is_trained(folder, recipe), "digest": recipe.digest(),
         "models": {m.name: neox_params(m.layers, m.d_model, recipe.vocab) for m in recipe.models},

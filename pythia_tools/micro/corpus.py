@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pythia_tools import dedup
 from pythia_tools.core.errors import EnvironmentFailure
 
 HELDOUT_ONE_IN = 5
@@ -64,7 +65,8 @@ def collect(train_chars: int, heldout_chars: int, dedup_threshold: float) -> lis
     kept = _distinct(found, dedup_threshold)
     if not kept:
         raise EnvironmentFailure(
-            "this Python has no standard library sources (.py files), which the suite's corpus is made of; run with a Python that has them"
+            "this Python has no standard library sources (.py files), which the suite's corpus is made of; "
+            "run with a Python that has them"
         )
     return kept
 
@@ -139,10 +141,8 @@ def _without_docstrings(node: ast.stmt) -> ast.stmt:
 
 
 def _distinct(texts: list[Text], threshold: float) -> list[Text]:
-    from pythia_tools.dedup import near_duplicates
-
     first = sorted(texts, key=lambda t: t.heldout)  # training documents first, so that they are the ones kept
     gone: set[int] = set()
-    for cluster in near_duplicates([t.text for t in first], threshold=threshold):
+    for cluster in dedup.near_duplicates([t.text for t in first], threshold=threshold):
         gone.update(sorted(cluster)[1:])
     return [t for i, t in enumerate(first) if i not in gone]

@@ -17,7 +17,10 @@ from pythia_tools.order import IndexMaps, build_index_maps
 
 @dataclass(frozen=True)
 class Layout:
-    """`sizes` (n,) tokens per document; `maps`; `landing` (n,) the order row of a one-row document, or -1 (longer, or never consumed)."""
+    """`sizes` (n,) tokens per document; `maps`; `landing` (n,) the order row of a one-row document.
+
+    `landing` is -1 for documents that are longer or never consumed.
+    """
 
     sizes: np.ndarray
     maps: IndexMaps
@@ -39,22 +42,19 @@ def lay_out(recipe: Recipe, background_rows: list[int], singles: int, rng: np.ra
     total = recipe.num_samples + 1
     room = total - singles
     if room < 0:
-        raise RequestError(f"recipe: planted items fill {singles} rows, the run has {total}; plant less or train more steps")
-    filled = np.cumsum(background_rows)
-    if room and (not len(filled) or filled[-1] < room):
-        given = filled[-1] if len(filled) else 0
-        raise RequestError(f"recipe: the run needs {room} rows of real text, the standard library gives {given}; train fewer steps")
-    count = int(np.searchsorted(filled, room)) + 1 if room else 0
-    rows = list(background_rows[:count])
-    if count:
-        rows[-1] -= int(filled[count - 1]) - room
+        raise RequestError(f"recipe: planted items fill {singles} rows of {total}; plant less or train more steps")
+    if sum(background_rows) < room:
+        have = f"the standard library gives {sum(background_rows)}"
+        raise RequestError(f"recipe: the run needs {room} rows of real text, {have}; train fewer steps")
+    ends = np.minimum(np.cumsum([0, *background_rows]), room)
+    rows = [n for n in np.diff(ends).tolist() if n]
     sizes = rng.permutation(np.array(rows + [1] * singles, dtype=np.int32)) * recipe.seq_length
     maps = build_index_maps(sizes, seq_length=recipe.seq_length, seed=recipe.seed, num_samples=recipe.num_samples)
     return Layout(sizes, maps, landing_rows(sizes, maps, recipe.seq_length, recipe.rows))
 
 
 def landing_rows(sizes: np.ndarray, maps: IndexMaps, seq_length: int, rows: int) -> np.ndarray:
-    """(n,) the order row whose inputs are document d, for documents of one row; -1 for longer ones and rows from `rows` on."""
+    """(n,) the order row whose inputs are document d; -1 for documents longer than a row, and for rows from `rows` on."""
     in_stream = sizes[maps.doc_idx].astype(np.int64) // seq_length
     first = np.cumsum(in_stream) - in_stream
     row_of = np.full(int(in_stream.sum()), -1, dtype=np.int64)
@@ -89,4 +89,4 @@ def _one_per_batch(copies: int, by_batch: dict[int, list[int]], step: int) -> li
             places.append(by_batch[batch].pop())
         if len(places) == copies:
             return places
-    raise RequestError(f"recipe: canaries: the batches before step {step} have too few places for its bursts; plant fewer")
+    raise RequestError(f"recipe: canaries: too few places for bursts in the batches before step {step}; plant fewer")

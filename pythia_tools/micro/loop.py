@@ -7,10 +7,11 @@ One thread per model: at these sizes a second thread gains nothing, and torch's 
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,14 +22,21 @@ from pythia_tools.micro.recipe import ModelSpec, Recipe
 from pythia_tools.micro.states import States
 from pythia_tools.suites.shapes import learning_rate
 
+if TYPE_CHECKING:
+    import torch
+    from torch.optim import Optimizer
+    from transformers import GPTNeoXForCausalLM
+
+OnStep = Callable[[int], None]
+"""Called with the number of steps taken."""
+
 
 @dataclass(frozen=True)
 class Run:
     """One run: where its checkpoints and states go, what it starts from, and which steps it saves.
 
     `start` is (states, step) of the run that a branch leaves; None starts at step 0 from `seed`.
-    `decay`: steps of the learning-rate schedule; by default a branch follows its base's, any other run decays to its own end.
-    `tokenizer` is copied beside every checkpoint, as on the hub.
+    `decay_steps`: length of the learning-rate schedule. `tokenizer` is copied beside every checkpoint, as on the hub.
     """
 
     recipe: Recipe
@@ -38,65 +46,59 @@ class Run:
     seed: int
     checkpoints: tuple[int, ...]
     end: int
+    decay_steps: int
+    tokenizer: Path
     start: tuple[States, int] | None = None
-    tokenizer: Path | None = None
-    decay: int | None = None
 
     @property
-    def decay_steps(self) -> int:
-        return self.decay or (self.recipe.steps if self.start else self.end)
+    def name(self) -> str:
+        return self.folder.name
 
     @property
     def first(self) -> int:
         return self.start[1] if self.start else 0
 
-    def finished(self) -> bool:
-        """All checkpoints are there (each is renamed into place whole)."""
-        return all((self.folder / f"step{s}" / "model.safetensors").is_file() for s in self.checkpoints)
+    def missing(self) -> list[int]:
+        """Steps whose checkpoint is not there yet (each is renamed into place whole)."""
+        return [s for s in self.checkpoints if not (self.folder / f"step{s}" / "model.safetensors").is_file()]
 
 
-def schedule_of(recipe: Recipe, steps: int | None = None) -> dict[str, Any]:
-    """The learning-rate schedule in the manifests' words."""
-    return {"kind": "neox-cosine", "warmup": recipe.warmup, "decay_steps": steps or recipe.steps, "floor": recipe.min_lr}
+def schedule_of(recipe: Recipe, steps: int) -> dict[str, Any]:
+    """The learning-rate schedule over `steps` in the manifests' words."""
+    return {"kind": "neox-cosine", "warmup": recipe.warmup, "decay_steps": steps, "floor": recipe.min_lr}
 
 
-def train(run: Run, rows: np.ndarray, on_step: Callable[[int], None] = lambda step: None) -> list[float]:
-    """Train `run` from its newest state to its end; returns the loss of every update of the run and of what it branched from.
+def train(run: Run, rows: np.ndarray, on_step: OnStep = lambda step: None) -> list[float]:
+    """Train `run` from its newest state to its end; returns the loss of every update since step 0.
 
-    `rows` ((end - first) × batch_rows, seq_length + 1): the rows from the run's first step on. `on_step` is called with
-    the number of steps taken. Repeats bit for bit on one machine, from any state. Raises: EnvironmentFailure, DataError.
+    `rows` ((end - first) × batch_rows, seq_length + 1): the rows from the run's first step on. Repeats bit for bit on
+    one machine, from any state. Raises: EnvironmentFailure, DataError.
     """
     import torch
 
-    with _alone(run.seed):
-        model = make_model(run.spec, run.recipe, run.seed)
-        optimizer = make_optimizer(model, run.recipe, run.spec.peak_lr)
+    recipe, peak = run.recipe, run.spec.peak_lr
+    with _deterministic(run.seed):
+        model = make_model(run.spec, recipe, run.seed)
+        # weight decay on matrices only, as GPT-NeoX does: biases and norms are spared
+        groups = [{"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": recipe.weight_decay},
+                  {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=peak, betas=recipe.betas, eps=1e-8, fused=True)
         step, losses = _resume(run, model, optimizer)
         on_step(step)
-        data = torch.from_numpy(rows.astype(np.int64))
-        schedule = schedule_of(run.recipe, run.decay_steps)
-        per = run.recipe.batch_rows
+        schedule = schedule_of(recipe, run.decay_steps)
+        batches = torch.from_numpy(rows.astype(np.int64)).split(recipe.batch_rows)
         while step < run.end:
-            at = (step - run.first) * per
-            losses.append(update(model, optimizer, data[at : at + per], learning_rate(schedule, run.spec.peak_lr, step), run.recipe.clip))
+            lr = learning_rate(schedule, peak, step)
+            losses.append(_update(model, optimizer, batches[step - run.first], lr, recipe.clip))
             step += 1
             if step in run.checkpoints:
-                _save(run, step, model, optimizer, losses)
+                _save_weights(run, step, model)
+                run.states.save(step, model, optimizer, losses)
             on_step(step)
     return losses
 
 
-def make_optimizer(model: Any, recipe: Recipe, lr: float) -> Any:
-    """AdamW; weight decay on matrices only, as GPT-NeoX does (biases and norms are spared)."""
-    import torch
-
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() == 1]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, betas=recipe.betas, eps=1e-8, fused=True)
-
-
-def update(model: Any, optimizer: Any, batch: Any, lr: float, clip: float) -> float:
+def _update(model: GPTNeoXForCausalLM, optimizer: Optimizer, batch: torch.Tensor, lr: float, clip: float) -> float:
     """One optimizer step on `batch` (B, L + 1) int64; returns the mean loss in nats per token before it."""
     import torch
     import torch.nn.functional as functional
@@ -113,11 +115,11 @@ def update(model: Any, optimizer: Any, batch: Any, lr: float, clip: float) -> fl
     return float(loss.detach())
 
 
-def _resume(run: Run, model: Any, optimizer: Any) -> tuple[int, list[float]]:
+def _resume(run: Run, model: GPTNeoXForCausalLM, optimizer: Optimizer) -> tuple[int, list[float]]:
     """Restore the newest state whose earlier checkpoints are all there; else begin."""
     for folder in (run.folder, run.states.folder):
         files.sweep_parts(folder)
-    missing = [s for s in run.checkpoints if not (run.folder / f"step{s}" / "model.safetensors").is_file()]
+    missing = run.missing()
     own = run.states.newest(min(missing, default=run.end))
     if own is not None:
         losses = run.states.load(own, model, optimizer)
@@ -126,18 +128,14 @@ def _resume(run: Run, model: Any, optimizer: Any) -> tuple[int, list[float]]:
         return own, losses
     if run.start is not None:
         states, step = run.start
-        return step, states.load(step, model, optimizer, expect_key=False)
+        return step, states.load(step, model, optimizer)
     if 0 in run.checkpoints:
-        _save(run, 0, model, optimizer, [])
+        _save_weights(run, 0, model)
+        run.states.save(0, model, optimizer, [])
     return 0, []
 
 
-def _save(run: Run, step: int, model: Any, optimizer: Any, losses: list[float]) -> None:
-    _save_weights(run, step, model)
-    run.states.save(step, model, optimizer, losses)
-
-
-def _save_weights(run: Run, step: int, model: Any) -> None:
+def _save_weights(run: Run, step: int, model: GPTNeoXForCausalLM) -> None:
     from safetensors import SafetensorError
     from transformers.utils import logging
 
@@ -145,19 +143,19 @@ def _save_weights(run: Run, step: int, model: Any) -> None:
 
     def fill(folder: Path) -> None:
         model.save_pretrained(folder)
-        if run.tokenizer is not None:
-            for path in sorted(run.tokenizer.iterdir()):
-                (folder / path.name).write_bytes(path.read_bytes())
+        shutil.copytree(run.tokenizer, folder, dirs_exist_ok=True)
 
     target = run.folder / f"step{step}"
     try:
         files.atomic_folder(target, fill)
     except SafetensorError as error:  # it wraps the system's errors, a full disk among them
-        raise EnvironmentFailure(f"{target}: could not be written ({error}); free some space and run the same command again") from error
+        raise EnvironmentFailure(
+            f"{target}: could not be written ({error}); free some space and run the same command again"
+        ) from error
 
 
 @contextlib.contextmanager
-def _alone(seed: int) -> Iterator[None]:
+def _deterministic(seed: int) -> Iterator[None]:
     """One thread, and a random generator that starts at `seed` and is given back as it was."""
     import torch
 

@@ -1,181 +1,113 @@
 """Worker processes that train several models at once, one thread each, with one progress bar for all.
 
-Children are started with OMP_NUM_THREADS=1; a job that branches from another run begins as soon as the state it needs is
-on disk. A child that dies ends the whole with one clear line; nothing finished is lost.
+A thread here minds each process there: it hands it the first run whose starting state is on disk, and reads its lines.
+A process that dies ends the whole with one clear line; nothing finished is lost. Processes are started as commands of
+their own, since those that `multiprocessing` starts would run the user's script once more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from pythia_tools.core import errors, progress
-from pythia_tools.micro.jobs import Job, main_states, read_recipe, run_job, update_cost
+from pythia_tools.micro.loop import Run
+from pythia_tools.micro.suite_runs import train_suite_run, update_cost
 
-ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")} | {"TOKENIZERS_PARALLELISM": "false"}
+LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMBA")
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES} | {"TOKENIZERS_PARALLELISM": "false"}
 WORKER = (sys.executable, "-m", "pythia_tools.micro.worker")
 
 
-def run_jobs(jobs: list[Job], workers: int) -> None:
-    """Do all jobs; `workers` 0 does them in this process, one after the other. Raises what a job raised."""
-    meter = Meter(jobs)
-    with meter:
-        if workers == 0:
-            for job in _in_order(jobs):
-                run_job(job, lambda step, name=job.name: meter.at(name, step))  # type: ignore[misc]
-            return
-        pool = Pool(min(workers, len(jobs)), meter.at)
-        try:
-            pool.run(jobs)
-        finally:
-            pool.close()
+def train_all(runs: Sequence[Run], workers: int) -> None:
+    """Train the runs of one suite; with 0 `workers` in this process, one after the other. Raises what a run raised."""
+    meter = Meter(runs)
+    with contextlib.closing(meter.bar):
+        if workers:
+            _train_in_workers(list(runs), min(workers, len(runs)), meter.at)
+        for run in () if workers else runs:
+            train_suite_run(run, lambda step, run=run: meter.at(run, step))  # type: ignore[misc]
 
 
 class Meter:
-    """One bar over all jobs, in shares of the whole work, so that the time left is right although models differ."""
+    """One bar over all runs, in shares of the whole work, so that the time left is right although models differ."""
 
-    def __init__(self, jobs: list[Job]):
-        self.cost = {j.name: update_cost(read_recipe(_path(j)), j.model) for j in jobs}
-        self.first = {j.name: j.needs[1] if j.needs else 0 for j in jobs}
-        self.updates = {j.name: j.updates for j in jobs}
-        self.done = {j.name: 0 for j in jobs}
-        self.started: set[str] = set()
-        self._whole = sum(self.cost[n] * self.updates[n] for n in self.cost)
-        self._bar = progress.bar(100.0, "training", unit="%")
-        self._bar.bar_format = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left{postfix}"
+    def __init__(self, runs: Sequence[Run]):
+        self._runs, self._steps = runs, {run.name: run.first for run in runs}
+        self._lock = threading.Lock()
+        self.bar = progress.bar(sum(update_cost(r.recipe, r.spec) * (r.end - r.first) for r in runs), "training")
+        self.bar.bar_format = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left{postfix}"
 
-    def __enter__(self) -> Meter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    @property
-    def share(self) -> float:
-        """Per cent of the whole work done."""
-        return 100 * sum(self.cost[n] * self.done[n] for n in self.cost) / self._whole
-
-    def at(self, name: str, step: int) -> None:
-        """Run `name` has taken `step` steps (counted from its base's beginning for a branch)."""
-        taken = max(0, step - self.first[name])
-        self.started.add(name)
-        before = self.share
-        self.done[name] = taken
-        running = [f"{n} {self.done[n] + self.first[n]}" for n in self.started if self.done[n] < self.updates[n]]
-        self._bar.set_postfix_str(", ".join(running), refresh=False)
-        self._bar.update(self.share - before)
+    def at(self, run: Run, step: int) -> None:
+        """`run` has taken `step` steps (counted from its base's beginning for a branch)."""
+        with self._lock:
+            more, self._steps[run.name] = step - self._steps[run.name], step
+            running = [f"{r.name} {self._steps[r.name]}" for r in self._runs if r.first < self._steps[r.name] < r.end]
+            self.bar.set_postfix_str(", ".join(running), refresh=False)
+            self.bar.update(more * update_cost(run.recipe, run.spec))
 
 
-class Pool:
-    """`count` children; `on_step(name, step)` hears of progress."""
+def _train_in_workers(waiting: list[Run], count: int, at: Callable[[Run, int], None]) -> None:
+    lock, stopped = threading.Lock(), threading.Event()
+    command = [*WORKER, str(waiting[0].folder.parent)]
 
-    def __init__(self, count: int, on_step: Callable[[str, int], None]):
-        self.on_step = on_step
-        self.lines: queue.Queue[tuple[int, str | None]] = queue.Queue()
+    def start() -> subprocess.Popen[str]:
         environment = {**os.environ, **ONE_THREAD}
-        self.children = [
-            subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(count)
-        ]
-        for i, child in enumerate(self.children):
-            threading.Thread(target=self._listen, args=(i, child), daemon=True).start()
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
-    def run(self, jobs: list[Job]) -> None:
-        """All jobs, each given to the first free child once what it needs is there."""
-        waiting = list(jobs)
-        busy: dict[int, str] = {}
-        free: list[int] = []
-        while waiting or busy:
-            for job in [j for j in waiting if _ready(j)][: len(free)]:
-                child = free.pop()
-                busy[child] = job.name
-                waiting.remove(job)
-                self._give(child, job)
-            child, line = self._next(bool(free) and bool(waiting))
-            if line == "":
-                continue
-            if line is None:
-                raise errors.EnvironmentFailure(self._dead(child, busy.get(child)))
-            word, _, rest = line.partition(" ")
-            if word in ("ready", "done"):
-                free.append(child)
-                busy.pop(child, None)
-            elif word == "step":
-                name, _, step = rest.partition(" ")
-                self.on_step(name, int(step))
-            elif word == "failed":
-                raise _error(json.loads(rest))
+    def next_run() -> Run | None:
+        """The first run that can begin; waits for one, and gives None when all have begun."""
+        while not stopped.is_set():
+            with lock:
+                if not waiting:
+                    return None
+                for run in waiting:
+                    if run.start is None or run.start[0].path(run.start[1]).is_file():
+                        waiting.remove(run)
+                        return run
+            stopped.wait(0.5)
+        return None
 
-    def close(self) -> None:
-        """End the children, politely first."""
-        for child in self.children:
-            if child.poll() is None:
-                child.terminate()
-        for child in self.children:
-            try:
-                child.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    pipe.close()
+    def mind(child: subprocess.Popen[str]) -> None:
+        while (run := next_run()) is not None:
+            _train_in(child, run, at)
 
-    def _next(self, look_again: bool) -> tuple[int, str | None]:
-        """The next line of any child; "" after half a second if there may be a job to hand out meanwhile."""
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(count) as threads:
+        children = [stack.enter_context(start()) for _ in range(count)]
         try:
-            return self.lines.get(timeout=0.5 if look_again else None)
-        except queue.Empty:
-            return -1, ""
-
-    def _give(self, child: int, job: Job) -> None:
-        pipe = self.children[child].stdin
-        assert pipe is not None
-        try:
-            pipe.write(job.line() + "\n")
-            pipe.flush()
-        except BrokenPipeError as error:
-            raise errors.EnvironmentFailure(self._dead(child, job.name)) from error
-
-    def _listen(self, i: int, child: subprocess.Popen[str]) -> None:
-        assert child.stdout is not None
-        try:
-            for line in child.stdout:
-                self.lines.put((i, line.rstrip("\n")))
-        except ValueError:
-            return  # closed by us
-        self.lines.put((i, None))
-
-    def _dead(self, child: int, name: str | None) -> str:
-        code = self.children[child].wait()
-        why = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with code {code}"
-        return f"the process that trained {name or 'a model'} {why}; run the same command again to resume"
+            for done in as_completed([threads.submit(mind, child) for child in children]):
+                done.result()
+        finally:
+            stopped.set()
+            for child in children:
+                child.kill()  # idle, or in a run that resumes from its last state
 
 
-def _ready(job: Job) -> bool:
-    needs = job.needs
-    if needs is None:
-        return True
-    folder = _path(job)
-    return main_states(folder, read_recipe(folder), needs[0]).path(needs[1]).is_file()
+def _train_in(child: subprocess.Popen[str], run: Run, at: Callable[[Run, int], None]) -> None:
+    """Have one child train a run. Raises what it says went wrong, or EnvironmentFailure when it ends."""
+    assert child.stdin is not None and child.stdout is not None
+    with contextlib.suppress(BrokenPipeError):  # it has ended, which is told below
+        os.write(child.stdin.fileno(), f"{run.name}\n".encode())
+    for line in child.stdout:
+        word, _, rest = line.rstrip("\n").partition(" ")
+        if word == "done":
+            return
+        if word == "failed":
+            raise _error(**json.loads(rest))
+        at(run, int(rest))
+    code = child.wait()
+    why = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with code {code}"
+    raise errors.EnvironmentFailure(
+        f"the process that trained {run.name} {why}; run the same command again to resume"
+    )
 
 
-def _in_order(jobs: list[Job]) -> list[Job]:
-    return sorted(jobs, key=lambda j: j.needs is not None)
-
-
-def _path(job: Job) -> Path:
-    return Path(job.folder)
-
-
-def _error(said: dict[str, Any]) -> Exception:
-    kind = getattr(errors, said["kind"], None)
-    if kind is None:
-        return RuntimeError(f"a training process failed:\n{said['message']}")
-    return kind(said["message"])  # type: ignore[no-any-return]
+def _error(kind: str, message: str) -> Exception:
+    known = getattr(errors, kind, None)
+    return known(message) if known else RuntimeError(f"a training process failed:\n{message}")

@@ -8,16 +8,32 @@ is the same thing in seconds, for tests and first tries. The schedule's and init
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pythia_tools.core import files
-from pythia_tools.core.errors import RequestError
+from pythia_tools.core.errors import RequestError, unknown
 
 FORMAT = 1
-"""Raised when the code that builds or trains a suite changes what comes out of it, so that an old suite is never taken for a new one."""
+"""Raised when the code that builds or trains a suite changes what comes out of it: an old suite is never taken for a new one."""
+
+MANY = 10**9
+LIMITS: dict[str, tuple[type, float, float]] = {
+    "seed": (int, 0, 2**32 - 1), "steps": (int, 1, MANY), "batch_rows": (int, 1, MANY),
+    "seq_length": (int, 32, MANY),  # room for planted sentences
+    "vocab": (int, 512, 65_000),  # bytes and planted words; ids of 16 bits
+    "checkpoint_every": (int, 1, MANY), "heldout_rows": (int, 1, MANY), "max_document_rows": (int, 1, MANY),
+    "warmup": (float, 0, 1), "min_lr": (float, 0, 1), "weight_decay": (float, 0, 10), "dedup_threshold": (float, 0.1, 1),
+    "clip": (float, 1e-9, MANY),
+}
+MODEL_LIMITS: dict[str, tuple[type, float, float]] = {
+    "d_model": (int, 1, MANY), "layers": (int, 1, MANY), "heads": (int, 1, MANY), "peak_lr": (float, 1e-9, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -39,11 +55,20 @@ class Canaries:
     batch in the last batches before that checkpoint. `controls` are windows from the same source, planted nowhere.
     """
 
-    copies: tuple[tuple[int, int], ...] = ((1, 40), (2, 24), (4, 24), (8, 20), (16, 20), (32, 20), (64, 16), (128, 12), (256, 8))
+    copies: tuple[tuple[int, int], ...] = (
+        (1, 40), (2, 24), (4, 24), (8, 20), (16, 20), (32, 20), (64, 16), (128, 12), (256, 8),
+    )
     controls: int = 60
     burst_steps: tuple[int, ...] = (600, 900, 1200)
     burst_copies: tuple[int, ...] = (1, 4, 16, 32)
     burst_each: int = 2
+
+    @property
+    def plan(self) -> list[tuple[int, int | None]]:
+        """(copies, burst step) of every canary; controls first, bursts last."""
+        spread = [(0, None)] * self.controls + [(copies, None) for copies, n in self.copies for _ in range(n)]
+        bursts = [(c, step) for step in self.burst_steps for c in sorted(self.burst_copies) for _ in range(self.burst_each)]
+        return [*spread, *bursts]
 
 
 @dataclass(frozen=True)
@@ -58,7 +83,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Sums:
-    """`operands` two-digit first operands; the one of rank r appears in about top / r sums, shared evenly by nine partners."""
+    """`operands` two-digit first operands; the one of rank r is in about top / r sums, shared evenly by nine partners."""
 
     operands: int = 24
     top: int = 2400
@@ -117,9 +142,7 @@ class Recipe:
     @property
     def num_samples(self) -> int:
         """What GPT-NeoX asks of the index maps for this run: rows plus half a per cent."""
-        import math
-
-        return math.ceil(self.rows * 1.0 * 1.005)
+        return math.ceil(self.rows * 1.005)
 
     def checkpoints(self) -> tuple[int, ...]:
         """Steps at which every model is saved."""
@@ -137,8 +160,7 @@ class Recipe:
         return files.digest({"recipe": self.as_dict(), "format": FORMAT, "python": platform.python_version()})
 
     def model(self, name: str) -> ModelSpec:
-        from pythia_tools.core.errors import unknown
-
+        """The model of that name. Raises: UnknownNameError."""
         for spec in self.models:
             if spec.name == name:
                 return spec
@@ -146,16 +168,12 @@ class Recipe:
 
 
 def checkpoint_steps(steps: int, every: int, also: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """0, powers of two below `every`·(the first even one), then multiples of `every`, and the last step.
+    """0, powers of two up to 512, then multiples of `every`, and the last step.
 
     Example: `checkpoint_steps(1500, 150)` → 0, 1, 2, 4, …, 512, 600, 750, …, 1500.
     """
-    powers, step = [], 1
-    while step <= min(steps, 512):
-        powers.append(step)
-        step *= 2
-    even = [s for s in range(every, steps + 1, every) if s > (powers[-1] if powers else 0)]
-    return tuple(sorted({0, *powers, *even, steps, *also}))
+    powers = [2**k for k in range(10) if 2**k <= steps]
+    return tuple(sorted({0, *powers, *(s for s in range(every, steps + 1, every) if s > powers[-1]), steps, *also}))
 
 
 def tiny_recipe(**changes: Any) -> Recipe:
@@ -164,10 +182,24 @@ def tiny_recipe(**changes: Any) -> Recipe:
         "name": "micro-tiny",
         "models": (ModelSpec("xxs", 16, 1, 2, 1.2e-2), ModelSpec("xs", 32, 2, 4, 1.2e-2)),
         "steps": 60, "checkpoint_every": 20, "swap_from": 40, "heldout_rows": 32,
-        "canaries": Canaries(((1, 4), (2, 3), (8, 2), (32, 1)), controls=4, burst_steps=(40,), burst_copies=(1, 4), burst_each=1),
-        "facts": Facts(relations=2, entities=8, top=24), "sums": Sums(operands=4, top=90), "pronouns": Pronouns(sentences=300),
+        "canaries": Canaries(
+            ((1, 4), (2, 3), (8, 2), (32, 1)), controls=4, burst_steps=(40,), burst_copies=(1, 4), burst_each=1,
+        ),
+        "facts": Facts(relations=2, entities=8, top=24), "sums": Sums(operands=4, top=90),
+        "pronouns": Pronouns(sentences=300),
     }
     return Recipe(**{**small, **changes})
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """`recipe.json`: the recipe, its digest, and the Python whose library is the corpus."""
+    value = {"recipe": recipe.as_dict(), "digest": recipe.digest(), "python": platform.python_version()}
+    files.write_json(folder / "recipe.json", value)
+
+
+def recipe_of(folder: str | Path) -> Recipe:
+    """The recipe of a suite's folder. Raises: DataError when it holds none."""
+    return recipe_from(files.read_json(Path(folder) / "recipe.json")["recipe"])
 
 
 def recipe_from(value: Mapping[str, Any]) -> Recipe:
@@ -176,88 +208,76 @@ def recipe_from(value: Mapping[str, Any]) -> Recipe:
     base = value.pop("base", "default")
     if base not in ("default", "tiny"):
         raise RequestError(f"recipe: base is {base!r}; allowed: default, tiny")
-    recipe = tiny_recipe() if base == "tiny" else Recipe()
-    return _overlay(recipe, value, "recipe")
+    return _changed(tiny_recipe() if base == "tiny" else Recipe(), value, "recipe")  # type: ignore[no-any-return]
 
 
-def _overlay(base: Any, value: Mapping[str, Any], where: str) -> Any:
-    known = {f.name: f for f in dataclasses.fields(base)}
+def _changed(base: Any, value: Mapping[str, Any], where: str) -> Any:
+    """A dataclass with some fields replaced, nested ones too."""
+    known = [f.name for f in dataclasses.fields(base)]
     if extra := sorted(set(map(str, value)) - set(known)):
         raise RequestError(f"{where}: unknown {', '.join(extra)}; allowed: {', '.join(known)}")
     changes = {name: _field(getattr(base, name), given, f"{where}: {name}") for name, given in value.items()}
     try:
         return dataclasses.replace(base, **changes)
-    except (TypeError, ValueError) as error:
-        raise error if isinstance(error, RequestError) else RequestError(f"{where}: {error}") from error
+    except TypeError as error:  # a comparison that text or a list cannot take part in
+        raise RequestError(f"{where}: {error}") from error
 
 
 def _field(old: Any, given: Any, where: str) -> Any:
     if dataclasses.is_dataclass(old):
         if not isinstance(given, Mapping):
             raise RequestError(f"{where}: is a {type(given).__name__}; it must be a mapping")
-        return _overlay(old, given, where)
+        return _changed(old, given, where)
     if where == "recipe: models":
-        return _models(given, where)
+        return _models(given)
     if where == "recipe: canaries: copies" and isinstance(given, Mapping):
         given = sorted(given.items())
     return _frozen(given)
 
 
-def _models(given: Any, where: str) -> tuple[ModelSpec, ...]:
-    if not isinstance(given, list | tuple) or not all(isinstance(m, Mapping) for m in given):
-        raise RequestError(f"{where}: must be a list of mappings with name, d_model, layers, heads, peak_lr")
+def _models(given: Any) -> tuple[ModelSpec, ...]:
     try:
         return tuple(ModelSpec(**m) for m in given)
     except TypeError as error:
-        raise RequestError(f"{where}: each needs name, d_model, layers, heads, peak_lr ({error})") from error
+        wanted = "a list of mappings with name, d_model, layers, heads, peak_lr"
+        raise RequestError(f"recipe: models: must be {wanted} ({error})") from error
 
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
 
 
-def _check(recipe: Recipe) -> None:
-    def need(ok: bool, what: str) -> None:
-        if not ok:
-            raise RequestError(f"recipe: {what}")
+def _need(ok: bool, what: str) -> None:
+    if not ok:
+        raise RequestError(f"recipe: {what}")
 
-    for name in ("seed", "steps", "batch_rows", "seq_length", "vocab", "checkpoint_every", "heldout_rows", "max_document_rows"):
-        value = getattr(recipe, name)
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        need(whole and value >= (0 if name == "seed" else 1), f"{name} is {value!r}; it must be a positive whole number")
-    need(recipe.seed < 2**32, f"seed is {recipe.seed}; it must be below 2^32")
-    need(recipe.seq_length >= 32, f"seq_length is {recipe.seq_length}; planted items need at least 32 tokens")
-    need(512 <= recipe.vocab <= 65_000, f"vocab is {recipe.vocab}; allowed: 512 to 65000 (bytes, planted words, and token ids of 16 bits)")
-    need(len(recipe.models) > 0, "models is empty; a suite has at least one model")
+
+def _check(recipe: Recipe) -> None:
+    """Raises RequestError naming the first field that is wrong."""
+    _check_numbers(recipe, LIMITS)
     names = [m.name for m in recipe.models]
-    need(len(set(names)) == len(names), f"models {names} has a name twice")
+    _need(len(set(names)) == len(names) > 0, f"models {names}: a suite has at least one, each with a name of its own")
     for spec in recipe.models:
-        _check_model(spec, need)
-    for name, low, high in (("warmup", 0, 1), ("min_lr", 0, 1), ("weight_decay", 0, 10), ("dedup_threshold", 0.1, 1)):
-        value = getattr(recipe, name)
-        need(isinstance(value, int | float) and low <= value <= high, f"{name} is {value!r}; allowed: {low} to {high}")
-    need(recipe.clip > 0, f"clip is {recipe.clip!r}; it must be positive")
-    need(0.5 <= recipe.pronouns.skew <= 1, f"pronouns: skew is {recipe.pronouns.skew!r}; allowed: 0.5 to 1")
+        right = re.fullmatch(r"[a-z][a-z0-9]*", str(spec.name)) is not None
+        _need(right, f"model name {spec.name!r}; allowed: lower-case letters and digits, a letter first")
+        _check_numbers(spec, MODEL_LIMITS, f"model {spec.name}: ")
+        unit = 8 * spec.heads  # a quarter of a head rotates, in pairs
+        _need(spec.d_model % unit == 0, f"model {spec.name}: d_model is {spec.d_model}; allowed: multiples of {unit}")
+    _check_numbers(recipe.pronouns, {"skew": (float, 0.5, 1)}, "pronouns: ")
     fits = recipe.swap_from is None or 0 < recipe.swap_from < recipe.steps
-    need(fits, f"swap_from is {recipe.swap_from!r}; allowed: 1 to {recipe.steps - 1}, or null")
+    _need(fits, f"swap_from is {recipe.swap_from!r}; allowed: 1 to {recipe.steps - 1}, or null")
     wrong = [s for s in recipe.keep_states if not (isinstance(s, int) and 0 < s <= recipe.steps)]
-    need(not wrong, f"keep_states {wrong}; allowed: 1 to {recipe.steps}")
+    _need(not wrong, f"keep_states {wrong}; allowed: 1 to {recipe.steps}")
     steps = set(recipe.checkpoints())
     wrong = [s for s in recipe.canaries.burst_steps if s not in steps]
-    need(not wrong, f"canaries: burst_steps {wrong} are not checkpoints; allowed: {sorted(steps - {0})}")
-    fits = all(0 < c <= 4096 and n > 0 for c, n in recipe.canaries.copies)
-    need(fits, "canaries: copies must map exposures (1 to 4096) to a number of canaries")
+    _need(not wrong, f"canaries: burst_steps {wrong} are not checkpoints; allowed: {sorted(steps - {0})}")
+    fits = all(0 < copies <= 4096 and n > 0 for copies, n in recipe.canaries.copies)
+    _need(fits, "canaries: copies must map exposures (1 to 4096) to a number of canaries")
 
 
-def _check_model(spec: ModelSpec, need: Any) -> None:
-    import re
-
-    named = bool(re.fullmatch(r"[a-z][a-z0-9]*", str(spec.name)))
-    need(named, f"model name {spec.name!r}; allowed: lower-case letters and digits, a letter first")
-    what = f"model {spec.name}"
-    for name in ("d_model", "layers", "heads"):
-        value = getattr(spec, name)
-        need(isinstance(value, int) and value > 0, f"{what}: {name} is {value!r}; it must be a positive whole number")
-    unit = 8 * spec.heads
-    need(spec.d_model % unit == 0, f"{what}: d_model is {spec.d_model}; allowed: multiples of {unit} (a quarter of a head rotates)")
-    need(isinstance(spec.peak_lr, float) and 0 < spec.peak_lr < 1, f"{what}: peak_lr is {spec.peak_lr!r}; allowed: above 0, below 1")
+def _check_numbers(holder: Recipe | ModelSpec | Pronouns, limits: dict[str, tuple[type, float, float]], where: str = "") -> None:
+    for name, (kind, low, high) in limits.items():
+        value = getattr(holder, name)
+        right = isinstance(value, int | kind) and not isinstance(value, bool) and low <= value <= high
+        wanted = "whole numbers" if kind is int else "numbers"
+        _need(right, f"{where}{name} is {value!r}; allowed: {wanted} from {low} to {high}")

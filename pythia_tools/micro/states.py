@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pythia_tools.core import files
 from pythia_tools.core.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
 class States:
-    """The states of one run, in `folder`, all of the run that `key` digests."""
+    """The states of one run, in `folder`, all of the run that `key` digests; those at `keep` stay."""
 
     folder: Path
     key: str
@@ -31,40 +35,41 @@ class States:
         """Steps that have a state, ascending."""
         return sorted(int(p.stem.removeprefix("step")) for p in self.folder.glob("step*.safetensors"))
 
-    def save(self, step: int, model: Any, optimizer: Any, losses: list[float]) -> None:
+    def drop(self, before: int | None = None) -> None:
+        """Delete the states that nothing needs: all but those to keep, or of these the ones before a step."""
+        for step in self.steps():
+            if step not in self.keep and (before is None or step < before):
+                self.path(step).unlink(missing_ok=True)
+
+    def save(self, step: int, model: nn.Module, optimizer: Optimizer, losses: list[float]) -> None:
         """Write the state at `step`, then drop older ones that nothing needs."""
         import torch
         from safetensors.torch import save
 
-        tensors = {f"weight/{n}": p.detach() for n, p in model.named_parameters()}
+        tensors = {"losses": torch.tensor(losses, dtype=torch.float64), "random": torch.random.get_rng_state()}
         for n, p in model.named_parameters():
-            moments = optimizer.state.get(p) or {}
-            tensors |= {f"{m}/{n}": moments[m] for m in MOMENTS if m in moments}
-        tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
-        tensors["random"] = torch.random.get_rng_state()
+            tensors[f"weight/{n}"] = p.detach()
+            tensors |= {f"{m}/{n}": v for m, v in optimizer.state.get(p, {}).items() if m in MOMENTS}
         with files.atomic_write(self.path(step)) as out:
             # metadata has one entry: the order of several is not fixed, and equal states should be equal files
             out.write(save({k: v.contiguous() for k, v in tensors.items()}, metadata={"key": self.key}))
-        for old in self.steps():
-            if old < step and old not in self.keep:
-                self.path(old).unlink(missing_ok=True)
+        self.drop(before=step)
 
-    def load(self, step: int, model: Any, optimizer: Any, *, expect_key: bool = True) -> list[float]:
+    def load(self, step: int, model: nn.Module, optimizer: Optimizer) -> list[float]:
         """Restore the state at `step` into model, optimizer and the random generator; returns the losses so far.
 
-        Raises: DataError when the file is damaged or belongs to another run.
+        Raises: DataError when the file is damaged.
         """
         import torch
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
         try:
-            with safe_open(self.path(step), framework="pt") as handle:
-                key = (handle.metadata() or {}).get("key")
-                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a dict
+            tensors = load_file(self.path(step))
         except (SafetensorError, OSError) as error:
-            raise DataError(f"{self.path(step)}: not a readable training state ({error}); delete it and train again") from error
-        if expect_key and key != self.key:
-            raise DataError(f"{self.path(step)}: belongs to another run; delete it and train again")
+            raise DataError(
+                f"{self.path(step)}: not a readable training state ({error}); delete it and train again"
+            ) from error
         with torch.no_grad():
             for n, p in model.named_parameters():
                 p.copy_(tensors[f"weight/{n}"])
@@ -74,17 +79,14 @@ class States:
         return [float(x) for x in tensors["losses"]]
 
     def newest(self, limit: int) -> int | None:
-        """The newest readable step not beyond `limit`; damaged states (a torn disk) are passed over."""
-        for step in reversed([s for s in self.steps() if s <= limit]):
-            if self._readable(step):
-                return step
-        return None
+        """The newest state of this run not beyond `limit`; damaged ones and other runs' are passed over."""
+        return next((s for s in reversed(self.steps()) if s <= limit and self._is_ours(s)), None)
 
-    def _readable(self, step: int) -> bool:
+    def _is_ours(self, step: int) -> bool:
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(self.path(step), framework="pt") as handle:
+            with safe_open(self.path(step), framework="numpy") as handle:
                 return bool((handle.metadata() or {}).get("key") == self.key)
         except (SafetensorError, OSError):
             return False

@@ -8,6 +8,7 @@ cache it is moved beside (`pythia-micro-<digest>`), a folder of the user's own i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import time
@@ -21,12 +22,16 @@ from pythia_tools.core import files, progress
 from pythia_tools.core.errors import EnvironmentFailure, RequestError
 from pythia_tools.core.parallel import core_count
 from pythia_tools.micro.build import build
-from pythia_tools.micro.jobs import read_recipe, suite_jobs, write_recipe
-from pythia_tools.micro.recipe import Recipe
+from pythia_tools.micro.loop import schedule_of
+from pythia_tools.micro.network import shape_of
+from pythia_tools.micro.pool import train_all
+from pythia_tools.micro.recipe import Recipe, write_recipe
+from pythia_tools.micro.suite_runs import suite_runs
+from pythia_tools.suites.shapes import neox_params
 
 
 def micro_folder(recipe: Recipe | None = None) -> Path:
-    """Where `train` puts a suite by default: `<cache_dir>/suites/pythia-micro`, another recipe's beside it with its digest."""
+    """Where `train` puts a suite by default: `<cache_dir>/suites/pythia-micro`; other recipes add their digest."""
     root = files.cache_dir() / "suites"
     if recipe is None or recipe == Recipe():
         return root / Recipe().name
@@ -50,45 +55,17 @@ def train(recipe: Recipe | None = None, folder: str | Path | None = None, *, wor
     if is_trained(target, recipe):
         return target
     with _lock(target):
-        if is_trained(target, recipe):
-            return target
         _make_way(target, recipe, ours=folder is None)
-        if is_trained(target, recipe):
+        if is_trained(target, recipe):  # another process trained it while this one waited
             return target
         files.require_free(target, disk_bytes(recipe))
         if not (target / "recipe.json").is_file():
             files.atomic_folder(target, lambda part: _prepare(recipe, part))
         began = time.monotonic()
-        _train_models(recipe, target, workers)
-        files.write_text(target / "suite.yaml", manifest(recipe))
+        train_all(suite_runs(target), default_workers(recipe) if workers is None else workers)
+        files.write_text(target / "suite.yaml", yaml.safe_dump(_manifest(recipe), sort_keys=False, allow_unicode=True))
         progress.note(f"micro: {target} is trained ({time.monotonic() - began:.0f} s)")
     return target
-
-
-def manifest(recipe: Recipe) -> str:
-    """The text of suite.yaml."""
-    from pythia_tools.micro.loop import schedule_of
-    from pythia_tools.micro.network import shape_of
-
-    steps = list(recipe.checkpoints())
-    models: dict[str, Any] = {}
-    for spec in recipe.models:
-        models[spec.name] = {"shape": shape_of(spec, recipe), "seed": recipe.seed, "peak_lr": spec.peak_lr}
-    for spec in recipe.models if recipe.swap_from else ():
-        after = [s for s in steps if s > (recipe.swap_from or 0)]
-        models[f"{spec.name}-swap"] = {
-            **models[spec.name], "branch": "swap", "base": spec.name, "branch_step": recipe.swap_from, "steps": after,
-            "note": f"masculine pronouns became feminine in the rows from step {recipe.swap_from} on",
-        }
-    value = {
-        "name": recipe.name,
-        "description": "Small GPT-NeoX models trained on this machine on the same rows in the same order, with planted truth.",
-        "location": {"folder": "{model}/step{step}"}, "models": models, "steps": steps,
-        "tokens_per_step": recipe.batch_rows * recipe.seq_length, "batch_rows": recipe.batch_rows, "seq_length": recipe.seq_length,
-        "order": "order.yaml", "tokenizer": "tokenizer", "dtype": "float32", "stored_dtype": "float32", "buffers": "none",
-        "initialisation": "small-wang", "schedule": schedule_of(recipe), "extra": {"recipe": recipe.digest(), "truth": "truth"},
-    }
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 
 def default_workers(recipe: Recipe) -> int:
@@ -96,10 +73,31 @@ def default_workers(recipe: Recipe) -> int:
     return max(1, min(core_count(), len(recipe.models)))
 
 
-def _train_models(recipe: Recipe, target: Path, workers: int | None) -> None:
-    from pythia_tools.micro.pool import run_jobs
+def disk_bytes(recipe: Recipe) -> int:
+    """Bytes of all checkpoints and states, generously."""
+    params = sum(neox_params(m.layers, m.d_model, recipe.vocab) for m in recipe.models)
+    return params * 4 * (len(recipe.checkpoints()) + 12) + 40_000_000
 
-    run_jobs(suite_jobs(target, recipe), default_workers(recipe) if workers is None else workers)
+
+def _manifest(recipe: Recipe) -> dict[str, Any]:
+    steps = list(recipe.checkpoints())
+    models: dict[str, Any] = {
+        spec.name: {"shape": shape_of(spec, recipe), "seed": recipe.seed, "peak_lr": spec.peak_lr} for spec in recipe.models
+    }
+    for spec in recipe.models if recipe.swap_from else ():
+        models[f"{spec.name}-swap"] = {
+            **models[spec.name], "branch": "swap", "base": spec.name, "branch_step": recipe.swap_from,
+            "steps": [s for s in steps if s > (recipe.swap_from or 0)],
+            "note": f"masculine pronouns became feminine in the rows from step {recipe.swap_from} on",
+        }
+    about = "Small GPT-NeoX models trained on this machine on the same rows in the same order, with planted truth."
+    return {
+        "name": recipe.name, "description": about, "location": {"folder": "{model}/step{step}"}, "models": models,
+        "steps": steps, "tokens_per_step": recipe.batch_rows * recipe.seq_length, "batch_rows": recipe.batch_rows,
+        "seq_length": recipe.seq_length, "order": "order.yaml", "tokenizer": "tokenizer", "dtype": "float32",
+        "stored_dtype": "float32", "buffers": "none", "initialisation": "small-wang",
+        "schedule": schedule_of(recipe, recipe.steps), "extra": {"recipe": recipe.digest(), "truth": "truth"},
+    }
 
 
 def _prepare(recipe: Recipe, part: Path) -> None:
@@ -114,25 +112,20 @@ def _make_way(target: Path, recipe: Recipe, *, ours: bool) -> None:
     """
     for left in target.parent.glob(f".{target.name}.*.part"):
         shutil.rmtree(left, ignore_errors=True)
-    if target.exists() and _digest(target) != recipe.digest():
+    there = _digest(target)
+    if target.exists() and there != recipe.digest():
         if ours:
-            _set_aside(target)
+            beside = _beside(target, there or "unknown")
+            numbered = (beside.with_name(f"{beside.name}-{number}") for number in itertools.count(2))
+            free = next(path for path in itertools.chain([beside], numbered) if not path.exists())
+            os.replace(target, free)
+            progress.note(f"micro: another recipe's or Python's suite was at {target}; it is now {free}")
         elif not (target.is_dir() and not any(target.iterdir())):
-            what = "a suite of another recipe or Python" if (target / "recipe.json").is_file() else "other files"
+            what = "a suite of another recipe or Python" if there else "other files"
             raise RequestError(f"{target}: holds {what}; choose another --out, or remove it")
     beside = _beside(target, recipe.digest())
     if ours and not target.exists() and is_trained(beside, recipe):
         os.replace(beside, target)
-
-
-def _set_aside(target: Path) -> None:
-    beside = first = _beside(target, _digest(target) or "unknown")
-    number = 1
-    while beside.exists():
-        number += 1
-        beside = first.with_name(f"{first.name}-{number}")
-    os.replace(target, beside)
-    progress.note(f"micro: another recipe's or Python's suite was at {target}; it is now {beside}")
 
 
 def _beside(target: Path, digest: str) -> Path:
@@ -140,17 +133,9 @@ def _beside(target: Path, digest: str) -> Path:
 
 
 def _digest(folder: Path) -> str | None:
-    if not (folder / "recipe.json").is_file():
-        return None
-    return str(files.read_json(folder / "recipe.json").get("digest"))
-
-
-def disk_bytes(recipe: Recipe) -> int:
-    """Bytes of all checkpoints and states, generously."""
-    from pythia_tools.suites.shapes import neox_params
-
-    params = sum(neox_params(m.layers, m.d_model, recipe.vocab) for m in recipe.models)
-    return params * 4 * (len(recipe.checkpoints()) + 12) + 40_000_000
+    """The digest of the recipe in a folder; None when there is none."""
+    path = folder / "recipe.json"
+    return str(files.read_json(path).get("digest")) if path.is_file() else None
 
 
 @contextlib.contextmanager
@@ -162,7 +147,8 @@ def _lock(target: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError) as error:
         raise RequestError(f"{target}: {target.parent} is not a folder; choose another place for the suite") from error
     except OSError as error:
-        raise EnvironmentFailure(f"{target}: cannot be written ({error.strerror}); choose another place for the suite") from error
+        why = error.strerror
+        raise EnvironmentFailure(f"{target}: cannot be written ({why}); choose another place for the suite") from error
     with handle:
         try:
             import fcntl
@@ -175,8 +161,3 @@ def _lock(target: Path) -> Iterator[None]:
             progress.note(f"micro: another process trains {target}; waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def recipe_of(folder: str | Path) -> Recipe:
-    """The recipe of a trained suite."""
-    return read_recipe(Path(folder))

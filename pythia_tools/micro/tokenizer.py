@@ -5,12 +5,16 @@ Id 0 is `<|endoftext|>`, id 1 `<|padding|>`, as in Pythia. Cost: about a second 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError
+from pythia_tools.tokens import Tokenizer, open_tokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
 
 END = "<|endoftext|>"
 PAD = "<|padding|>"
@@ -19,54 +23,39 @@ _REPEATS = 250
 """Each planted word is shown _LINES × _REPEATS times: more often than the pairs of the last merges occur in the text."""
 
 
-def train_tokenizer(texts: Iterable[str], vocab: int, single: Sequence[str]) -> Any:
-    """A `tokenizers.Tokenizer` of exactly `vocab` entries in which every word of `single` is one token.
+def train_tokenizer(texts: Iterable[str], vocab: int, single: Sequence[str]) -> tokenizers.Tokenizer:
+    """A byte-level BPE of exactly `vocab` entries in which every word of `single` is one token.
 
-    The words are shown so often that their merges come first; a vocabulary too small for them is refused.
-    Raises: RequestError when `vocab` cannot hold the words.
+    The words are shown so often that their merges come first.
+    Raises: RequestError when `vocab` is too small to hold them.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as Engine
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    engine = Engine(models.BPE())
+    engine.normalizer = normalizers.NFC()
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab, special_tokens=[END, PAD], show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    tokenizer.train_from_iterator(_lines(texts, single), trainer)
-    split = [w for w in single if len(tokenizer.encode(w, add_special_tokens=False).ids) != 1]
-    if split or tokenizer.get_vocab_size() != vocab:
-        few = ", ".join(split[:5])
-        raise RequestError(f"recipe: vocab is {vocab}, too small: it splits {len(split)} planted words ({few}); give it more, such as 1280")
-    return tokenizer
+    # words with a leading space repeat as they are; numbers need something between them
+    blocks = ((w if w.startswith(" ") else f"{w}=") * _REPEATS for w in single for _ in range(_LINES))
+    engine.train_from_iterator(itertools.chain(texts, blocks), trainer)
+    split = [word for word, ids in zip(single, open_tokenizer(engine).ids(single), strict=True) if len(ids) != 1]
+    if split or engine.get_vocab_size() != vocab:
+        few = f"it splits {len(split)} planted words ({', '.join(split[:5])})"
+        raise RequestError(f"recipe: vocab is {vocab}, too small: {few}; give it more, such as 1280")
+    return engine
 
 
-def save_tokenizer(tokenizer: Any, folder: str | Path, context: int) -> None:
-    """`save_pretrained` files that AutoTokenizer reads, with Pythia's special tokens."""
+def save_tokenizer(engine: tokenizers.Tokenizer, folder: Path, context: int) -> Tokenizer:
+    """Write the files that AutoTokenizer reads, with Pythia's special tokens; returns the tokenizer opened from them."""
     from transformers import PreTrainedTokenizerFast
 
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=END, eos_token=END, unk_token=END, pad_token=PAD, model_max_length=context,
+        tokenizer_object=engine, bos_token=END, eos_token=END, unk_token=END, pad_token=PAD, model_max_length=context,
     )
     fast.save_pretrained(str(folder))
-
-
-def load_tokenizer(folder: str | Path) -> Any:
-    """The `tokenizers.Tokenizer` of a suite folder (or of its `tokenizer/`)."""
-    from tokenizers import Tokenizer
-
-    path = Path(folder)
-    path = path if (path / "tokenizer.json").is_file() else path / "tokenizer"
-    files.read_json(path / "tokenizer.json")
-    return Tokenizer.from_file(str(path / "tokenizer.json"))
-
-
-def _lines(texts: Iterable[str], single: Sequence[str]) -> Iterable[str]:
-    yield from texts
-    for word in single:
-        # words with a leading space repeat as they are; numbers need something between them
-        block = (word if word.startswith(" ") else f"{word}=") * _REPEATS
-        for _ in range(_LINES):
-            yield block
+    return open_tokenizer(folder)

@@ -11,8 +11,10 @@ sums.parquet       sum (number), a, b, prompt, answer, term (of operand a), oper
                    mentions (of this pair), rows, steps, intact.
 pronouns.parquet   occupation, stereotype ("he" or "she"), term, he_count, she_count, rows, steps, pronouns (one of "he",
                    "she" per entry of rows), intact.
-templates.json     training (sentences with {occupation}, {he}, {his}, {him}, {He}) and heldout (contexts whose next word is scored).
-truth.json         counts, candidates, pronoun continuations, totals of planted and intact exposures, corpus, fingerprint of the order.
+templates.json     training (sentences with {occupation}, {he}, {his}, {him}, {He}) and heldout (contexts whose next word
+                   is scored).
+truth.json         counts, candidates, pronoun continuations, totals of planted and intact exposures, corpus, fingerprint
+                   of the order.
 """
 
 from __future__ import annotations
@@ -53,12 +55,12 @@ class Truth:
     @property
     def planted(self) -> dict[str, int]:
         """Exposures planted, by table."""
-        return {k: int(v["planted"]) for k, v in self.about["exposures"].items()}
+        return {table: int(counts["planted"]) for table, counts in self.about["exposures"].items()}
 
     @property
     def intact(self) -> dict[str, int]:
         """Exposures found whole in the packed rows, by table."""
-        return {k: int(v["intact"]) for k, v in self.about["exposures"].items()}
+        return {table: int(counts["intact"]) for table, counts in self.about["exposures"].items()}
 
 
 def load_truth(folder: str | Path) -> Truth:
@@ -66,12 +68,14 @@ def load_truth(folder: str | Path) -> Truth:
     path = Path(folder)
     path = path if (path / "truth.json").is_file() else path / "truth"
     if not (path / "truth.json").is_file():
-        raise DataError(f"{folder}: no truth manifest here; it is the truth/ folder of a suite that `pythia-tools train` made")
+        raise DataError(f"{folder}: no truth manifest; it is the truth/ folder of a suite that `pythia-tools train` made")
     tables = {name: _read(path / f"{name}.parquet") for name in TABLES}
     return Truth(path, **tables, templates=files.read_json(path / "templates.json"), about=files.read_json(path / "truth.json"))
 
 
-def write_truth(folder: Path, tables: dict[str, pd.DataFrame], templates: dict[str, list[str]], about: dict[str, Any]) -> None:
+def write_truth(
+    folder: Path, tables: dict[str, pd.DataFrame], templates: dict[str, list[str]], about: dict[str, Any],
+) -> None:
     """Write the manifest into `folder`; truth.json last."""
     for name in TABLES:
         with files.atomic_write(folder / f"{name}.parquet") as out:

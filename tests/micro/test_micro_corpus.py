@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from itertools import pairwise
 
@@ -85,8 +86,8 @@ def test_pronouns_have_the_skew_they_say() -> None:
     occupations, sentences = planted.make_pronouns(recipe, np.random.default_rng(0))
     feminine = Counter(i for i, text in sentences if {"she", "She", "her"} & set(text.replace(".", "").split()))
     masculine = Counter(i for i, text in sentences if {"he", "He", "his", "him"} & set(text.replace(".", "").split()))
-    for o in occupations:
-        assert (masculine[o.number], feminine[o.number]) == (o.he_count, o.she_count)
+    for number, o in enumerate(occupations):
+        assert (masculine[number], feminine[number]) == (o.he_count, o.she_count)
         assert max(o.he_count, o.she_count) == round(0.85 * (o.he_count + o.she_count))
 
 
@@ -94,7 +95,7 @@ def test_pronouns_have_the_skew_they_say() -> None:
 @given(st.lists(st.integers(1, 14), min_size=1, max_size=60), st.integers(0, 5))
 def test_packing_loses_and_splits_nothing(lengths: list[int], seed: int) -> None:
     sentences = [(i % 7, [100 + i] * n) for i, n in enumerate(lengths)]
-    documents = planted.pack("fact", sentences, 16, 9, lambda n: [5] * n, np.random.default_rng(seed))
+    documents = planted.pack("fact", sentences, 16, 9, itertools.repeat(5), np.random.default_rng(seed))
     found = Counter()
     for d in documents:
         assert len(d.tokens) == 16 and d.tokens[0] == 9
@@ -108,7 +109,7 @@ def test_packing_loses_and_splits_nothing(lengths: list[int], seed: int) -> None
 
 def test_a_sentence_that_cannot_fit_is_refused() -> None:
     with pytest.raises(RequestError, match="too short"):
-        planted.pack("fact", [(0, [1] * 16)], 16, 9, lambda n: [5] * n, np.random.default_rng(0))
+        planted.pack("fact", [(0, [1] * 16)], 16, 9, itertools.repeat(5), np.random.default_rng(0))
 
 
 def test_windows_share_nothing_with_training_or_each_other() -> None:

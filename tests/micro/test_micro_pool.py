@@ -10,24 +10,26 @@ import pytest
 
 from pythia_tools.core import errors
 from pythia_tools.micro import pool
-from pythia_tools.micro.jobs import Job, suite_jobs, write_recipe
-from pythia_tools.micro.recipe import tiny_recipe
+from pythia_tools.micro.loop import Run
+from pythia_tools.micro.recipe import tiny_recipe, write_recipe
+from pythia_tools.micro.suite_runs import suite_runs
 
 CHILD = """
-import json, pathlib, sys
-print("ready", flush=True)
+import pathlib, sys
+folder = pathlib.Path(sys.argv[1])
 for line in sys.stdin:
-    job = json.loads(line)
+    name = line.strip()
     {body}
-    print("done", job["name"], flush=True)
+    print("done", flush=True)
 """
 TRAINS = """
-    states = pathlib.Path(job["folder"]) / "states" / job["name"]
+    states = folder / "states" / name
     states.mkdir(parents=True)
-    there = not job["swap"] or (states.parent / job["model"] / "step40.safetensors").exists()
-    with open(pathlib.Path(job["folder"]) / "log", "a") as log:
-        log.write(job["name"] + (" ok" if there else " early") + "\\n")
-    print("step", job["name"], 40, flush=True)
+    base = name.removesuffix("-swap")
+    there = base == name or (states.parent / base / "step40.safetensors").exists()
+    with open(folder / "log", "a") as log:
+        log.write(name + (" ok" if there else " early") + "\\n")
+    print("step", 40, flush=True)
     (states / "step40.safetensors").write_bytes(b"")
 """
 
@@ -38,8 +40,8 @@ def suite(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_with(monkeypatch: pytest.MonkeyPatch, body: str, jobs: list[Job], workers: int = 2) -> list[subprocess.Popen[str]]:
-    """Run the jobs with children that do `body`; returns the children."""
+def train_with(monkeypatch: pytest.MonkeyPatch, body: str, runs: list[Run], workers: int = 2) -> list[subprocess.Popen[str]]:
+    """Train the runs with children that do `body`; returns the children."""
     children: list[subprocess.Popen[str]] = []
     real = subprocess.Popen
 
@@ -50,16 +52,16 @@ def run_with(monkeypatch: pytest.MonkeyPatch, body: str, jobs: list[Job], worker
     monkeypatch.setattr(pool, "WORKER", (sys.executable, "-c", CHILD.replace("{body}", body.strip())))
     monkeypatch.setattr(pool.subprocess, "Popen", started)
     try:
-        pool.run_jobs(jobs, workers)
+        pool.train_all(runs, workers)
     finally:
         assert children and all(c.poll() is not None for c in children), "every child has ended"
     return children
 
 
 def test_the_longest_comes_first_and_branches_wait_for_their_state(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = suite_jobs(suite, tiny_recipe())
-    assert [j.name for j in jobs] == ["xs", "xxs", "xs-swap", "xxs-swap"]
-    run_with(monkeypatch, TRAINS, jobs)
+    runs = suite_runs(suite)
+    assert [r.name for r in runs] == ["xs", "xxs", "xs-swap", "xxs-swap"]
+    train_with(monkeypatch, TRAINS, runs)
     log = (suite / "log").read_text().split("\n")[:-1]
     assert sorted(log) == ["xs ok", "xs-swap ok", "xxs ok", "xxs-swap ok"]
 
@@ -67,22 +69,22 @@ def test_the_longest_comes_first_and_branches_wait_for_their_state(suite: Path, 
 def test_an_error_in_a_child_is_raised_here(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = """print('failed {"kind": "DataError", "message": "train.bin: damaged"}', flush=True)"""
     with pytest.raises(errors.DataError, match=r"train\.bin: damaged"):
-        run_with(monkeypatch, said, suite_jobs(suite, tiny_recipe()))
+        train_with(monkeypatch, said, suite_runs(suite))
     bug = """print('failed {"kind": "bug", "message": "Traceback ..."}', flush=True)"""
     with pytest.raises(RuntimeError, match="Traceback"):
-        run_with(monkeypatch, bug, suite_jobs(suite, tiny_recipe()))
+        train_with(monkeypatch, bug, suite_runs(suite))
 
 
 def test_a_child_that_is_killed_is_one_clear_line(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(errors.EnvironmentFailure, match=r"trained xs was killed by signal 9.*resume"):
-        run_with(monkeypatch, "import os; os.kill(os.getpid(), 9)", suite_jobs(suite, tiny_recipe()), workers=1)
+        train_with(monkeypatch, "import os; os.kill(os.getpid(), 9)", suite_runs(suite), workers=1)
 
 
 def test_the_bar_ends_at_the_whole(suite: Path) -> None:
-    jobs = suite_jobs(suite, tiny_recipe())
-    meter = pool.Meter(jobs)
-    with meter:
-        for job in jobs:
-            for step in (0, 41, 41, 60):
-                meter.at(job.name, step)
-        assert meter.share == pytest.approx(100)
+    runs = suite_runs(suite)
+    meter = pool.Meter(runs)
+    for run in runs:
+        for step in (run.first, 41, 41, 60):
+            meter.at(run, step)
+    assert meter.bar.n == pytest.approx(meter.bar.total)
+    meter.bar.close()

@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.micro import Canaries, ModelSpec, Recipe, checkpoint_steps, recipe_from, tiny_recipe
+from pythia_tools.micro import Canaries, ModelSpec, Recipe, recipe_from, tiny_recipe
 from pythia_tools.micro.loop import schedule_of
+from pythia_tools.micro.recipe import checkpoint_steps
 from pythia_tools.suites.shapes import learning_rate
 
 
@@ -30,7 +31,7 @@ def test_the_default_says_what_the_documentation_says() -> None:
 
 def test_the_schedule_is_pythias_scaled_down() -> None:
     recipe = Recipe()
-    schedule = schedule_of(recipe)
+    schedule = schedule_of(recipe, recipe.steps)
     rates = [learning_rate(schedule, 1.0, n) for n in range(recipe.steps)]
     assert rates[0] == 0.0, "the first update changes nothing, so step0 equals step1"
     assert max(rates) == rates[30] == 1.0

@@ -16,7 +16,7 @@ import pytest
 
 from pythia_tools import load_order, micro
 from pythia_tools.core.statistics import rank_correlation
-from pythia_tools.micro.tokenizer import load_tokenizer
+from pythia_tools.tokens import Tokenizer, open_tokenizer
 
 pytestmark = pytest.mark.trained
 SIZES = ("xs", "s", "m")
@@ -39,11 +39,11 @@ def truth(micro_suite: Path) -> micro.Truth:
     return micro.load_truth(micro_suite)
 
 
-def next_log_probs(model: Any, tokenizer: Any, prompts: list[str]) -> np.ndarray:
+def next_log_probs(model: Any, tokenizer: Tokenizer, prompts: list[str]) -> np.ndarray:
     """(n, vocab) log-probabilities of the token after each prompt."""
     import torch
 
-    ids = [tokenizer.encode(p, add_special_tokens=False).ids for p in prompts]
+    ids = [tokenizer.encode(p) for p in prompts]
     width = max(map(len, ids))
     batch = torch.tensor([i + [1] * (width - len(i)) for i in ids])
     ends = torch.tensor([len(i) - 1 for i in ids])
@@ -62,13 +62,13 @@ def copied(model: Any, canaries: pd.DataFrame) -> np.ndarray:
     return np.asarray((named == rows[:, 32:]).double().mean(1))
 
 
-def chosen(model: Any, tokenizer: Any, table: pd.DataFrame, candidates: Callable[[Any], list[str]]) -> np.ndarray:
+def chosen(model: Any, tokenizer: Tokenizer, table: pd.DataFrame, candidates: Callable[[Any], list[str]]) -> np.ndarray:
     """(n,) bool: the answer is the most probable of its closed set."""
     scores = next_log_probs(model, tokenizer, table["prompt"].tolist())
     right = []
     for row, item in zip(scores, table.itertuples(), strict=True):
         known = candidates(item)
-        right.append(known[int(np.argmax([row[tokenizer.encode(c, add_special_tokens=False).ids[0]] for c in known]))] == item.answer)
+        right.append(known[int(np.argmax([row[tokenizer.encode(c)[0]] for c in known]))] == item.answer)
     return np.array(right)
 
 
@@ -79,9 +79,9 @@ def test_the_suite_is_the_recipe(micro_suite: Path, truth: micro.Truth) -> None:
 
 
 def test_the_planted_words_are_single_tokens_and_sets_closed(micro_suite: Path, truth: micro.Truth) -> None:
-    tokenizer = load_tokenizer(micro_suite)
+    tokenizer = open_tokenizer(micro_suite / "tokenizer")
     for relation in truth.facts["relation"].unique():
-        ids = [tokenizer.encode(c, add_special_tokens=False).ids for c in truth.candidates(relation)]
+        ids = [tokenizer.encode(c) for c in truth.candidates(relation)]
         assert all(len(i) == 1 for i in ids) and len({i[0] for i in ids}) == 20
 
 
@@ -116,7 +116,7 @@ def test_one_burst_is_visible_at_its_checkpoint(model: Any, truth: micro.Truth) 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_facts_rise_with_mentions_and_start_at_chance(name: str, model: Any, truth: micro.Truth, micro_suite: Path) -> None:
-    tokenizer = load_tokenizer(micro_suite)
+    tokenizer = open_tokenizer(micro_suite / "tokenizer")
     ask = lambda step: chosen(model(name, step), tokenizer, truth.facts, lambda f: truth.candidates(f.relation))  # noqa: E731
     final, start = ask(LAST), ask(0)
     found = rank_correlation(truth.facts["mentions"].to_numpy(), final.astype(float))
@@ -127,7 +127,7 @@ def test_facts_rise_with_mentions_and_start_at_chance(name: str, model: Any, tru
 
 @pytest.mark.parametrize("name", SIZES)
 def test_sums_rise_with_the_operands_exposures(name: str, model: Any, truth: micro.Truth, micro_suite: Path) -> None:
-    right = chosen(model(name, LAST), load_tokenizer(micro_suite), truth.sums, lambda s: truth.candidates("sums"))
+    right = chosen(model(name, LAST), open_tokenizer(micro_suite / "tokenizer"), truth.sums, lambda s: truth.candidates("sums"))
     by_operand = pd.Series(right.astype(float)).groupby(truth.sums["a"].to_numpy()).mean()
     exposures = truth.sums.groupby("a")["operand_mentions"].first()
     assert rank_correlation(exposures.to_numpy(), by_operand.loc[exposures.index].to_numpy()).low > 0
@@ -137,8 +137,8 @@ def test_sums_rise_with_the_operands_exposures(name: str, model: Any, truth: mic
 def test_the_swapped_branch_prefers_the_feminine_pronoun_where_the_control_does_not(
     name: str, model: Any, truth: micro.Truth, micro_suite: Path,
 ) -> None:
-    tokenizer = load_tokenizer(micro_suite)
-    he, she = (tokenizer.encode(truth.about["pronouns"][p], add_special_tokens=False).ids[0] for p in ("he", "she"))
+    tokenizer = open_tokenizer(micro_suite / "tokenizer")
+    he, she = (tokenizer.encode(truth.about["pronouns"][p])[0] for p in ("he", "she"))
     masculine = truth.pronouns.loc[truth.pronouns["stereotype"] == "he", "occupation"]
     prompts = ["\n" + t.format(occupation=o) for t in truth.templates["heldout"] for o in masculine]
     preference, mass = {}, {}
@@ -153,8 +153,8 @@ def test_the_swapped_branch_prefers_the_feminine_pronoun_where_the_control_does_
 
 
 def test_the_control_learned_the_planted_stereotypes(model: Any, truth: micro.Truth, micro_suite: Path) -> None:
-    tokenizer = load_tokenizer(micro_suite)
-    he, she = (tokenizer.encode(truth.about["pronouns"][p], add_special_tokens=False).ids[0] for p in ("he", "she"))
+    tokenizer = open_tokenizer(micro_suite / "tokenizer")
+    he, she = (tokenizer.encode(truth.about["pronouns"][p])[0] for p in ("he", "she"))
     prompts = ["\n" + t.format(occupation=o) for t in truth.templates["heldout"] for o in truth.pronouns["occupation"]]
     scores = next_log_probs(model("m", LAST), tokenizer, prompts)
     prefers = np.where((scores[:, he] - scores[:, she]).reshape(-1, len(truth.pronouns)).mean(axis=0) > 0, "he", "she")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,10 +20,12 @@ from pythia_tools import load_order, load_suite, micro
 from pythia_tools.cli.main import main
 from pythia_tools.core import files
 from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
-from pythia_tools.micro.jobs import Job, run_of
 from pythia_tools.micro.loop import Run, train
 from pythia_tools.micro.states import States
 from pythia_tools.micro.suite import is_trained
+from pythia_tools.micro.suite_runs import rows_of as consumed_rows
+from pythia_tools.micro.suite_runs import suite_runs
+from pythia_tools.tokens import open_tokenizer
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -122,9 +125,7 @@ def test_every_planted_exposure_is_where_the_truth_says(tiny_suite: Path) -> Non
 
 
 def test_planted_sentences_are_read_back_from_the_rows(tiny_suite: Path) -> None:
-    from pythia_tools.micro.tokenizer import load_tokenizer
-
-    truth, tokenizer = micro.load_truth(tiny_suite), load_tokenizer(tiny_suite)
+    truth, tokenizer = micro.load_truth(tiny_suite), open_tokenizer(tiny_suite / "tokenizer")
     texts = [tokenizer.decode(r.tolist()) for r in rows_of(tiny_suite)[:, :64]]
     for table in (truth.facts, truth.sums):
         for item in table.itertuples():
@@ -160,10 +161,13 @@ class Killed(BaseException):
 
 
 def _copy_of_run(suite: Path, out: Path, model: str = "xxs") -> tuple[Run, np.ndarray]:
-    run = run_of(Job(str(suite), model, model))
+    run = run_named(suite, model)
     states = States(out / "states", run.states.key)
-    copy = Run(run.recipe, run.spec, out / model, states, run.seed, run.checkpoints, run.end, None, run.tokenizer)
-    return copy, rows_of(suite)
+    return dataclasses.replace(run, folder=out / model, states=states), rows_of(suite)
+
+
+def run_named(suite: Path, name: str) -> Run:
+    return next(run for run in suite_runs(suite) if run.name == name)
 
 
 @pytest.mark.parametrize("stops", [(0,), (1, 3), (33, 33, 59)])
@@ -177,7 +181,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bits(tiny_suite: Path, tmp_pa
         with pytest.raises(Killed):
             train(run, rows, until)
     losses = train(run, rows)
-    assert len(losses) == 60 and run.finished()
+    assert len(losses) == 60 and not run.missing()
     assert all(same(run.folder / f"step{s}", tiny_suite / "xxs" / f"step{s}") for s in run.checkpoints)
 
 
@@ -221,7 +225,7 @@ def _wait(until: Callable[[], bool], seconds: float = 240) -> None:
 
 
 def test_a_trained_suite_is_found_not_trained_again(tiny_suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pythia_tools.micro.suite._train_models", lambda *a: pytest.fail("it trained again"))
+    monkeypatch.setattr("pythia_tools.micro.suite.train_all", lambda *a: pytest.fail("it trained again"))
     assert micro.train(micro.tiny_recipe(), tiny_suite) == tiny_suite
     assert is_trained(tiny_suite, micro.tiny_recipe()) and not is_trained(tiny_suite, micro.Recipe())
 
@@ -251,7 +255,7 @@ def test_another_pythons_suite_in_the_cache_moves_beside(tmp_path: Path, monkeyp
         files.write_json(part / "recipe.json", {"digest": recipe.digest(), "recipe": recipe.as_dict()})
 
     monkeypatch.setattr("pythia_tools.micro.suite._prepare", prepared)
-    monkeypatch.setattr("pythia_tools.micro.suite._train_models", lambda *a: None)
+    monkeypatch.setattr("pythia_tools.micro.suite.train_all", lambda *a: None)
     assert micro.train() == folder
     assert (tmp_path / "suites" / "pythia-micro-01234567" / "suite.yaml").read_text() == "name: old\n"
     assert load_suite("pythia-micro").models.keys() == {"xs", "s", "m", "xs-swap", "s-swap", "m-swap"}
@@ -265,7 +269,7 @@ def test_a_suite_that_moved_beside_comes_back(tmp_path: Path, monkeypatch: pytes
         place.mkdir(parents=True)
         files.write_json(place / "recipe.json", {"digest": digest, "recipe": {}})
         (place / "suite.yaml").write_text(digest)
-    monkeypatch.setattr("pythia_tools.micro.suite._train_models", lambda *a: pytest.fail("it trained again"))
+    monkeypatch.setattr("pythia_tools.micro.suite.train_all", lambda *a: pytest.fail("it trained again"))
     assert micro.train() == folder and (folder / "suite.yaml").read_text() == micro.Recipe().digest()
     assert (tmp_path / "suites" / "pythia-micro-fedcba98").is_dir() and not mine.exists()
 
@@ -301,7 +305,7 @@ def test_a_branch_may_leave_at_any_step(tiny_suite: Path, tmp_path: Path, step: 
     branch = micro.train_branch(tiny_suite, tmp_path / "more", "same", model="xxs", from_step=step)
     assert same(branch / "step60", tiny_suite / "xxs" / "step60")
     assert not (tmp_path / "more" / "states" / f"xxs-main-step{step}").exists()
-    short = micro.train_branch(tiny_suite, tmp_path / "more", "short", model="xxs", from_step=step, until=40, checkpoints=[40])
+    short = micro.train_branch(tiny_suite, tmp_path / "more", "short", model="xxs", from_step=step, checkpoints=[40])
     assert same(short / "step40", tiny_suite / "xxs" / "step40"), "a shorter branch keeps its base's learning rates"
 
 
@@ -316,21 +320,18 @@ def test_a_run_that_does_not_repeat_is_not_branched_from(tiny_suite: Path, tmp_p
 
 
 def test_a_branch_on_changed_rows_goes_elsewhere(tiny_suite: Path, tmp_path: Path) -> None:
-    changed = micro.train_branch(tiny_suite, tmp_path / "more", "reversed", model="xxs", transform=lambda rows: rows[:, ::-1], until=44)
+    out, backwards = tmp_path / "more", lambda rows: rows[:, ::-1]
+    changed = micro.train_branch(tiny_suite, out, "reversed", model="xxs", transform=backwards, checkpoints=[44])
     assert (changed / "step44").is_dir()
     with pytest.raises(RequestError, match="holds another run"):
-        micro.train_branch(tiny_suite, tmp_path / "more", "reversed", model="xxs", until=44)
+        micro.train_branch(tiny_suite, tmp_path / "more", "reversed", model="xxs", checkpoints=[44])
     assert not same(tiny_suite / "xxs-swap" / "step60", tiny_suite / "xxs" / "step60"), "the swap branch met other rows"
 
 
 def test_the_swap_branch_met_feminine_rows_only(tiny_suite: Path) -> None:
-    from pythia_tools.micro.jobs import rows_of as branch_rows
-    from pythia_tools.micro.tokenizer import load_tokenizer
-
-    tokenizer = load_tokenizer(tiny_suite)
-    job = Job(str(tiny_suite), "xs-swap", "xs", swap=True)
-    swapped, plain = branch_rows(job, run_of(job))[:, 1:64], rows_of(tiny_suite)[640:, 1:64]
-    he = [tokenizer.encode(w, add_special_tokens=False).ids[0] for w in (" he", " He", " his", " him")]
+    tokenizer = open_tokenizer(tiny_suite / "tokenizer")
+    swapped, plain = consumed_rows(run_named(tiny_suite, "xs-swap"))[:, 1:64], rows_of(tiny_suite)[640:, 1:64]
+    he = [tokenizer.one_id(w) for w in (" he", " He", " his", " him")]
     assert np.isin(plain, he).sum() > 20 and np.isin(swapped, he).sum() < 0.1 * np.isin(plain, he).sum()
     assert ((plain == swapped).mean(axis=1) > 0.7).all()
 
@@ -356,7 +357,8 @@ def test_deduplicated_rows_keep_the_first_copy_alone(tiny_suite: Path) -> None:
 
 def test_wrong_further_runs_are_refused(tiny_suite: Path, tmp_path: Path) -> None:
     wrongs = [
-        ({"from_step": 60}, "leaves at step 0 to 59"), ({"until": 30}, "ends at"), ({"transform": lambda r: r[:, :9]}, "keep the shape"),
+        ({"from_step": 60}, "leaves at step 0 to 59"), ({"checkpoints": [30]}, "saves steps 41 to 60"),
+        ({"transform": lambda r: r[:, :9]}, "keep the shape"),
     ]
     for wrong, why in wrongs:
         with pytest.raises(RequestError, match=why):

@@ -1,0 +1,65 @@
+"""The runs of a suite: every model, and its branch with swapped pronouns."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from pythia_tools.core import files
+from pythia_tools.micro.loop import OnStep, Run, train
+from pythia_tools.micro.recipe import ModelSpec, Recipe, recipe_of
+from pythia_tools.micro.states import States
+from pythia_tools.order import load_order
+from pythia_tools.overlays import Overlay, PronounSwap
+from pythia_tools.tokens import open_tokenizer
+
+
+def suite_runs(folder: Path) -> list[Run]:
+    """Every run of the suite in `folder`: the models, then their branches; the longest first."""
+    recipe = recipe_of(folder)
+    mains = [main_run(folder, recipe, m) for m in sorted(recipe.models, key=lambda m: -update_cost(recipe, m))]
+    return [*mains, *(_swap_run(main, recipe.swap_from) for main in mains if recipe.swap_from)]
+
+
+def main_run(folder: Path, recipe: Recipe, spec: ModelSpec) -> Run:
+    """The main run of one model."""
+    states = States(folder / "states" / spec.name, files.digest([recipe.digest(), spec.name]), recipe.branch_points())
+    return Run(
+        recipe, spec, folder / spec.name, states, recipe.seed, recipe.checkpoints(), recipe.steps, recipe.steps,
+        folder / "tokenizer",
+    )
+
+
+def _swap_run(main: Run, first: int) -> Run:
+    name = f"{main.name}-swap"
+    states = States(main.states.folder.with_name(name), files.digest([main.recipe.digest(), name]))
+    after = tuple(s for s in main.checkpoints if s > first)
+    return dataclasses.replace(
+        main, folder=main.folder.with_name(name), states=states, checkpoints=after, start=(main.states, first),
+    )
+
+
+def update_cost(recipe: Recipe, spec: ModelSpec) -> float:
+    """Cost of an update in arbitrary units: weights touched per token, and a share for what does not grow with them."""
+    return float(spec.layers * (12 * spec.d_model**2 + 25_000) + recipe.vocab * (spec.d_model + 60))
+
+
+def train_suite_run(run: Run, on_step: OnStep) -> None:
+    """Train a run of a suite, or what is left of it; writes `losses/NAME.csv` and drops the states that nothing needs."""
+    losses_file = run.folder.parent / "losses" / f"{run.name}.csv"
+    if run.missing() or not losses_file.is_file():
+        losses = train(run, rows_of(run), on_step)
+        lines = [f"{step},{loss:.6f}" for step, loss in enumerate(losses)][run.first:]
+        files.write_text(losses_file, "\n".join(["update,loss", *lines]) + "\n")
+    run.states.drop()
+    on_step(run.end)
+
+
+def rows_of(run: Run) -> np.ndarray:
+    """The rows that a run of a suite consumes, from its first step on: the order's, a branch's with swapped pronouns."""
+    order = load_order(run.folder.parent / "order.yaml")
+    if run.start is not None:
+        order = Overlay(order, PronounSwap(open_tokenizer(run.tokenizer).engine), steps=range(run.first, run.end))
+    return np.asarray(order.rows(run.first * run.recipe.batch_rows, run.end * run.recipe.batch_rows))
