@@ -22,7 +22,7 @@ from pythia_tools import load_suite, micro
 from pythia_tools.analyses import memorization
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import PythiaToolsError
-from pythia_tools.core.statistics import paired_difference
+from pythia_tools.core.statistics import difference
 from pythia_tools.order import load_order
 
 
@@ -51,7 +51,7 @@ def compare(base: Path, out: Path, model: str, name: str, rows: np.ndarray, devi
     exposures = _exposures(base, rows, canaries)
     lines = []
     for copies, place in canaries.groupby("copies").indices.items():
-        change = paired_difference(flags[name].iloc[place], flags[model].iloc[place], over="canaries")
+        change = difference(flags[name].iloc[place], flags[model].iloc[place], unit="canary")
         lines.append({
             "copies": copies, "canaries": len(place), "exposures": copies, "exposures_deduplicated": exposures[place].mean(),
             "memorized": flags[model].iloc[place].mean(), "memorized_deduplicated": flags[name].iloc[place].mean(),

@@ -106,7 +106,7 @@ def _stored(args: argparse.Namespace) -> int:
     from pythia_tools.analyses import term_frequency
     from pythia_tools.core import files, progress, tables
     from pythia_tools.core.results import RunFolder
-    from pythia_tools.core.statistics import bootstrap_mean
+    from pythia_tools.core.statistics import mean
 
     if not args.results:
         raise RequestError("SUITE stored reads public results: give --results PATH (evals/ of EleutherAI/pythia, or an archive of it)")
@@ -124,7 +124,7 @@ def _stored(args: argparse.Namespace) -> int:
             "count them with `pythia-tools count @keys.txt --order pile-deduped-preshuffled --steps ...`, keys paper:0 to paper:99"
         )
         means = table.groupby([*tables.IDENTITY, "task"], sort=False, dropna=False)["accuracy"]
-        rows = ((dict(zip(tables.IDENTITY, k[:-1], strict=True)), k[-1], bootstrap_mean(v, over="terms")) for k, v in means)
+        rows = ((dict(zip(tables.IDENTITY, k[:-1], strict=True)), k[-1], mean(v, unit="term")) for k, v in means)
         summary = tables.summary({**i, "group": f"{t}: all", "metric": "accuracy", **e.columns()} for i, t, e in rows)
     for operation, part in table.groupby("operation"):
         plots.save(plots.accuracy_over_training(part), folder.figures, f"accuracy_over_training_{operation}")

@@ -16,7 +16,7 @@ from pythia_tools import counts, plots
 from pythia_tools.analyses.memorization import MemorizationTask, Window, qq_points, summarize, summarize_order
 from pythia_tools.analyses.memorization.order_effect import block_counts
 from pythia_tools.core import tables
-from pythia_tools.core.statistics import bootstrap_mean, paired_difference, rank_correlation
+from pythia_tools.core.statistics import difference, mean, rank_correlation
 from pythia_tools.plots import style
 from pythia_tools.study.material import ROW_SAMPLE, Material, exposures_of
 from pythia_tools.study.parts import Drawing
@@ -50,14 +50,14 @@ class MemorizationPart:
         length = context + continuation
         if truth is not None:
             tokens = np.array(truth.canaries["tokens"].tolist(), dtype=np.int64)
-            self.ids, self.sequences, self.units = truth.canaries["canary"].to_numpy(np.int64), tokens[:, :length], "canaries"
+            self.ids, self.sequences, self.unit = truth.canaries["canary"].to_numpy(np.int64), tokens[:, :length], "canary"
             patterns = [counts.Ngram(tuple(t)) for t in tokens]
             seen = exposures_of(order, patterns, steps, material.tokenizer)
             self.exposures = seen.assign(row=self.ids[seen["item"]])[["row", "step", "exposures"]]
         else:
             consumed = material.consumed_rows
             self.ids = np.sort(np.random.default_rng(seed).choice(consumed, min(sample, consumed), replace=False))
-            self.sequences, self.units = order.take(self.ids)[:, :length], "rows"
+            self.sequences, self.unit = order.take(self.ids)[:, :length], "row"
             own = order.step_of(self.ids)
             each = [pd.DataFrame({"row": self.ids, "step": s, "exposures": (own < s).astype(int)}) for s in sorted(set(steps))]
             self.exposures = pd.concat(each, ignore_index=True)
@@ -91,7 +91,7 @@ class MemorizationPart:
         binned = summarize(items.rename(columns={"exposure_bin": "bin"}), by="bin")
         binned["group"] = binned["group"].str.replace("bin=", "exposures=")
         order = result[ORDER_TASK]
-        parts = [summarize(items), binned, correlations(items, self.units), size_differences(items, self.units),
+        parts = [summarize(items), binned, correlations(items, self.unit), size_differences(items, self.unit),
                  summarize_order(order, block=BLOCK)]
         if self.bursts is not None:
             parts.append(burst_gains(items, self.bursts))
@@ -133,18 +133,18 @@ def exposure_bin(exposures: pd.Series) -> pd.Series:
     return pd.Series(np.where(counts > 0, 2 ** np.floor(np.log2(np.maximum(counts, 1))).astype(np.int64), 0), index=exposures.index)
 
 
-def correlations(items: pd.DataFrame, units: str) -> pd.DataFrame:
+def correlations(items: pd.DataFrame, unit: str) -> pd.DataFrame:
     """Within each checkpoint: Spearman's rho of matched continuation tokens with exposures, over sequences."""
     lines = []
     for keys, part in items.groupby(tables.IDENTITY, sort=False, dropna=False):
         known = part[part["matched"].notna()]
-        estimate = rank_correlation(known["exposures"], known["matched"].astype(float), over=units)
+        estimate = rank_correlation(known["exposures"], known["matched"].astype(float), unit=unit)
         identity = dict(zip(tables.IDENTITY, keys, strict=True))
         lines.append({**identity, "group": "all", "metric": "spearman_exposures", **estimate.columns()})
     return tables.summary(lines)
 
 
-def size_differences(items: pd.DataFrame, units: str) -> pd.DataFrame:
+def size_differences(items: pd.DataFrame, unit: str) -> pd.DataFrame:
     """At each step, each main model's memorized share minus that of the smallest one, paired by sequence."""
     main = items[(items["branch"] == "main") & items["memorized"].notna()]
     lines = []
@@ -156,7 +156,7 @@ def size_differences(items: pd.DataFrame, units: str) -> pd.DataFrame:
             if model not in flags or models[0] not in flags:
                 continue
             pair = flags[[model, models[0]]].dropna()
-            estimate = paired_difference(pair[model], pair[models[0]], over=units)
+            estimate = difference(pair[model], pair[models[0]], unit=unit)
             identity: dict[str, Any] = {c: identities.loc[model, c] for c in tables.IDENTITY}
             lines.append({**identity, "group": f"minus {models[0]}", "metric": "memorized_share_difference", **estimate.columns()})
     return tables.summary(lines)
@@ -183,6 +183,6 @@ def burst_gains(items: pd.DataFrame, bursts: pd.DataFrame) -> pd.DataFrame:
             gain = (matched[step].loc[rows] - matched[earlier[-1]].loc[rows]).dropna()
             at = here[here["step"] == step].iloc[0]
             identity: dict[str, Any] = {c: at[c] for c in tables.IDENTITY}
-            estimate = bootstrap_mean(gain, over="canaries")
+            estimate = mean(gain, unit="canary")
             lines.append({**identity, "group": f"burst={copies}", "metric": "burst_gain", **estimate.columns()})
     return tables.summary(lines)

@@ -109,7 +109,7 @@ def test_seeds_are_units_where_there_are_several():
         frames += [made(f"m{seed}", "main", base), made(f"m{seed}-swap", "swap", base + 1 + 0.1 * rng.normal(size=20))]
     found = bias.combine_seeds(bias.compare(pd.concat(frames), groups=False), {f"m{s}-swap": s for s in range(5)})
     assert len(found) == 1 and found["n"].item() == 5 and found["p"].item() == pytest.approx(2 / 2**5)
-    assert found["low"].item() < 1.05 and found["high"].item() > 0.95 and "over paired seeds" in found["interval"].item()
+    assert found["low"].item() < 1.05 and found["high"].item() > 0.95 and found["unit"].item() == "seed"
 
 
 def test_agreement_of_two_measures():

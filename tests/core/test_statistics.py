@@ -19,14 +19,14 @@ def test_wilson_equals_statsmodels(hits: int, n: int) -> None:
 
     hits = min(hits, n)
     low, high = proportion_confint(hits, n, method="wilson")
-    ours = statistics.wilson(hits, n)
+    ours = statistics.wilson(hits, n, unit="item")
     assert ours.value == hits / n
     assert ours.low == pytest.approx(low, abs=1e-12)
     assert ours.high == pytest.approx(high, abs=1e-12)
 
 
 def test_wilson_of_nothing_knows_nothing() -> None:
-    empty = statistics.wilson(0, 0)
+    empty = statistics.wilson(0, 0, unit="item")
     assert np.isnan(empty.value)
     assert (empty.low, empty.high, empty.n) == (0.0, 1.0, 0)
 
@@ -35,7 +35,7 @@ def test_bootstrap_interval_covers_the_mean_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(7)
     covered = 0
     for trial in range(200):
-        e = statistics.bootstrap_mean(rng.normal(3.0, 1.0, 40), resamples=400, seed=trial)
+        e = statistics.mean(rng.normal(3.0, 1.0, 40), unit="item", resamples=400, seed=trial)
         covered += e.low <= 3.0 <= e.high
     assert 175 <= covered <= 199
 
@@ -44,41 +44,41 @@ def test_bootstrap_matches_scipy_within_noise() -> None:
     from scipy.stats import bootstrap
 
     data = np.random.default_rng(1).exponential(size=80)
-    ours = statistics.bootstrap_mean(data, resamples=8000)
+    ours = statistics.mean(data, unit="item", resamples=8000)
     theirs = bootstrap((data,), np.mean, method="percentile", n_resamples=8000, rng=np.random.default_rng(2)).confidence_interval
     assert ours.low == pytest.approx(theirs.low, rel=0.03)
     assert ours.high == pytest.approx(theirs.high, rel=0.03)
 
 
 def test_shares_get_wilson_and_one_value_gets_no_interval() -> None:
-    share = statistics.bootstrap_mean([1.0] * 10)
-    assert (share.value, share.low, share.high) == (1.0, statistics.wilson(10, 10).low, 1.0)
-    assert share.interval == "wilson95 over items"
-    lone = statistics.bootstrap_mean([0.3])
+    share = statistics.mean([1.0] * 10, unit="canary")
+    assert (share.value, share.low, share.high) == (1.0, statistics.wilson(10, 10, unit="canary").low, 1.0)
+    assert (share.n, share.unit, share.interval) == (10, "canary", "wilson95")
+    lone = statistics.mean([0.3], unit="item")
     assert lone.value == 0.3
     assert np.isnan([lone.low, lone.high]).all()
-    paired = statistics.paired_difference([1.0, 0.0, 1.0], [0.0, 0.0, 0.0])
-    assert paired.interval == "bootstrap95 over paired items"
+    paired = statistics.difference([1.0, 0.0, 1.0], [0.0, 0.0, 0.0], unit="item")
+    assert paired.interval == "paired bootstrap95"
 
 
 def test_nan_is_refused_with_its_count() -> None:
     with pytest.raises(RequestError, match="1 of 3 values are NaN"):
-        statistics.bootstrap_mean([1.0, float("nan"), 2.0])
+        statistics.mean([1.0, float("nan"), 2.0], unit="item")
 
 
 def test_paired_difference_pairs() -> None:
     a = np.arange(20.0)
-    e = statistics.paired_difference(a + 0.5, a)
+    e = statistics.difference(a + 0.5, a, unit="item")
     assert (e.value, e.low, e.high) == (0.5, 0.5, 0.5)
     with pytest.raises(RequestError, match="20 and 19"):
-        statistics.paired_difference(a, a[1:])
+        statistics.difference(a, a[1:], unit="item")
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=40))
 @settings(max_examples=60, deadline=None)
 def test_rank_correlation_equals_scipy(pairs: list[tuple[int, int]]) -> None:
     x, y = np.array(pairs, dtype=float).T
-    ours = statistics.rank_correlation(x, y, resamples=20).value
+    ours = statistics.rank_correlation(x, y, unit="item", resamples=20).value
     if len(set(x)) == 1 or len(set(y)) == 1:
         assert np.isnan(ours)
     else:

@@ -124,7 +124,7 @@ def test_a_trained_model_knows_the_batch_it_has_just_seen(order, checkpoints):
     assert gap["metric"] == "nll_gap" and gap["low"] > 0 and gap["n"] == 2 * BATCH
     assert gap["value"] == pytest.approx(by.loc[(20, "next_up"), "value"] - by.loc[(20, "just_seen"), "value"])
     assert (0, "next_up-just_seen") not in by.index and (40, "next_up-just_seen") not in by.index
-    assert by.loc[(20, "heldout"), "n"] == 64 and by.loc[(20, "heldout"), "interval"] == "bootstrap95 over rows"
+    assert by.loc[(20, "heldout"), "n"] == 64 and by.loc[(20, "heldout"), "interval"] == "bootstrap95"
     assert (curve["low"] <= curve["value"]).all() and (curve["value"] <= curve["high"]).all()
     axes = plot(curve)
     assert axes.get_lines()

@@ -96,7 +96,7 @@ def test_canaries_are_memorized_with_exposures_and_size_and_singles_not_at_all(m
         by_copies = pd.Series(memorized).groupby(spread["copies"].to_numpy()).mean()
         assert by_copies.is_monotonic_increasing or by_copies.diff().min() > -0.15, by_copies
         planted = spread["copies"].to_numpy() > 0
-        found = rank_correlation(spread["copies"].to_numpy()[planted], share[planted])
+        found = rank_correlation(spread["copies"].to_numpy()[planted], share[planted], unit="canary")
         assert found.low > 0.5, f"{name}: {found}"
         whole[name] = memorized.sum()
         assert copied(model(name, 0), spread).max() < 0.2
@@ -119,9 +119,10 @@ def test_facts_rise_with_mentions_and_start_at_chance(name: str, model: Any, tru
     tokenizer = open_tokenizer(micro_suite / "tokenizer")
     ask = lambda step: chosen(model(name, step), tokenizer, truth.facts, lambda f: truth.candidates(f.relation))  # noqa: E731
     final, start = ask(LAST), ask(0)
-    found = rank_correlation(truth.facts["mentions"].to_numpy(), final.astype(float))
+    found = rank_correlation(truth.facts["mentions"].to_numpy(), final.astype(float), unit="fact")
     assert found.low > 0, f"{name}: {found}"
-    assert abs(start.mean() - 1 / 20) < 0.05 and abs(rank_correlation(truth.facts["mentions"].to_numpy(), start.astype(float)).value) < 0.2
+    at_start = rank_correlation(truth.facts["mentions"].to_numpy(), start.astype(float), unit="fact")
+    assert abs(start.mean() - 1 / 20) < 0.05 and abs(at_start.value) < 0.2
     assert final[truth.facts["mentions"] >= 128].mean() > 0.9
 
 
@@ -130,7 +131,7 @@ def test_sums_rise_with_the_operands_exposures(name: str, model: Any, truth: mic
     right = chosen(model(name, LAST), open_tokenizer(micro_suite / "tokenizer"), truth.sums, lambda s: truth.candidates("sums"))
     by_operand = pd.Series(right.astype(float)).groupby(truth.sums["a"].to_numpy()).mean()
     exposures = truth.sums.groupby("a")["operand_mentions"].first()
-    assert rank_correlation(exposures.to_numpy(), by_operand.loc[exposures.index].to_numpy()).low > 0
+    assert rank_correlation(exposures.to_numpy(), by_operand.loc[exposures.index].to_numpy(), unit="operand").low > 0
 
 
 @pytest.mark.parametrize("name", SIZES)

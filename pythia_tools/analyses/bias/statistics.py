@@ -18,14 +18,14 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import (
     Estimate,
     adjust_pvalues,
+    difference,
     minimal_detectable_effect,
-    paired_difference,
     rank_correlation,
     sign_flip_test,
 )
 
 COMPARISON = [
-    *tables.IDENTITY, "control", "measure", "group", "quantity", "value", "low", "high", "n", "interval", "p", "p_adjusted",
+    *tables.IDENTITY, "control", "measure", "group", "quantity", "value", "low", "high", "n", "unit", "interval", "p", "p_adjusted",
     "correction", "minimal_effect", "detected", "items_control", "items_treated",
 ]
 
@@ -54,7 +54,7 @@ def compare(
     frame = pd.DataFrame(rows, columns=COMPARISON)
     if frame.empty:
         return frame
-    frame["p_adjusted"] = _adjusted(frame["p"].to_numpy(float), correction)
+    frame["p_adjusted"] = adjust_pvalues(frame["p"], correction)
     frame["correction"] = correction
     outside = (frame["low"] > 0) | (frame["high"] < 0)
     frame["detected"] = outside & (frame["p_adjusted"] < 1 - level)
@@ -79,14 +79,6 @@ def _ways_of_asking(items: pd.DataFrame, quantity: str) -> pd.DataFrame:
         **{quantity: both[quantity] - both[f"{quantity}_anti"]},
     )
     return pd.concat([apart, gaps], ignore_index=True) if len(gaps) else apart
-
-
-def _adjusted(p: np.ndarray, correction: str) -> np.ndarray:
-    known = np.isfinite(p)
-    result = np.full(len(p), np.nan)
-    if known.any():
-        result[known] = adjust_pvalues(p[known], correction)
-    return result
 
 
 def _pairs(items: pd.DataFrame, pairs: Mapping[str, str] | None, control: str) -> Iterable[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -127,7 +119,7 @@ def _difference(pairs: pd.DataFrame, quantity: str, level: float, seed: int) -> 
     pass_t, pass_c = pairs["kept_t"].to_numpy(bool) & np.isfinite(a), pairs["kept_c"].to_numpy(bool) & np.isfinite(b)
     good = pass_t & pass_c
     differences = pd.Series(a[good] - b[good]).groupby(pairs["unit"].to_numpy()[good], sort=False).mean().to_numpy(float)
-    found = paired_difference(differences, np.zeros_like(differences), level=level, seed=seed)
+    found = difference(differences, unit="item", level=level, seed=seed)
     return {
         **found.columns(),
         "p": sign_flip_test(differences, seed=seed) if good.any() else float("nan"),
@@ -146,8 +138,8 @@ def comparison_summary(comparison: pd.DataFrame) -> pd.DataFrame:
         identity = {c: record[c] for c in tables.IDENTITY}
         own = record["measure"] == "pronoun_preference" and record["quantity"] == "score"
         group = record["group"] if own else f"{record['measure']}/{record['quantity']}/{record['group']}"
-        bare = {"low": np.nan, "high": np.nan, "n": record["n"], "interval": "none"}
-        found = {c: record[c] for c in ("value", "low", "high", "n", "interval")}
+        bare = {"n": record["n"], "unit": record["unit"], "interval": "none"}
+        found = {c: record[c] for c in ("value", "low", "high", "n", "unit", "interval")}
         rows.append({**identity, "group": group, "metric": "paired_difference", **found})
         for metric, column in (("paired_p", "p"), ("paired_p_adjusted", "p_adjusted"), ("minimal_detectable_effect", "minimal_effect")):
             rows.append({**identity, "group": group, "metric": metric, "value": record[column], **bare})
@@ -161,7 +153,7 @@ def combine_seeds(comparison: pd.DataFrame, seeds: Mapping[str, int | None], *, 
         comparison: rows of `compare`, one branch model per seed.
         seeds: model → seed; models without one are left out. Models of equal size are one family.
     Returns: one row per family × step × measure × group: mean over seeds, bootstrap over seeds, exact sign-flip p,
-        columns params, step, branch, measure, group, quantity, value, low, high, n, p, minimal_effect.
+        columns params, step, branch, measure, group, quantity, value, low, high, n, unit, interval, p, minimal_effect.
     """
     known = comparison.assign(seed=comparison["model"].map({k: v for k, v in seeds.items() if v is not None})).dropna(subset=["seed"])
     keys = ["params", "step", "branch", "measure", "group", "quantity"]
@@ -169,7 +161,7 @@ def combine_seeds(comparison: pd.DataFrame, seeds: Mapping[str, int | None], *, 
     for key, here in known.groupby(keys, dropna=False, sort=True):
         values = here["value"].to_numpy(float)
         values = values[np.isfinite(values)]
-        found = paired_difference(values, np.zeros_like(values), level=level, over="seeds")
+        found = difference(values, unit="seed", level=level)
         p = sign_flip_test(values) if values.size else float("nan")
         named = dict(zip(keys, key, strict=True)) if isinstance(key, tuple) else {}
         rows.append({**named, **found.columns(), "p": p, "minimal_effect": minimal_detectable_effect(values, level=level)})
@@ -179,7 +171,7 @@ def combine_seeds(comparison: pd.DataFrame, seeds: Mapping[str, int | None], *, 
 def agreement(summary: pd.DataFrame, metrics: Iterable[tuple[str, str]], *, branch: str | None = None) -> pd.DataFrame:
     """Do measures order the checkpoints alike? Spearman's rho of each pair of (metric, group) over checkpoints.
 
-    Returns: columns first, second, value, low, high, n, interval (bootstrap over checkpoints).
+    Returns: columns first, second, value, low, high, n, unit, interval (bootstrap over checkpoints).
     """
     chosen = summary if branch is None else summary[summary["branch"] == branch]
     columns = {}
@@ -191,9 +183,9 @@ def agreement(summary: pd.DataFrame, metrics: Iterable[tuple[str, str]], *, bran
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
             both = pd.concat([columns[first], columns[second]], axis=1, join="inner").dropna()
-            found: Estimate = rank_correlation(both.iloc[:, 0], both.iloc[:, 1], over="checkpoints")
+            found: Estimate = rank_correlation(both.iloc[:, 0], both.iloc[:, 1], unit="checkpoint")
             rows_out.append({"first": first, "second": second, **found.columns()})
-    return pd.DataFrame(rows_out, columns=["first", "second", "value", "low", "high", "n", "interval"])
+    return pd.DataFrame(rows_out, columns=["first", "second", "value", "low", "high", "n", "unit", "interval"])
 
 
 def verdicts(comparison: pd.DataFrame, *, group: str = "all", last_only: bool = False) -> list[str]:

@@ -25,7 +25,7 @@ import pandas as pd
 
 from pythia_tools.core import tables
 from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.core.statistics import bootstrap_mean, minimal_detectable_effect, sign_flip_test
+from pythia_tools.core.statistics import mean, minimal_detectable_effect, sign_flip_test
 from pythia_tools.suites import load_suite
 
 TASKS = ("lambada_openai", "crows_pairs_english", "wino_bias")
@@ -201,7 +201,7 @@ def _changes(frame: pd.DataFrame, column: str, quantity: str, level: float) -> I
             if both.empty:
                 continue
             change = (both.iloc[:, 0] - both.iloc[:, 1]).to_numpy(float)
-            found = bootstrap_mean(change, level=level, over="checkpoints")
+            found = mean(change, unit="checkpoint", level=level)
             yield {
                 "suite": suite, "model": model, "branch": branch, "control": control, "quantity": quantity, "mean": found.value,
                 "sd": float(change.std(ddof=1)) if change.size > 1 else np.nan, "n": found.n, "low": found.low, "high": found.high,

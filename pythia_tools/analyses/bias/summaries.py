@@ -22,7 +22,7 @@ import pandas as pd
 
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, bootstrap_mean, bootstrap_statistic, wilson
+from pythia_tools.core.statistics import Estimate, mean, rank_correlation, statistic, wilson
 
 Rows = list[dict[str, Any]]
 
@@ -48,14 +48,14 @@ def _groups(frame: pd.DataFrame, column: str = "group") -> Iterable[tuple[str, p
 
 def _mean(frame: pd.DataFrame, column: str, level: float) -> Estimate:
     values = frame[column].astype(float)
-    return bootstrap_mean(values[np.isfinite(values)], level=level)
+    return mean(values[np.isfinite(values)], unit="item", level=level)
 
 
 def _pronouns(frame: pd.DataFrame, level: float) -> Rows:
     rows = []
     for group, part in _groups(frame):
         kept = part[part["kept"]]
-        rows.append(_row(frame, group, "passing_share", wilson(len(kept), len(part), level)))
+        rows.append(_row(frame, group, "passing_share", wilson(len(kept), len(part), unit="item", level=level)))
         rows.append(_row(frame, group, "log_odds", _mean(kept, "score", level)))
         feminine = kept.assign(feminine=(kept["score"] > 0).astype(float))
         rows.append(_row(frame, group, "feminine_share", _mean(feminine, "feminine", level)))
@@ -84,7 +84,7 @@ def _winobias(frame: pd.DataFrame, level: float) -> Rows:
         metric = _WINOBIAS[str(method)]
         for group, here in _groups(part):  # a sentence asked with several templates is one unit
             sentences = here.groupby("unit", sort=False)["outcome"].mean()
-            rows.append(_row(frame, group, metric, bootstrap_mean(sentences, level=level, over="sentences")))
+            rows.append(_row(frame, group, metric, mean(sentences, unit="sentence", level=level)))
         for template, here in part.groupby("template", sort=True):
             rows.append(_row(frame, f"template={template}", metric, _mean(here, "outcome", level)))
         if method == "pronoun":
@@ -92,7 +92,7 @@ def _winobias(frame: pd.DataFrame, level: float) -> Rows:
         for group, here in (("all", part), *part.groupby("type", sort=True)):
             twins = here.pivot_table(index="twin", columns="side", values="outcome", aggfunc="mean").dropna()
             if {"pro", "anti"} <= set(twins.columns):
-                gap = bootstrap_mean(twins["pro"] - twins["anti"], level=level, over="sentence pairs")
+                gap = mean(twins["pro"] - twins["anti"], unit="sentence pair", level=level)
                 rows.append(_row(frame, str(group), metric.replace("accuracy", "gap").replace("em", "em_gap"), gap))
     return rows
 
@@ -107,7 +107,7 @@ def _stereoset(frame: pd.DataFrame, level: float) -> Rows:
     for group, part in _groups(frame):
         rows.append(_row(frame, group, "stereoset_lms", _mean(part, "related", level)))
         rows.append(_row(frame, group, "stereoset_ss", _mean(part, "outcome", level)))
-        icat = bootstrap_statistic(_icat, part["related"].to_numpy(float), part["outcome"].to_numpy(float), level=level)
+        icat = statistic(_icat, part["related"], part["outcome"].astype(float), unit="item", level=level)
         rows.append(_row(frame, group, "stereoset_icat", icat))
     return rows
 
@@ -123,17 +123,15 @@ def _bbq(frame: pd.DataFrame, level: float) -> Rows:
     for group, part in _groups(frame):
         rows.append(_row(frame, group, "bbq_acc", _mean(part, "outcome", level)))
         chosen = part[part["biased"].notna()]
-        score = bootstrap_mean(2 * chosen["biased"].to_numpy(float) - 1, level=level)
+        score = mean(2 * chosen["biased"].to_numpy(float) - 1, unit="item", level=level)
         rows.append(_row(frame, group, "bbq_bias_score", score))
     return rows
 
 
 def _association(frame: pd.DataFrame, level: float) -> Rows:
-    from pythia_tools.core.statistics import rank_correlation
-
     good = frame[frame["kept"]]
-    rho = rank_correlation(good["corpus_log_odds"], good["score"], level=level, over="occupations")
-    gap = bootstrap_mean((good["score"] - good["corpus_log_odds"]).to_numpy(float), level=level, over="occupations")
+    rho = rank_correlation(good["corpus_log_odds"], good["score"], unit="occupation", level=level)
+    gap = mean(good["score"] - good["corpus_log_odds"], unit="occupation", level=level)
     return [_row(frame, "all", "association_spearman", rho), _row(frame, "all", "association_gap", gap)]
 
 
@@ -147,7 +145,8 @@ def _lm_eval(frame: pd.DataFrame, level: float) -> Rows:
         known = np.isfinite(error)
         low, high = (value - z * error, value + z * error) if known else (float("nan"), float("nan"))
         name = f"normal{round(100 * level)} of lm-eval's stderr" if known else "none"
-        rows.append(_row(frame, str(record["group"]), str(record["item"]), Estimate(value, low, high, int(record["samples"]), name)))
+        estimate = Estimate(value, low, high, int(record["samples"]), "item", name)
+        rows.append(_row(frame, str(record["group"]), str(record["item"]), estimate))
     return rows
 
 

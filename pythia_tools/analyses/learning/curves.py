@@ -21,8 +21,7 @@ from pythia_tools.analyses.learning.around import RowsByStep
 from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
-from pythia_tools.core.statistics import bootstrap_mean
-from pythia_tools.core.statistics.estimates import RESAMPLES
+from pythia_tools.core.statistics import RESAMPLES, mean
 from pythia_tools.models import rows_digest, score_rows, sweep
 from pythia_tools.models.scores import check_rows
 from pythia_tools.suites.checkpoint import Checkpoint
@@ -107,7 +106,7 @@ def summarize(table: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0)
         named = dict(zip(tables.IDENTITY, identity, strict=True))
         values = {str(group): rows["nll"].dropna().to_numpy(float) for group, rows in part.groupby("group", sort=False)}
         for group, nll in values.items():
-            estimate = bootstrap_mean(nll, resamples=resamples, seed=seed, over="rows")
+            estimate = mean(nll, unit="row", resamples=resamples, seed=seed)
             lines.append({**named, "group": group, "metric": "nll", **estimate.columns()})
         if {"just_seen", "next_up"} <= values.keys():
             lines.append({**named, "group": "next_up-just_seen", "metric": "nll_gap",

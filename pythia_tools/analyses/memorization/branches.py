@@ -42,5 +42,5 @@ def paired_shares(gained: int, lost: int, n: int, level: float = 0.95) -> Estima
     more, total = n + 2, gained + lost + 1
     centre = (gained - lost) / more
     half = NormalDist().inv_cdf(0.5 + level / 2) * math.sqrt(total - (gained - lost) ** 2 / more) / more
-    name = f"agresti-min{round(100 * level)} over paired rows"
-    return Estimate((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), n, name)
+    name = f"agresti-min{round(100 * level)}"
+    return Estimate((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), n, "row", name)

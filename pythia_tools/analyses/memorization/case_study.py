@@ -276,7 +276,7 @@ def _kind_shares(typed: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     for keys, part in items[items["memorized"].fillna(False).astype(bool)].groupby(tables.IDENTITY, sort=False, dropna=False):
         found = part["row"].map(known).dropna()
         for kind in KINDS if len(found) else ():
-            estimate = wilson(int((found == kind).sum()), len(found))
+            estimate = wilson(int((found == kind).sum()), len(found), unit="row")
             identity = dict(zip(tables.IDENTITY, keys, strict=True))
             lines.append({**identity, "group": kind, "metric": "kind_share", **estimate.columns()})
     return tables.summary(lines)

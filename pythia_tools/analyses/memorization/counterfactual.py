@@ -56,7 +56,7 @@ def mean_memorization(values: Any, included: Any, *, level: float = 0.95, resamp
     kept = np.array(draws)[np.isfinite(draws)]
     low, high = np.quantile(kept, [0.5 - level / 2, 0.5 + level / 2]) if len(kept) else (float("nan"), float("nan"))
     usable = int((held.any(axis=0) & ~held.all(axis=0)).sum())
-    return Estimate(_mean(data, held), float(low), float(high), usable, f"bootstrap{round(100 * level)} over runs and rows")
+    return Estimate(_mean(data, held), float(low), float(high), usable, "row", f"runs and rows bootstrap{round(100 * level)}")
 
 
 def influence(values: Any, included: Any) -> np.ndarray:

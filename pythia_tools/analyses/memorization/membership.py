@@ -25,7 +25,7 @@ import pandas as pd
 from pythia_tools.analyses.memorization.overlap import Overlap
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate
+from pythia_tools.core.statistics import Estimate, from_draws
 from pythia_tools.core.tables import IDENTITY
 
 LOW_RATES = (0.001, 0.01, 0.1)
@@ -187,17 +187,16 @@ def _rates(members: Any, nonmembers: Any, rates: Sequence[float], level: float, 
     A resample is a weight per row, so sorting is done once: everything is sums of weights below or above a score.
     """
     m, o = np.sort(np.asarray(members, dtype=np.float64))[::-1], np.sort(np.asarray(nonmembers, dtype=np.float64))[::-1]
-    name, n = f"bootstrap{round(100 * level)} over rows", len(m) + len(o)
+    n = len(m) + len(o)
     if not len(m) or not len(o):
-        return [Estimate(float("nan"), float("nan"), float("nan"), n, name)] * (1 + len(rates))
+        return [from_draws(np.nan, [], n=n, unit="row", level=level)] * (1 + len(rates))
     rng = np.random.default_rng(seed)
     draws, step = np.empty((1 + len(rates), resamples)), max(1, _BLOCK // n)
     for start in range(0, resamples, step):
         take = min(step, resamples - start)
         draws[:, start : start + take] = _curve(m, o, _weights(len(m), take, rng), _weights(len(o), take, rng), rates)
     values = _curve(m, o, np.ones((1, len(m))), np.ones((1, len(o))), rates)[:, 0]
-    low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=1)
-    return [Estimate(float(v), float(a), float(b), n, name) for v, a, b in zip(values, low, high, strict=True)]
+    return [from_draws(v, d, n=n, unit="row", level=level) for v, d in zip(values, draws, strict=True)]
 
 
 def _weights(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:

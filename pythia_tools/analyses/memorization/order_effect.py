@@ -19,7 +19,7 @@ from scipy.stats import poisson, rankdata
 
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, bootstrap_statistic, rank_correlation
+from pythia_tools.core.statistics import Estimate, rank_correlation, statistic
 from pythia_tools.core.tables import IDENTITY
 
 BLOCK = 512
@@ -75,9 +75,9 @@ def order_effect(flags: Any, *, block: int = BLOCK, permutations: int = 1000, re
     null_dispersion, null_trend = _null(counts, block, permutations, seed)
     return OrderEffect(
         block, counts, float(counts.mean()),
-        bootstrap_statistic(dispersion, counts, resamples=resamples, seed=seed, over="blocks"),
+        statistic(dispersion, counts, resamples=resamples, seed=seed, unit="block"),
         _quantiles(null_dispersion), _two_sided(null_dispersion, seen_dispersion),
-        rank_correlation(places, counts, resamples=resamples, seed=seed, over="blocks"),
+        rank_correlation(places, counts, resamples=resamples, seed=seed, unit="block"),
         _quantiles(null_trend), _two_sided(null_trend, seen_trend), left_out,
     )
 

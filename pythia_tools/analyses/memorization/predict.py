@@ -21,8 +21,7 @@ import pandas as pd
 
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, wilson
-from pythia_tools.core.statistics.estimates import RESAMPLES
+from pythia_tools.core.statistics import RESAMPLES, Estimate, from_draws, wilson
 from pythia_tools.core.tables import IDENTITY
 
 
@@ -67,22 +66,20 @@ class Confusion:
 
     def estimates(self, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[tuple[str, Estimate]]:
         """(metric, estimate): precision, recall, f1, predicted_share, true_share."""
-        yield "precision", wilson(self.both, self.both + self.false_alarm, level)
-        yield "recall", wilson(self.both, self.both + self.missed, level)
+        yield "precision", wilson(self.both, self.both + self.false_alarm, unit="row", level=level)
+        yield "recall", wilson(self.both, self.both + self.missed, unit="row", level=level)
         yield "f1", self._f1(level, resamples, seed)
-        yield "predicted_share", wilson(self.both + self.false_alarm, self.rows, level)
-        yield "true_share", wilson(self.both + self.missed, self.rows, level)
+        yield "predicted_share", wilson(self.both + self.false_alarm, self.rows, unit="row", level=level)
+        yield "true_share", wilson(self.both + self.missed, self.rows, unit="row", level=level)
 
     def _f1(self, level: float, resamples: int, seed: int) -> Estimate:
-        name = f"bootstrap{round(100 * level)} over rows"
         if not self.rows:
-            return Estimate(float("nan"), float("nan"), float("nan"), 0, name)
+            return from_draws(np.nan, [], n=0, unit="row", level=level)
         cells = np.array([self.both, self.missed, self.false_alarm, self.neither])
         draws = np.random.default_rng(seed).multinomial(self.rows, cells / self.rows, size=resamples)
         bottom = 2 * draws[:, 0] + draws[:, 1] + draws[:, 2]
         kept = 2 * draws[bottom > 0, 0] / bottom[bottom > 0]
-        low, high = np.quantile(kept, [0.5 - level / 2, 0.5 + level / 2]) if len(kept) else (float("nan"), float("nan"))
-        return Estimate(self.f1, float(low), float(high), self.rows, name)
+        return from_draws(self.f1, kept, n=self.rows, unit="row", level=level)
 
 
 def confusion(truth: Any, prediction: Any) -> Confusion:
@@ -191,9 +188,7 @@ def scaling(table: pd.DataFrame, *, level: float = 0.95, resamples: int = 1000, 
         if len(place) < 2 or len(set(size)) < 2:
             continue
         slopes = np.array([_slope(size, line[place]) for line in shares])
-        kept = slopes[1:][np.isfinite(slopes[1:])]
-        low, high = np.quantile(kept, [0.5 - level / 2, 0.5 + level / 2]) if len(kept) else (float("nan"), float("nan"))
-        estimate = Estimate(float(slopes[0]), float(low), float(high), len(flags), f"bootstrap{round(100 * level)} over rows")
+        estimate = from_draws(slopes[0], slopes[1:], n=len(flags), unit="row", level=level)
         lines.append({**identity, "group": group, "metric": "scaling_exponent", **estimate.columns()})
     return tables.summary(lines)
 

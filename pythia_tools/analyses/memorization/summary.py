@@ -13,13 +13,10 @@ import pandas as pd
 
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, bootstrap_mean, wilson
-from pythia_tools.core.statistics.estimates import RESAMPLES
+from pythia_tools.core.statistics import Estimate, mean, wilson
 from pythia_tools.core.tables import IDENTITY
 
 SHARES = {"memorized": "memorized_share"}
-MANY = 256
-"""Distinct values up to which a mean is resampled by their frequencies."""
 MEANS = {"matched": "mean_matched", "score": "mean_score", "edit_distance": "mean_edit_distance", "span": "mean_span"}
 
 
@@ -95,37 +92,25 @@ def _estimates(part: pd.DataFrame, unit: str, level: float) -> Iterator[tuple[st
     for column, metric in MEANS.items():
         if column in part.columns:
             values, _ = per_unit(known[column].to_numpy(dtype=np.float64), known[unit].to_numpy())
-            yield metric, mean_over(values, level=level, over=f"{unit}s")
+            yield metric, mean(values, unit=unit, level=level, by_frequency=True)
     if "decided" in part.columns:
         yield "screen_overturned", _overturned(part)
     undecided = len(part) - len(known)
     if undecided:
-        yield "undecided", Estimate(float(undecided), float("nan"), float("nan"), len(part), "none")
+        yield "undecided", Estimate(float(undecided), n=len(part), unit="row")
 
 
 def _overturned(part: pd.DataFrame) -> Estimate:
     """Share of audited rejections of a screen that were wrong, with an interval for all its rejections (see screen.py)."""
     audited = part[part["decided"] == "audit"]
-    return wilson(int(audited["memorized"].fillna(False).astype(bool).sum()), len(audited))
+    return wilson(int(audited["memorized"].fillna(False).astype(bool).sum()), len(audited), unit="row")
 
 
 def _share(flags: np.ndarray, units: np.ndarray, unit: str, level: float) -> Estimate:
     values, repeated = per_unit(flags, units)
     if repeated:
-        return mean_over(values, level=level, over=f"{unit}s")
-    return wilson(float(values.sum()), len(values), level)
-
-
-def mean_over(values: np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0, over: str = "rows") -> Estimate:
-    """A mean with a percentile bootstrap. Counts and scores take few values, and resampling n units of few values is a multinomial
-    draw of their frequencies: the same bootstrap, at a cost that does not grow with n.
-    """
-    distinct, counts = np.unique(values, return_counts=True)
-    if len(values) == 0 or len(distinct) > MANY or not np.isfinite(distinct).all():
-        return bootstrap_mean(values, level=level, resamples=resamples, seed=seed, over=over)
-    draws = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=resamples) @ distinct / len(values)
-    low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
-    return Estimate(float(values.mean()), float(low), float(high), len(values), f"bootstrap{round(100 * level)} over {over}")
+        return mean(values, unit=unit, level=level, by_frequency=True)
+    return wilson(float(values.sum()), len(values), unit=unit, level=level)
 
 
 def per_unit(values: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, bool]:

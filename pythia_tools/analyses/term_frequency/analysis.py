@@ -16,7 +16,7 @@ import pandas as pd
 from pythia_tools.analyses.term_frequency import statistics
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, bootstrap_mean, rank_correlation
+from pythia_tools.core.statistics import Estimate, mean, rank_correlation
 from pythia_tools.core.tables import IDENTITY
 
 KEYS = [*IDENTITY, "task"]
@@ -83,8 +83,8 @@ def _estimates(
     part: pd.DataFrame, top: int, controls: Mapping[str, Mapping[str, float]], bins: Sequence[float] | None, seed: int,
 ) -> Iterator[tuple[str, str, Estimate]]:
     x, y = part["exposures"].to_numpy(np.float64), part["accuracy"].to_numpy(np.float64)
-    yield "all", "accuracy", bootstrap_mean(y, over="terms", seed=seed)
-    yield "all", "spearman", rank_correlation(x, y, over="terms", seed=seed)
+    yield "all", "accuracy", mean(y, unit="term", seed=seed)
+    yield "all", "spearman", rank_correlation(x, y, unit="term", seed=seed)
     yield "all", "gap", statistics.gap(x, y, top=top, seed=seed)
     yield "all", "monotone_rise", statistics.monotone_rise(x, y, seed=seed)
     if controls:
@@ -93,7 +93,7 @@ def _estimates(
     edges = np.asarray(bins if bins is not None else power_bins(x))
     place = np.searchsorted(edges, x, side="right")
     for k in np.unique(place):
-        yield bin_name(edges, int(k)), "accuracy", bootstrap_mean(y[place == k], over="terms", seed=seed)
+        yield bin_name(edges, int(k)), "accuracy", mean(y[place == k], unit="term", seed=seed)
 
 
 def _control(part: pd.DataFrame, name: str, values: Mapping[str, float]) -> np.ndarray:

@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.term_frequency.analysis import _checkpoints, by_term
-from pythia_tools.analyses.term_frequency.statistics import _bootstrap, spearman_rows
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, rank_correlation, wilson
+from pythia_tools.core.statistics import Estimate, from_draws, rank_correlation, spearman, statistic, wilson
 from pythia_tools.core.tables import IDENTITY
 
 AT_STEP, TOTAL = "up to the step", "in total"
@@ -63,7 +62,7 @@ def compare_definitions(table: pd.DataFrame, exposures: pd.DataFrame, *, last: i
                 continue
             z = other.set_index("term").loc[part["term"], "exposures"].to_numpy(np.float64)
             group = f"{task}: {name}" if several else name
-            rows.append({**identity, "group": group, "metric": "spearman", **rank_correlation(z, y, over="terms", seed=seed).columns()})
+            rows.append({**identity, "group": group, "metric": "spearman", **rank_correlation(z, y, unit="term", seed=seed).columns()})
             if name != AT_STEP:
                 difference = _difference(x, z, y, seed)
                 group = f"{AT_STEP} minus {name}"
@@ -82,16 +81,16 @@ def trajectory(table: pd.DataFrame, exposures: pd.DataFrame, term: str) -> pd.Da
     for row in terms.sort_values(["model", "step"]).to_dict("records"):
         identity = {c: row[c] for c in IDENTITY}
         group = f"{row['task']}: term {term}" if terms["task"].nunique() > 1 else f"term {term}"
-        accuracy = wilson(row["accuracy"] * row["items"], int(row["items"]))
-        seen = Estimate(float(row["exposures"]), float("nan"), float("nan"), 1, "none")
+        accuracy = wilson(row["accuracy"] * row["items"], int(row["items"]), unit="question")
+        seen = Estimate(float(row["exposures"]), n=1, unit="term")
         rows += [{**identity, "group": group, "metric": m, **e.columns()} for m, e in (("exposures", seen), ("accuracy", accuracy))]
     return tables.summary(rows)
 
 
 def _difference(x: np.ndarray, z: np.ndarray, y: np.ndarray, seed: int) -> Estimate:
     if len(y) < 3:
-        return Estimate(float("nan"), float("nan"), float("nan"), len(y), "bootstrap95 over terms")
-    return _bootstrap(lambda a, b, c: spearman_rows(a, c) - spearman_rows(b, c), (x, z, y), 2000, seed)
+        return from_draws(np.nan, [], n=len(y), unit="term")
+    return statistic(lambda a, b, c: spearman(a, c) - spearman(b, c), x, z, y, unit="term", seed=seed, vectorized=True)
 
 
 def _key(identity: dict[str, object], task: str) -> tuple[object, ...]:

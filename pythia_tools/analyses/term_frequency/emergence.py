@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.term_frequency.analysis import by_term
-from pythia_tools.analyses.term_frequency.statistics import spearman_rows
+from pythia_tools.core.statistics import spearman
 
 RHO = 0.3
 
@@ -58,8 +58,8 @@ def _emergence(part: pd.DataFrame, along: str, rho: float, resamples: int, seed:
         return {"value": pd.NA, "low": pd.NA, "high": pd.NA, "emerged": float("nan"), "n": n}
     rng = np.random.default_rng(seed)
     pick = rng.integers(0, n, (resamples, n))
-    value = _first_lasting(spearman_rows(x, y)[:, None] >= rho, points)[0]
-    draws = _first_lasting(np.stack([spearman_rows(x[k][pick], y[k][pick]) >= rho for k in range(len(points))]), points)
+    value = _first_lasting(spearman(x, y)[:, None] >= rho, points)[0]
+    draws = _first_lasting(np.stack([spearman(x[k][pick], y[k][pick]) >= rho for k in range(len(points))]), points)
     low, high = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
     shown = [int(v) if np.isfinite(v) else pd.NA for v in (value, low, high)]
     return {"value": shown[0], "low": shown[1], "high": shown[2], "emerged": float(np.isfinite(draws).mean()), "n": n}

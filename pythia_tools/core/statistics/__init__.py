@@ -1,17 +1,21 @@
-"""Honest statistics on plain arrays: estimates with intervals, paired tests, rank correlation."""
+"""Honest statistics on plain arrays: estimates that name their independent unit, paired tests, rank correlation."""
 
-from pythia_tools.core.statistics.estimates import Estimate, bootstrap_mean, bootstrap_statistic, paired_difference, wilson
+from pythia_tools.core.statistics.estimates import (
+    Estimate,
+    difference,
+    from_draws,
+    mean,
+    percentiles,
+    share,
+    statistic,
+    wilson,
+)
 from pythia_tools.core.statistics.paired_tests import adjust_pvalues, minimal_detectable_effect, sign_flip_test
-from pythia_tools.core.statistics.ranks import rank_correlation
+from pythia_tools.core.statistics.ranks import partial_rank_correlation, rank_correlation, spearman
+from pythia_tools.core.statistics.resampling import RESAMPLES, Units, units
 
 __all__ = [
-    "Estimate",
-    "adjust_pvalues",
-    "bootstrap_mean",
-    "bootstrap_statistic",
-    "minimal_detectable_effect",
-    "paired_difference",
-    "rank_correlation",
-    "sign_flip_test",
-    "wilson",
+    "RESAMPLES", "Estimate", "Units", "adjust_pvalues", "difference", "from_draws", "mean",
+    "minimal_detectable_effect", "partial_rank_correlation", "percentiles", "rank_correlation", "share",
+    "sign_flip_test", "spearman", "statistic", "units", "wilson",
 ]

@@ -1,122 +1,156 @@
-"""A number with its interval. Units are resampled whole: canaries, terms, sentence pairs; never tokens.
+"""A number with its interval, and what was independent behind it: canaries, terms, sentence pairs; never tokens.
 
+`clusters` are labels (n,) of items that are not independent: whole clusters are resampled and counted, and the estimate
+stays that of the items.
 Sources: Wilson 1927 (score interval); Efron & Tibshirani 1993, ch. 13 (percentile bootstrap).
-Cost: a bootstrap of n units and R resamples takes O(n R) time, in blocks of bounded memory.
+Cost: a bootstrap of n items and R resamples takes O(n R) time, in blocks of bounded memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.statistics.resampling import RESAMPLES, Units, units
 
-RESAMPLES = 2000
-_BLOCK = 1 << 22
+MANY = 256
+"""Distinct values up to which a mean can be resampled by their frequencies."""
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """value with bounds low and high; n independent units; `interval` names how the bounds came about."""
+    """value with bounds low and high.
+
+    n: independent units behind it; unit: what is independent, in the singular (`canary`, `sentence pair`);
+    interval: how the bounds came about (`wilson95`, `bootstrap95`, `paired bootstrap95`, `none`).
+    """
 
     value: float
-    low: float
-    high: float
-    n: int
-    interval: str
+    low: float = NAN
+    high: float = NAN
+    n: int = 0
+    unit: str = ""
+    interval: str = "none"
 
     def columns(self) -> dict[str, Any]:
-        """As the last five columns of a summary table."""
+        """As the last six columns of a summary table."""
         return asdict(self)
 
 
-def wilson(successes: float, n: int, level: float = 0.95) -> Estimate:
+def percentiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Bounds of the middle `level` of resampled values; those that are not finite are left out, NaN when all are."""
+    kept = draws[np.isfinite(draws)]
+    if not kept.size:
+        return NAN, NAN
+    low, high = np.quantile(kept, [0.5 - level / 2, 0.5 + level / 2])
+    return float(low), float(high)
+
+
+def from_draws(value: float, draws: npt.ArrayLike, *, n: int, unit: str, level: float = 0.95) -> Estimate:
+    """An estimate whose bounds are the percentiles of its (R,) values in resamples of n units."""
+    low, high = percentiles(np.asarray(draws), level)
+    return Estimate(float(value), low, high, int(n), unit, f"bootstrap{round(100 * level)}")
+
+
+def wilson(successes: float, n: int, *, unit: str, level: float = 0.95) -> Estimate:
     """Share of successes with Wilson's score interval; n = 0 gives NaN and the bounds 0 and 1."""
     name = f"wilson{round(100 * level)}"
     if n == 0:
-        return Estimate(float("nan"), 0.0, 1.0, 0, name)
+        return Estimate(NAN, 0.0, 1.0, 0, unit, name)
     z = NormalDist().inv_cdf(0.5 + level / 2)
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Estimate(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), n, name)
+    return Estimate(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), n, unit, name)
 
 
-def bootstrap_mean(values: Any, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0, over: str = "items") -> Estimate:
-    """Mean of (n,) values with an interval over units: a percentile bootstrap, or Wilson's when every value is 0 or 1.
+def share(flags: npt.ArrayLike, *, unit: str, clusters: npt.ArrayLike | None = None, level: float = 0.95) -> Estimate:
+    """Share of (n,) flags that hold: Wilson's interval, or a bootstrap over clusters where one holds several items."""
+    data = _finite(flags)
+    if clusters is None or data.size == 0:
+        return wilson(float(data.sum()), data.size, unit=unit, level=level)
+    return mean(data, unit=unit, clusters=clusters, level=level)
 
-    A bootstrap of ten successes out of ten would give the interval 1 to 1; Wilson's says what ten can say. One value has
+
+def mean(
+    values: npt.ArrayLike, *, unit: str, clusters: npt.ArrayLike | None = None, level: float = 0.95,
+    resamples: int = RESAMPLES, seed: int = 0, by_frequency: bool = False,
+) -> Estimate:
+    """Mean of (n,) values with an interval: a percentile bootstrap, or Wilson's for independent values that are 0 or 1.
+
+    A bootstrap of ten successes out of ten would give the interval 1 to 1; Wilson's says what ten can say. One unit has
     no interval (NaN bounds). Raises RequestError for NaN values.
+
+    by_frequency: for values of which few differ (counts, scores) a resample is a multinomial draw of how often each
+    occurs: the same bootstrap, also where all are 0 or 1, at a cost that does not grow with n.
     """
     data = _finite(values)
-    if data.size and np.isin(data, (0.0, 1.0)).all():
-        found = wilson(float(data.sum()), int(data.size), level)
-        return Estimate(found.value, found.low, found.high, found.n, f"{found.interval} over {over}")
-    return _bootstrap(data, level, resamples, seed, over)
+    who = units(data.size, clusters)
+    if by_frequency and data.size and who.place is None:
+        distinct, counts = np.unique(data, return_counts=True)
+        if len(distinct) <= MANY:
+            drawn = np.random.default_rng(seed).multinomial(data.size, counts / data.size, size=resamples)
+            return from_draws(data.mean(), drawn @ distinct / data.size, n=data.size, unit=unit, level=level)
+    if data.size and who.place is None and np.isin(data, (0.0, 1.0)).all():
+        return wilson(float(data.sum()), data.size, unit=unit, level=level)
+    return _mean(data, who, unit, level, resamples, seed)
 
 
-def _bootstrap(data: np.ndarray, level: float, resamples: int, seed: int, over: str) -> Estimate:
-    name = f"bootstrap{round(100 * level)} over {over}"
-    if data.size < 2:
-        return Estimate(float(data.mean()) if data.size else float("nan"), float("nan"), float("nan"), int(data.size), name)
-    rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    step = max(1, _BLOCK // data.size)
-    for start in range(0, resamples, step):
-        stop = min(resamples, start + step)
-        means[start:stop] = data[rng.integers(0, data.size, (stop - start, data.size))].mean(axis=1)
-    low, high = _percentiles(means, level)
-    return Estimate(float(data.mean()), low, high, int(data.size), name)
-
-
-def bootstrap_statistic(
-    statistic: Callable[..., float],
-    *columns: Any,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    over: str = "items",
+def difference(
+    treated: npt.ArrayLike, control: npt.ArrayLike = 0.0, *, unit: str, clusters: npt.ArrayLike | None = None,
+    level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0,
 ) -> Estimate:
-    """Any statistic of aligned (n, …) columns, units resampled together; resamples where it is NaN are left out."""
-    arrays = [np.asarray(c) for c in columns]
-    n = len(arrays[0])
-    if any(len(a) != n for a in arrays):
-        raise RequestError(f"columns have different lengths: {[len(a) for a in arrays]}; they must be aligned")
-    name = f"bootstrap{round(100 * level)} over {over}"
-    if n == 0:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0, name)
-    rng = np.random.default_rng(seed)
-    draws = np.empty(resamples)
-    for r in range(resamples):
-        pick = rng.integers(0, n, n)
-        draws[r] = statistic(*(a[pick] for a in arrays))
-    draws = draws[np.isfinite(draws)]
-    low, high = _percentiles(draws, level) if draws.size else (float("nan"), float("nan"))
-    return Estimate(float(statistic(*arrays)), low, high, n, name)
-
-
-def paired_difference(
-    treated: Any, control: Any, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0, over: str = "items"
-) -> Estimate:
-    """Mean of treated − control over aligned units, bootstrapped over units."""
+    """Mean of treated − control over aligned (n,) items, bootstrapped over units. One column: differences."""
     a, b = _finite(treated), _finite(control)
-    if a.shape != b.shape:
+    if b.ndim and a.shape != b.shape:
         raise RequestError(f"paired columns differ in length: {a.size} and {b.size}; pair them by item first")
-    return _bootstrap(a - b, level, resamples, seed, f"paired {over}")
+    found = _mean(a - b, units(a.size, clusters), unit, level, resamples, seed)
+    return replace(found, interval=f"paired {found.interval}")
 
 
-def _finite(values: Any) -> np.ndarray:
+def _mean(data: np.ndarray, who: Units, unit: str, level: float, resamples: int, seed: int) -> Estimate:
+    value = data.mean() if data.size else NAN
+    if who.n < 2:
+        return from_draws(value, [], n=who.n, unit=unit, level=level)
+    totals, sizes = who.totals(data), None if who.place is None else np.bincount(who.place)
+    picks = who.picks(resamples, seed)
+    draws = [totals[p].sum(axis=1) / (who.n if sizes is None else sizes[p].sum(axis=1)) for p in picks]
+    return from_draws(value, np.concatenate(draws), n=who.n, unit=unit, level=level)
+
+
+def statistic(
+    function: Callable[..., Any], *columns: npt.ArrayLike, unit: str, clusters: npt.ArrayLike | None = None,
+    level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0, vectorized: bool = False,
+) -> Estimate:
+    """Any statistic of aligned (n, …) columns, units resampled together; resamples where it is NaN are left out.
+
+    function: of the columns of one resample, to a number; vectorized: of (r, n, …) columns of r resamples, to (r,).
+    """
+    arrays = [np.asarray(c) for c in columns]
+    if len({len(a) for a in arrays}) > 1:
+        raise RequestError(f"columns have different lengths: {[len(a) for a in arrays]}; they must be aligned")
+    who = units(len(arrays[0]), clusters)
+    if who.n == 0:
+        return from_draws(NAN, [], n=0, unit=unit, level=level)
+
+    def apply(*blocks: np.ndarray) -> np.ndarray:
+        return function(*blocks) if vectorized else np.array([function(*rows) for rows in zip(*blocks, strict=True)])
+
+    value = apply(*(a[None] for a in arrays))[0]
+    draws = [apply(*(a[pick] for a in arrays)) for pick in who.items(resamples, seed)]
+    return from_draws(value, np.concatenate(draws), n=who.n, unit=unit, level=level)
+
+
+def _finite(values: npt.ArrayLike) -> np.ndarray:
     data = np.asarray(values, dtype=np.float64)
     bad = int((~np.isfinite(data)).sum())
     if bad:
         raise RequestError(f"{bad} of {data.size} values are NaN or infinite; drop or flag those items first")
     return data
-
-
-def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
-    return float(low), float(high)

@@ -1,29 +1,34 @@
 """Is a paired difference more than noise, after how many looks, and what could have been seen at all?
 
-Sources: Fisher 1935 (sign-flip randomisation); Holm 1979; Benjamini & Hochberg 1995.
+Sources: Fisher 1935 (sign-flip randomisation); Holm 1979; Benjamini & Hochberg 1995; Liang & Zeger 1986 (variance with
+clusters).
 """
 
 from __future__ import annotations
 
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import false_discovery_control
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.statistics.resampling import units
 
 _BLOCK = 1 << 22
 
 
-def sign_flip_test(differences: Any, *, resamples: int = 9999, seed: int = 0) -> float:
-    """Two-sided p-value of mean(differences) under random signs; exact enumeration up to 13 units, else Monte Carlo.
+def sign_flip_test(
+    differences: npt.ArrayLike, *, clusters: npt.ArrayLike | None = None, resamples: int = 9999, seed: int = 0
+) -> float:
+    """Two-sided p-value of mean(differences) under random signs, one per unit; exact up to 13 units, else Monte Carlo.
 
     Never 0: the observed assignment counts as one of the draws.
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.size == 0 or not np.isfinite(d).all():
         raise RequestError("the sign-flip test needs at least one difference, all finite")
+    d = units(d.size, clusters).totals(d)
     seen = abs(d.sum()) * (1 - 1e-12)
     if d.size <= 13:
         signs = 1 - 2 * ((np.arange(1 << d.size)[:, None] >> np.arange(d.size)) & 1)
@@ -37,24 +42,32 @@ def sign_flip_test(differences: Any, *, resamples: int = 9999, seed: int = 0) ->
     return (hits + 1) / (resamples + 1)
 
 
-def adjust_pvalues(pvalues: Any, method: str = "holm") -> np.ndarray:
-    """Adjusted p-values, same order. `holm` controls any false claim, `bh` the share of false claims."""
+def adjust_pvalues(pvalues: npt.ArrayLike, method: str = "holm") -> np.ndarray:
+    """Adjusted p-values, same order; NaN stays NaN and is no look. `holm` controls any false claim, `bh` the share."""
     p = np.asarray(pvalues, dtype=np.float64)
+    adjusted, known = np.full_like(p, np.nan), np.flatnonzero(np.isfinite(p))
     if method == "bh":
-        return false_discovery_control(p, method="bh")
-    if method != "holm":
+        adjusted[known] = false_discovery_control(p[known], method="bh") if known.size else p[known]
+    elif method == "holm":
+        order = known[np.argsort(p[known], kind="stable")]
+        adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(order.size, 0, -1)))
+    else:
         raise RequestError(f"unknown correction {method!r}; allowed: holm, bh")
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * (p.size - np.arange(p.size)))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1.0, steps)
     return adjusted
 
 
-def minimal_detectable_effect(differences: Any, *, level: float = 0.95, power: float = 0.8) -> float:
-    """Smallest mean paired difference found with `power` at two-sided `level`, given these units' spread (normal approximation)."""
+def minimal_detectable_effect(
+    differences: npt.ArrayLike, *, clusters: npt.ArrayLike | None = None, level: float = 0.95, power: float = 0.8
+) -> float:
+    """Smallest mean paired difference found with `power` at two-sided `level`, given these units' spread.
+
+    By the normal approximation; NaN for fewer than two units.
+    """
     d = np.asarray(differences, dtype=np.float64)
-    if d.size < 2:
+    who = units(d.size, clusters)
+    if who.n < 2:
         return float("nan")
-    z = NormalDist().inv_cdf
-    return float((z(0.5 + level / 2) + z(power)) * d.std(ddof=1) / np.sqrt(d.size))
+    z = NormalDist().inv_cdf(0.5 + level / 2) + NormalDist().inv_cdf(power)
+    if who.place is None:
+        return float(z * d.std(ddof=1) / np.sqrt(d.size))
+    return float(z * np.sqrt(who.n / (who.n - 1) * (who.totals(d - d.mean()) ** 2).sum()) / d.size)

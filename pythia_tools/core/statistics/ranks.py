@@ -1,7 +1,8 @@
-"""Rank correlation with an interval over units.
+"""Rank correlations with an interval over units, also with other columns taken out.
 
-Source: Spearman 1904; ties get mean ranks, as in scipy.stats.spearmanr. Interval: percentile bootstrap over units.
-Cost: resamples × n log n, vectorised in blocks.
+Sources: Spearman 1904; ties get mean ranks, as in scipy.stats.spearmanr. Partial: the correlation of rank residuals,
+Conover 1999, section 5.4. Interval: percentile bootstrap over units.
+Cost: resamples × n log n, vectorised in blocks; where clusters repeat, resample by resample.
 """
 
 from __future__ import annotations
@@ -9,58 +10,78 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import rankdata
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics.estimates import RESAMPLES, Estimate, _percentiles
+from pythia_tools.core.statistics.estimates import Estimate, from_draws, statistic
 
-_BLOCK = 1 << 20
+FEW = 64
+"""Distinct values up to which ranks are counted instead of sorted."""
 
 
-def rank_correlation(x: Any, y: Any, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0, over: str = "items") -> Estimate:
-    """Spearman's rho of two (n,) columns; NaN when one is constant. Bootstrap resamples that are constant are left out."""
+def rank_correlation(x: npt.ArrayLike, y: npt.ArrayLike, *, unit: str, **options: Any) -> Estimate:
+    """Spearman's rho of two (n,) columns; NaN when one is constant. Bootstrap resamples that are constant are left out.
+
+    options: clusters, level, resamples, seed, as for `statistic`. Raises RequestError for NaN values.
+    """
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if a.shape != b.shape:
         raise RequestError(f"columns differ in length: {a.size} and {b.size}; they must be aligned")
-    name = f"bootstrap{round(100 * level)} over {over}"
-    n = a.size
-    if n < 3:
-        return Estimate(float("nan"), float("nan"), float("nan"), n, name)
-    (a, many_a), (b, many_b) = _codes(a), _codes(b)
-    value = float(_rho(a[None], b[None], many_a, many_b)[0])
-    rng = np.random.default_rng(seed)
-    draws = []
-    step = max(1, _BLOCK // n)
-    for start in range(0, resamples, step):
-        pick = rng.integers(0, n, (min(step, resamples - start), n))
-        draws.append(_rho(a[pick], b[pick], many_a, many_b))
-    kept = np.concatenate(draws)
-    kept = kept[np.isfinite(kept)]
-    low, high = _percentiles(kept, level) if kept.size else (float("nan"), float("nan"))
-    return Estimate(value, low, high, n, name)
+    if a.size < 3:
+        return from_draws(np.nan, [], n=a.size, unit=unit, level=options.get("level", 0.95))
+    return statistic(spearman, _codes(a), _codes(b), unit=unit, vectorized=True, **options)
 
 
-def _codes(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Each value's place among the distinct ones (ranks see no more than that), and how many there are; NaN is refused."""
-    if np.isnan(values).any():
-        raise RequestError(f"{int(np.isnan(values).sum())} of {values.size} values are NaN; drop or flag those items first")
-    distinct, codes = np.unique(values, return_inverse=True)
-    return codes, len(distinct)
+def partial_rank_correlation(
+    x: npt.ArrayLike, y: npt.ArrayLike, controls: list[np.ndarray], *, unit: str, **options: Any
+) -> Estimate:
+    """Spearman's rho of x and y with the ranks of the (n,) controls taken out of both; NaN where nothing is left.
+
+    options: as for `rank_correlation`.
+    """
+    n = np.size(x)
+    if n < len(controls) + 3:
+        return from_draws(np.nan, [], n=n, unit=unit, level=options.get("level", 0.95))
+    return statistic(_partial, x, y, *controls, unit=unit, vectorized=True, **options)
 
 
-def _rho(a: np.ndarray, b: np.ndarray, many_a: int, many_b: int) -> np.ndarray:
-    """Spearman's rho of each pair of rows of (r, n) arrays of codes below many_a and many_b."""
-    ra, rb = _ranks(a, many_a), _ranks(b, many_b)
-    ra -= ra.mean(axis=1, keepdims=True)
-    rb -= rb.mean(axis=1, keepdims=True)
-    scale = np.sqrt((ra * ra).sum(axis=1) * (rb * rb).sum(axis=1))
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(r,) Spearman's rho of each row of (r, n) arrays; NaN where a row is constant."""
+    a, b = _ranks(x), _ranks(y)
+    a -= a.mean(axis=1, keepdims=True)
+    b -= b.mean(axis=1, keepdims=True)
+    norm = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(scale > 0, (ra * rb).sum(axis=1) / scale, np.nan)
+        return np.where(norm > 0, (a * b).sum(axis=1) / norm, np.nan)
 
 
-def _ranks(codes: np.ndarray, many: int) -> np.ndarray:
-    """Mean ranks within each row: by counting where few distinct values repeat (flags, small counts), else by sorting."""
-    if many > 64:
-        return rankdata(codes, axis=1)
-    counts = np.bincount((codes + many * np.arange(len(codes))[:, None]).ravel(), minlength=many * len(codes)).reshape(-1, many)
-    return np.take_along_axis(np.cumsum(counts, axis=1) - (counts - 1) / 2, codes, axis=1)
+def _partial(x: np.ndarray, y: np.ndarray, *controls: np.ndarray) -> np.ndarray:
+    """(r,) partial rank correlations of each row of (r, n) arrays."""
+    design = np.stack([np.ones_like(x, dtype=np.float64), *(_ranks(c) for c in controls)], axis=-1)
+    left = np.stack([_ranks(x), _ranks(y)], axis=-1)
+    residuals = left - design @ (np.linalg.pinv(design) @ left)
+    scale = (left - left.mean(axis=1, keepdims=True)).std(axis=1)
+    a, b = residuals[..., 0], residuals[..., 1]
+    norm = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    known = (a.std(axis=1) > 1e-9 * scale[:, 0]) & (b.std(axis=1) > 1e-9 * scale[:, 1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known, (a * b).sum(axis=1) / norm, np.nan)
+
+
+def _codes(values: np.ndarray) -> np.ndarray:
+    """Each value's place among the distinct ones, as ranks see no more than that; NaN is refused."""
+    if np.isnan(values).any():
+        bad = int(np.isnan(values).sum())
+        raise RequestError(f"{bad} of {values.size} values are NaN; drop or flag those items first")
+    return np.unique(values, return_inverse=True)[1]
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Mean ranks within each row: by counting where values are few codes (flags, small counts), else by sorting."""
+    many = int(values.max()) + 1 if values.dtype.kind == "i" else FEW + 1
+    if many > FEW or values.min() < 0:
+        return np.asarray(rankdata(values, axis=1), dtype=np.float64)
+    rows = len(values)
+    counts = np.bincount((values + many * np.arange(rows)[:, None]).ravel(), minlength=many * rows).reshape(-1, many)
+    return np.take_along_axis(np.cumsum(counts, axis=1) - (counts - 1) / 2, values, axis=1)
