@@ -1,4 +1,4 @@
-"""The exact training order: what a model saw at each step, from index maps or preshuffled rows, on disk or by range over HTTP."""
+"""The exact training order: what a model saw at each step, on disk or by range over HTTP."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArrayRows", "DataOrder", "IndexMaps", "Layout", "MapName", "OrderDataset", "OrderLoader", "Rows", "blend",
-    "build_index_maps", "find_maps", "load_maps", "load_order", "num_samples", "order_names", "packed_order", "plan_epochs",
-    "preshuffled_order", "rebuild_shuffles", "save_maps", "split_documents", "verify_maps", "verify_order", "verify_store",
-    "weights_by_documents",
+    "build_index_maps", "find_maps", "load_maps", "load_order", "num_samples", "order_names", "packed_order",
+    "plan_epochs", "preshuffled_order", "rebuild_shuffles", "save_maps", "split_documents", "verify_maps",
+    "verify_order", "verify_store", "weights_by_documents",
 ]
 
 # These need torch or pandas, which an order itself does not.

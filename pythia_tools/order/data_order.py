@@ -13,7 +13,7 @@ from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError
 from pythia_tools.order.fingerprint import content, published_content
 from pythia_tools.order.manifest import OrderManifest
-from pythia_tools.order.maps import IndexMaps, check_sizes
+from pythia_tools.order.maps import IndexMaps
 from pythia_tools.order.rows import Rows
 from pythia_tools.order.sources import PackedRows, PreshuffledRows, RowSource
 from pythia_tools.tokens import TokenStore
@@ -57,7 +57,8 @@ class DataOrder(Rows):
         return self._reopen, ()
 
     def __repr__(self) -> str:
-        return f"DataOrder({self.name!r}: {self.n_rows} rows of {self.row_tokens}, {self.steps} steps of {self.batch_rows})"
+        steps = f"{self.steps} steps of {self.batch_rows}"
+        return f"DataOrder({self.name!r}: {self.n_rows} rows of {self.row_tokens}, {steps})"
 
     @cached_property
     def source(self) -> RowSource:
@@ -93,7 +94,9 @@ class DataOrder(Rows):
         return self.source.take(self.check_numbers(numbers))
 
 
-def preshuffled_order(store: TokenStore, batch_rows: int, *, name: str = "order", steps: int | None = None) -> DataOrder:
+def preshuffled_order(
+    store: TokenStore, batch_rows: int, *, name: str = "order", steps: int | None = None,
+) -> DataOrder:
     """An order over a store whose sequences are the rows. Raises RequestError when they differ in length."""
     length = uniform_length(store)
     manifest = OrderManifest(store.index.path, name, "preshuffled", length - 1, batch_rows, steps=steps)
@@ -102,10 +105,10 @@ def preshuffled_order(store: TokenStore, batch_rows: int, *, name: str = "order"
 
 
 def packed_order(
-    store: TokenStore, maps: IndexMaps, seq_length: int, batch_rows: int, *, name: str = "order", steps: int | None = None,
+    store: TokenStore, maps: IndexMaps, seq_length: int, batch_rows: int, *, name: str = "order",
+    steps: int | None = None,
 ) -> DataOrder:
     """An order over documents and index maps."""
-    check_sizes(store.sizes)
     manifest = OrderManifest(store.index.path, name, "packed", seq_length, batch_rows, steps=steps)
     return DataOrder(manifest, lambda: PackedRows(store, maps, seq_length))
 

@@ -27,7 +27,8 @@ def split_documents(split: str, count: int) -> list[int]:
     try:
         parts = [float(p) for p in split.split(separator)] if split.strip() else []
     except ValueError:
-        raise RequestError(f"split {split!r} must be numbers divided by commas or slashes, for example 969,30,1") from None
+        says = "must be numbers divided by commas or slashes, for example 969,30,1"
+        raise RequestError(f"split {split!r} {says}") from None
     parts = (parts + [0.0] * 3)[:3]
     total = sum(parts)
     if not total > 0 or min(parts) < 0 or not math.isfinite(total):
@@ -53,9 +54,10 @@ def blend(weights: list[float] | np.ndarray, size: int) -> tuple[np.ndarray, np.
     Each draw takes the data set that lags its weight most (the first on a tie). Raises RequestError for bad weights.
     """
     shares = np.asarray(weights, dtype=np.float64)
-    if shares.ndim != 1 or not 1 <= shares.size <= 255 or not np.isfinite(shares).all() or shares.min() < 0 or shares.sum() <= 0:
+    in_form = shares.ndim == 1 and 1 <= shares.size <= 255 and np.isfinite(shares).all()
+    if not in_form or shares.min() < 0 or shares.sum() <= 0:
         raise RequestError("weights must be 1 to 255 numbers of 0 or more with a positive sum")
-    from pythia_tools.order.layout_kernels import blend_draws
+    from pythia_tools.order.maps_kernels import blend_draws
 
     which = np.empty(size, dtype=np.uint8)
     row = np.empty(size, dtype=np.int64)
@@ -86,7 +88,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """`world_size` data-parallel ranks, `accumulation` micro-steps per step; micro batches of B/(world_size*accumulation) rows.
+    """`world_size` data-parallel ranks × `accumulation` micro-steps per step, which divide its `batch_rows` evenly.
 
     Each micro-step takes the next block of world_size × micro rows, and rank r its r-th contiguous part.
     """
@@ -99,9 +101,8 @@ class Layout:
         if min(self.batch_rows, self.world_size, self.accumulation) < 1:
             raise RequestError("batch_rows, world_size and accumulation must be at least 1")
         if self.batch_rows % (self.world_size * self.accumulation):
-            raise RequestError(
-                f"{self.batch_rows} rows per step cannot be divided among {self.world_size} ranks × {self.accumulation} micro-steps"
-            )
+            among = f"{self.world_size} ranks × {self.accumulation} micro-steps"
+            raise RequestError(f"{self.batch_rows} rows per step cannot be divided among {among}")
 
     @property
     def micro_rows(self) -> int:
@@ -117,6 +118,7 @@ class Layout:
     def span(self, step: int, rank: int, micro_step: int = 0) -> tuple[int, int]:
         """Rows [a, b) of one rank's micro batch: arithmetic, so any step is reached without those before it."""
         if not (0 <= rank < self.world_size and 0 <= micro_step < self.accumulation):
-            raise RequestError(f"rank {rank} of {self.world_size}, micro-step {micro_step} of {self.accumulation}: out of range")
+            asked = f"rank {rank} of {self.world_size}, micro-step {micro_step} of {self.accumulation}"
+            raise RequestError(f"{asked}: out of range")
         a = step * self.batch_rows + (micro_step * self.world_size + rank) * self.micro_rows
         return a, a + self.micro_rows

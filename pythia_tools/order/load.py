@@ -27,11 +27,11 @@ def load_order(
     name: str | os.PathLike[str], *, batch_rows: int | None = None, steps: int | None = None,
     local: str | os.PathLike[str] | None = None, workers: int = 8,
 ) -> DataOrder:
-    """An order by name (`pile-deduped-preshuffled`), manifest path, `.bin`/`.idx` prefix, or a folder with `order.yaml`.
+    """An order by name (`pile-deduped-preshuffled`), manifest, `.bin`/`.idx` prefix, or a folder with `order.yaml`.
 
-    A prefix is read by the PREFIX.order.yaml that `data build-order` wrote beside it; without one it is packed when index
-    maps lie beside it, else its sequences must be the rows. `batch_rows` (default: the manifest's, or 1,024) and `steps`
-    override; `local` is a folder that holds the shards of a hub manifest already; `workers` requests run at once.
+    A prefix is read by the PREFIX.order.yaml that `data build-order` wrote beside it; without one it is packed when
+    index maps lie beside it, else its sequences must be the rows. `batch_rows` (default: the manifest's, or 1,024) and
+    `steps` override; `local` is a folder that already holds a hub manifest's shards; `workers` requests run at once.
     Raises: UnknownNameError, RequestError, DataError; nothing is downloaded before rows are asked for.
     """
     text = os.fspath(name)
@@ -66,7 +66,7 @@ def order_names() -> list[str]:
 
 
 def manifest_beside(prefix: Path, part: str = "train") -> Path:
-    """Where the order of a store is written down: PREFIX.order.yaml, or PREFIX.valid.order.yaml of a part not trained on."""
+    """Where a store's order is written down: PREFIX.order.yaml; PREFIX.valid.order.yaml of a part not trained on."""
     return prefix.with_name(f"{prefix.name}.order.yaml" if part == "train" else f"{prefix.name}.{part}.order.yaml")
 
 
@@ -110,9 +110,8 @@ def _open_rows(manifest: OrderManifest, local: Path | None, workers: int) -> Row
     elif store is not None:
         length = uniform_length(store)
         if length != row_tokens:
-            raise DataError(
-                f"{manifest.path}: seq_length {row_tokens - 1} means rows of {row_tokens}, the store has rows of {length}"
-            )
+            says = f"seq_length {row_tokens - 1} means rows of {row_tokens}"
+            raise DataError(f"{manifest.path}: {says}, the store has rows of {length}")
         rows = PreshuffledRows(store.data, store.dtype, length, name=prefix)
     elif manifest.dtype is None:
         raise DataError(f"{manifest.path}: a preshuffled order on the hub needs dtype")
@@ -136,13 +135,12 @@ def _open_maps(manifest: OrderManifest, store: TokenStore, local: Path | None) -
         return _cached_build(manifest, store, wanted)
     near = [m for m in find_maps(spec.folder, spec.stem) if (m.num_samples, m.seq_length, m.seed) == wanted]
     found = [m for m in near if spec.name in (None, m.name)]
-    if len(found) != 1:
-        what, then = ("several", f"say which under maps, as name: {near[0].name}") if found else (
-            "no", "build them with `pythia-tools data build-order`")
-        raise DataError(
-            f"{spec.folder}: {what} index maps for num_samples {wanted[0]}, seq_length {wanted[1]}, seed {wanted[2]}; {then}"
-        )
-    return load_maps(found[0])
+    if len(found) == 1:
+        return load_maps(found[0])
+    which = f"index maps for num_samples {wanted[0]}, seq_length {wanted[1]}, seed {wanted[2]}"
+    if found:
+        raise DataError(f"{spec.folder}: several {which}; say which under maps, as name: {near[0].name}")
+    raise DataError(f"{spec.folder}: no {which}; build them with `pythia-tools data build-order`")
 
 
 def _cached_build(manifest: OrderManifest, store: TokenStore, wanted: tuple[int, int, int]) -> IndexMaps:

@@ -5,8 +5,8 @@
         ...
         state = loader.state_dict()          # says where the *next* batch begins
 
-The position counts what the loop has received, not what workers have fetched ahead, so a resumed run repeats nothing and
-skips nothing. A state taken from another order, or in the middle of a step of another layout, is refused.
+The position counts what the loop has received, not what workers have fetched ahead, so a resumed run repeats nothing
+and skips nothing. A state taken from another order, or in the middle of a step of another layout, is refused.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.order.data_order import DataOrder
 from pythia_tools.order.layout import Layout
+from pythia_tools.order.rows import Rows
 
 
 class OrderDataset(Dataset[torch.Tensor]):
-    """Micro batches of one rank by number: item t is micro-step t % accumulation of step t // accumulation, (micro_rows, L+1) int64."""
+    """Micro batches of one rank, (micro_rows, L+1) int64; item t is micro-step t % accumulation of a step."""
 
-    def __init__(self, order: DataOrder, *, rank: int = 0, world_size: int = 1, accumulation: int = 1):
+    def __init__(self, order: Rows, *, rank: int = 0, world_size: int = 1, accumulation: int = 1):
         self.order = order
         self.rank = rank
         self.layout = Layout(order.batch_rows, world_size, accumulation)
@@ -50,8 +50,8 @@ class OrderLoader:
     """
 
     def __init__(
-        self, order: DataOrder, *, start: int = 0, stop: int | None = None, rank: int | None = None, world_size: int | None = None,
-        accumulation: int = 1, workers: int = 0, prefetch: int = 2, pin_memory: bool = False,
+        self, order: Rows, *, start: int = 0, stop: int | None = None, rank: int | None = None,
+        world_size: int | None = None, accumulation: int = 1, workers: int = 0, pin_memory: bool = False,
     ):
         rank, world_size = _where(rank, world_size)
         self.dataset = OrderDataset(order, rank=rank, world_size=world_size, accumulation=accumulation)
@@ -60,9 +60,7 @@ class OrderLoader:
         if not 0 <= start <= self.stop <= order.steps:
             raise RequestError(f"steps {start} to {self.stop}: order {order.name} has batches 0 to {order.steps - 1}")
         self._next = start * accumulation
-        self._options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory}
-        if workers:
-            self._options["prefetch_factor"] = prefetch
+        self._options = {"num_workers": workers, "pin_memory": pin_memory}
 
     @property
     def step(self) -> int:
@@ -74,7 +72,7 @@ class OrderLoader:
         return self.stop * self.dataset.layout.accumulation - self._next
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        todo = range(self._next, self.stop * self.dataset.layout.accumulation)
+        todo = range(self._next, self._next + len(self))
         for tokens in DataLoader(self.dataset, batch_size=None, sampler=todo, **self._options):  # type: ignore[arg-type]
             self._next += 1
             yield tokens
@@ -89,19 +87,20 @@ class OrderLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken.
+        """Continue where `state` was taken.
 
         Raises: RequestError when it belongs to another order, or lies within a step of another layout.
         """
         layout = self.dataset.layout
         if state["fingerprint"] != self.order.fingerprint:
+            theirs = f"{state['order']} (fingerprint {state['fingerprint'][:12]}…)"
+            ours = f"{self.order.name} ({self.order.fingerprint[:12]}…)"
+            why = "resuming on another order would repeat and skip rows"
+            raise RequestError(f"this state is of order {theirs}, the loader reads {ours}; {why}")
+        known = state["world_size"], state["accumulation"]
+        if state["micro_step"] and known != (layout.world_size, layout.accumulation):
             raise RequestError(
-                f"this state is of order {state['order']} (fingerprint {state['fingerprint'][:12]}…), the loader reads {self.order.name} "
-                f"({self.order.fingerprint[:12]}…); resuming on another order would repeat and skip rows"
-            )
-        if state["micro_step"] and (state["world_size"], state["accumulation"]) != (layout.world_size, layout.accumulation):
-            raise RequestError(
-                f"this state lies within step {state['step']} of a layout of {state['world_size']} ranks × {state['accumulation']} "
+                f"this state lies within step {state['step']} of a layout of {known[0]} ranks × {known[1]} "
                 f"micro-steps; only a state between steps can go on with {layout.world_size} × {layout.accumulation}"
             )
         if not 0 <= state["step"] <= self.stop:

@@ -54,7 +54,6 @@ from pythia_tools.tokens import shard_names
 
 REQUIRED = {"name", "kind", "seq_length", "batch_rows", "store"}
 OPTIONAL = {"tokenizer", "steps", "rows", "dtype", "about", "source", "licence", "known_defects", "documents"}
-PACKED = {"maps", "seed", "num_samples"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,10 @@ class FileFact:
     name: str
     bytes: int | None = None
     sha256: str | None = None
+
+    def below(self, folder: Path) -> Path | None:
+        """The file in a folder that holds it under its path in the repository or its bare name, else None."""
+        return next((p for p in (folder / self.name, folder / Path(self.name).name) if p.is_file()), None)
 
 
 @dataclass(frozen=True)
@@ -125,16 +128,18 @@ def read_manifest(path: str | Path) -> OrderManifest:
     if kind not in ("preshuffled", "packed"):
         raise DataError(f"{path}: kind is {kind!r}; it is one of preshuffled, packed")
     packed = kind == "packed"
-    manifests.check_fields(
-        path, value, REQUIRED | (PACKED if packed else set()), OPTIONAL | ({"separate_last_epoch"} if packed else set()),
-    )
+    required, optional = REQUIRED, OPTIONAL
+    if packed:
+        required, optional = REQUIRED | {"maps", "seed", "num_samples"}, OPTIONAL | {"separate_last_epoch"}
+    manifests.check_fields(path, value, required, optional)
     return OrderManifest(
         path=path, name=str(value["name"]), kind=kind,
         seq_length=_whole(path, value, "seq_length"), batch_rows=_whole(path, value, "batch_rows"),
         store=_store(path, value["store"]), maps=_maps(path, value["maps"]) if packed else None,
-        steps=_optional(path, value, "steps"), rows=_optional(path, value, "rows"), dtype=_dtype(path, value.get("dtype")),
-        seed=_optional(path, value, "seed", least=0), num_samples=_optional(path, value, "num_samples"),
-        separate_last_epoch=bool(value.get("separate_last_epoch", False)), documents=_optional(path, value, "documents"),
+        steps=_optional(path, value, "steps"), rows=_optional(path, value, "rows"),
+        dtype=_dtype(path, value.get("dtype")), seed=_optional(path, value, "seed", least=0),
+        num_samples=_optional(path, value, "num_samples"), documents=_optional(path, value, "documents"),
+        separate_last_epoch=bool(value.get("separate_last_epoch", False)),
         tokenizer=_tokenizer(path, value.get("tokenizer")),
     )
 
@@ -170,7 +175,7 @@ def _dtype(path: Path, name: Any) -> np.dtype | None:
 
 
 def _tokenizer(path: Path, value: Any) -> str | Path | None:
-    """A repository's name, or a path below the manifest's folder: `tokenizer/` where nothing is said and it is there."""
+    """A repository's name, or a path below the manifest's folder; unsaid, the `tokenizer/` there, if any."""
     if isinstance(value, dict):
         return str(_mapping(path, "tokenizer", value, {"repo"})["repo"])
     if value is not None:

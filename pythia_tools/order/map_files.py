@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.errors import DataError
 from pythia_tools.core.files import atomic_write
 from pythia_tools.order.maps import IndexMaps
 
 PARTS = ("doc", "sample", "shuffle")
 NAME = re.compile(
-    r"^(?P<stem>.+)_(?P<name>[a-z]+_\d+)_indexmap_(?P<samples>\d+)ns_(?P<length>\d+)sl_(?P<seed>\d+)s(?P<infix>(?:_[a-z_]*pi(?:_ac)?)?)"
-    r"_(?P<part>doc|sample|shuffle)_idx\.npy$"
+    r"^(?P<stem>.+)_(?P<name>[a-z]+_\d+)_indexmap_(?P<samples>\d+)ns_(?P<length>\d+)sl_(?P<seed>\d+)s"
+    r"(?P<infix>(?:_[a-z_]*pi(?:_ac)?)?)_(?P<part>doc|sample|shuffle)_idx\.npy$"
 )
 ZERO_RUN = 8
 
@@ -40,8 +40,8 @@ class MapName:
     infix: str = ""
 
     def path(self, part: str) -> Path:
-        text = f"{self.prefix.name}_{self.name}_indexmap_{self.num_samples}ns_{self.seq_length}sl_{self.seed}s{self.infix}_{part}_idx.npy"
-        return self.prefix.with_name(text)
+        asked = f"{self.num_samples}ns_{self.seq_length}sl_{self.seed}s{self.infix}"
+        return self.prefix.with_name(f"{self.prefix.name}_{self.name}_indexmap_{asked}_{part}_idx.npy")
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -49,42 +49,45 @@ class MapName:
 
 
 def find_maps(folder: str | os.PathLike[str], stem: str | None = None) -> list[MapName]:
-    """Every set of maps in a folder (of data prefix `stem`, if given) of which at least one file exists, sorted by name."""
+    """The sets of maps in a folder (of data prefix `stem`, if given) of which a file exists, sorted by name."""
     found = set()
     for path in Path(folder).glob("*_idx.npy"):
         match = NAME.match(path.name)
         if match and stem in (None, match["stem"]):
-            found.add(
-                MapName(
-                    Path(folder) / match["stem"], int(match["samples"]), int(match["length"]), int(match["seed"]),
-                    match["name"], match["infix"],
-                )
-            )
+            samples, length, seed = int(match["samples"]), int(match["length"]), int(match["seed"])
+            found.add(MapName(Path(folder) / match["stem"], samples, length, seed, match["name"], match["infix"]))
     return sorted(found, key=lambda m: m.path("doc").name)
 
 
 def save_maps(maps: IndexMaps, name: MapName) -> dict[str, Path]:
     """Write the three `.npy` files, each whole or absent."""
-    for part, values in zip(PARTS, maps, strict=True):
-        with atomic_write(name.path(part)) as out:
-            np.lib.format.write_array(out, values, version=(1, 0), allow_pickle=False)
+    for path, values in zip(name.paths.values(), maps, strict=True):
+        save_part(path, values)
     return name.paths
 
 
-def load_maps(name: MapName, *, verify: bool = True) -> IndexMaps:
-    """Map the three files into memory; `verify` walks the shuffle map (about a second for 160 million rows).
+def save_part(path: Path, values: np.ndarray) -> None:
+    """Write one `.npy` file, whole or absent."""
+    with atomic_write(path) as out:
+        np.lib.format.write_array(out, values, version=(1, 0), allow_pickle=False)
+
+
+def load_maps(name: MapName) -> IndexMaps:
+    """Map the three files into memory; the shuffle map is walked once (about a second for 160 million rows).
 
     Raises: DataError when one is missing, not an npy, of the wrong type or shape, or the shuffle map is no permutation.
     """
-    doc_idx, sample_idx, shuffle_idx = (load_part(name.path(part), part) for part in PARTS)
-    if len(shuffle_idx) != len(sample_idx) - 1:
-        raise DataError(
-            f"{name.path('shuffle')}: {len(shuffle_idx)} rows, but the sample map starts {len(sample_idx) - 1}; "
-            "the files are of different orders"
-        )
-    if verify:
-        verify_shuffle(shuffle_idx, name.path("shuffle"))
-    return IndexMaps(doc_idx, sample_idx, shuffle_idx)
+    maps = IndexMaps(*(load_part(path, part) for part, path in name.paths.items()))
+    check_rows(maps, name.path("shuffle"))
+    verify_shuffle(maps.shuffle_idx, name.path("shuffle"))
+    return maps
+
+
+def check_rows(maps: IndexMaps, path: object) -> None:
+    """Raises DataError when shuffle and sample map are not of one order."""
+    rows, starts = len(maps.shuffle_idx), len(maps.sample_idx) - 1
+    if rows != starts:
+        raise DataError(f"{path}: {rows} rows, but the sample map starts {starts}; the files are of different orders")
 
 
 def load_part(path: Path, part: str) -> np.ndarray:
@@ -102,7 +105,7 @@ def load_part(path: Path, part: str) -> np.ndarray:
 
 
 def zero_runs(shuffle_idx: np.ndarray, least: int = ZERO_RUN) -> list[tuple[int, int]]:
-    """Stretches [a, b) of at least `least` zeros: a shuffle map holds exactly one zero, a half-written one holds many."""
+    """Stretches [a, b) of at least `least` zeros: a shuffle map holds one zero, a half-written one many."""
     zeros = np.flatnonzero(shuffle_idx == 0)
     if not len(zeros):
         return []
@@ -121,31 +124,27 @@ def verify_shuffle(shuffle_idx: np.ndarray, path: object = "shuffle map") -> Non
     runs = zero_runs(shuffle_idx)
     if runs:
         a, b = runs[0]
-        raise DataError(f"{path}: entries {a} to {b - 1} are zero; the file is corrupt, build the map again from its seed")
-    raise DataError(
-        f"{path}: entry {fault} ({shuffle_idx[fault]}) is out of range or a repeat; "
-        f"a shuffle map is a permutation of {len(shuffle_idx)} rows"
-    )
+        what = f"entries {a} to {b - 1} are zero; the file is corrupt, build the map again from its seed"
+    else:
+        rule = f"a shuffle map is a permutation of {len(shuffle_idx)} rows"
+        what = f"entry {fault} ({shuffle_idx[fault]}) is out of range or a repeat; {rule}"
+    raise DataError(f"{path}: {what}")
 
 
-def verify_maps(maps: IndexMaps, sizes: np.ndarray | None = None, seq_length: int | None = None, name: object = "index maps") -> None:
-    """Check maps against themselves and, with `sizes` and `seq_length`, every row start against the documents.
+def verify_maps(maps: IndexMaps, sizes: np.ndarray, seq_length: int, name: object = "index maps") -> None:
+    """Check maps against themselves, and every row start against the documents.
 
     Cost: one pass over each map. Raises: DataError naming the first fault.
     """
     from pythia_tools.order.maps_kernels import epochs_fault, sample_fault
 
     verify_shuffle(maps.shuffle_idx, name)
-    if sizes is None:
-        return
-    if seq_length is None:
-        raise RequestError("verifying row starts needs seq_length as well as sizes")
     epochs = -(-len(maps.doc_idx) // len(sizes))
     fault = epochs_fault(maps.doc_idx, np.zeros(len(sizes), dtype=np.int32), epochs)
     if fault >= 0:
-        raise DataError(f"{name}: doc map entry {fault} ({maps.doc_idx[fault]}) is out of range or met more than {epochs} times")
+        what = f"doc map entry {fault} ({maps.doc_idx[fault]}) is out of range or met more than {epochs} times"
+        raise DataError(f"{name}: {what}")
     fault = sample_fault(np.asarray(sizes), maps.doc_idx, maps.sample_idx, seq_length)
     if fault >= 0:
-        raise DataError(
-            f"{name}: sample map entry {fault} is not where row {fault} starts; the map belongs to other documents or another length"
-        )
+        what = f"sample map entry {fault} is not where row {fault} starts"
+        raise DataError(f"{name}: {what}; the map belongs to other documents or another length")

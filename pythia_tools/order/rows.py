@@ -1,7 +1,7 @@
 """`Rows`: what every reader of training rows asks for, and an array of rows that answers it.
 
-Row numbers are training order: batch b (0-based) is rows [B*b, B*(b+1)), consumed by the update from step b to b+1, so a
-checkpoint at step N has consumed batches 0 … N-1, that is rows [0, B*N). A row is seq_length + 1 token ids.
+Row numbers are training order: batch b (0-based) is rows [B*b, B*(b+1)), consumed by the update from step b to b+1, so
+a checkpoint at step N has consumed batches 0 … N-1, that is rows [0, B*N). A row is seq_length + 1 token ids.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ class Rows(Protocol):
         """Raises RequestError unless `out` can take rows in place."""
         if out.shape[1:] != (self.row_tokens,) or out.dtype != self.dtype or not out.flags.c_contiguous:
             shape = f"(n, {self.row_tokens}) {self.dtype}"
-            raise RequestError(f"rows of order {self.name} need a contiguous {shape} array, not {out.shape} {out.dtype}")
+            came = f"{out.shape} {out.dtype}"
+            raise RequestError(f"rows of order {self.name} need a contiguous {shape} array, not {came}")
 
 
 class ArrayRows(Rows):
@@ -120,7 +121,9 @@ class ArrayRows(Rows):
     Raises: RequestError unless it is a 2-D array of whole, non-negative numbers.
     """
 
-    def __init__(self, rows: npt.ArrayLike, batch_rows: int = 1, *, tokenizer: Openable | None = None, name: str = "rows"):
+    def __init__(
+        self, rows: npt.ArrayLike, batch_rows: int = 1, *, tokenizer: Openable | None = None, name: str = "rows",
+    ):
         self.array = np.asarray(rows)
         if self.array.ndim != 2 or self.array.dtype.kind not in "ui" or batch_rows < 1:
             got = f"{self.array.dtype} {self.array.shape}, {batch_rows}"

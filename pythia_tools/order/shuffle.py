@@ -30,7 +30,8 @@ def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]
         byte = builder.bitcast(place, cgutils.voidptr_t)
         i32 = ir.IntType(32)
         name = f"llvm.prefetch.{'p0' if getattr(byte.type, 'is_opaque', False) else 'p0i8'}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, i32, i32, i32]), name)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
         builder.call(function, [byte, ir.Constant(i32, 1), ir.Constant(i32, 3), ir.Constant(i32, 1)])
         return context.get_dummy_value()
 

@@ -36,7 +36,7 @@ class RowSource(Protocol):
 
 
 class PreshuffledRows:
-    """Row i is bytes [i*r, (i+1)*r) of the stream, for rows of r bytes. Raises DataError when the stream is not whole rows."""
+    """Row i is bytes [i*r, (i+1)*r) of the stream, for rows of r bytes. Raises DataError unless it is whole rows."""
 
     def __init__(self, data: ByteSource, dtype: np.dtype, row_tokens: int, *, name: object = "store"):
         self.data = data
@@ -44,16 +44,16 @@ class PreshuffledRows:
         self.row_tokens = row_tokens
         self._row_bytes = row_tokens * dtype.itemsize
         if data.size % self._row_bytes:
+            rows = f"rows of {row_tokens} {dtype.name} ({self._row_bytes} bytes each)"
             raise DataError(
-                f"{name}: {data.size} bytes are not whole rows of {row_tokens} {dtype.name} ({self._row_bytes} bytes each); "
-                "the row length is wrong or the file damaged"
+                f"{name}: {data.size} bytes are not whole {rows}; the row length is wrong or the file damaged"
             )
         self.n_rows = data.size // self._row_bytes
 
     def span(self, start: int, stop: int) -> np.ndarray:
         raw = self.data.read(start * self._row_bytes, stop * self._row_bytes)
         rows = raw.view(self.dtype).reshape(-1, self.row_tokens)
-        return rows if rows.flags.owndata or (rows.base is raw and raw.flags.owndata) else rows.copy()
+        return rows if raw.flags.owndata else rows.copy()
 
     def fill(self, out: np.ndarray, start: int) -> None:
         self.data.read_into(start * self._row_bytes, out.reshape(-1).view(np.uint8))
@@ -88,36 +88,36 @@ class PackedRows:
         return out
 
     def _gather(self, out: np.ndarray, indices: np.ndarray) -> None:
-        source, length, target = self.segments(indices)[1:]
-        self.store.data.gather(source, length, target, out.reshape(-1).view(np.uint8))
-
-    def segments(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Where rows come from: `begin` (n+1,), then one entry per document touched: `source` byte, `length`, `target` byte.
+        """Find the stretch of every document touched, then copy them all at once.
 
         Raises: DataError when a row is not full, which means that maps and documents do not belong together.
         """
         from pythia_tools.order.gather_kernels import count_segments, fill_segments
 
-        stream_rows = self.maps.shuffle_idx[indices].astype(np.int64)
-        n = len(self.maps.sample_idx) - 1
+        store, (doc_idx, sample_idx, shuffle_idx) = self.store, self.maps
+        stream_rows = shuffle_idx[indices].astype(np.int64)
+        n = len(sample_idx) - 1
         if len(stream_rows) and not 0 <= int(stream_rows.min()) <= int(stream_rows.max()) < n:
             raise DataError(f"the shuffle map points outside the {n} rows of its sample map; the maps are damaged")
-        starts = self.maps.sample_idx[np.concatenate([stream_rows, stream_rows + 1]), 0]
-        if len(starts) and not 0 <= int(starts.min()) <= int(starts.max()) < len(self.maps.doc_idx):
-            raise DataError(f"the sample map points outside the {len(self.maps.doc_idx)} slots of its doc map; the maps are damaged")
-        begin = count_segments(self.maps.sample_idx, stream_rows)
+        starts = sample_idx[np.concatenate([stream_rows, stream_rows + 1]), 0]
+        if len(starts) and not 0 <= int(starts.min()) <= int(starts.max()) < len(doc_idx):
+            slots = f"the {len(doc_idx)} slots of its doc map"
+            raise DataError(f"the sample map points outside {slots}; the maps are damaged")
+        begin = count_segments(sample_idx, stream_rows)
         if (np.diff(begin) < 1).any():
             raise DataError("the sample map runs backwards; the maps are damaged")
         source, length, target = (np.empty(int(begin[-1]), dtype=np.int64) for _ in range(3))
+        item = self.dtype.itemsize
         short = []
 
         def fill(a: int, b: int) -> None:
             short.append(fill_segments(
-                self.maps.sample_idx, self.maps.doc_idx, self.store.sizes, self.store.pointers, stream_rows, self.dtype.itemsize,
-                self.row_tokens * self.dtype.itemsize, begin, source, length, target, a, b,
+                sample_idx, doc_idx, store.sizes, store.pointers, stream_rows, item, self.row_tokens * item, begin,
+                source, length, target, a, b,
             ))
 
         parallel_for(len(indices), fill, pieces=None if len(indices) >= PARALLEL_ROWS else 1)
         if any(short):
-            raise DataError(f"{sum(short)} of {len(indices)} rows are not full: the index maps do not belong to {self.store.index.path}")
-        return begin, source, length, target
+            these = f"{sum(short)} of {len(indices)} rows are not full"
+            raise DataError(f"{these}: the index maps do not belong to {store.index.path}")
+        store.data.gather(source, length, target, out.reshape(-1).view(np.uint8))

@@ -6,8 +6,9 @@ Cost: reads everything it is given, 1-2 GB/s; for files on the hub only their re
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -21,8 +22,18 @@ from pythia_tools.order.sources import PackedRows
 from pythia_tools.tokens import find_shards, open_store
 from pythia_tools.tokens.store import prefix_of
 
-COLUMNS = ["file", "bytes", "sha256", "status", "note"]
 LINE = re.compile(r"^(?:(?P<a>[0-9a-f]{64})\s+\*?(?P<n1>\S.*)|(?P<n2>\S.*?)\s+(?P<b>[0-9a-f]{64}))$")
+FIT = "maps fit these documents"
+
+
+class Record(NamedTuple):
+    """One file: what is known of it, and how it compares (ok, wrong, missing, or unknown: nothing to compare with)."""
+
+    file: str
+    status: str
+    note: str = ""
+    bytes: int | None = None
+    sha256: str | None = None
 
 
 def read_sums(path: str | Path) -> dict[str, str]:
@@ -39,25 +50,8 @@ def read_sums(path: str | Path) -> dict[str, str]:
 
 
 def verify_store(prefix: str | Path, sums: dict[str, str] | None = None) -> pd.DataFrame:
-    """A local store: its index against its bytes, and the sha256 of every file (compared with `sums` where it names one)."""
-    base = prefix_of(prefix)
-    records = []
-    try:
-        store = open_store(base)
-        note = f"{len(store)} sequences, {store.n_tokens} tokens of {store.dtype.name}"
-        records.append(_record(base.name, store.index.stop, None, "ok", note))
-        paths = [base.with_name(base.name + ".idx"), *find_shards(base)]
-    except DataError as error:
-        return _table([_record(base.name, None, None, "wrong", str(error))])
-    for path in progress.track(paths, "sha256", shown=len(paths) > 2):
-        records.append(_digested(path, FileFact(path.name, sha256=(sums or {}).get(path.name))))
-    for name in find_maps(base.parent, base.name):
-        try:
-            verify_maps(load_maps(name), store.sizes, name.seq_length, name.path("doc").name)
-            records.append(_record(name.path("shuffle").name, None, None, "ok", "maps fit these documents"))
-        except DataError as error:
-            records.append(_record(name.path("shuffle").name, None, None, "wrong", str(error)))
-    return _table(records)
+    """A local store: its index against its bytes, and the sha256 of every file (against `sums` where it names one)."""
+    return _table(_stored(prefix_of(prefix), sums or {}))
 
 
 def verify_order(order: DataOrder, local: str | Path | None = None, sums: dict[str, str] | None = None) -> pd.DataFrame:
@@ -65,65 +59,82 @@ def verify_order(order: DataOrder, local: str | Path | None = None, sums: dict[s
 
     One line per file: file, bytes, sha256, status (ok, wrong, missing, unknown: nothing to compare with), note.
     """
-    manifest = order.manifest
-    if manifest.store.hub is None:
-        table = verify_store(manifest.store.prefix or prefix_of(manifest.path), sums)
-        if isinstance(order.source, PackedRows) and not (table["note"] == "maps fit these documents").any():
+    store, maps, known = order.manifest.store, order.manifest.maps, sums or {}
+    if store.hub is None:
+        records = _stored(store.prefix or prefix_of(order.manifest.path), known)
+        if isinstance(order.source, PackedRows) and not any(r.note == FIT for r in records):
             verify_maps(order.source.maps, order.source.store.sizes, order.seq_length, order.name)
-            table.loc[len(table)] = _record("index maps", None, None, "ok", "maps fit these documents")  # type: ignore[call-overload]
-        return table
+            records.append(Record("index maps", "ok", FIT))
+        return _table(records)
     records = []
-    facts = [*manifest.store.hub.files, *([manifest.store.index] if manifest.store.index else [])]
+    facts = [*store.hub.files, *([store.index] if store.index else [])]
     for fact in progress.track(facts, "verify", shown=local is not None):
-        known = FileFact(fact.name, fact.bytes, fact.sha256 or (sums or {}).get(fact.name))
-        records.append(_listed(manifest.store.hub, known) if local is None else _digested(Path(local) / fact.name, known))
-    if manifest.maps is not None and manifest.maps.hub is not None:
-        for part, fact in zip(PARTS, manifest.maps.hub.files, strict=True):
-            records.append(_published_map(part, fact, manifest.maps.hub, manifest.maps.rebuild, local))
+        fact = replace(fact, sha256=fact.sha256 or known.get(fact.name))
+        records.append(_listed(store.hub, fact) if local is None else _digested(Path(local) / fact.name, fact))
+    if maps is not None and maps.hub is not None:
+        for part, fact in zip(PARTS, maps.hub.files, strict=True):
+            if part in maps.rebuild:
+                records.append(Record(fact.name, "ok", "known corrupt as published; made again from the seed"))
+            else:
+                records.append(_listed(maps.hub, fact) if local is None else _local_map(part, fact, Path(local)))
     return _table(records)
 
 
-def _table(records: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(records, columns=COLUMNS).astype({"bytes": "Int64"})
+def _table(records: list[Record]) -> pd.DataFrame:
+    columns = ["file", "bytes", "sha256", "status", "note"]
+    return pd.DataFrame(records, columns=Record._fields)[columns].astype({"bytes": "Int64"})
 
 
-def _record(file: str, size: int | None, sha256: str | None, status: str, note: str) -> dict[str, Any]:
-    return {"file": file, "bytes": size, "sha256": sha256, "status": status, "note": note}
+def _stored(base: Path, sums: dict[str, str]) -> list[Record]:
+    try:
+        store = open_store(base)
+        shards = find_shards(base)
+    except DataError as error:
+        return [Record(base.name, "wrong", str(error))]
+    note = f"{len(store)} sequences, {store.n_tokens} tokens of {store.dtype.name}"
+    records = [Record(base.name, "ok", note, store.index.stop)]
+    paths = [base.with_name(base.name + ".idx"), *shards]
+    for path in progress.track(paths, "sha256", shown=len(paths) > 2):
+        records.append(_digested(path, FileFact(path.name, sha256=sums.get(path.name))))
+    for name in find_maps(base.parent, base.name):
+        file = name.path("shuffle").name
+        try:
+            verify_maps(load_maps(name), store.sizes, name.seq_length, name.path("doc").name)
+            records.append(Record(file, "ok", FIT))
+        except DataError as error:
+            records.append(Record(file, "wrong", str(error)))
+    return records
 
 
-def _digested(path: Path, fact: FileFact) -> dict[str, Any]:
+def _digested(path: Path, fact: FileFact) -> Record:
     if not path.is_file():
-        return _record(path.name, None, None, "missing", f"no {path}")
+        return Record(path.name, "missing", f"no {path}")
     size = path.stat().st_size
     if fact.bytes is not None and size != fact.bytes:
-        return _record(path.name, size, None, "wrong", f"{fact.bytes} bytes expected")
+        return Record(path.name, "wrong", f"{fact.bytes} bytes expected", size)
     came = files.sha256_file(path)
     if fact.sha256 is None:
-        return _record(path.name, size, came, "unknown", "no published sha256 to compare with")
+        return Record(path.name, "unknown", "no published sha256 to compare with", size, came)
     if came != fact.sha256:
-        return _record(path.name, size, came, "wrong", f"expected {fact.sha256}")
-    return _record(path.name, size, came, "ok", "")
+        return Record(path.name, "wrong", f"expected {fact.sha256}", size, came)
+    return Record(path.name, "ok", "", size, came)
 
 
-def _listed(hub: HubFiles, fact: FileFact) -> dict[str, Any]:
+def _listed(hub: HubFiles, fact: FileFact) -> Record:
     try:
         found = Dataset(hub.repo, hub.revision).file(fact.name, size=fact.bytes, sha256=fact.sha256)
     except DataError as error:
-        return _record(fact.name, None, None, "wrong", str(error))
+        return Record(fact.name, "wrong", str(error))
     known = fact.sha256 is not None or fact.bytes is not None
-    return _record(fact.name, found.size, found.sha256, "ok" if known else "unknown", "the hub's record")
+    return Record(fact.name, "ok" if known else "unknown", "the hub's record", found.size, found.sha256)
 
 
-def _published_map(part: str, fact: FileFact, hub: HubFiles, rebuild: tuple[str, ...], local: str | Path | None) -> dict[str, Any]:
-    if part in rebuild:
-        return _record(fact.name, None, None, "ok", "known corrupt as published; made again from the seed")
-    if local is None:
-        return _listed(hub, fact)
-    for path in (Path(local) / fact.name, Path(local) / Path(fact.name).name):
-        if path.is_file():
-            try:
-                load_part(path, part)
-            except DataError as error:
-                return _record(fact.name, path.stat().st_size, None, "wrong", str(error))
-            return _digested(path, fact)
-    return _record(fact.name, None, None, "missing", f"not in {local}")
+def _local_map(part: str, fact: FileFact, local: Path) -> Record:
+    path = fact.below(local)
+    if path is None:
+        return Record(fact.name, "missing", f"not in {local}")
+    try:
+        load_part(path, part)
+    except DataError as error:
+        return Record(fact.name, "wrong", str(error), path.stat().st_size)
+    return _digested(path, fact)

@@ -81,7 +81,7 @@ def test_vector_b_two_epochs_are_mixed() -> None:
 
 def test_vector_c_by_digest() -> None:
     maps = build_index_maps(np.random.RandomState(7).randint(1, 50, 1000), 64, 1234, 600)
-    assert plan_epochs(25_346, 64, 600) == (25_346, 2, 792)
+    assert plan_epochs(25_346, 64, 600) == (2, 792)
     assert maps.sample_idx.shape == (793, 2) and maps.sample_idx[-1].tolist() == [1999, 16]
     assert maps.doc_idx[:8].tolist() == [748, 934, 33, 243, 928, 598, 837, 709]
     assert maps.shuffle_idx[:8].tolist() == [718, 381, 749, 361, 654, 60, 630, 666]
@@ -150,7 +150,7 @@ def test_one_document_and_empty_documents() -> None:
         ((SIZES, 4, -1, 1), "seed must be"),
         ((SIZES, 4, 1 << 32, 1), "seed must be"),
         ((SIZES, 4, 1, 5, [6]), "document numbers must be 0 to 5"),
-        ((SIZES, 4, 1, 5, []), "non-empty list of document numbers"),
+        ((SIZES, 4, 1, 5, []), "document numbers must be a non-empty list"),
         (([1, 1], 1, 1, 1 << 32), "pass int32"),
     ],
 )
