@@ -22,7 +22,7 @@ def fill_segments(  # type: ignore[no-untyped-def]
     sample_idx, doc_idx, sizes, pointers, stream_rows, itemsize, row_bytes, begin, source, length, target, first_row,
     last_row,
 ):
-    """Byte ranges of rows [first_row, last_row): `source` in the store, `target` in the output; returns how many fall short.
+    """Byte ranges of rows [first_row, last_row): `source` in the store, `target` in the output; counts short rows.
 
     A row is the documents from slot d0 (at `offset`) to slot d1 (up to and with `last`), joined; the segment of each
     document touched has its own slot from begin[r] on, so rows can be filled by several threads.
