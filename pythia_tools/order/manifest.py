@@ -29,7 +29,7 @@
       repo: owner/name        #   published files: path on the hub, bytes, and sha256 where known
       revision: main
       files: {doc: {name: …, bytes: …}, sample: {…}, shuffle: {…}}
-      rebuild: [shuffle]      #   parts known corrupt there: made again from the seed, the others checked against it
+      rebuild: [shuffle]      #   known corrupt there: made again from the seed, and the doc map compared
     seed: 1234                # packed only, with num_samples
     num_samples: 147164160
     separate_last_epoch: false
@@ -215,7 +215,10 @@ def _maps(path: Path, value: Any) -> MapsSpec:
     value = _mapping(path, "maps", value, {"repo", "files"}, {"revision", "rebuild"})
     named = _mapping(path, "maps.files", value["files"], {"doc", "sample", "shuffle"})
     facts = tuple(_fact(path, f"maps.files.{part}", named[part]) for part in ("doc", "sample", "shuffle"))
-    return MapsSpec(hub=_hub(value, facts), rebuild=tuple(value.get("rebuild") or ()))
+    rebuild = tuple(value.get("rebuild") or ())
+    if rebuild not in ((), ("shuffle",)):
+        raise DataError(f"{path}: maps.rebuild is {list(rebuild)}; only the shuffle map can be made again: [shuffle]")
+    return MapsSpec(hub=_hub(value, facts), rebuild=rebuild)
 
 
 def _hub(value: dict[str, Any], facts: tuple[FileFact, ...]) -> HubFiles:

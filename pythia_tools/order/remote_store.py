@@ -1,16 +1,13 @@
 """Stores and maps on the hub: rows by range, small files whole.
 
-Rows of a preshuffled store are one range per batch (4.2 MB for Pythia), two where it straddles shards. Documents of a packed
-order lie all over the store: one short request per stretch, many at once, and the batch that results is cached as one file.
-Indexes and index maps are needed at random places, so they are downloaded whole, once, in resumable pieces.
+Rows of a preshuffled store are one range per batch (4.2 MB for Pythia), two where it straddles shards. Documents of a
+packed order lie all over the store: one short request per stretch, many at once, and the batch that results is cached
+as one file. Indexes and index maps are needed at random places, so they are downloaded whole, once, and resumed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +15,23 @@ import numpy as np
 
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError
+from pythia_tools.core.parallel import map_threads
 from pythia_tools.hub import Dataset, RemoteFile, shared_cache
 from pythia_tools.order.manifest import FileFact, HubFiles, OrderManifest, StoreSpec
-from pythia_tools.order.map_files import PARTS, load_part, verify_shuffle
+from pythia_tools.order.map_files import PARTS, check_rows, load_part, save_part, verify_shuffle
 from pythia_tools.order.maps import IndexMaps, rebuild_shuffles
 from pythia_tools.tokens import ByteSource, LocalBytes, TokenStore, read_index
 
 REQUEST_BYTES = 16 << 20
-PIECE_BYTES = 32 << 20
 FEW_RANGES = 64
 NEAR_BYTES = 4096
-NOTED_BYTES = 100_000_000
 
 
 class RemoteBytes:
-    """Shards of a data set as one stream. Sizes come from the manifest, so opening asks nothing of the network (unless one is unknown)."""
+    """Shards of a data set as one stream.
+
+    Sizes come from the manifest, so opening asks nothing of the network, unless one is unknown.
+    """
 
     def __init__(self, hub: HubFiles, *, workers: int = 8):
         self.hub = hub
@@ -44,7 +43,7 @@ class RemoteBytes:
         self.size = int(self.starts[-1])
 
     def __reduce__(self) -> Any:
-        return _remote_bytes, (self.hub, self.workers)
+        return partial(RemoteBytes, self.hub, workers=self.workers), ()
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Bytes [start, stop) as a fresh array: one request per shard touched (and per 16 MiB), less what is cached."""
@@ -56,25 +55,50 @@ class RemoteBytes:
         """The same from `start` on into `out`, flat uint8."""
         if not 0 <= start <= start + out.size <= self.size:
             raise DataError(f"{self.hub.repo}: bytes {start} to {start + out.size} asked, there are {self.size}")
-        self._read_into([(start, start + out.size, 0)], out)
+        self._fill([(start, start + out.size)], out)
 
     def gather(self, source: np.ndarray, length: np.ndarray, target: np.ndarray, out: np.ndarray) -> None:
         """Segments (see ByteSource): neighbours are joined, the rest are asked for at once by `workers`."""
         ranges, places = _join(source, length)
+        joined = np.empty(sum(b - a for a, b in ranges), dtype=np.uint8)
         if len(ranges) <= FEW_RANGES:
-            joined = np.empty(sum(b - a for a, b in ranges), dtype=np.uint8)
-            at, wanted = 0, []
-            for a, b in ranges:
-                wanted.append((a, b, at))
-                at += b - a
-            self._read_into(wanted, joined)
+            self._fill(ranges, joined)
         else:
-            key = files.digest([[self._file(k, fresh=False).key for k in range(len(self.hub.files))], ranges])
-            joined = np.frombuffer(self.cache.get_or_add(key, lambda: self._fetch_all(ranges)), dtype=np.uint8)
+            key = files.digest([[self._file(k).key for k in range(len(self.hub.files))], ranges])
+
+            def fetch() -> bytes:
+                self._fill(ranges, joined, each_cached=False)
+                return joined.tobytes()
+
+            joined = np.frombuffer(self.cache.get_or_add(key, fetch), dtype=np.uint8)
         for place, n, to in zip(places, length, target, strict=True):
             out[to : to + n] = joined[place : place + n]
 
-    def _file(self, k: int, *, fresh: bool) -> RemoteFile:
+    def _fill(self, ranges: list[tuple[int, int]], out: np.ndarray, *, each_cached: bool = True) -> None:
+        """Ranges one after the other into `out`: what is cached from disk, the rest over the network in parallel."""
+        missing: list[tuple[int, int, int, int]] = []
+        at = 0
+        for start, stop in ranges:
+            for k, a, b in self._split(start, stop):
+                pieces = self.cache.pieces(self._file(k).key, a, b) if each_cached else [(a, b, None)]
+                for x, y, data in pieces:
+                    if data is None:
+                        missing.append((k, x, y, at))
+                    else:
+                        out[at : at + y - x] = np.frombuffer(data, dtype=np.uint8)
+                    at += y - x
+
+        def fetch(part: tuple[int, int, int, int]) -> None:
+            k, x, y, at = part
+            file = self._file(k, fresh=True)
+            data = self.dataset.read(file, x, y)
+            if each_cached:
+                self.cache.add(file.key, x, data)
+            out[at : at + y - x] = np.frombuffer(data, dtype=np.uint8)
+
+        map_threads(fetch, missing, self.workers)
+
+    def _file(self, k: int, *, fresh: bool = False) -> RemoteFile:
         fact = self.hub.files[k]
         return self.dataset.file(fact.name, size=fact.bytes, sha256=fact.sha256, fresh=fresh)
 
@@ -88,49 +112,6 @@ class RemoteBytes:
             parts += [(k, a - base, min(a + REQUEST_BYTES, end) - base) for a in range(start, end, REQUEST_BYTES)]
             start, k = end, k + 1
         return parts
-
-    def _read_into(self, wanted: list[tuple[int, int, int]], out: np.ndarray) -> None:
-        """Fill `out` from (start, stop, place) ranges; cached parts from disk, the others over the network in parallel."""
-        missing: list[tuple[int, int, int, int]] = []
-        for start, stop, place in wanted:
-            at = place
-            for k, a, b in self._split(start, stop):
-                for x, y, data in self.cache.pieces(self._file(k, fresh=False).key, a, b):
-                    if data is None:
-                        missing.append((k, x, y, at))
-                    else:
-                        out[at : at + y - x] = np.frombuffer(data, dtype=np.uint8)
-                    at += y - x
-
-        def fetch(part: tuple[int, int, int, int]) -> None:
-            k, x, y, at = part
-            file = self._file(k, fresh=True)
-            data = self.dataset.read(file, x, y)
-            self.cache.add(file.key, x, data)
-            out[at : at + y - x] = np.frombuffer(data, dtype=np.uint8)
-
-        _all(fetch, missing, self.workers)
-
-    def _fetch_all(self, ranges: list[tuple[int, int]]) -> bytes:
-        """Many short ranges, cached together by the caller."""
-        parts = [part for a, b in ranges for part in self._split(a, b)]
-
-        def fetch(part: tuple[int, int, int]) -> bytes:
-            k, start, stop = part
-            return self.dataset.read(self._file(k, fresh=True), start, stop)
-
-        return b"".join(_all(fetch, parts, self.workers))
-
-
-def _remote_bytes(hub: HubFiles, workers: int) -> RemoteBytes:
-    return RemoteBytes(hub, workers=workers)
-
-
-def _all(work: Any, parts: list[Any], workers: int) -> list[Any]:
-    if len(parts) <= 1:
-        return [work(p) for p in parts]
-    with ThreadPoolExecutor(min(workers, len(parts))) as pool:
-        return list(pool.map(work, parts))
 
 
 def _join(source: np.ndarray, length: np.ndarray) -> tuple[list[tuple[int, int]], np.ndarray]:
@@ -157,13 +138,13 @@ def open_bytes(spec: StoreSpec, local: Path | None, workers: int) -> ByteSource:
     assert spec.hub is not None
     if local is None:
         return RemoteBytes(spec.hub, workers=workers)
+    paths = []
     for fact in spec.hub.files:
-        path = local / fact.name
-        if not path.is_file():
-            raise DataError(f"{path}: a shard is missing; the order has {len(spec.hub.files)} of them")
-        if fact.bytes is not None and path.stat().st_size != fact.bytes:
-            raise DataError(f"{path}: {path.stat().st_size} bytes, the manifest says {fact.bytes}; download it again")
-    return LocalBytes([local / fact.name for fact in spec.hub.files])
+        path = _held(fact, local)
+        if path is None:
+            raise DataError(f"{local / fact.name}: a shard is missing; the order has {len(spec.hub.files)} of them")
+        paths.append(path)
+    return LocalBytes(paths)
 
 
 def open_remote_store(manifest: OrderManifest, local: Path | None, workers: int) -> TokenStore:
@@ -171,52 +152,50 @@ def open_remote_store(manifest: OrderManifest, local: Path | None, workers: int)
     spec = manifest.store
     if spec.hub is None or spec.index is None:
         raise DataError(f"{manifest.path}: a packed order on the hub needs store.index")
-    index = _local_or_download(spec.hub, spec.index, local)
+    index = _held_or_fetched(spec.hub, spec.index, local)
     return TokenStore(read_index(index), open_bytes(spec, local, workers))
 
 
 def open_remote_maps(manifest: OrderManifest, local: Path | None) -> IndexMaps:
-    """Published maps, each downloaded once; parts known corrupt are made again from the seed and the doc map compared."""
-    assert manifest.maps is not None and manifest.maps.hub is not None and manifest.seed is not None
+    """Published maps, each downloaded once; one known corrupt is made again from the seed, the doc map compared."""
+    assert manifest.maps is not None and manifest.maps.hub is not None
     hub, rebuild = manifest.maps.hub, manifest.maps.rebuild
-    named = dict(zip(PARTS, hub.files, strict=True))
-    parts = {part: load_part(_local_or_download(hub, fact, local), part) for part, fact in named.items() if part not in rebuild}
-    if rebuild == ("shuffle",):
-        parts["shuffle"] = _rebuilt_shuffle(manifest, parts)
-    elif rebuild:
-        raise DataError(f"{manifest.path}: only the shuffle map can be made again, not {', '.join(rebuild)}")
-    else:
-        verify_shuffle(parts["shuffle"], f"{hub.repo}/{hub.files[2].name}")
-    if len(parts["shuffle"]) != len(parts["sample"]) - 1:
-        raise DataError(f"{hub.repo}: {len(parts['shuffle'])} rows in the shuffle map, {len(parts['sample']) - 1} in the sample map")
-    return IndexMaps(parts["doc"], parts["sample"], parts["shuffle"])
+    named = {part: fact for part, fact in zip(PARTS, hub.files, strict=True) if part not in rebuild}
+    parts = {part: load_part(_held_or_fetched(hub, fact, local), part) for part, fact in named.items()}
+    if rebuild:
+        parts["shuffle"] = _rebuilt_shuffle(manifest, parts["doc"], len(parts["sample"]) - 1)
+    maps = IndexMaps(*(parts[part] for part in PARTS))
+    where = f"{hub.repo}/{hub.files[-1].name}"
+    verify_shuffle(maps.shuffle_idx, where)
+    check_rows(maps, where)
+    return maps
 
 
-def _rebuilt_shuffle(manifest: OrderManifest, parts: dict[str, np.ndarray]) -> np.ndarray:
+def _rebuilt_shuffle(manifest: OrderManifest, doc_idx: np.ndarray, rows: int) -> np.ndarray:
     """The shuffle map from the seed, kept in the cache folder."""
-    rows, slots = len(parts["sample"]) - 1, len(parts["doc"])
-    documents = manifest.documents or slots
-    assert manifest.seed is not None
-    path = files.cache_dir() / "index_maps" / f"{manifest.name}-{slots}-{rows}-{manifest.seed}_shuffle_idx.npy"
+    name, seed, slots = manifest.name, manifest.seed, len(doc_idx)
+    assert seed is not None
+    path = files.cache_dir() / "index_maps" / f"{name}-{slots}-{rows}-{seed}_shuffle_idx.npy"
     if not path.is_file():
-        progress.note(f"{manifest.name}: the published shuffle map is corrupt; making it again from seed {manifest.seed}")
-        doc_idx, shuffle_idx = rebuild_shuffles(documents, slots // documents, rows, manifest.seed)
-        if not np.array_equal(doc_idx, parts["doc"]):
+        progress.note(f"{name}: the published shuffle map is corrupt; making it again from seed {seed}")
+        documents = manifest.documents or slots
+        made, shuffle_idx = rebuild_shuffles(documents, slots // documents, rows, seed)
+        if not np.array_equal(made, doc_idx):
             raise DataError(
-                f"{manifest.name}: seed {manifest.seed} gives another doc map than the published one; the order cannot be made again"
+                f"{name}: seed {seed} gives another doc map than the published one; the order cannot be made again"
             )
-        with files.atomic_write(path) as out:
-            np.lib.format.write_array(out, shuffle_idx, version=(1, 0), allow_pickle=False)
-    shuffle = load_part(path, "shuffle")
-    verify_shuffle(shuffle, path)
-    return shuffle
+        save_part(path, shuffle_idx)
+    return load_part(path, "shuffle")
 
 
-def _local_or_download(hub: HubFiles, fact: FileFact, local: Path | None) -> Path:
-    if local is not None:
-        for path in (local / fact.name, local / Path(fact.name).name):
-            if path.is_file():
-                if fact.bytes is not None and path.stat().st_size != fact.bytes:
-                    raise DataError(f"{path}: {path.stat().st_size} bytes, the manifest says {fact.bytes}; download it again")
-                return path
-    return Dataset(hub.repo, hub.revision).download(fact.name, size=fact.bytes, sha256=fact.sha256)
+def _held(fact: FileFact, local: Path) -> Path | None:
+    path = fact.below(local)
+    size = None if path is None else path.stat().st_size
+    if path is not None and fact.bytes is not None and size != fact.bytes:
+        raise DataError(f"{path}: {size} bytes, the manifest says {fact.bytes}; download it again")
+    return path
+
+
+def _held_or_fetched(hub: HubFiles, fact: FileFact, local: Path | None) -> Path:
+    path = None if local is None else _held(fact, local)
+    return path or Dataset(hub.repo, hub.revision).download(fact.name, size=fact.bytes, sha256=fact.sha256)
