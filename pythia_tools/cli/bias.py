@@ -229,13 +229,13 @@ def _order(suite: Any) -> Any:
 def _association(args: argparse.Namespace, suite: Any, items: Any, order: Any) -> Any:
     """Counts up to each step; a branch called `swap` was trained on the order with feminine pronouns from its branch step on."""
     from pythia_tools.analyses import bias
-    from pythia_tools.counts.text import tokenizer_of
+    from pythia_tools.counts import tokenizer_of
     from pythia_tools.overlays import Overlay, PronounSwap
 
     orders = {"main": order}
     starts = {info.branch: info.branch_step for info in suite.models.values() if info.branch == "swap" and info.branch_step is not None}
     for branch, start in starts.items():
-        orders[branch] = Overlay(order, PronounSwap(tokenizer_of(order)), steps=range(start, order.steps))
+        orders[branch] = Overlay(order, PronounSwap(tokenizer_of(order).engine), steps=range(start, order.steps))
     known = items[items["branch"].isin(list(orders))]
     return bias.associate(known, orders, tokenizer=tokenizer_of(order), window=args.window)
 

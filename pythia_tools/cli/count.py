@@ -8,7 +8,7 @@ TERMS are, one by one or as lines of @FILE (or of a .txt file):
   any text          its occurrences in the decoded rows        word:cat      as a whole word
   number:23         as a number, not within 123 or 230         tokens:12,34  token ids one after the other
   pair:A & B        both within --window words (or tokens)     set:A + B     rows that hold both; aliases as A|B
-  paper:7-day       a key of the Pythia paper's rule (7, 7-12 or 7-day)
+  pythia:7-day      a key of the Pythia paper's rule (7, 7-12 or 7-day); paper:7-day is the same
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     found = counts.count(
         order, patterns, steps, tokenizer=args.tokenizer, inputs_only=args.inputs_only, workers=args.workers,
-        cells=folder.cells if folder else None, shard=args.shard,
+        cells=folder.cells if folder else None,
+        batches=counts.shard_batches(order, steps[-1], args.shard) if args.shard else None,
     )
     frame = found.frame() if found.complete else pd.DataFrame({"term": [], "step": [], "exposures": []})
     if folder is not None:
@@ -106,9 +107,9 @@ def _pattern(text: str, window: int, unit: Any) -> counts.Pattern:
         return counts.Pair(_leaf(first), _leaf(second), window, unit, label=rest)
     if colon and kind == "set":
         members = tuple(tuple(member.split("|")) for member in rest.split(" + "))
-        return counts.Together(members, label=rest)
-    if colon and kind == "paper":
-        return counts.Paper(rest)
+        return counts.CoOccurrence(members, label=rest)
+    if colon and kind in ("pythia", "paper"):
+        return counts.PythiaRule(rest)
     return _leaf(text)
 
 
@@ -155,7 +156,7 @@ def _plan(order: Any, patterns: Sequence[Any], steps: Sequence[int], workers: in
     seconds = tokens / SCAN_RATE / (worker_count(workers))
     return {
         "order": order.name, "terms": len(patterns), "steps": len(steps), "batches": steps[-1], "rows": rows, "tokens": tokens,
-        "read": human_bytes(tokens * order.dtype.itemsize), "parts": len(counts.counting.plan_parts(order, 0, steps[-1])),
+        "read": human_bytes(tokens * order.dtype.itemsize), "parts": len(counts.counting.part_ranges(order, 0, steps[-1])),
         "seconds": round(seconds, 1), "note": "time of the scan itself; remote or slow disks take longer",
     }
 

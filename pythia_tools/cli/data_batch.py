@@ -18,10 +18,10 @@ import numpy as np
 
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import RequestError
-from pythia_tools.counts.documents import documents_of_rows
-from pythia_tools.counts.text import decode, tokenizer_of
+from pythia_tools.counts import documents_of_rows, tokenizer_of
 from pythia_tools.order import DataOrder, load_order
 from pythia_tools.order.sources import PackedRows
+from pythia_tools.tokens import Tokenizer
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError(f"--rows {a}:{b}: a batch of order {order.name} has rows 0:{order.batch_rows}")
     if not 0 <= args.step < order.steps:
         raise RequestError(f"--step {args.step}: order {order.name} has batches 0 to {order.steps - 1}")
-    if args.text:
-        tokenizer_of(order, args.tokenizer)
+    tokenizer = tokenizer_of(order, args.tokenizer) if args.text else None
     first = args.step * order.batch_rows + a
     rows = order.rows(first, first + b - a)
     if args.out:
@@ -71,19 +70,19 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         print(json.dumps({
             "order": order.name, "fingerprint": order.fingerprint, "step": args.step, "first_row": first,
-            "rows": [_row(order, first + i, row, args) for i, row in enumerate(rows)],
+            "rows": [_row(order, first + i, row, tokenizer) for i, row in enumerate(rows)],
         }, ensure_ascii=False))
     else:
         for i, row in enumerate(rows):
-            _show(order, first + i, row, args)
+            _show(order, first + i, row, tokenizer)
     return 0
 
 
-def _row(order: DataOrder, number: int, row: np.ndarray, args: argparse.Namespace) -> dict[str, Any]:
+def _row(order: DataOrder, number: int, row: np.ndarray, tokenizer: Tokenizer | None) -> dict[str, Any]:
     record: dict[str, Any] = {"row": number, "tokens": row.tolist()}
-    if args.text:
+    if tokenizer is not None:
         record["documents"] = [
-            {"document": document, "tokens": [a, b], "text": decode(order, row[a:b], args.tokenizer)}
+            {"document": document, "tokens": [a, b], "text": tokenizer.decode(row[a:b])}
             for document, a, b in pieces(order, number)
         ]
     return record
@@ -97,12 +96,12 @@ def pieces(order: DataOrder, row: int) -> list[tuple[int | None, int, int]]:
     return [(int(d), int(a), int(b)) for d, a, b in zip(table["document"], table["row_start"], table["row_stop"], strict=True)]
 
 
-def _show(order: DataOrder, number: int, row: np.ndarray, args: argparse.Namespace) -> None:
-    if not args.text:
+def _show(order: DataOrder, number: int, row: np.ndarray, tokenizer: Tokenizer | None) -> None:
+    if tokenizer is None:
         print(f"{number}\t" + " ".join(map(str, row.tolist())))
         return
     print(f"=== row {number} (step {number // order.batch_rows})")
     for document, a, b in pieces(order, number):
         if document is not None:
             print(f"--- document {document}, tokens {a}:{b} of the row")
-        print(decode(order, row[a:b], args.tokenizer))
+        print(tokenizer.decode(row[a:b]))

@@ -117,9 +117,9 @@ def _rules(args: argparse.Namespace, order: Any) -> list[Any]:
 
 
 def _tokenizer(args: argparse.Namespace, order: Any) -> Any:
-    from pythia_tools.counts.text import tokenizer_of
+    from pythia_tools.counts import tokenizer_of
 
-    return tokenizer_of(order, args.tokenizer)
+    return tokenizer_of(order, args.tokenizer).engine
 
 
 def _reserve(args: argparse.Namespace) -> Any:

@@ -17,7 +17,7 @@ from pythia_tools.cli.data_batch import add_order, span
 from pythia_tools.cli.options import add_output, emit, positive
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
-from pythia_tools.counts.places import build_index, seen
+from pythia_tools.counts import build_ngram_index, seen
 from pythia_tools.order import load_order
 
 
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=span, metavar="a:b", help="only batches a to b-1 (default: all)")
     parser.add_argument("--limit", type=positive, metavar="N", help="stop after N hits")
     parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json, its folder, or a hub model (default: the order's own)")
-    parser.add_argument("--index", metavar="DIR", help="answer from this index; built there if missing (8 bytes per token)")
+    parser.add_argument("--index", metavar="DIR", help="answer from this index; built there if missing (10 bytes per token)")
     add_output(parser, out=False)
 
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     order = load_order(args.order, batch_rows=args.batch_rows, local=args.local)
     if args.index and not (Path(args.index) / "index.json").is_file():
         progress.note(f"building the index of {order.n_rows} rows in {args.index}")
-        build_index(order, args.index)
+        build_ngram_index(order, args.index)
     query = args.text if args.ids is None else args.ids
     table = seen(order, query, tokenizer=args.tokenizer, steps=args.steps, limit=args.limit, index=args.index)
     if args.json or len(table):

@@ -48,8 +48,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--open", action="store_true", help="decode greedily instead of choosing among all answers (facts, template)")
     parser.add_argument("--order", help="the data order (default: the suite's own)")
     parser.add_argument("--exposures", metavar="FILE", help="a table of term, step, exposures instead of counting")
-    how = "how operands count: by the paper's rule (default), or as numbers"
-    parser.add_argument("--count-as", choices=["paper", "number"], default="paper", help=how)
+    how = "how operands count: by the Pythia paper's rule (default; paper is the same), or as numbers"
+    parser.add_argument("--count-as", choices=["pythia", "paper", "number"], default="pythia", help=how)
     parser.add_argument("--last", type=int, metavar="N", help="also compare with exposures in the last N steps")
     parser.add_argument("--trajectory", nargs="+", default=[], metavar="TERM", help="terms to draw over training")
     parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json or its folder (default: the suite's own)")
@@ -121,7 +121,7 @@ def _stored(args: argparse.Namespace) -> int:
     else:
         progress.note(
             "accuracy against frequency and the gap (the paper's figure 5 and table 4) need --exposures, which were not published; "
-            "count them with `pythia-tools count @keys.txt --order pile-deduped-preshuffled --steps ...`, keys paper:0 to paper:99"
+            "count them with `pythia-tools count @keys.txt --order pile-deduped-preshuffled --steps ...`, keys pythia:0 to pythia:99"
         )
         means = table.groupby([*tables.IDENTITY, "task"], sort=False, dropna=False)["accuracy"]
         rows = ((dict(zip(tables.IDENTITY, k[:-1], strict=True)), k[-1], mean(v, unit="term")) for k, v in means)
@@ -189,7 +189,7 @@ def _rest(row: dict[Any, Any], several: bool) -> dict[str, Any]:
 
 
 def read_exposures(path: str) -> pd.DataFrame:
-    """A table of term, step, exposures: .csv, .parquet, or the folder of a `count` run. Terms `paper:7` are those of operand 7."""
+    """A table of term, step, exposures: .csv, .parquet, or the folder of a `count` run. Terms `pythia:7` are those of operand 7."""
     file = Path(path)
     file = file / "items.parquet" if file.is_dir() else file
     try:
@@ -203,7 +203,8 @@ def read_exposures(path: str) -> pd.DataFrame:
         seen = frame[["term", "step", "exposures"]].astype({"term": "string", "step": "int64", "exposures": "int64"})
     except (ValueError, TypeError) as error:
         raise DataError(f"{file}: steps and exposures must be whole numbers ({error})") from error
-    seen["term"] = seen["term"].str.removeprefix("paper:")  # `count paper:7` counts what operand 7 is set against
+    # `count pythia:7` (once `paper:7`) counts what operand 7 is set against
+    seen["term"] = seen["term"].str.replace("^(pythia|paper):", "", regex=True)
     twice = seen[seen.duplicated(["term", "step"])]
     if len(twice):
         raise DataError(f"{file}: term {twice['term'].iloc[0]!r} has two counts at step {twice['step'].iloc[0]}; keep one definition of it")

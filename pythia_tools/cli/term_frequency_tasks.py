@@ -52,7 +52,7 @@ def _numeric(name: str, shots: int, args: argparse.Namespace, tokenizer: Any, op
         assert name in CONVERSIONS
         items = term_frequency.time_unit_items(name, shots, operands=operands, seed=args.seed)
     task = term_frequency.GreedyTask(items, tokenizer, name=f"{name}-{shots}shot", **options)
-    pattern = counts.Paper if args.count_as == "paper" else counts.Number
+    pattern = counts.Number if args.count_as == "number" else counts.PythiaRule
     return Asked(task, {str(x): pattern(str(x), label=str(x)) for x in operands}, numeric=True)
 
 

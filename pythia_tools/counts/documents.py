@@ -10,46 +10,57 @@ already 25 / 50 / 25 % after one epoch's worth of tokens: there is no step befor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.parallel import parallel_for
-from pythia_tools.order.data_order import DataOrder
+from pythia_tools.counts.document_kernels import exposure_counts, inverse, mark_rows, slot_starts, slots_of_documents
+from pythia_tools.order import DataOrder
+from pythia_tools.order.rows import check_span
 from pythia_tools.order.sources import PackedRows
 
 PARALLEL_DOCUMENTS = 10_000
+_maps: WeakKeyDictionary[PackedRows, DocumentMap] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
 class DocumentMap:
-    """Where each document's copies lie in the stream: slots grouped by document, and each slot's first position."""
+    """Where each document's copies lie in the stream: slots grouped by document, and each slot's first position.
 
-    sizes: np.ndarray
-    begin: np.ndarray
-    slots: np.ndarray
-    starts: np.ndarray
-    epochs: int
+    Costs 12 bytes per slot and two passes over the doc map.
+    """
+
+    def __init__(self, rows: PackedRows):
+        self.sizes = rows.store.sizes
+        self.begin, self.slots = slots_of_documents(rows.maps.doc_idx, self.sizes.size)
+        self.starts = slot_starts(self.sizes, rows.maps.doc_idx)
+        self.epochs = int(np.diff(self.begin).max())
+        self._shuffle = rows.maps.shuffle_idx
+
+    @cached_property
+    def row_of(self) -> np.ndarray:
+        """(rows,) int64: row of the order that holds each stream row."""
+        out = np.empty(len(self._shuffle), dtype=np.int64)
+        inverse(self._shuffle, out)
+        return out
 
 
 def document_map(order: DataOrder) -> DocumentMap:
-    """The order's DocumentMap, made once; costs 12 bytes per slot and two passes. Raises RequestError for preshuffled orders."""
+    """The order's DocumentMap, made once. Raises RequestError for preshuffled orders."""
     rows = packed_rows(order)
-    known = getattr(rows, "_document_map", None)
-    if known is None:
-        from pythia_tools.counts.document_kernels import slot_starts, slots_of_documents
-
-        sizes = rows.store.sizes
-        begin, slots = slots_of_documents(rows.maps.doc_idx, sizes.size)
-        known = DocumentMap(sizes, begin, slots, slot_starts(sizes, rows.maps.doc_idx), int(np.diff(begin).max()))
-        rows._document_map = known  # type: ignore[attr-defined]
-    return known
+    if rows not in _maps:
+        _maps[rows] = DocumentMap(rows)
+    return _maps[rows]
 
 
 def packed_rows(order: DataOrder) -> PackedRows:
-    """The order's source if it has index maps. Raises RequestError otherwise: preshuffled rows hold no document boundaries."""
+    """The order's source. Raises RequestError unless it has index maps: other rows hold no document boundaries."""
+    if not isinstance(order, DataOrder):
+        raise RequestError(f"{order.name} serves rows made from an order's; which documents they hold, only that order knows")
     if not isinstance(order.source, PackedRows):
         raise RequestError(
             f"order {order.name} is preshuffled, and its rows hold no document boundaries; use an order with index maps "
@@ -74,8 +85,6 @@ def document_exposures(order: DataOrder, step: int) -> pd.DataFrame:
 
 def exposure_table(order: DataOrder, step: int) -> np.ndarray:
     """(documents, epochs+1) int32: tokens of each document seen 0, 1, … times by checkpoint `step`."""
-    from pythia_tools.counts.document_kernels import exposure_counts, mark_rows
-
     if not 0 <= step <= order.steps:
         raise RequestError(f"checkpoint {step} of order {order.name}: it has checkpoints 0 to {order.steps}")
     rows, known = packed_rows(order), document_map(order)
@@ -90,7 +99,7 @@ def exposure_table(order: DataOrder, step: int) -> np.ndarray:
     return out
 
 
-def exposure_shares(order: DataOrder, steps: list[int]) -> pd.DataFrame:
+def exposure_shares(order: DataOrder, steps: Iterable[int]) -> pd.DataFrame:
     """Share of all tokens seen 0, 1, 2, … times by each checkpoint: columns step, times, tokens, share."""
     records = []
     for step in steps:
@@ -102,18 +111,13 @@ def exposure_shares(order: DataOrder, steps: list[int]) -> pd.DataFrame:
 def steps_of_document(order: DataOrder, document: int) -> pd.DataFrame:
     """Every row that holds tokens of a document, in training order.
 
-    Columns: step, row, copy (which of its epochs' copies), doc_start, doc_stop (tokens of the document), row_start (offset in
-    the row); the shared end token of two rows appears in both, as the rows themselves hold it.
+    Columns: step, row, copy (which of its epochs' copies), doc_start, doc_stop (tokens of the document), row_start (offset
+    in the row); the shared end token of two rows appears in both, as the rows themselves hold it.
     Raises: RequestError for preshuffled orders and documents that do not exist.
     """
-    from pythia_tools.counts.document_kernels import inverse
-
     rows, known = packed_rows(order), document_map(order)
     if not 0 <= document < known.sizes.size:
         raise RequestError(f"document {document} of order {order.name}: it has documents 0 to {known.sizes.size - 1}")
-    if not hasattr(rows, "_inverse"):
-        rows._inverse = np.empty(rows.n_rows, dtype=np.int64)  # type: ignore[attr-defined]
-        inverse(rows.maps.shuffle_idx, rows._inverse)  # type: ignore[attr-defined]
     length = order.seq_length
     records = []
     for copy, slot in enumerate(known.slots[known.begin[document] : known.begin[document + 1]]):
@@ -122,17 +126,19 @@ def steps_of_document(order: DataOrder, document: int) -> pd.DataFrame:
         for stream_row in range(max(0, -(-(start - length) // length)), min(rows.n_rows, -(-stop // length))):
             a, b = max(start, stream_row * length), min(stop, stream_row * length + length + 1)
             if a < b:
-                row = int(rows._inverse[stream_row])  # type: ignore[attr-defined]
+                row = int(known.row_of[stream_row])
                 records.append((row // order.batch_rows, row, copy, a - start, b - start, a - stream_row * length))
     columns = ["step", "row", "copy", "doc_start", "doc_stop", "row_start"]
     return pd.DataFrame(sorted(records), columns=columns).astype(np.int64)
 
 
 def documents_of_rows(order: DataOrder, start: int, stop: int) -> pd.DataFrame:
-    """The documents rows [start, stop) are made of: row, row_start, row_stop, document, doc_start (token of it that comes first)."""
+    """The documents that rows [start, stop) are made of, in their order.
+
+    Columns: row, row_start, row_stop (tokens of the row), document, doc_start (which of its tokens comes first).
+    """
     source = packed_rows(order)
-    if not 0 <= start <= stop <= order.n_rows:
-        raise RequestError(f"rows {start}:{stop} of order {order.name}: it has rows 0:{order.n_rows}")
+    start, stop = check_span(order, start, stop)
     maps, sizes = source.maps, source.store.sizes
     records = []
     for row in range(start, stop):

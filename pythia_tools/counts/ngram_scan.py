@@ -1,24 +1,26 @@
-"""Many token n-grams at once, in one pass over rows.
+"""Many token n-grams at once, counted or located in one pass over rows: every search for token ids in rows is done here.
 
 Single tokens are counted through a table, without a branch. Longer n-grams first pass a filter of one bit per hash,
-of the first two tokens for pairs and of the first three for the rest; 16 kB in all, and few positions survive.
-Survivors are looked up exactly and followed through a trie. Cost: 3 to 5 ns per token and core for 1,000 n-grams.
-Memory: 4 bytes per token id, about 100 per trie edge, and nothing that grows with the corpus.
+of the first two tokens for pairs and of the first three for the rest; 16 kB in all, which stays in the first cache, and
+few positions survive. Survivors are looked up exactly and followed through a trie.
+Cost: 3 to 5 ns per token and core for 1,000 n-grams, 1 ns for one. Memory: 4 bytes per token id, about 100 per trie edge,
+and nothing that grows with the corpus.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.counts.compiled import kernel
+from pythia_tools.order import Rows
 
 SPREAD = 64
-"""Tokens that are no single-token pattern are counted into this many waste slots, so that equal neighbours do not wait for each other."""
+"""Tokens that are no pattern are counted into this many waste slots, so that equal neighbours do not wait for each other."""
 FILTER_BITS = 1 << 16
 ID_BITS = 21
 
@@ -44,6 +46,8 @@ class NgramMachine(NamedTuple):
     """(nodes,) int32: the n-gram that ends at a node; -1: none. Node 0 is unused"""
     fanout: np.ndarray
     """(nodes,) int32: edges that leave a node"""
+    longer: bool
+    """whether any n-gram has two tokens or more"""
 
 
 def as_kernel_rows(rows: np.ndarray, ids: int) -> np.ndarray:
@@ -52,23 +56,26 @@ def as_kernel_rows(rows: np.ndarray, ids: int) -> np.ndarray:
     Raises: DataError for a token id that is not below `ids`, because kernels look up tables of that size unchecked.
     """
     if rows.size and np.iinfo(rows.dtype).max >= ids and int(rows.max()) >= ids:
-        raise DataError(f"token id {int(rows.max())} is in the rows, where ids below {ids} are expected; are they of another vocabulary?")
+        raise DataError(
+            f"token id {int(rows.max())} is in the rows, where ids below {ids} are expected; are they of another vocabulary?"
+        )
     if rows.size and rows.dtype.kind == "i" and int(rows.min()) < 0:
         raise DataError(f"token id {int(rows.min())} is in the rows; ids are not negative")
     rows = np.ascontiguousarray(rows, dtype=np.uint16 if rows.dtype == np.uint16 else np.int32)
     return rows if rows.flags.writeable else rows.copy()
 
 
-def token_ids(order: Any) -> int:
-    """Token ids that an order's rows can hold: 65,536 for 16-bit rows, else 2**20, more than any published vocabulary has."""
-    dtype = np.dtype(getattr(order, "dtype", None) or order.rows(0, min(1, order.n_rows)).dtype)
-    return 1 << 16 if dtype.itemsize <= 2 else 1 << 20
+def token_ids(order: Rows) -> int:
+    """Token ids that rows can hold: 65,536 for 16-bit rows, else 2**20, more than any published vocabulary has."""
+    return 1 << 16 if order.dtype.itemsize <= 2 else 1 << 20
 
 
 def compile_ngrams(ngrams: Sequence[Sequence[int]], ids: int) -> NgramMachine:
     """A machine for distinct n-grams over token ids below `ids`; an n-gram with a larger id never occurs."""
     if ids >= 1 << ID_BITS:
-        raise RequestError(f"token ids below {ids} were asked for; n-grams are counted for vocabularies of fewer than {1 << ID_BITS} ids")
+        raise RequestError(
+            f"token ids below {ids} were asked for; n-grams are counted for vocabularies of fewer than {1 << ID_BITS} ids"
+        )
     possible = [(n, tuple(g)) for n, g in enumerate(ngrams) if max(g) < ids]
     singles = [(n, g[0]) for n, g in possible if len(g) == 1]
     single = (len(singles) + np.arange(ids) % SPREAD).astype(np.uint32)
@@ -80,15 +87,17 @@ def compile_ngrams(ngrams: Sequence[Sequence[int]], ids: int) -> NgramMachine:
         if len(g) > 1:
             h = int(_hash2(g[0], g[1]) if len(g) == 2 else _hash3(g[0], g[1], g[2]))
             filters[int(len(g) > 2), h >> 6] |= np.uint64(1 << (h & 63))
-    keys, values = _table({**pairs, **heads})
-    edge_keys, edge_values = _table(edges)
+    keys, values = hash_table({**pairs, **heads})
+    edge_keys, edge_values = hash_table(edges)
     return NgramMachine(
         single, np.array([n for n, _ in singles], dtype=np.int64), filters, keys, values, edge_keys, edge_values,
-        np.array(leaf, dtype=np.int32), np.array(fanout, dtype=np.int32),
+        np.array(leaf, dtype=np.int32), np.array(fanout, dtype=np.int32), bool(filters.any()),
     )
 
 
-def _trie(ngrams: Iterable[tuple[int, tuple[int, ...]]]) -> tuple[dict[int, int], dict[int, int], list[int], list[int]]:
+def _trie(
+    ngrams: Iterable[tuple[int, tuple[int, ...]]],
+) -> tuple[dict[int, int], dict[int, int], list[int], list[int]]:
     """Heads (three packed tokens → node), edges (node << 21 | token → node), leaf and fanout of each node."""
     heads: dict[int, int] = {}
     edges: dict[int, int] = {}
@@ -119,14 +128,15 @@ def _packed(tokens: Sequence[int]) -> int:
     return (tokens[0] + 1) << (2 * ID_BITS) | tokens[1] << ID_BITS | tokens[2]
 
 
-def _table(entries: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """(keys, values) of an open table at most a quarter full, searched by `_find`."""
+def hash_table(entries: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(keys, values) of a table with open addressing, at most a quarter full, searched by `find`."""
     slots = 16
     while slots < 4 * len(entries):
         slots *= 2
     keys = np.full(slots, -1, dtype=np.int64)
     values = np.zeros(slots, dtype=np.int32)
-    _fill(keys, values, np.fromiter(entries.keys(), np.int64, len(entries)), np.fromiter(entries.values(), np.int32, len(entries)))
+    size = len(entries)
+    _fill(keys, values, np.fromiter(entries.keys(), np.int64, size), np.fromiter(entries.values(), np.int32, size))
     return keys, values
 
 
@@ -147,7 +157,7 @@ def _fill(keys, values, new_keys, new_values):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _find(keys, values, key):  # type: ignore[no-untyped-def]
+def find(keys, values, key):  # type: ignore[no-untyped-def]
     """The value of a key, or -1."""
     mask = np.uint64(len(keys) - 1)
     slot = _slot(key, mask)
@@ -188,7 +198,10 @@ def _bit(bits, h):  # type: ignore[no-untyped-def]
 
 @kernel
 def survivors(row, filters, hits2, hits3):  # type: ignore[no-untyped-def]
-    """Positions that pass the pair filter and the three-token filter, written to hits2 and hits3; returns how many of each."""
+    """Positions that pass the pair filter and the three-token filter, written to hits2 and hits3; returns how many of each.
+
+    Every position is written and the next one overwrites it unless its bit was set: no branch, so nothing is mispredicted.
+    """
     two, three = filters[0], filters[1]
     found2 = np.uint64(0)
     found3 = np.uint64(0)
@@ -207,16 +220,38 @@ def survivors(row, filters, hits2, hits3):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def count_ngrams(rows, group, machine, counts):  # type: ignore[no-untyped-def]
-    """counts[group[r], leaf] += occurrences in row r. rows (n, length) of ids below len(single); counts int64; group ascending."""
+    """counts[group[r], leaf] += occurrences in row r. rows (n, length) of ids below len(single); group ascending."""
     if len(machine.single_leaf):
         _count_singles(rows, group, machine, counts, np.zeros(len(machine.single_leaf) + SPREAD, dtype=np.uint32))
-    if machine.filters.any():
-        length = rows.shape[1]
-        _count_longer(rows, group, machine, counts, np.empty(length + 1, dtype=np.int32), np.empty(length + 1, dtype=np.int32))
+    if machine.longer:
+        hits2, hits3 = hit_room(rows.shape[1])
+        _count_longer(rows, group, machine, counts, hits2, hits3, np.empty((0, 3), dtype=np.int32))
+
+
+@njit(cache=True, nogil=True)
+def locate_ngrams(rows, machine):  # type: ignore[no-untyped-def]
+    """(hits, 3) int32: n-gram, offset in its row, and row of `rows` (n, length) of every occurrence, by row."""
+    hits2, hits3 = hit_room(rows.shape[1])
+    found = np.empty((256, 3), dtype=np.int32)
+    n, r = 0, 0
+    while True:
+        n, r = _locate_from(rows, r, machine, hits2, hits3, np.empty(0, dtype=np.int64), found, n)
+        if r == rows.shape[0]:
+            return found[:n].copy()
+        larger = np.empty((2 * len(found), 3), dtype=np.int32)
+        larger[:n] = found[:n]
+        found = larger
+
+
+@njit(cache=True, nogil=True)
+def hit_room(length):  # type: ignore[no-untyped-def]
+    """Scratch of `survivors`."""
+    return np.empty(length + 1, dtype=np.int32), np.empty(length + 1, dtype=np.int32)
 
 
 @kernel
 def _count_singles(rows, group, machine, counts, slots):  # type: ignore[no-untyped-def]
+    """One increment per token, whatever it is: tokens of no pattern go to waste slots. Slots are emptied per group."""
     single, single_leaf = machine.single, machine.single_leaf
     for r in range(rows.shape[0]):
         row = rows[r]
@@ -230,27 +265,75 @@ def _count_singles(rows, group, machine, counts, slots):  # type: ignore[no-unty
 
 
 @kernel
-def _count_longer(rows, group, machine, counts, hits2, hits3):  # type: ignore[no-untyped-def]
-    filters, keys, values, edge_keys, edge_values = machine.filters, machine.keys, machine.values, machine.edge_keys, machine.edge_values
-    leaf, fanout = machine.leaf, machine.fanout
-    length = np.uint64(rows.shape[1])
+def _count_longer(rows, group, machine, counts, hits2, hits3, nowhere):  # type: ignore[no-untyped-def]
     for r in range(rows.shape[0]):
-        row = rows[r]
-        out = counts[group[r]]
-        found2, found3 = survivors(row, filters, hits2, hits3)
-        for h in range(found2):
-            i = np.uint64(hits2[h])
-            pair = _find(keys, values, packed2(row[i], row[i + np.uint64(1)]))
-            if pair >= 0:
-                out[pair] += 1
-        for h in range(found3):
-            i = np.uint64(hits3[h])
-            node = _find(keys, values, packed3(row[i], row[i + np.uint64(1)], row[i + np.uint64(2)]))
-            k = i + np.uint64(3)
-            while node > 0:
-                if leaf[node] >= 0:
-                    out[leaf[node]] += 1
-                if fanout[node] == 0 or k >= length:
-                    break
-                node = _find(edge_keys, edge_values, np.int64(node) << ID_BITS | np.int64(row[k]))
-                k += np.uint64(1)
+        _find_longer(rows[r], machine, 0, hits2, hits3, counts[group[r]], nowhere, 0)
+
+
+@kernel
+def _locate_from(rows, first, machine, hits2, hits3, nowhere, found, n):  # type: ignore[no-untyped-def]
+    """Hits of rows from `first` on, appended to found; returns (hits, first row that does not fit or the number of rows)."""
+    for r in range(first, rows.shape[0]):
+        after = find_ngrams(rows[r], machine, 0, hits2, hits3, nowhere, found, n)
+        if after < 0:
+            return n, r
+        for k in range(n, after):
+            found[k, 2] = r
+        n = after
+    return n, rows.shape[0]
+
+
+@kernel
+def find_ngrams(row, machine, shift, hits2, hits3, out, found, n):  # type: ignore[no-untyped-def]
+    """Occurrences in one row as (shift + leaf, token, 0), as `note` takes them; the new n, or -1 when `found` is full."""
+    single, singles = machine.single, len(machine.single_leaf)
+    if singles:
+        for i in range(len(row)):
+            slot = single[row[i]]
+            if slot < singles:
+                n = note(shift + machine.single_leaf[slot], i, 0, out, found, n)
+                if n < 0:
+                    return n
+    return _find_longer(row, machine, shift, hits2, hits3, out, found, n) if machine.longer else n
+
+
+@kernel
+def _find_longer(row, machine, shift, hits2, hits3, out, found, n):  # type: ignore[no-untyped-def]
+    """As `find_ngrams`, of two tokens and more: the filters choose places, tables and the trie decide."""
+    keys, values, edge_keys, edge_values = machine.keys, machine.values, machine.edge_keys, machine.edge_values
+    leaf, fanout = machine.leaf, machine.fanout
+    length = np.uint64(len(row))
+    found2, found3 = survivors(row, machine.filters, hits2, hits3)
+    for h in range(found2):
+        i = np.uint64(hits2[h])
+        pair = find(keys, values, packed2(row[i], row[i + np.uint64(1)]))
+        if pair >= 0:
+            n = note(shift + pair, i, 0, out, found, n)
+            if n < 0:
+                return n
+    for h in range(found3):
+        i = np.uint64(hits3[h])
+        node = find(keys, values, packed3(row[i], row[i + np.uint64(1)], row[i + np.uint64(2)]))
+        k = i + np.uint64(3)
+        while node > 0:
+            if leaf[node] >= 0:
+                n = note(shift + leaf[node], i, 0, out, found, n)
+                if n < 0:
+                    return n
+            if fanout[node] == 0 or k >= length:
+                break
+            node = find(edge_keys, edge_values, np.int64(node) << ID_BITS | np.int64(row[k]))
+            k += np.uint64(1)
+    return n
+
+
+@kernel
+def note(leaf, token, offset, out, found, n):  # type: ignore[no-untyped-def]
+    """An occurrence, counted in out[leaf] when `found` (capacity, 3) is empty, else listed; the new n, or -1 when it is full."""
+    if len(found) == 0:
+        out[leaf] += 1
+        return n
+    if n == len(found):
+        return -1
+    found[n, 0], found[n, 1], found[n, 2] = leaf, token, offset
+    return n + 1

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from pythia_tools.counts.byte_scan import ByteMachine, scan_texts
+from pythia_tools.counts.byte_scan import scan_texts
 from pythia_tools.counts.characters import byte_after
 from pythia_tools.counts.compiled import kernel
-from pythia_tools.counts.ngram_scan import ID_BITS, NgramMachine, _find, _table, survivors
+from pythia_tools.counts.ngram_scan import ID_BITS, find, find_ngrams, hash_table, hit_room
 
 WORDS, TOKENS = 0, 1
 
@@ -52,7 +52,7 @@ class SetMachine(NamedTuple):
 
 def compile_pairs(pairs: list[tuple[int, int, int]], leaves: int, window: int, unit: int) -> PairMachine:
     """pairs: (leaf, leaf, pattern number)."""
-    keys, values = _table({min(a, b) << ID_BITS | max(a, b): p for a, b, p in pairs})
+    keys, values = hash_table({min(a, b) << ID_BITS | max(a, b): p for a, b, p in pairs})
     member = np.zeros(leaves, dtype=np.uint8)
     member[[leaf for a, b, _ in pairs for leaf in (a, b)]] = 1
     return PairMachine(keys, values, member, window, unit)
@@ -78,45 +78,6 @@ def _lists(values: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     start = np.zeros(len(values) + 1, dtype=np.int32)
     np.cumsum([len(v) for v in values], out=start[1:])
     return start, np.array([x for v in values for x in v], dtype=np.int32)
-
-
-@kernel
-def find_ngrams(row, machine, shift, hits2, hits3, found, n):  # type: ignore[no-untyped-def]
-    """Occurrences of n-grams in one row as (shift + leaf, token, 0), appended to found; the new n, or -1 when it is full."""
-    single, filters, keys, values = machine.single, machine.filters, machine.keys, machine.values
-    edge_keys, edge_values, leaf, fanout = machine.edge_keys, machine.edge_values, machine.leaf, machine.fanout
-    singles = len(machine.single_leaf)
-    for i in range(len(row)):
-        slot = single[row[i]]
-        if slot < singles:
-            if n == len(found):
-                return -1
-            found[n, 0], found[n, 1], found[n, 2] = shift + machine.single_leaf[slot], i, 0
-            n += 1
-    found2, found3 = survivors(row, filters, hits2, hits3)
-    for h in range(found2):
-        i = hits2[h]
-        pair = _find(keys, values, np.int64(row[i]) << ID_BITS | np.int64(row[i + 1]))
-        if pair >= 0:
-            if n == len(found):
-                return -1
-            found[n, 0], found[n, 1], found[n, 2] = shift + pair, i, 0
-            n += 1
-    for h in range(found3):
-        i = hits3[h]
-        node = _find(keys, values, (np.int64(row[i]) + 1) << (2 * ID_BITS) | np.int64(row[i + 1]) << ID_BITS | np.int64(row[i + 2]))
-        k = i + 3
-        while node > 0:
-            if leaf[node] >= 0:
-                if n == len(found):
-                    return -1
-                found[n, 0], found[n, 1], found[n, 2] = shift + leaf[node], i, 0
-                n += 1
-            if fanout[node] == 0 or k >= len(row):
-                break
-            node = _find(edge_keys, edge_values, np.int64(node) << ID_BITS | np.int64(row[k]))
-            k += 1
-    return n
 
 
 @kernel
@@ -215,7 +176,7 @@ def _count_pairs(found, place, n, keys, values, member, window, out):  # type: i
             a, b = found[j, 0], found[k, 0]
             if member[a]:
                 low, high = (a, b) if a < b else (b, a)
-                pair = _find(keys, values, np.int64(low) << ID_BITS | np.int64(high))
+                pair = find(keys, values, np.int64(low) << ID_BITS | np.int64(high))
                 if pair >= 0:
                     out[pair] += 1
             j -= 1
@@ -255,8 +216,7 @@ def count_together(rows, group, texts, ngrams, pairs, sets, counts):  # type: ig
     length = rows.shape[1]
     last = np.zeros((len(texts.kind), 2), dtype=np.int32)
     room = np.zeros(8, dtype=np.uint8)
-    hits2 = np.empty(length + 1, dtype=np.int32)
-    hits3 = np.empty(length + 1, dtype=np.int32)
+    hits2, hits3 = hit_room(length)
     seen = np.full((max(1, len(sets.anchor_start) - 1), 2), -1, dtype=np.int64)
     capacity = 4 * length + 64
     r = 0
@@ -278,7 +238,7 @@ def _count_from(first, rows, group, texts, ngrams, pairs, sets, counts, last, ro
         out = counts[group[r]]
         n = scan_texts(row, texts, last, room, out, found, 0) if shift else 0
         if n >= 0 and any_ngrams:
-            n = find_ngrams(row, ngrams, shift, hits2, hits3, found, n)
+            n = find_ngrams(row, ngrams, shift, hits2, hits3, out, found, n)
         if n < 0:
             return r
         if n and len(sets.pattern):
@@ -293,6 +253,3 @@ def _count_from(first, rows, group, texts, ngrams, pairs, sets, counts, last, ro
             number_words(row, found, n, pairs.window, texts.flat, texts.starts, place)
         _count_pairs(found, place, n, pairs.keys, pairs.values, pairs.member, pairs.window, out)
     return rows.shape[0]
-
-
-__all__ = ["TOKENS", "WORDS", "ByteMachine", "NgramMachine", "PairMachine", "SetMachine", "compile_pairs", "compile_sets", "count_together"]

@@ -1,10 +1,12 @@
-"""What can be counted: token n-grams, text, numbers, pairs in a window, sets that share a row, the paper's own rule.
+"""What can be counted: token n-grams, text, numbers, pairs in a window, sets that share a row, the Pythia paper's rule.
 
 A pattern is a small frozen value with a `name` (its row in the tables). Plain Python values are read as
 patterns too: a string is a `Text`, an int a `Number`, a sequence of ints an `Ngram` of token ids.
 
 Every definition is per row: a row is the seq_length + 1 token ids of the order, and nothing is counted
 across the end of one row and the start of the next, because training never showed it.
+
+`version` of a pattern is part of the key of kept counts: raise it when its definition or its kernel changes a number.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -29,6 +31,7 @@ class Ngram:
 
     ids: tuple[int, ...]
     label: str = ""
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", tuple(int(i) for i in self.ids))
@@ -52,6 +55,7 @@ class Text:
     whole_word: bool = False
     overlapping: bool = True
     label: str = ""
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if not self.text:
@@ -61,7 +65,9 @@ class Text:
         except UnicodeEncodeError as error:
             raise RequestError(f"text term {self.text!r} is not valid Unicode ({error.reason})") from error
         if "�" in self.text:
-            raise RequestError(f"text term {self.text!r} holds the replacement character, which stands for bytes that are not text")
+            raise RequestError(
+                f"text term {self.text!r} holds the replacement character, which stands for bytes that are not text"
+            )
 
     @property
     def name(self) -> str:
@@ -78,6 +84,7 @@ class Number:
     digits: str
     standalone: bool = False
     label: str = ""
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digits", str(self.digits))
@@ -89,23 +96,26 @@ class Number:
         return self.label or self.digits
 
 
-Leaf = Ngram | Text | Number
+Leaf: TypeAlias = Ngram | Text | Number
+Term: TypeAlias = Leaf | str | int | Sequence[int] | np.ndarray
+"""A leaf, or what is read as one."""
 
 
 @dataclass(frozen=True)
 class Pair:
     """Two terms at most `window` words (or tokens) apart: the number of (occurrence, occurrence) pairs in rows.
 
-    The distance is the difference of the numbers of the words (runs without white space, as `str.split`) or
-    tokens in which the two occurrences begin, leading ASCII white space left out; 0 is the same word. The order of the two does not
-    matter; a term paired with itself counts each two different occurrences once.
+    The distance is the difference of the numbers of the words (runs without white space, as `str.split`) or tokens in
+    which the two occurrences begin, leading ASCII white space left out; 0 is the same word. The order of the two does
+    not matter; a term paired with itself counts each two different occurrences once.
     """
 
-    first: Leaf
-    second: Leaf
+    first: Term
+    second: Term
     window: int = 5
     unit: Literal["words", "tokens"] = "words"
     label: str = ""
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "first", as_leaf(self.first))
@@ -116,17 +126,27 @@ class Pair:
             raise RequestError(f"a pair's window must be 0 or more {self.unit}; got {self.window}")
 
     @property
+    def leaves(self) -> tuple[Leaf, Leaf]:
+        """Both terms."""
+        return as_leaf(self.first), as_leaf(self.second)
+
+    @property
     def name(self) -> str:
-        return self.label or f"{self.first.name} & {self.second.name} within {self.window} {self.unit}"
+        first, second = self.leaves
+        return self.label or f"{first.name} & {second.name} within {self.window} {self.unit}"
 
 
 @dataclass(frozen=True)
-class Together:
-    """Entities that all occur in one row: the number of such rows. A member may be a tuple of aliases, any of which will do."""
+class CoOccurrence:
+    """Entities that all occur in one row: the number of such rows.
 
-    members: tuple[Any, ...]
+    A member may be a tuple of aliases, any of which will do.
+    """
+
+    members: tuple[Term | tuple[Term, ...], ...]
     whole_word: bool = True
     label: str = ""
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         groups = tuple(tuple(as_leaf(a, whole_word=self.whole_word) for a in _aliases(m)) for m in self.members)
@@ -135,60 +155,59 @@ class Together:
         object.__setattr__(self, "members", groups)
 
     @property
+    def leaves(self) -> tuple[tuple[Leaf, ...], ...]:
+        """The aliases of each member."""
+        return self.members  # type: ignore[return-value]  # __post_init__ made them so
+
+    @property
     def name(self) -> str:
-        return self.label or " + ".join(group[0].name for group in self.members)
+        return self.label or " + ".join(group[0].name for group in self.leaves)
 
 
 @dataclass(frozen=True)
-class Paper:
-    """A key of the Pythia paper's counting rule: `23`, `12-23` (the smaller first), or `7-minute`; see `paper_rule`."""
+class PythiaRule:
+    """A key of the Pythia paper's counting rule: `23`, `12-23` (the smaller first), or `7-minute`; see `pythia_rule`."""
 
     key: str
     label: str = ""
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         number, units = "(0|[1-9][0-9]{0,4})", "|".join(TIME_UNITS)
         if not re.fullmatch(f"{number}(-{number}|-({units}))?", self.key):
-            raise RequestError(f"{self.key!r} is not a key of the paper's rule: a number below 100000, a pair 12-23, or 7-UNIT ({units})")
+            raise RequestError(
+                f"{self.key!r} is not a key of the Pythia rule: a number below 100000, a pair 12-23, or 7-UNIT ({units})"
+            )
         parts = self.key.split("-")
         if len(parts) == 2 and parts[1].isdigit() and int(parts[0]) > int(parts[1]):
-            raise RequestError(f"the paper's pairs are sorted: write {parts[1]}-{parts[0]}, not {self.key}")
+            raise RequestError(f"pairs of the Pythia rule are sorted: write {parts[1]}-{parts[0]}, not {self.key}")
 
     @property
     def name(self) -> str:
-        return self.label or f"paper:{self.key}"
+        return self.label or f"pythia:{self.key}"
 
 
-Pattern = Ngram | Text | Number | Pair | Together | Paper
+Pattern: TypeAlias = Ngram | Text | Number | Pair | CoOccurrence | PythiaRule
 
 
-def as_pattern(value: Any) -> Pattern:
-    """A pattern from a pattern, a string (Text), an int (Number) or a sequence of ints (Ngram)."""
-    if isinstance(value, Pattern):
-        return value
-    return as_leaf(value)
-
-
-def as_leaf(value: Any, *, whole_word: bool = False) -> Leaf:
+def as_leaf(value: Term, *, whole_word: bool = False) -> Leaf:
     """A term that can be a member of pairs and sets. Raises RequestError for anything else."""
     if isinstance(value, Leaf):
         return value
     if isinstance(value, str):
         return Text(value, whole_word=whole_word)
-    if isinstance(value, bool):
-        raise RequestError(f"{value!r} is not a term; give a string, an int, token ids, or a pattern")
-    if isinstance(value, WHOLE):
+    if isinstance(value, WHOLE) and not isinstance(value, bool):
         return Number(str(int(value)))
     if isinstance(value, np.ndarray | Sequence) and len(value) and all(isinstance(i, WHOLE) for i in value):
         return Ngram(tuple(int(i) for i in value))
     raise RequestError(f"{value!r} is not a term; give a string, an int, token ids, or a pattern")
 
 
-def as_patterns(values: Iterable[Any]) -> list[Pattern]:
+def as_patterns(values: Iterable[Pattern | Term]) -> list[Pattern]:
     """Patterns with distinct names. Raises RequestError when there is none or two share a name."""
     if isinstance(values, str | bytes):
         raise RequestError(f"terms must be a list; got the single string {values!r}, write [{values!r}]")
-    patterns = [as_pattern(v) for v in values]
+    patterns = [v if isinstance(v, Pattern) else as_leaf(v) for v in values]
     if not patterns:
         raise RequestError("no terms were given; give at least one")
     seen: dict[str, Pattern] = {}
@@ -200,8 +219,6 @@ def as_patterns(values: Iterable[Any]) -> list[Pattern]:
     return patterns
 
 
-def _aliases(member: Any) -> tuple[Any, ...]:
-    return tuple(member) if isinstance(member, tuple | list) and not all(isinstance(m, WHOLE) for m in member) else (member,)
-
-
-__all__ = ["TIME_UNITS", "Leaf", "Ngram", "Number", "Pair", "Paper", "Pattern", "Text", "Together", "as_leaf", "as_pattern", "as_patterns"]
+def _aliases(member: Term | tuple[Term, ...]) -> tuple[Term, ...]:
+    several = isinstance(member, tuple | list) and not all(isinstance(m, WHOLE) for m in member)
+    return tuple(member) if several else (member,)  # type: ignore[arg-type, return-value]  # ids are one n-gram

@@ -1,8 +1,7 @@
 """The inverse of an order: every (step, row, offset) at which a text or token ids were consumed.
 
-Two ways that agree. A streaming scan needs nothing and reads every row once, about a gigatoken per second and core from memory.
-An index (tokengrams' suffix array over the rows in training order, 8 bytes per token, built once) answers in microseconds;
-its hits that straddle two rows are dropped, since no model ever saw them.
+Two ways that agree. A scan needs nothing and reads every row once, about a gigatoken per second and core from memory.
+An index (see `ngram_index`) answers in microseconds.
 
 A text is looked up in the forms it can take in running text: as it is and with a leading space, each tokenized by itself.
 Where it stands inside a longer word, or where a neighbour changes how its ends are tokenized, it is another sequence of ids.
@@ -10,72 +9,77 @@ Where it stands inside a longer word, or where a neighbour changes how its ends 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pythia_tools.core import files, progress
-from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
-from pythia_tools.core.parallel import parallel_for
-from pythia_tools.order.data_order import DataOrder
-from pythia_tools.tokens.local import PARALLEL_BYTES
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.parallel import MOST_SCANNING, map_ahead, worker_count
+from pythia_tools.counts.ngram_index import NgramIndex, open_ngram_index
+from pythia_tools.counts.ngram_scan import as_kernel_rows, compile_ngrams, locate_ngrams, token_ids
+from pythia_tools.counts.reading import blocks, reader
+from pythia_tools.counts.vocabulary import tokenizer_of
+from pythia_tools.order import Rows
+from pythia_tools.tokens import Openable
 
-SCAN_BYTES = 32 << 20
-COLUMNS = ["step", "row", "offset", "form"]
+PROGRESS_TOKENS = 1 << 29
 
 
 def seen(
-    order: DataOrder, query: str | Sequence[int] | np.ndarray, *, tokenizer: Any = None, steps: tuple[int, int] | None = None,
-    limit: int | None = None, index: str | Path | None = None,
+    order: Rows, query: str | Sequence[int] | np.ndarray, *, tokenizer: Openable | None = None,
+    steps: tuple[int, int] | None = None, limit: int | None = None, index: NgramIndex | str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
     """Every occurrence within a row: columns step, row, offset, form (which of the text's forms; 0 for ids), in order.
 
-    `steps` (a, b) looks at batches a … b-1 only; `limit` stops after so many hits; `index` is a folder made by `build_index`.
-    Raises: RequestError for an empty query or ids that do not fit, without a tokenizer for text, and for a scan of a whole
-    order on the hub.
+    `steps` (a, b) looks at batches a … b-1 only; `limit` stops after so many hits; `index` answers instead of a scan:
+    an opened one, or the folder that `build_ngram_index` filled.
+    Raises: RequestError for an empty query or ids that do not fit, without a tokenizer for text, and for a scan of a
+    whole order on the hub; DataError for the index of another order.
     """
     needles = [needle for _, needle in forms(order, query, tokenizer)]
     if order.remote and steps is None and index is None:
         size = files.human_bytes(order.steps * order.batch_rows * order.row_tokens * order.dtype.itemsize)
-        raise RequestError(f"looking through all of {order.name} would read {size} from the hub; give steps a:b, an index, or a local copy")
+        raise RequestError(
+            f"looking through all of {order.name} would read {size} from the hub; give steps a:b, an index, or a local copy"
+        )
     first, last = row_range(order, steps)
-    found = _indexed(order, needles, first, last, index) if index is not None else _scanned(order, needles, first, last, limit)
-    table = pd.DataFrame(found, columns=["row", "offset", "form"]).astype(np.int64)
-    table.insert(0, "step", table["row"] // order.batch_rows)
+    if index is None:
+        found = _scanned(order, needles, first, last, limit)
+    else:
+        found = _indexed(order, needles, first, last, index)
+    table = pd.DataFrame(found, columns=["row", "offset", "form"])
+    table.insert(0, "step", order.step_of(table["row"]))
     table = table.sort_values(["row", "offset", "form"], ignore_index=True)
     return table if limit is None else table.head(limit)
 
 
-def forms(order: DataOrder, query: str | Sequence[int] | np.ndarray, tokenizer: Any = None) -> list[tuple[str, np.ndarray]]:
+def forms(
+    order: Rows, query: str | Sequence[int] | np.ndarray, tokenizer: Openable | None = None,
+) -> list[tuple[str, np.ndarray]]:
     """The id sequences a query stands for: (label, ids in the order's dtype)."""
     if not isinstance(query, str):
         return [("ids", _ids(order, np.asarray(query)))]
-    from pythia_tools.counts.text import encode
-
-    texts = [query] if query[:1].isspace() else [query, " " + query]
+    opened = tokenizer_of(order, tokenizer)
     found: list[tuple[str, np.ndarray]] = []
-    for text in texts:
-        ids = _ids(order, np.asarray(encode(order, text, tokenizer), dtype=np.int64))
+    for text in [query] if query[:1].isspace() else [query, " " + query]:
+        ids = _ids(order, np.asarray(opened.encode(text), dtype=np.int64))
         if not any(np.array_equal(ids, known) for _, known in found):
             found.append((text, ids))
     return found
 
 
-def row_range(order: DataOrder, steps: tuple[int, int] | None) -> tuple[int, int]:
+def row_range(order: Rows, steps: tuple[int, int] | None) -> tuple[int, int]:
     """Rows [a, b) of batches steps[0] … steps[1]-1; all rows the run consumed without `steps`."""
-    if steps is None:
-        return 0, order.steps * order.batch_rows
-    a, b = steps
+    a, b = steps or (0, order.steps)
     if not 0 <= a <= b <= order.steps:
         raise RequestError(f"steps {a}:{b} of order {order.name}: it has batches 0:{order.steps}")
     return a * order.batch_rows, b * order.batch_rows
 
 
-def _ids(order: DataOrder, ids: np.ndarray) -> np.ndarray:
+def _ids(order: Rows, ids: np.ndarray) -> np.ndarray:
     if ids.ndim != 1 or ids.size == 0 or ids.dtype.kind not in "ui":
         raise RequestError("nothing to look for: give a text or a non-empty list of token ids")
     limits = np.iinfo(order.dtype)
@@ -86,81 +90,44 @@ def _ids(order: DataOrder, ids: np.ndarray) -> np.ndarray:
     return ids.astype(order.dtype)
 
 
-def _scanned(order: DataOrder, needles: list[np.ndarray], first: int, last: int, limit: int | None) -> list[tuple[int, int, int]]:
-    from pythia_tools.counts.place_kernels import offsets_in_row
+def _scanned(order: Rows, needles: list[np.ndarray], first: int, last: int, limit: int | None) -> np.ndarray:
+    """(hits, 3) int64: row, offset, form; the first `limit` rows' worth at least."""
+    ids = token_ids(order)
+    machine, read = compile_ngrams([n.tolist() for n in needles], ids), reader(order)
 
-    found: list[tuple[int, int, int]] = []
-    per_chunk = max(1, SCAN_BYTES // (order.row_tokens * order.dtype.itemsize))
-    with progress.bar(last - first, "scan", "row", shown=last - first > 50 * per_chunk) as shown:
-        for start, rows in order.chunks(first, last, per_chunk):
-            for form, needle in enumerate(needles):
-                hits = np.zeros(len(rows), dtype=np.int64)
-                parallel_for(len(rows), partial(_count, rows, needle, hits), pieces=None if rows.nbytes > PARALLEL_BYTES else 1)
-                for i in np.flatnonzero(hits):
-                    found += [(start + int(i), int(at), form) for at in offsets_in_row(rows[i], needle)]
-            shown.update(len(rows))
-            if limit is not None and len(found) >= limit:
+    def work(span: tuple[int, int]) -> tuple[int, np.ndarray]:
+        form, offset, row = locate_ngrams(as_kernel_rows(read(*span), ids), machine).astype(np.int64).T
+        return span[1] - span[0], np.stack([row + span[0], offset, form], axis=1)
+
+    spans, workers = blocks(order, first, last), worker_count(None, MOST_SCANNING)
+    results = map(work, spans) if workers == 1 else map_ahead(work, spans, workers, 2 * workers)
+    found = [np.empty((0, 3), dtype=np.int64)]
+    with progress.bar(last - first, "scan", "row", shown=(last - first) * order.row_tokens > PROGRESS_TOKENS) as bar:
+        for rows, hits in results:
+            found.append(hits)
+            bar.update(rows)
+            if limit is not None and sum(map(len, found)) >= limit:
                 break
-    return found
-
-
-def _count(rows: np.ndarray, needle: np.ndarray, out: np.ndarray, first: int, last: int) -> None:
-    from pythia_tools.counts.place_kernels import count_hits
-
-    count_hits(rows, needle, first, last, out)
-
-
-def build_index(order: DataOrder, folder: str | Path, *, stop: int | None = None) -> Path:
-    """A suffix array over rows [0, stop) in training order, in `folder`; needs the extra `ngram-index`.
-
-    Cost (measured): 2 million tokens per second, 8 bytes of disk per token besides the tokens themselves.
-    Raises: RequestError for orders that are not uint16, EnvironmentFailure without the extra.
-    """
-    engine = _engine()
-    if order.dtype != np.dtype("<u2"):
-        raise RequestError(f"the index engine takes uint16 tokens, order {order.name} holds {order.dtype.name}; use the scan")
-    stop = order.steps * order.batch_rows if stop is None else stop
-
-    def fill(beside: Path) -> None:
-        top = 0
-        with open(beside / "rows.bin", "wb") as out:
-            for _, rows in order.chunks(0, stop):
-                out.write(rows.tobytes())
-                top = max(top, int(rows.max()))
-        engine.build(str(beside / "rows.bin"), str(beside / "rows.idx"), top + 1, False)
-        files.write_json(beside / "index.json", {
-            "fingerprint": order.fingerprint, "rows": stop, "row_tokens": order.row_tokens, "vocabulary": top + 1,
-        })
-
-    files.atomic_folder(folder, fill)
-    return Path(folder)
+    return np.concatenate(found)
 
 
 def _indexed(
-    order: DataOrder, needles: list[np.ndarray], first: int, last: int, folder: str | Path,
-) -> list[tuple[int, int, int]]:
-    record = files.read_json(Path(folder) / "index.json")
-    if record["fingerprint"] != order.fingerprint:
-        raise DataError(f"{folder}: this index is of another order ({record['fingerprint'][:12]}…); build it again for {order.name}")
-    if last > record["rows"]:
+    order: Rows, needles: list[np.ndarray], first: int, last: int, index: NgramIndex | str | os.PathLike[str],
+) -> np.ndarray:
+    """(hits, 3) int64: row, offset, form."""
+    index = index if isinstance(index, NgramIndex) else open_ngram_index(index)
+    if index.order != order.fingerprint:
+        raise DataError(f"{index.folder}: this index is of another order ({index.order[:12]}…); build one of {order.name}")
+    if not index.first_row <= first <= last <= index.first_row + index.n_rows:
+        held = f"{index.first_row}:{index.first_row + index.n_rows}"
         raise RequestError(
-            f"{folder}: this index holds rows 0:{record['rows']}, rows up to {last} were asked; give --steps, or build it longer"
+            f"{index.folder}: this index holds rows {held}, rows {first}:{last} were asked for; give --steps, or index more"
         )
-    index = _engine()(str(Path(folder) / "rows.bin"), str(Path(folder) / "rows.idx"), record["vocabulary"])
-    found = []
+    found = [np.empty((0, 3), dtype=np.int64)]
     for form, needle in enumerate(needles):
-        if int(needle.max()) >= record["vocabulary"]:
-            continue  # the engine would answer nonsense for an id it has never seen
-        at = np.asarray(index.positions([int(t) for t in needle]), dtype=np.int64)
-        row, offset = np.divmod(at, order.row_tokens)
-        keep = (offset + needle.size <= order.row_tokens) & (row >= first) & (row < last)
-        found += [(int(r), int(o), form) for r, o in zip(row[keep], offset[keep], strict=True)]
-    return found
-
-
-def _engine() -> Any:
-    try:
-        from tokengrams import MemmapIndex
-    except ImportError as error:
-        raise EnvironmentFailure("an index needs the extra: pip install 'pythia-tools[ngram-index]'; or look without --index") from error
-    return MemmapIndex
+        if int(needle.max()) >= index.vocabulary:
+            continue
+        places = index.places(needle)[["row", "offset"]].to_numpy()
+        places = places[(places[:, 0] >= first) & (places[:, 0] < last)]
+        found.append(np.column_stack([places, np.full(len(places), form)]))
+    return np.concatenate(found)

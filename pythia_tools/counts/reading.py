@@ -1,29 +1,38 @@
-"""Rows of an order, read again and again into the same memory: fresh pages would cost more than the bytes that go into them."""
+"""Rows of an order, read again and again into the same memory: fresh pages would cost more than the bytes."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from pythia_tools.order import Rows
 
-def reader(order: Any, most: int) -> Callable[[int, int], np.ndarray]:
-    """`order.rows` for up to `most` rows at a time.
+BLOCK_TOKENS = 1 << 21
+"""Tokens that a worker reads and scans at a time (4 MB of uint16)."""
 
-    Where the order can (`rows_into`), every thread gets its rows in one array of its own, good until its next call.
-    """
-    into = getattr(order, "rows_into", None)
-    if into is None:
-        return order.rows  # type: ignore[no-any-return]
+
+def block_rows(order: Rows) -> int:
+    """Rows in a block of about BLOCK_TOKENS tokens."""
+    return max(1, BLOCK_TOKENS // order.row_tokens)
+
+
+def reader(order: Rows) -> Callable[[int, int], np.ndarray]:
+    """`order.rows` for up to `block_rows` at a time: each thread gets them in an array of its own, good until its next call."""
     own = threading.local()
 
     def read(start: int, stop: int) -> np.ndarray:
         if not hasattr(own, "room"):
-            own.room = np.empty((most, order.seq_length + 1), dtype=order.dtype)
+            own.room = np.empty((block_rows(order), order.row_tokens), dtype=order.dtype)
         rows: np.ndarray = own.room[:stop - start]
-        into(rows, start)
+        order.rows_into(rows, start)
         return rows
 
     return read
+
+
+def blocks(order: Rows, start: int, stop: int) -> list[tuple[int, int]]:
+    """Rows [start, stop) cut into blocks."""
+    size = block_rows(order)
+    return [(a, min(stop, a + size)) for a in range(start, stop, size)]

@@ -28,9 +28,8 @@ import numpy as np
 from pythia_tools import counts, load_order
 from pythia_tools.core import progress
 from pythia_tools.core.errors import PythiaToolsError
-from pythia_tools.counts.vocabulary import load_tokenizer
-from pythia_tools.order import DataOrder
-from pythia_tools.tokens import StoreWriter
+from pythia_tools.order import ArrayRows, DataOrder
+from pythia_tools.tokens import StoreWriter, open_tokenizer
 
 ROW, STEP_ROWS = 2049, 64
 UNITS = "minute|hour|day|week|month|year|decade"
@@ -44,7 +43,7 @@ def main() -> int:
     progress.set_quiet(True)
     work = Path(args.work)
     work.mkdir(parents=True, exist_ok=True)
-    tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else _train(work, args.corpus)
+    tokenizer = open_tokenizer(args.tokenizer).engine if args.tokenizer else _train(work, args.corpus)
     prefix = _tokens(work, tokenizer, args.corpus, args.tokens)
     order = load_order(prefix, batch_rows=STEP_ROWS)
     tokens = order.steps * STEP_ROWS * ROW
@@ -118,7 +117,7 @@ def _pair_lines(
     sample = min(args.sample, order.n_rows)
     rows = order.rows(0, sample)
     direct, cpu, wall = timed(lambda: _direct_pairs(tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False)), 1)
-    got = counts.count(counts.ArrayOrder(rows, sample, tokenizer=tokenizer), pairs, [1], workers=1)
+    got = counts.count(ArrayRows(rows, sample, tokenizer=tokenizer), pairs, [1], workers=1)
     wanted = [direct[tuple(sorted((p.first.digits, p.second.digits)))] for p in pairs]
     assert got.matrix()[:, 0].tolist() == wanted, "pairs differ from brute force"
     name = f"decode, str.split, brute force ({sample} rows)"
@@ -165,7 +164,7 @@ def _text_lines(
         return hits
 
     hits, cpu, wall = timed(run, 1)
-    got = counts.count(counts.ArrayOrder(rows, sample, tokenizer=tokenizer), words, [1], workers=1)
+    got = counts.count(ArrayRows(rows, sample, tokenizer=tokenizer), words, [1], workers=1)
     assert (got.matrix()[:, 0] == hits).all(), "pyahocorasick and the pass differ"
     table.append(_line(f"{len(words)} text terms", f"decode, pyahocorasick ({sample} rows)", cpu, wall, sample * ROW, "equal"))
 
@@ -173,7 +172,7 @@ def _text_lines(
 def _paper_lines(
     table: list[Any], order: DataOrder, tokens: int, tokenizer: Any, args: argparse.Namespace,
 ) -> float:
-    rule = counts.PaperRule(tokenizer)
+    rule = counts.PythiaCounter(tokenizer)
 
     total, cpu, wall = timed(lambda: rule.count_order(order, 0, order.n_rows), args.repeats)
     table.append(_line("the paper's rule, every key", "pythia_tools, 1 thread", cpu, wall, tokens, f"{total.windows:,} windows"))
@@ -301,7 +300,7 @@ def _train(work: Path, corpus: str | None) -> Any:
         trainer = trainers.BpeTrainer(vocab_size=16_384, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
         tokenizer.train_from_iterator(itertools.islice(_texts(corpus), 500), trainer)
         tokenizer.save(str(path))
-    return load_tokenizer(path)
+    return open_tokenizer(path).engine
 
 
 def _arguments() -> argparse.Namespace:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pythia_tools import counts
 from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.counts import ArrayOrder, Ngram, Number, Pair, Text, Together, TokenBytes
+from pythia_tools.counts import CoOccurrence, Ngram, Number, Pair, Text, TokenBytes
+from pythia_tools.order import ArrayRows
 
 PIECES = ["a", "b", "ab", "ba", " a", " b", " ", "  ", "\n", "1", "2", "12", " 12", "3", ".", ",", "_", "é", "x y", "", " the", "cat", "s"]
 BYTES = [p.encode() for p in PIECES] + [
@@ -40,7 +41,7 @@ def slow(pattern: object, row: list[int]) -> int:
         return text.count(pattern.text)
     if isinstance(pattern, Text | Number):
         return len(places(pattern, text))
-    if isinstance(pattern, Together):
+    if isinstance(pattern, CoOccurrence):
         return int(all(any(slow(leaf, row) for leaf in member) for member in pattern.members))
     assert isinstance(pattern, Pair)
     here, there = slow_places(pattern.first, row, pattern.unit), slow_places(pattern.second, row, pattern.unit)
@@ -91,8 +92,8 @@ PATTERNS = [
     Ngram((900,), label="absent"), Ngram((0, 1), label="the same once more"),
     Pair("a", "b", 1), Pair("a", "b", 0), Pair("a", "a", 2), Pair("1", Number("12"), 3), Pair("ab", "ba", 2, "tokens"),
     Pair("é", " a", 2), Pair("a", "a", 3, "tokens"), Pair(Ngram((0,)), Ngram((1, 0)), 4, "tokens"), Pair(" a", "£", 1),
-    Together(("a", "b"), whole_word=False), Together((("cat", "12"), "é"), whole_word=False, label="aliases"), Together(("the",)),
-    Together((Ngram((4, 5)), "a"), label="mixed"),
+    CoOccurrence(("a", "b"), whole_word=False), CoOccurrence((("cat", "12"), "é"), whole_word=False, label="aliases"), CoOccurrence(("the",)),
+    CoOccurrence((Ngram((4, 5)), "a"), label="mixed"),
 ]
 
 
@@ -100,7 +101,7 @@ PATTERNS = [
 @given(ROWS)
 def test_every_pattern_equals_its_definition(rows: list[list[int]]) -> None:
     array = np.array(rows, dtype=np.uint16)
-    order = ArrayOrder(array, 1, tokenizer=VOCABULARY)
+    order = ArrayRows(array, 1, tokenizer=VOCABULARY)
     steps = range(len(rows) + 1)
     got = counts.count(order, PATTERNS, steps, workers=1).matrix()
     for p, pattern in enumerate(PATTERNS):
@@ -112,7 +113,7 @@ def test_dense_numbers_and_pairs_on_longer_rows() -> None:
     rng = np.random.default_rng(5)
     digits = [BYTES.index(b) for b in (b"1", b"2", b"12", b" 12", b"3", b" ", b".", b" a", b"cat")]
     array = rng.choice(digits, (40, 80)).astype(np.uint16)
-    order = ArrayOrder(array, 8, tokenizer=VOCABULARY)
+    order = ArrayRows(array, 8, tokenizer=VOCABULARY)
     got = counts.count(order, PATTERNS, [1, 3, 5], workers=2).matrix()
     for p, pattern in enumerate(PATTERNS):
         per_row = np.array([slow(pattern, row) for row in array.tolist()])
@@ -121,7 +122,7 @@ def test_dense_numbers_and_pairs_on_longer_rows() -> None:
 
 def test_exposures_are_what_batches_before_the_step_held() -> None:
     rows = np.array([[7, 7, 1], [7, 2, 3], [1, 2, 3], [7, 7, 7]], dtype=np.uint16)
-    frame = counts.count_terms(ArrayOrder(rows, 2), [Ngram((7,)), Ngram((7, 7)), (2, 3)], [2, 0, 1])
+    frame = counts.count_terms(ArrayRows(rows, 2), [Ngram((7,)), Ngram((7, 7)), (2, 3)], [2, 0, 1])
     assert frame.columns.tolist() == ["term", "step", "exposures"]
     assert frame.pivot(index="term", columns="step", values="exposures").to_dict("index") == {
         "7": {0: 0, 1: 3, 2: 6}, "7 7": {0: 0, 1: 1, 2: 3}, "2 3": {0: 0, 1: 1, 2: 2},
@@ -130,30 +131,30 @@ def test_exposures_are_what_batches_before_the_step_held() -> None:
 
 def test_the_label_only_token_counts_unless_inputs_only() -> None:
     rows = np.array([[1, 2, 9], [9, 3, 9]], dtype=np.uint16)
-    order = ArrayOrder(rows, 1)
+    order = ArrayRows(rows, 1)
     assert counts.count_terms(order, [(9,), (3, 9)], [2])["exposures"].tolist() == [3, 1]
     assert counts.count_terms(order, [(9,), (3, 9)], [2], inputs_only=True)["exposures"].tolist() == [1, 0]
 
 
 def test_nothing_is_counted_across_two_rows() -> None:
     rows = np.array([[0, 0, 0], [1, 0, 0]], dtype=np.uint16)
-    order = ArrayOrder(rows, 1, tokenizer=VOCABULARY)
+    order = ArrayRows(rows, 1, tokenizer=VOCABULARY)
     assert counts.count_terms(order, [(0, 1), "ab", Pair("a", "b", 1), "ba"], [2])["exposures"].tolist() == [0, 0, 2, 1]
 
 
 def test_large_ids_are_counted() -> None:
     rows = np.array([[150_000, 3, 150_000]], dtype=np.int32)
     terms = [(150_000,), (3, 150_000), (150_000, 3, 150_000)]
-    assert counts.count_terms(ArrayOrder(rows, 1), terms, [1])["exposures"].tolist() == [2, 1, 1]
+    assert counts.count_terms(ArrayRows(rows, 1), terms, [1])["exposures"].tolist() == [2, 1, 1]
 
 
 def test_ids_beyond_the_vocabulary_are_refused_before_any_table_is_read() -> None:
     with pytest.raises(DataError, match="token id 2000000 is in the rows, where ids below 1048576 are expected"):
-        counts.count_terms(ArrayOrder(np.array([[1, 2_000_000]]), 1), [(1,)], [1])
+        counts.count_terms(ArrayRows(np.array([[1, 2_000_000]]), 1), [(1,)], [1])
     with pytest.raises(DataError, match="token id 70000 is in the rows, where ids below 65536 are expected"):
-        counts.PaperRule(VOCABULARY).count(np.array([[70_000, 1]]))
+        counts.PythiaCounter(VOCABULARY).count(np.array([[70_000, 1]]))
     with pytest.raises(DataError, match="token id -1 is in the rows; ids are not negative"):
-        counts.PaperRule(VOCABULARY).count(np.array([[-1, 1]]))
+        counts.PythiaCounter(VOCABULARY).count(np.array([[-1, 1]]))
 
 
 @pytest.mark.parametrize(("terms", "steps", "message"), [
@@ -169,7 +170,7 @@ def test_ids_beyond_the_vocabulary_are_refused_before_any_table_is_read() -> Non
     ([3.5], [1], "3.5 is not a term; give a string, an int, token ids, or a pattern"),
 ])
 def test_wrong_requests_say_what_is_allowed(terms: object, steps: list[int], message: str) -> None:
-    order = ArrayOrder(np.zeros((2, 3), dtype=np.uint16), 1)
+    order = ArrayRows(np.zeros((2, 3), dtype=np.uint16), 1)
     with pytest.raises(RequestError, match=re.escape(message) + "$"):
         counts.count_terms(order, terms, steps)  # type: ignore[arg-type]
 
@@ -185,7 +186,7 @@ def test_odd_terms_in_rows_of_the_real_tokenizer(dtype: type) -> None:
     text = tokenizer.decode(ids, skip_special_tokens=False)
     terms = ["😀", " 😀", "😀😀", "ï", "aaaa", "\n", "\n\n", " line", "  two", "-5", "x" * 5000]
     numbers = {"5": 2, "05": 1, "7": 0, "007": 1, "023": 1, "14": 1}
-    order = ArrayOrder(np.array([[*ids, 50_300, 60_000]], dtype=dtype), 1, tokenizer=tokenizer)
+    order = ArrayRows(np.array([[*ids, 50_300, 60_000]], dtype=dtype), 1, tokenizer=tokenizer)
     alone = [Number("3", standalone=True), Number("1", standalone=True, label="one"), Ngram(tuple(range(500)), label="long")]
     found = counts.count_terms(order, [*terms, *map(Number, numbers), *alone], [1])["exposures"].tolist()
     expected = [sum(text.startswith(t, k) for k in range(len(text))) for t in terms]
@@ -205,7 +206,7 @@ def real_tokenizer() -> Any:
 def test_tokenizers_that_are_not_byte_level_are_refused() -> None:
     from tokenizers import Tokenizer, decoders, models
 
-    order = ArrayOrder(np.zeros((1, 3), dtype=np.uint16), 1)
+    order = ArrayRows(np.zeros((1, 3), dtype=np.uint16), 1)
     pieces = Tokenizer(models.WordPiece({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
     pieces.decoder = decoders.WordPiece()
     fallback = Tokenizer(models.BPE({"a": 0, "<0x41>": 1}, [], byte_fallback=True))
@@ -216,5 +217,5 @@ def test_tokenizers_that_are_not_byte_level_are_refused() -> None:
         assert counts.count_terms(order, [(0,)], [1], tokenizer=tokenizer)["exposures"].tolist() == [3]
     wrapped = Tokenizer(models.BPE({"a": 0, "Ġ": 1}, []))
     wrapped.decoder = decoders.Sequence([decoders.ByteLevel()])
-    rows = ArrayOrder(np.array([[0, 1, 0]], dtype=np.uint16), 1, tokenizer=wrapped)
+    rows = ArrayRows(np.array([[0, 1, 0]], dtype=np.uint16), 1, tokenizer=wrapped)
     assert counts.count_terms(rows, ["a a", " "], [1])["exposures"].tolist() == [1, 1]

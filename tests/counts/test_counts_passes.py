@@ -10,7 +10,8 @@ import pytest
 from pythia_tools import counts
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.results import CellStore
-from pythia_tools.counts import ArrayOrder, Ngram, Pair, build_ngram_index, counting, open_ngram_index
+from pythia_tools.counts import Ngram, Pair, build_ngram_index, counting, open_ngram_index, reading
+from pythia_tools.order import ArrayRows
 
 RNG = np.random.default_rng(11)
 ROWS = RNG.integers(0, 40, (300, 33)).astype(np.uint16)
@@ -18,8 +19,8 @@ TERMS = [Ngram((3,)), Ngram((3, 4)), Ngram((5, 6, 7)), Ngram((1, 1)), Pair((3,),
 STEPS = [0, 1, 7, 30]
 
 
-def order() -> ArrayOrder:
-    return ArrayOrder(ROWS, 10)
+def order() -> ArrayRows:
+    return ArrayRows(ROWS, 10)
 
 
 def test_ranges_merge_to_the_whole_whatever_their_order() -> None:
@@ -40,7 +41,7 @@ def test_counts_of_other_requests_do_not_merge() -> None:
     for other in (
         counts.count(order(), TERMS[:4], STEPS, batches=(5, 30)),
         counts.count(order(), TERMS, [0, 1, 8, 30], batches=(5, 30)),
-        counts.count(ArrayOrder(ROWS[::-1], 10), TERMS, STEPS, batches=(5, 30)),
+        counts.count(ArrayRows(ROWS[::-1], 10), TERMS, STEPS, batches=(5, 30)),
         counts.count(order(), TERMS, STEPS, batches=(5, 30), inputs_only=True),
     ):
         with pytest.raises(RequestError, match="cannot be merged"):
@@ -49,14 +50,14 @@ def test_counts_of_other_requests_do_not_merge() -> None:
 
 def test_sums_over_steps_equal_totals_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = counts.count(order(), TERMS, [30]).matrix()[:, 0]
-    monkeypatch.setattr(counting, "BLOCK_TOKENS", 33 * 7)  # blocks that end within batches
+    monkeypatch.setattr(reading, "BLOCK_TOKENS", 33 * 7)  # blocks that end within batches
     for workers in (1, 4):
         every = counts.count(order(), TERMS, range(31), workers=workers)
         np.testing.assert_array_equal(every.new.sum(axis=0), whole)
         assert (np.diff(every.matrix(), axis=1) >= 0).all()
 
 
-class Breaks(ArrayOrder):
+class Breaks(ArrayRows):
     """Fails at row 200 once."""
 
     broken = True
@@ -96,7 +97,7 @@ def test_the_index_gives_the_same_counts_places_and_steps(tmp_path: Path) -> Non
     stream = ROWS.reshape(-1)
     a, b = int(ROWS[4, -1]), int(ROWS[5, 0])
     across = int(((stream[:-1] == a) & (stream[1:] == b)).sum())
-    assert across == index._engine.count([a, b]) > index.count((a, b)), "the engine counts pairs that straddle two rows, training saw none"
+    assert across == index.engine.count([a, b]) > index.count((a, b)), "the engine counts pairs that straddle two rows, training saw none"
 
 
 def test_an_index_of_a_range_and_what_it_refuses(tmp_path: Path) -> None:
@@ -120,6 +121,6 @@ def test_an_index_of_a_range_and_what_it_refuses(tmp_path: Path) -> None:
 def test_ids_beyond_16_bits_are_indexed(tmp_path: Path) -> None:
     pytest.importorskip("tokengrams")
     rows = np.array([[70_000, 2, 70_000, 2], [2, 70_000, 3, 4]], dtype=np.int32)
-    index = build_ngram_index(ArrayOrder(rows, 1), tmp_path)
+    index = build_ngram_index(ArrayRows(rows, 1), tmp_path)
     assert index.places((70_000, 2)).to_dict("list") == {"step": [0, 0], "row": [0, 0], "offset": [0, 2]}
     assert index.exposures((70_000,), [0, 1, 2]).tolist() == [0, 2, 3]

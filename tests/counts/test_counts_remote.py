@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pythia_tools import counts
-from pythia_tools.order import load_order
+from pythia_tools.order import ArrayRows, load_order
 from pythia_tools.tokens import split_store
 from tests.hub_server import Hub
 
@@ -40,5 +40,5 @@ def test_remote_rows_count_as_local_ones(tmp_path: Path, monkeypatch: pytest.Mon
         order = load_order(tmp_path / "remote.yaml")
         found = counts.count_terms(order, terms, steps)
         assert hub.sent == 5 * BATCH * 2 * (LENGTH + 1)
-    assert found.equals(counts.count_terms(counts.ArrayOrder(rows, BATCH), terms, steps))
+    assert found.equals(counts.count_terms(ArrayRows(rows, BATCH), terms, steps))
     assert found["exposures"].sum() > 0

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.counts import seen
-from pythia_tools.counts.places import build_index, forms
+from pythia_tools.core.files import write_json
+from pythia_tools.counts import build_ngram_index, seen
+from pythia_tools.counts.places import forms
 from pythia_tools.order import load_order
 from tests.order.order_stores import make_documents, packed_folder, preshuffled_store, slow_rows
 
@@ -38,14 +39,14 @@ def test_scan_and_index_equal_the_slow_search(tmp_path_factory: pytest.TempPathF
     expected = slow_hits(rows, needle)
     table = seen(order, needle)
     assert hits(table) == expected and table["step"].tolist() == [r for r, _ in expected]
-    assert hits(seen(order, needle, index=build_index(order, folder / "index"))) == expected
+    assert hits(seen(order, needle, index=build_ngram_index(order, folder / "index"))) == expected
 
 
 def test_what_straddles_two_rows_was_never_seen(tmp_path: Path) -> None:
     rows = np.array([[1, 2, 3, 7, 8], [9, 2, 3, 7, 8], [9, 1, 1, 1, 1]], dtype=np.uint16)
     order = load_order(preshuffled_store(tmp_path / "rows", rows), batch_rows=1)
-    index = build_index(order, tmp_path / "index")
-    for options in ({}, {"index": index}):
+    index = build_ngram_index(order, tmp_path / "index")
+    for options in ({}, {"index": index}, {"index": tmp_path / "index"}):
         assert hits(seen(order, [7, 8, 9], **options)) == []
         assert hits(seen(order, [7, 8], **options)) == [(0, 3), (1, 3)]
         assert hits(seen(order, [1, 1], **options)) == [(2, 1), (2, 2), (2, 3)]
@@ -94,13 +95,20 @@ def test_wrong_questions(tmp_path: Path) -> None:
             seen(order, query)
     with pytest.raises(RequestError, match="it has batches 0:2"):
         seen(order, [1], steps=(0, 3))
-    index = build_index(order, tmp_path / "index", stop=2)
+    index = build_ngram_index(order, tmp_path / "index", steps=(0, 1))
     with pytest.raises(RequestError, match="holds rows 0:2"):
         seen(order, [1], index=index)
     other = load_order(preshuffled_store(tmp_path / "other", np.zeros((4, 5), dtype=np.uint16)), batch_rows=2)
     with pytest.raises(DataError, match="of another order"):
         seen(other, [1], index=index)
     wide = load_order(preshuffled_store(tmp_path / "wide", np.zeros((4, 5), dtype=np.int32)), batch_rows=2)
-    with pytest.raises(RequestError, match="takes uint16"):
-        build_index(wide, tmp_path / "w")
-    assert len(seen(wide, [0])) == 20
+    for options in ({}, {"index": build_ngram_index(wide, tmp_path / "w")}):
+        assert len(seen(wide, [0], **options)) == 20 and not len(seen(wide, [1_000_000], **options))
+
+
+def test_an_index_of_an_older_kind_is_refused_in_one_line(tmp_path: Path) -> None:
+    """`data seen --index` once kept its own format: rows.idx, and an index.json without a format."""
+    order = load_order(preshuffled_store(tmp_path / "rows", np.arange(20, dtype=np.uint16).reshape(4, 5)), batch_rows=2)
+    write_json(tmp_path / "old" / "index.json", {"fingerprint": order.fingerprint, "rows": 4, "row_tokens": 5, "vocabulary": 20})
+    with pytest.raises(DataError, match="index format None, this version reads 1; delete the folder and build it again"):
+        seen(order, [1], index=tmp_path / "old")

@@ -22,9 +22,9 @@ from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 
 def byte_tokenizer() -> Tokenizer:
     """One token per byte, in the printable alphabet of byte-level BPE."""
-    from pythia_tools.counts.vocabulary import _char_bytes
+    from pythia_tools.counts.vocabulary import char_bytes
 
-    vocabulary = {c: b for c, b in _char_bytes().items()}
+    vocabulary = {c: b for c, b in char_bytes().items()}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

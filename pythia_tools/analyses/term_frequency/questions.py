@@ -24,7 +24,7 @@ import pandas as pd
 from pythia_tools.analyses.term_frequency.arithmetic import SEED, with_examples
 from pythia_tools.analyses.term_frequency.items import Item
 from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.counts.patterns import Together
+from pythia_tools.counts.patterns import CoOccurrence
 
 PROMPT = "Q:{question} A:"
 PAPER_PROMPT = "Q: {question} \n A:"
@@ -78,12 +78,12 @@ def question_items(
     return items
 
 
-def question_patterns(questions: Sequence[Question], *, whole_word: bool = True) -> list[Together]:
+def question_patterns(questions: Sequence[Question], *, whole_word: bool = True) -> list[CoOccurrence]:
     """For `counts.count_terms`: per question, the rows in which all its entities occur; the label is the question's id."""
     without = [q.name for q in questions if not q.entities]
     if without:
         raise RequestError(f"question {without[0]!r} names no entities ({len(without)} of {len(questions)}); exposures cannot be counted")
-    return [Together(q.entities, whole_word=whole_word, label=q.name) for q in questions]
+    return [CoOccurrence(q.entities, whole_word=whole_word, label=q.name) for q in questions]
 
 
 def _records(file: Path) -> list[dict[str, Any]]:

@@ -1,57 +1,57 @@
-"""The counting rule of the Pythia paper's term-frequency study, key for key (Biderman et al. 2023, section 4.3, and its published script).
+"""The counting rule of the Pythia paper's term-frequency study, key for key, as its published script has it.
 
 For each row, with one space put before its decoded text:
 
-* a number window starts at every ` d `, d being one to five digits: then one to three words (runs of word characters or ASCII
-  punctuation, each with the white space after it), as many as fit, then one to five digits;
-* a time window is a number and, zero to three words later, a unit, or a unit and, zero to three words later, a number, as few
-  words as will do (minute, hour, day, week, month, year, decade; `days` holds `day`);
+* a number window starts at every ` d `, d being one to five digits: then one to three words (runs of word characters or
+  ASCII punctuation, each with the white space after it), as many as fit, then one to five digits;
+* a time window is a number and, zero to three words later, a unit, or a unit and, zero to three words later, a number, as
+  few words as will do (minute, hour, day, week, month, year, decade; `days` holds `day`);
 * in a window every run of digits, cut into fives from the left, is a number (007 is 7);
-* in a number window each number counts once under `7`, each two of them once under `7-12`, the smaller first; in a time window
-  each number counts with each unit under `7-day`.
+* in a number window each number counts once under `7`, each two of them once under `7-12`, the smaller first; in a time
+  window each number counts with each unit under `7-day`.
 
-So the count of 7 is that of windows in which 7 stands near another number, not that of 7 itself. Digits, word characters and
-white space are those of Python's `re` for Unicode text. Text is decoded with special tokens and without any clean-up of spaces.
+So the count of 7 is that of windows in which 7 stands near another number, not that of 7 itself. Digits, word characters
+and white space are those of Python's `re` for Unicode text. Text is decoded with special tokens and without any clean-up
+of spaces.
 
 Cost: 4 to 5 ns per token and core; only the few words after a number or a unit are ever decoded, and the share is reported.
+Source: Biderman et al. 2023, section 4.3, and its published script.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pythia_tools.counts.characters import DIGIT, character_classes, digit_values
-from pythia_tools.counts.ngram_scan import _table, as_kernel_rows, token_ids
-from pythia_tools.counts.paper_scan import LARGEST, PAIR, TIME, UNIT_BYTES, PaperMachine, scan_paper, token_flags, unit_table
+from pythia_tools.counts.ngram_scan import as_kernel_rows, hash_table, token_ids
 from pythia_tools.counts.patterns import TIME_UNITS
-from pythia_tools.counts.reading import reader
+from pythia_tools.counts.pythia_scan import LARGEST, PAIR, TIME, PythiaMachine, scan_windows, token_flags, unit_table
+from pythia_tools.counts.reading import blocks, reader
 from pythia_tools.counts.vocabulary import TokenBytes, token_bytes
-
-BLOCK_TOKENS = 1 << 21
-"""Tokens read at a time."""
+from pythia_tools.order import Rows
+from pythia_tools.tokens import Openable
 
 
 @dataclass(frozen=True, eq=False)
-class PaperPlan:
+class PythiaPlan:
     """The rule for some wanted keys; `columns` are their pattern numbers."""
 
-    machine: PaperMachine
+    machine: PythiaMachine
     columns: np.ndarray
     place: np.ndarray
     """the machine's column of each key"""
 
     def count(self, rows: np.ndarray, group: np.ndarray, counts: np.ndarray) -> None:
         found = np.zeros((len(counts), int(self.place.max()) + 1), dtype=np.int64)
-        scan_paper(rows, group, self.machine, found, False, np.zeros((0, 2), dtype=np.int64), np.zeros(2, dtype=np.int64))
+        scan_windows(rows, group, self.machine, found, False, np.zeros((0, 2), dtype=np.int64), np.zeros(2, dtype=np.int64))
         counts[:, self.columns] = found[:, self.place]
 
 
-def plan_keys(keys: Sequence[tuple[int, str]], vocabulary: TokenBytes, ids: int) -> PaperPlan:
+def plan_keys(keys: Sequence[tuple[int, str]], vocabulary: TokenBytes, ids: int) -> PythiaPlan:
     """keys: (pattern number, key); equal keys under two labels are each counted."""
     codes = [key_code(k) for _, k in keys]
     distinct = {code: n for n, code in enumerate(dict.fromkeys(codes))}
@@ -59,11 +59,12 @@ def plan_keys(keys: Sequence[tuple[int, str]], vocabulary: TokenBytes, ids: int)
     for code in distinct:
         if PAIR <= code < TIME:
             paired[[(code - PAIR) // LARGEST, (code - PAIR) % LARGEST]] = 1
-    return PaperPlan(_machine(vocabulary, ids, distinct, paired), np.array([c for c, _ in keys]), np.array([distinct[c] for c in codes]))
+    columns, place = np.array([c for c, _ in keys]), np.array([distinct[c] for c in codes])
+    return PythiaPlan(_machine(vocabulary, ids, distinct, paired), columns, place)
 
 
 @dataclass(frozen=True)
-class PaperCounts:
+class PythiaCounts:
     """All keys of the rule in some rows: `keys` (k,) int64 codes ascending, `counts` (k,) int64.
 
     `decoded` of `tokens` were read as text, in `windows` windows.
@@ -75,11 +76,11 @@ class PaperCounts:
     tokens: int
     windows: int
 
-    def __add__(self, other: PaperCounts) -> PaperCounts:
+    def __add__(self, other: PythiaCounts) -> PythiaCounts:
         keys, place = np.unique(np.concatenate([self.keys, other.keys]), return_inverse=True)
         counts = np.zeros(len(keys), dtype=np.int64)
         np.add.at(counts, place, np.concatenate([self.counts, other.counts]))
-        return PaperCounts(keys, counts, self.decoded + other.decoded, self.tokens + other.tokens, self.windows + other.windows)
+        return PythiaCounts(keys, counts, self.decoded + other.decoded, self.tokens + other.tokens, self.windows + other.windows)
 
     def to_dict(self) -> dict[str, int]:
         """As the published script saves them: `{"7": 12, "7-12": 3, "7-day": 1}`."""
@@ -90,49 +91,50 @@ class PaperCounts:
         return pd.DataFrame({"term": pd.array([key_name(int(k)) for k in self.keys], dtype="string"), "count": self.counts})
 
 
-class PaperRule:
-    """The rule over one tokenizer, for every key that occurs. Memory grows with the number of distinct keys, not with the rows.
+class PythiaCounter:
+    """The rule over one tokenizer, for every key that occurs.
 
-    To count chosen keys up to many steps, give `Paper("7")` patterns to `count_terms` instead.
+    Memory grows with the number of distinct keys, not with the rows. To count chosen keys up to many steps, give `PythiaRule("7")` patterns to `count_terms` instead.
     """
 
-    def __init__(self, tokenizer: Any, ids: int = 1 << 16):
+    def __init__(self, tokenizer: TokenBytes | Openable, ids: int = 1 << 16):
         """`ids`: token ids in rows are below this."""
         self._machine = _machine(token_bytes(tokenizer), ids, {}, np.ones(LARGEST, dtype=np.uint8))
         self._log = np.empty((1 << 18, 2), dtype=np.int64)
 
-    def count(self, rows: Any) -> PaperCounts:
+    def count(self, rows: np.ndarray) -> PythiaCounts:
         """All keys in `rows` (n, length). Give a thousand rows at a time, and add the results up, or use `count_order`."""
         rows = as_kernel_rows(np.asarray(rows), len(self._machine.flags))
         group = np.zeros(len(rows), dtype=np.int64)
         nothing = np.zeros((1, 0), dtype=np.int64)
         while True:
             stats = np.zeros(2, dtype=np.int64)
-            logged = scan_paper(rows, group, self._machine, nothing, True, self._log, stats)
+            logged = scan_windows(rows, group, self._machine, nothing, True, self._log, stats)
             if logged <= len(self._log):
                 break
             self._log = np.empty((2 * logged, 2), dtype=np.int64)
         keys, counts = np.unique(self._log[:logged, 1], return_counts=True)
-        return PaperCounts(keys, counts.astype(np.int64), int(stats[0]), rows.size, int(stats[1]))
+        return PythiaCounts(keys, counts.astype(np.int64), int(stats[0]), rows.size, int(stats[1]))
 
-    def count_order(self, order: Any, start: int, stop: int) -> PaperCounts:
+    def count_order(self, order: Rows, start: int, stop: int) -> PythiaCounts:
         """All keys in rows [start, stop) of an order, read a block at a time."""
-        block = max(1, BLOCK_TOKENS // (order.seq_length + 1))
-        read = reader(order, block)
-        total = PaperCounts(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), 0, 0, 0)
-        for a in range(start, stop, block):
-            total = total + self.count(read(a, min(stop, a + block)))
+        read = reader(order)
+        total = PythiaCounts(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), 0, 0, 0)
+        for a, b in blocks(order, start, stop):
+            total = total + self.count(read(a, b))
         return total
 
 
-def paper_totals(order: Any, steps: Iterable[int], tokenizer: Any) -> dict[int, dict[str, int]]:
+def pythia_totals(
+    order: Rows, steps: Iterable[int], tokenizer: TokenBytes | Openable,
+) -> dict[int, dict[str, int]]:
     """All keys up to each step, as the published per-checkpoint files hold them: step → key → count."""
-    rule = PaperRule(tokenizer, token_ids(order))
+    counter = PythiaCounter(tokenizer, token_ids(order))
     wanted = sorted(set(steps))
-    total = rule.count_order(order, 0, 0)
+    total = counter.count_order(order, 0, 0)
     result = {}
     for before, step in zip([0, *wanted], wanted, strict=False):
-        total = total + rule.count_order(order, before * order.batch_rows, step * order.batch_rows)
+        total = total + counter.count_order(order, before * order.batch_rows, step * order.batch_rows)
         result[step] = total.to_dict()
     return result
 
@@ -152,17 +154,14 @@ def key_name(code: int) -> str:
     return f"{(code - PAIR) // LARGEST}-{(code - PAIR) % LARGEST}" if code >= PAIR else str(code)
 
 
-def _machine(vocabulary: TokenBytes, ids: int, keys: dict[int, int], paired: np.ndarray) -> PaperMachine:
+def _machine(vocabulary: TokenBytes, ids: int, keys: dict[int, int], paired: np.ndarray) -> PythiaMachine:
     table = vocabulary.sized(ids)
     units, sizes = unit_table()
     begins = np.zeros(256, dtype=np.uint8)
     begins[[chr(p).encode()[0] for p in np.flatnonzero(character_classes() & DIGIT)]] |= 1
     points, values = digit_values()
-    slots, columns = _table(keys)
-    return PaperMachine(
+    slots, columns = hash_table(keys)
+    return PythiaMachine(
         token_flags(table.flat, table.starts, begins, units, sizes), character_classes(), points, values, units, sizes,
         slots, columns, paired, table.flat, table.starts,
     )
-
-
-assert tuple(u.decode() for u in UNIT_BYTES) == TIME_UNITS

@@ -1,4 +1,4 @@
-"""The Pythia paper's windows, found and read without decoding rows; see `paper_rule` for the rule.
+"""The Pythia paper's windows, found and read without decoding rows; see `pythia_rule` for the rule.
 
 A window starts at a space before a number or a time unit. Which tokens can hold such a place is worked out once from the
 vocabulary's bytes, so all other tokens cost one look-up. From a place that holds, only the bytes of the next few words
@@ -14,17 +14,18 @@ from numba import njit
 
 from pythia_tools.counts.characters import DIGIT, PUNCTUATION, SPACE, WORD, next_char
 from pythia_tools.counts.compiled import kernel
-from pythia_tools.counts.ngram_scan import _find
+from pythia_tools.counts.ngram_scan import find
+from pythia_tools.counts.patterns import TIME_UNITS
 
 INSIDE, TAIL, HEAD, NOTHING = 1, 2, 4, 8
 PAIR, TIME = 1 << 40, 1 << 41
 LARGEST = 100_000
-UNIT_BYTES = (b"minute", b"hour", b"day", b"week", b"month", b"year", b"decade")
+UNIT_BYTES = tuple(unit.encode() for unit in TIME_UNITS)
 _ROOM = 32
 """Bytes looked at before a whole window is gathered: five digits of four bytes, a space, and a character."""
 
 
-class PaperMachine(NamedTuple):
+class PythiaMachine(NamedTuple):
     """The rule over one vocabulary, and the keys to count (none: all)."""
 
     flags: np.ndarray
@@ -200,7 +201,7 @@ def _numbers(buffer, end, classes, points, values, numbers):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True)
-def scan_paper(rows, group, machine, counts, every, log, stats):  # type: ignore[no-untyped-def]
+def scan_windows(rows, group, machine, counts, every, log, stats):  # type: ignore[no-untyped-def]
     """Count the rule's keys in rows (n, length).
 
     every False: counts[group[r], column] += 1 for wanted keys. every True: (group, key) pairs are written to log
@@ -319,7 +320,7 @@ def _emit(key, keys, columns, counts, g, every, log, logged):  # type: ignore[no
             log[logged, 0] = g
             log[logged, 1] = key
         return logged + 1
-    column = _find(keys, columns, key)
+    column = find(keys, columns, key)
     if column >= 0:
         counts[g, column] += 1
     return logged

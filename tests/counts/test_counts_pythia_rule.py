@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from pythia_tools import counts
 from pythia_tools.core.errors import RequestError
-from pythia_tools.counts import ArrayOrder, Paper, PaperRule, TokenBytes
-from pythia_tools.counts.paper_rule import paper_totals
+from pythia_tools.counts import PythiaCounter, PythiaRule, TokenBytes
+from pythia_tools.counts.pythia_rule import pythia_totals
+from pythia_tools.order import ArrayRows
 
 UNITS = "minute|hour|day|week|month|year|decade"
 WORD = rf"((?:\w|[{re.escape(string.punctuation)}])+\s+)"
@@ -51,7 +52,7 @@ def test_every_key_of_any_rows_equals_the_direct_rule(rows: list[list[int]]) -> 
     assert RULE.count(np.array(rows, dtype=np.uint16)).to_dict() == dict(expected)
 
 
-RULE = PaperRule(VOCABULARY)
+RULE = PythiaCounter(VOCABULARY)
 
 
 def test_text_full_of_numbers_with_the_real_tokenizer() -> None:
@@ -70,7 +71,7 @@ def test_text_full_of_numbers_with_the_real_tokenizer() -> None:
     ids = np.array(tokenizer.encode(text).ids, dtype=np.uint16)
     rows = ids[:len(ids) // 65 * 65].reshape(-1, 65)
     expected = sum((direct(tokenizer.decode(r.tolist(), skip_special_tokens=False)) for r in rows), Counter())
-    got = PaperRule(str(path)).count(rows)
+    got = PythiaCounter(str(path)).count(rows)
     assert got.to_dict() == dict(expected)
     assert 0 < got.decoded <= got.tokens == rows.size
     assert sum(expected.values()) > 3000
@@ -79,17 +80,17 @@ def test_text_full_of_numbers_with_the_real_tokenizer() -> None:
 def test_keys_as_patterns_give_exposures_up_to_each_step() -> None:
     rng = np.random.default_rng(3)
     rows = rng.integers(0, len(BYTES), (60, 50)).astype(np.uint16)
-    order = ArrayOrder(rows, 10, tokenizer=VOCABULARY)
+    order = ArrayRows(rows, 10, tokenizer=VOCABULARY)
     steps = [0, 1, 4, 6]
     truth = {s: sum((direct(VOCABULARY.decode(r)) for r in rows[:10 * s]), Counter()) for s in steps}
     keys = [k for k, _ in truth[6].most_common(40)]
     assert any("-" in k for k in keys)
-    got = counts.count(order, [*map(Paper, keys), Paper(keys[0], label="twice")], steps).matrix()
+    got = counts.count(order, [*map(PythiaRule, keys), PythiaRule(keys[0], label="twice")], steps).matrix()
     np.testing.assert_array_equal(got, [[truth[s][k] for s in steps] for k in [*keys, keys[0]]])
-    assert paper_totals(order, steps, VOCABULARY) == {s: dict(c) for s, c in truth.items()}
+    assert pythia_totals(order, steps, VOCABULARY) == {s: dict(c) for s, c in truth.items()}
 
 
 @pytest.mark.parametrize("key", ["007", "5-3", "123456", "7-fortnight", "-3", "٣"])
 def test_keys_that_the_rule_cannot_produce_are_refused(key: str) -> None:
     with pytest.raises(RequestError):
-        Paper(key)
+        PythiaRule(key)
