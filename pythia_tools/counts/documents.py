@@ -21,7 +21,6 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.core.parallel import parallel_for
 from pythia_tools.counts.document_kernels import exposure_counts, inverse, mark_rows, slot_starts, slots_of_documents
 from pythia_tools.order import DataOrder
-from pythia_tools.order.rows import check_span
 from pythia_tools.order.sources import PackedRows
 
 PARALLEL_DOCUMENTS = 10_000
@@ -138,7 +137,7 @@ def documents_of_rows(order: DataOrder, start: int, stop: int) -> pd.DataFrame:
     Columns: row, row_start, row_stop (tokens of the row), document, doc_start (which of its tokens comes first).
     """
     source = packed_rows(order)
-    start, stop = check_span(order, start, stop)
+    start, stop = order.check_span(start, stop)
     maps, sizes = source.maps, source.store.sizes
     records = []
     for row in range(start, stop):
