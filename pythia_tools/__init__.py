@@ -21,12 +21,13 @@ _NAMES = {
     "load_order": "order",
     "load_run": "core.results",
     "stream": "models",
-    "token_scores": "models",
+    "token_scores": "analysis",
 }
 
 if TYPE_CHECKING:
+    from pythia_tools.analysis import token_scores
     from pythia_tools.core.results import load_run
-    from pythia_tools.models import stream, token_scores
+    from pythia_tools.models import stream
     from pythia_tools.order import load_order
     from pythia_tools.suites import load_suite
 

@@ -20,9 +20,9 @@ from typing import Any
 
 from pythia_tools import micro, overlays, plots
 from pythia_tools.analyses import bias
+from pythia_tools.analysis import ScoreTask, sweep
 from pythia_tools.core import progress
 from pythia_tools.core.results import RunFolder
-from pythia_tools.models import ScoreTask, sweep
 from pythia_tools.order import load_order
 from pythia_tools.plots import bias as figures
 from pythia_tools.suites import load_suite

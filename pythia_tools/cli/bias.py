@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace) -> int:
     from pythia_tools.analyses import bias
+    from pythia_tools.analysis import sweep
     from pythia_tools.core import progress
     from pythia_tools.core.results import RunFolder
-    from pythia_tools.models import sweep
     from pythia_tools.suites import load_suite
 
     suite = load_suite(args.suite)

@@ -69,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
     suite = load_suite(args.suite)
     checkpoints = suite.checkpoints(args.models, args.steps, allow_defective=args.allow_defective)
     asked = ask(args, suite)
-    from pythia_tools import models
     from pythia_tools.analyses.memorization import MemorizationTask, Window, with_exposures
+    from pythia_tools.analysis import sweep
     from pythia_tools.core.results import RunFolder
 
     window = Window(args.context, args.continuation, args.offset, args.vocabulary, args.keep_from)
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return planning.show(args, checkpoints, [task], ids=_ids(args, len(asked.ids)), more={"rows": len(asked.ids)})
     folder = RunFolder(require_out(args), recorded("memorization", args))
-    result = models.sweep(
+    result = sweep(
         checkpoints, [task], cells=folder.cells, device=args.device, dtype=args.dtype, shard=args.shard,
         allow_defective=args.allow_defective,
     )

@@ -36,11 +36,13 @@ def show(
 
 def plan(args: argparse.Namespace, checkpoints: Sequence[Any], tasks: Sequence[Any], ids: int | None) -> dict[str, Any]:
     """The plan as a mapping; sizes twice, as numbers and as people read them."""
-    from pythia_tools import models
+    from pythia_tools.analysis import plan_sweep
     from pythia_tools.core.results import CellStore
 
     cells = CellStore(Path(args.out) / "cells", only_look=True) if args.out else None
-    found = models.plan(checkpoints, tasks, cells=cells, device=args.device, dtype=args.dtype, shard=args.shard, ids=ids)
+    for number, task in enumerate(tasks):
+        task.ids = ids if number == 0 or ids is None else 0
+    found = plan_sweep(checkpoints, tasks, cells=cells, device=args.device, dtype=args.dtype, shard=args.shard)
     computing = None if found.flop is None else found.flop / pace(args.device) if found.flop else 0.0
     fetching = found.download_bytes / DOWNLOAD_RATE
     return {

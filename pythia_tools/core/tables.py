@@ -21,14 +21,33 @@ spreadsheet can read any analysis.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from pythia_tools.core.errors import DataError
 
+
+@dataclass(frozen=True)
+class Column:
+    """A documented column: its pandas dtype and what it holds, with the unit where it has one."""
+
+    dtype: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric of a summary is: the unit of value, low and high, and its meaning."""
+
+    unit: str
+    meaning: str
+
+
 IDENTITY = ["suite", "model", "params", "step", "tokens", "branch"]
 SUMMARY = [*IDENTITY, "group", "metric", "value", "low", "high", "n", "interval"]
+KEYS = [*IDENTITY, "group", "metric"]
 _TYPES = {
     "suite": "string", "model": "string", "params": "Int64", "step": "Int64", "tokens": "Int64", "branch": "string",
     "group": "string", "metric": "string", "value": "float64", "low": "float64", "high": "float64", "n": "Int64",

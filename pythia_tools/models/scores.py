@@ -12,24 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
-from pythia_tools.core import files, progress
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.results import CellStore
 from pythia_tools.models.devices import plain_products
-from pythia_tools.models.sweeping import sweep
-from pythia_tools.suites.checkpoint import Checkpoint
 
-PART_ROWS = 256
 LOGIT_BYTES = 64 << 20
-AGGREGATES = (None, "row", "position")
 _plain_heads: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
@@ -74,75 +66,6 @@ def score_rows(model: nn.Module, rows: Any, batch_size: int | None = None, *, vo
             whole[start:start + step] = part
         start += step
     return result
-
-
-def token_scores(
-    checkpoints: Iterable[Checkpoint], rows: Any, *, aggregate: str | None = None, row_ids: Sequence[int] | None = None,
-    vocabulary: int | None = None, batch_size: int | None = None, device: str | torch.device = "auto",
-    dtype: str | torch.dtype | None = None, cells: CellStore | None = None, shard: tuple[int, int] | None = None,
-    allow_defective: bool = False,
-) -> pd.DataFrame:
-    """Token scores of `rows` (n, L + 1) under every checkpoint, as one item table.
-
-    `aggregate`: None, one line per checkpoint × row × position (row, position, nll, rank, entropy); "row" or "position",
-    means over the other axis (nll, rank, entropy, top1 = share of rank 0, n = positions that count).
-    Positions whose logits held NaN or Inf have <NA> and are warned about; means leave them out.
-    `row_ids`: what to call the rows (default 0 … n−1). `cells`: where to keep what is computed.
-    """
-    task = ScoreTask(rows, aggregate=aggregate, row_ids=row_ids, vocabulary=vocabulary, batch_size=batch_size)
-    result = sweep(checkpoints, [task], cells=cells, device=device, dtype=dtype, shard=shard, allow_defective=allow_defective)
-    table = result[task.name]
-    return table if aggregate != "position" else _mean_over_parts(table)
-
-
-class ScoreTask:
-    """Token scores as a sweep's task: parts of 256 rows."""
-
-    name = "token_scores"
-
-    def __init__(
-        self, rows: Any, *, aggregate: str | None = None, row_ids: Sequence[int] | None = None, vocabulary: int | None = None,
-        batch_size: int | None = None,
-    ):
-        if aggregate not in AGGREGATES:
-            raise RequestError(f"aggregate {aggregate!r} is not known; use None, 'row' or 'position'")
-        self.rows = check_rows(rows)
-        self.aggregate = aggregate
-        self.row_ids = np.arange(len(self.rows)) if row_ids is None else np.asarray(row_ids)
-        if len(self.row_ids) != len(self.rows):
-            raise RequestError(f"{len(self.row_ids)} row_ids for {len(self.rows)} rows; give one for each")
-        self.vocabulary = vocabulary
-        self.batch_size = batch_size
-        self.digest = files.digest([rows_digest(self.rows), self.row_ids, aggregate, vocabulary])
-        self.parts = -(-len(self.rows) // PART_ROWS)
-
-    def run(self, model: nn.Module, part: int) -> pd.DataFrame:
-        here = slice(part * PART_ROWS, (part + 1) * PART_ROWS)
-        scores = score_rows(model, self.rows[here], self.batch_size, vocabulary=self.vocabulary)
-        lost = int(np.isnan(scores.nll).sum())
-        if lost:
-            named = getattr(model, "checkpoint", "model")
-            progress.warn(f"{named}: {lost} positions have NaN or Inf logits and are <NA>; try --dtype float32")
-        return frame(scores, self.row_ids[here], self.aggregate)
-
-
-def frame(scores: Scores, row_ids: np.ndarray, aggregate: str | None) -> pd.DataFrame:
-    """Scores as a table: long, or averaged over positions ("row") or rows ("position")."""
-    n, length = scores.nll.shape
-    good = ~np.isnan(scores.nll)
-    if aggregate is None:
-        rank = pd.array(scores.rank.reshape(-1), dtype="Int32")
-        rank[~good.reshape(-1)] = pd.NA
-        return pd.DataFrame({
-            "row": np.repeat(row_ids, length), "position": np.tile(np.arange(length), n),
-            "nll": scores.nll.reshape(-1), "rank": rank, "entropy": scores.entropy.reshape(-1),
-        })
-    axis = 1 if aggregate == "row" else 0
-    count = good.sum(axis)
-    keys = {"row": row_ids} if aggregate == "row" else {"position": np.arange(length)}
-    means = {name: _mean(values, good, axis) for name, values in
-             (("nll", scores.nll), ("rank", scores.rank), ("entropy", scores.entropy), ("top1", scores.rank == 0))}
-    return pd.DataFrame({**keys, **means, "n": count})
 
 
 def check_rows(rows: Any) -> np.ndarray:
@@ -233,21 +156,3 @@ def _try_plain_head(model: Any) -> bool:
     whole = model(input_ids=ids, use_cache=False).logits
     split = head(base(input_ids=ids, use_cache=False)[0])
     return whole.shape == split.shape and torch.allclose(whole.float(), split.float(), rtol=1e-3, atol=1e-5, equal_nan=True)
-
-
-def _mean(values: np.ndarray, good: np.ndarray, axis: int) -> np.ndarray:
-    total = np.where(good, values, 0).sum(axis, dtype=np.float64)
-    count = good.sum(axis)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
-def _mean_over_parts(table: pd.DataFrame) -> pd.DataFrame:
-    """Means per position over all rows from the means per part, weighted by their counts."""
-    from pythia_tools.core.tables import IDENTITY
-
-    means = ["nll", "rank", "entropy", "top1"]
-    sums = table.assign(**{c: table[c].fillna(0) * table["n"] for c in means})
-    joined = sums.groupby([*IDENTITY, "position"], sort=False, dropna=False, as_index=False)[[*means, "n"]].sum()
-    for column in means:
-        joined[column] = joined[column] / joined["n"].where(joined["n"] > 0)
-    return joined

@@ -25,7 +25,7 @@ class Part(Protocol):
     method: str
 
     def tasks(self) -> list[Any]:
-        """Tasks for one shared sweep (`models.Task`)."""
+        """Tasks for one shared sweep (`analysis.Task`)."""
 
     def tables(self, result: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
         """(items, summary) from the sweep's result."""

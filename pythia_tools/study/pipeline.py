@@ -17,7 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools import models, plots
+from pythia_tools import plots
+from pythia_tools.analysis import SweepResult, sweep
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import write_text
@@ -68,7 +69,7 @@ def run_study(
     parts = make_parts(material, checkpoints, analyses, folder.cells)
     clock.lap("reading data and counting exposures")
     tasks = [task for part in parts for task in part.tasks()]
-    result = models.sweep(checkpoints, tasks, cells=folder.cells, device=device, dtype=dtype, allow_defective=allow_defective)
+    result = sweep(checkpoints, tasks, cells=folder.cells, device=device, dtype=dtype, allow_defective=allow_defective)
     clock.lap(f"evaluating {len(checkpoints)} checkpoints")
     runs = {part.name: finish_part(part, result, folder, config, material) for part in parts}
     clock.lap("tables and figures")
@@ -95,7 +96,7 @@ def make_parts(material: Material, checkpoints: Sequence[Checkpoint], analyses: 
     return [makers[name]() for name in ANALYSES if name in analyses]
 
 
-def finish_part(part: Part, result: models.SweepResult, folder: RunFolder, config: Mapping[str, Any], material: Material) -> Run:
+def finish_part(part: Part, result: SweepResult, folder: RunFolder, config: Mapping[str, Any], material: Material) -> Run:
     """One analysis as a run of its own: tables, figures, sentences' input, receipts."""
     items, summary = part.tables(result)
     own = RunFolder(folder.path / part.name, {**config, "analysis": part.name})

@@ -77,8 +77,8 @@ def run_shape(shape: str, pairs: int, args: argparse.Namespace) -> None:
 def ours(checkpoints, tokenizer, table, batch_size):
     """(checkpoints × pairs, 2) log-likelihoods, and (wall, CPU) seconds; building the task is included."""
     from pythia_tools.analyses import bias
+    from pythia_tools.analysis import sweep
     from pythia_tools.core import progress
-    from pythia_tools.models import sweep
 
     progress.set_quiet(True)
     start = now()

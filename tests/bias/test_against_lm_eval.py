@@ -12,6 +12,10 @@ import tiny_bias
 
 from pythia_tools.analyses import bias
 from pythia_tools.analyses.bias.harness import HarnessTask, equivalent_command
+from pythia_tools.analysis import Context
+
+NOWHERE = Context([])
+"""Tasks that ask nothing of their context."""
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("accelerate")
@@ -148,7 +152,7 @@ def test_the_published_file_is_read_and_scored_in_parts():
     task = bias.CrowsPairs(TOKENIZER, pairs.head(530))
     assert task.parts == 2
     model = tiny_bias.model(7)
-    whole = pd.concat([task.run(model, part) for part in range(2)], ignore_index=True)
+    whole = pd.concat([task.run(NOWHERE, model, part) for part in range(2)], ignore_index=True)
     few = bias.CrowsPairs(TOKENIZER, pairs.iloc[510:520]).run(model)
     np.testing.assert_allclose(whole["score"][510:520], few["score"], atol=1e-3)
 

@@ -13,11 +13,11 @@ import pytest
 
 from pythia_tools import micro
 from pythia_tools.analyses import bias
+from pythia_tools.analysis import ScoreTask, sweep
 from pythia_tools.cli.main import main
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import load_run
-from pythia_tools.models import ScoreTask, sweep
 from pythia_tools.order import load_order
 from pythia_tools.overlays import Overlay, PronounSwap
 from pythia_tools.plots import bias as figures

@@ -14,8 +14,12 @@ from test_winobias import LINES
 
 from pythia_tools.analyses import bias
 from pythia_tools.analyses.bias.winobias import PRONOUN_TEMPLATES, REFERENT_TEMPLATES
+from pythia_tools.analysis import Context
 from pythia_tools.models import load
 from pythia_tools.suites import load_suite
+
+NOWHERE = Context([])
+"""Tasks that ask nothing of their context."""
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("accelerate")
@@ -81,7 +85,7 @@ def test_crows_pairs_on_a_trained_checkpoint(exported, theirs):
     result, pairs, _ = theirs
     task = bias.CrowsPairs(bias.load_tokenizer(exported), pairs)
     model = load(exported, device="cpu")
-    ours = pd.concat([task.run(model, part) for part in range(task.parts)], ignore_index=True)
+    ours = pd.concat([task.run(NOWHERE, model, part) for part in range(task.parts)], ignore_index=True)
     np.testing.assert_allclose(
         ours[["ll_more", "ll_less"]].to_numpy(), random_models.per_item(result, "crows_pairs_english"), rtol=0, atol=1e-4
     )
@@ -104,7 +108,7 @@ def test_winobias_on_a_trained_checkpoint_equals_a_slow_direct_computation(expor
     sentences = bias.read_sentences(_winobias(tmp_path))
     few = [s for s in sentences if s.split == "dev" and s.number <= 4]
     task = bias.WinoBias(tokenizer, few)
-    table = pd.concat([task.run(model, part) for part in range(task.parts)], ignore_index=True)
+    table = pd.concat([task.run(NOWHERE, model, part) for part in range(task.parts)], ignore_index=True)
     by_name = {(s.twin, s.side): s for s in few}
     assert {"pronoun", "referent"} == set(table["method"]) and len(table) >= 2 * len(few)
     for row in table.itertuples():

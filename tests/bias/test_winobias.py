@@ -11,7 +11,11 @@ import torch
 
 from pythia_tools.analyses import bias
 from pythia_tools.analyses.bias.winobias import PRONOUN_TEMPLATES, REFERENT_TEMPLATES, _twins, exact_match
+from pythia_tools.analysis import Context
 from pythia_tools.core.errors import RequestError
+
+NOWHERE = Context([])
+"""Tasks that ask nothing of their context."""
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "bias" / "winobias"
 TOKENIZER = tiny_bias.tokenizer()
@@ -61,7 +65,7 @@ def test_two_pronouns_equal_a_slow_direct_computation(sentences):
     task = bias.WinoBias(TOKENIZER, sentences, methods=["pronoun"])
     assert task.parts == len(PRONOUN_TEMPLATES)
     for part in range(task.parts):
-        for row, s in zip(task.run(model, part).itertuples(), [s for s in sentences if s.side == "pro"], strict=True):
+        for row, s in zip(task.run(NOWHERE, model, part).itertuples(), [s for s in sentences if s.side == "pro"], strict=True):
             twin = {"he": "she", "her": "him"}[s.pronoun]
             template = PRONOUN_TEMPLATES[row.template]
             if template:
@@ -79,7 +83,7 @@ def test_referents_equal_a_slow_direct_computation(sentences):
     model = tiny_bias.model(9)
     task = bias.WinoBias(TOKENIZER, sentences[:4], methods=["referent"])
     for part in range(task.parts):
-        for row, s in zip(task.run(model, part).itertuples(), sentences[:4], strict=True):
+        for row, s in zip(task.run(NOWHERE, model, part).itertuples(), sentences[:4], strict=True):
             context = REFERENT_TEMPLATES[row.template].format(sentence=s.text, pronoun=s.pronoun)
             margin = log_p(model, context, f" {s.occupation}") - log_p(model, context, f" {s.other}")
             assert row.score == pytest.approx(margin, abs=1e-4) and row.outcome == float(margin >= 0)
@@ -88,7 +92,7 @@ def test_referents_equal_a_slow_direct_computation(sentences):
 def test_generated_answers_equal_transformers_generate(sentences):
     model = tiny_bias.model(10)
     task = bias.WinoBias(TOKENIZER, sentences[:5], methods=["generate"], new_tokens=6)
-    table = task.run(model, 0)
+    table = task.run(NOWHERE, model, 0)
     for answer, s in zip(table["answer"], sentences[:5], strict=True):
         ids = TOKENIZER.encode(REFERENT_TEMPLATES["stands_for"].format(sentence=s.text, pronoun=s.pronoun)).ids
         model.generation_config.eos_token_id = None

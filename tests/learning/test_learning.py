@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_tools import models
+from pythia_tools import analysis, models
 from pythia_tools.analyses import learning
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
@@ -135,7 +135,7 @@ def test_measuring_resumes_and_a_later_checkpoint_costs_only_itself(order, check
 
     def run(chosen):
         groups = {"heldout": order.take(range(300)), **learning.around(order, chosen, rows=4)}
-        return models.sweep(chosen, learning.tasks(groups), cells=cells, device="cpu")
+        return analysis.sweep(chosen, learning.tasks(groups), cells=cells, device="cpu")
 
     first = run(checkpoints[:2])
     assert (first.computed, first.reused) == (2 * 2 + 1 + 2, 0)  # two parts of held-out rows each; just_seen at 20, next_up at 0 and 20

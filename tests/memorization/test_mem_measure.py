@@ -23,10 +23,10 @@ from pythia_tools.analyses.memorization import (
     with_exposures,
 )
 from pythia_tools.analyses.memorization import measure as measure_function
+from pythia_tools.analysis import ScoreTask, sweep
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
-from pythia_tools.models import ScoreTask, sweep
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 
 

@@ -15,9 +15,13 @@ from transformers import GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaFo
 
 import pythia_tools as pt
 from pythia_tools import models
+from pythia_tools.analysis import Context
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.tables import IDENTITY
 from pythia_tools.models import scores as scoring
+
+NOWHERE = Context([])
+"""Tasks that ask nothing of their context."""
 
 ROWS = np.random.default_rng(0).integers(0, VOCAB, (7, 13)).astype(np.uint16)
 
@@ -94,10 +98,10 @@ def test_bad_logits_are_flagged_never_scored(tmp_path, capsys):
     np.testing.assert_array_equal(np.isnan(found.nll), flagged)
     np.testing.assert_array_equal(np.isnan(found.entropy), flagged)
     np.testing.assert_array_equal(found.rank == -1, flagged)
-    table = scoring.ScoreTask(rows).run(model, 0)
+    table = scoring.ScoreTask(rows).run(NOWHERE, model, 0)
     assert table["rank"].isna().tolist() == flagged.reshape(-1).tolist()
     assert "3 positions have NaN or Inf logits" in capsys.readouterr().err
-    means = scoring.ScoreTask(rows, aggregate="row").run(model, 0)
+    means = scoring.ScoreTask(rows, aggregate="row").run(NOWHERE, model, 0)
     assert means["n"].tolist() == [3, 0, 3] and means["nll"].isna().tolist() == [False, True, False]
 
 

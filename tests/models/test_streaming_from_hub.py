@@ -18,7 +18,7 @@ from hub_server import Hub
 from tiny_checkpoints import as_old_bin, write_step
 from transformers import AutoModelForCausalLM
 
-from pythia_tools import hub, models
+from pythia_tools import analysis, hub, models
 from pythia_tools.core.errors import DataError
 from pythia_tools.core.results import CellStore
 from pythia_tools.models import digest
@@ -53,10 +53,10 @@ def checkpoints(*steps: int) -> list[Checkpoint]:
     return [Checkpoint("hubbed", info, s, s * 100, f"step{s}", HubRevision("me/tiny", f"step{s}")) for s in steps]
 
 
-class Norm:
+class Norm(analysis.Task):
     name, digest, parts = "norm", "d", 2
 
-    def run(self, model: Any, part: int) -> pd.DataFrame:
+    def run(self, context: Any, model: Any, part: int) -> pd.DataFrame:
         return pd.DataFrame({"item": [part], "norm": [float(model.lm_head.weight.double().norm())]})
 
 
@@ -83,18 +83,19 @@ def test_the_next_checkpoint_comes_while_this_one_computes(server):
 
 def test_weights_worked_through_before_are_not_downloaded_again(server, tmp_path, monkeypatch):
     cells = CellStore(tmp_path / "cells")
-    first = models.sweep(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu")
+    first = analysis.sweep(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu")
     assert (first.computed, first.reused) == (6, 2)  # steps 0 and 1 hold the same weights
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "another machine"))
     server.forget()
-    assert models.plan(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu") == models.SweepPlan(4, 8, 8, 0, 0, 0, (), 0, None)
-    assert models.plan(checkpoints(2000), [Norm()], device="cpu").download_bytes > 40_000
-    again = models.sweep(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu")
+    plan = analysis.plan_sweep(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu")
+    assert plan == analysis.SweepPlan(4, 8, 8, 0, 0, 0, (), 0, None)
+    assert analysis.plan_sweep(checkpoints(2000), [Norm()], device="cpu").download_bytes > 40_000
+    again = analysis.sweep(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu")
     pd.testing.assert_frame_equal(again["norm"], first["norm"])
     assert again.computed == 0 and again.weights == first.weights
     assert not server.files_asked("*.safetensors") and not server.files_asked("*.bin")
-    Path(cells.path([first.weights["hubbed/tiny/step2000"], "norm", "d", "float32", 1])).unlink()
-    third = models.sweep(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu")
+    Path(cells.path([first.weights["hubbed/tiny/step2000"], "norm", 1, "d", "float32", 1, ""])).unlink()
+    third = analysis.sweep(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu")
     assert third.computed == 1 and {r.file for r in server.files_asked("*.safetensors")} != set()
     pd.testing.assert_frame_equal(third["norm"], first["norm"])
 
@@ -103,10 +104,10 @@ def test_a_branch_that_moved_is_computed_anew(server, tmp_path, folders):
     from pythia_tools.hub import repositories
 
     cells = CellStore(tmp_path / "cells")
-    before = models.sweep(checkpoints(0), [Norm()], cells=cells, device="cpu")
+    before = analysis.sweep(checkpoints(0), [Norm()], cells=cells, device="cpu")
     server.add_model("me/tiny", {"step0": folders["step2000"]})
     repositories._branches.clear()
-    after = models.sweep(checkpoints(0), [Norm()], cells=cells, device="cpu")
+    after = analysis.sweep(checkpoints(0), [Norm()], cells=cells, device="cpu")
     assert after.computed == 2 and after.weights != before.weights
 
 

@@ -15,14 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import checkpoint, rewrite, tensors_of, write_step
 
+from pythia_tools.analysis import Task, sweep
+from pythia_tools.analysis import plan_sweep as plan
+from pythia_tools.analysis.sweep import plan_shard
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
 from pythia_tools.core.tables import IDENTITY
-from pythia_tools.models import digest, plan, streaming, sweep
-from pythia_tools.models.sweeping import plan_shard
+from pythia_tools.models import digest, streaming
 
 
-class NormTask:
+class NormTask(Task):
     """Two items per part; counts its runs; stops the world before a chosen run."""
 
     def __init__(self, name="norms", digest="d1", parts=3, stop_before=None, stop=KeyboardInterrupt):
@@ -30,7 +32,7 @@ class NormTask:
         self.ran: list[tuple[int, int]] = []
         self.stop_before, self.stop = stop_before, stop
 
-    def run(self, model, part):
+    def run(self, context, model, part):
         if len(self.ran) == self.stop_before:
             raise self.stop
         self.ran.append((model.checkpoint.step, part))
@@ -75,13 +77,13 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from test_sweep import NormTask
 from tiny_checkpoints import checkpoint
-from pythia_tools.models import sweep
+from pythia_tools.analysis import sweep
 from pythia_tools.core.results import CellStore
 class Killed(NormTask):
-    def run(self, model, part):
+    def run(self, context, model, part):
         if len(self.ran) == 5:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().run(model, part)
+        return super().run(context, model, part)
 sweep([checkpoint(Path(f), s) for f, s in zip({folders!r}, (0, 10, 20))], [Killed()], cells=CellStore({str(cells.folder)!r}), device="cpu")
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

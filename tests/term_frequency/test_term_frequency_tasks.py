@@ -16,8 +16,12 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from pythia_tools.analyses import term_frequency as tf
 from pythia_tools.analyses.term_frequency.answers import distinct_aliases, is_right, is_settled, normalize, read_answer
 from pythia_tools.analyses.term_frequency.questions import PAPER_PROMPT
+from pythia_tools.analysis import Context
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
+
+NOWHERE = Context([])
+"""Tasks that ask nothing of their context."""
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -122,7 +126,7 @@ def test_settled_answers_never_change() -> None:
 def test_candidates_score_as_the_sum_of_their_tokens(model: GPTNeoXForCausalLM) -> None:
     candidates = ("1", "12", "123", "13", "2", "214", " x")
     items = [tf.Item(f"Q:{'a' * k} A:", (candidates[k % 7],), str(k), str(k), candidates) for k in range(9)]
-    frame = tf.ClosedTask(items, TOKENIZER, batch_size=4).run(model, 0)
+    frame = tf.ClosedTask(items, TOKENIZER, batch_size=4).run(NOWHERE, model, 0)
     for item, row in zip(items, frame.itertuples(), strict=True):
         scores = []
         for c in candidates:
@@ -142,7 +146,7 @@ def test_candidates_score_as_the_sum_of_their_tokens(model: GPTNeoXForCausalLM) 
 def test_greedy_texts_equal_generate(model: GPTNeoXForCausalLM, rule: str) -> None:
     rng = random.Random(3)
     items = [tf.Item("".join(rng.choice("0123456789 Q:A") for _ in range(rng.choice([5, 6, 9]))), ("7",), "t", str(k)) for k in range(40)]
-    frame = tf.GreedyTask(items, TOKENIZER, rule=rule, batch_size=16).run(model, 0)
+    frame = tf.GreedyTask(items, TOKENIZER, rule=rule, batch_size=16).run(NOWHERE, model, 0)
     newline = TOKENIZER.encode("\n").ids[0]
     for item, row in zip(items, frame.itertuples(), strict=True):
         ids = torch.tensor([TOKENIZER.encode(item.prompt).ids])
@@ -160,7 +164,7 @@ def test_batches_do_not_change_results(model: GPTNeoXForCausalLM) -> None:
     for make in (
         lambda size: tf.GreedyTask(items, TOKENIZER, batch_size=size), lambda size: tf.ClosedTask(closed, TOKENIZER, batch_size=size),
     ):
-        one, many = make(1).run(model, 0), make(64).run(model, 0)
+        one, many = make(1).run(NOWHERE, model, 0), make(64).run(NOWHERE, model, 0)
         assert one[["item", "correct", "chosen"]].equals(many[["item", "correct", "chosen"]])
 
 
@@ -168,17 +172,17 @@ def test_nan_is_no_answer(model: GPTNeoXForCausalLM) -> None:
     broken = GPTNeoXForCausalLM(model.config).eval()
     with torch.no_grad():
         broken.get_output_embeddings().weight.fill_(float("nan"))
-    closed = tf.ClosedTask([tf.Item("a", ("1",), "t", "n", ("1", "2"))], TOKENIZER).run(broken, 0)
-    greedy = tf.GreedyTask([tf.Item("a", ("1",), "t", "n")], TOKENIZER).run(broken, 0)
+    closed = tf.ClosedTask([tf.Item("a", ("1",), "t", "n", ("1", "2"))], TOKENIZER).run(NOWHERE, broken, 0)
+    greedy = tf.GreedyTask([tf.Item("a", ("1",), "t", "n")], TOKENIZER).run(NOWHERE, broken, 0)
     assert closed["correct"].isna().all() and greedy["correct"].isna().all()
 
 
 def test_prompts_beyond_the_context_are_refused(model: GPTNeoXForCausalLM) -> None:
     item = tf.Item("a" * 500, ("1",), "t", "n", ("1" * 20, "1"))
     with pytest.raises(RequestError, match="a prompt with its answer has 519 tokens, the model's context is 512; use fewer shots"):
-        tf.ClosedTask([tf.Item(item.prompt, ("1",), "t", "n", item.candidates)], TOKENIZER).run(model, 0)
+        tf.ClosedTask([tf.Item(item.prompt, ("1",), "t", "n", item.candidates)], TOKENIZER).run(NOWHERE, model, 0)
     with pytest.raises(RequestError, match="exceed the model's context of 512; use fewer shots"):
-        tf.GreedyTask([tf.Item("a" * 500, ("1",), "t", "n")], TOKENIZER).run(model, 0)
+        tf.GreedyTask([tf.Item("a" * 500, ("1",), "t", "n")], TOKENIZER).run(NOWHERE, model, 0)
 
 
 def test_items_that_cannot_be_right_are_refused() -> None:

@@ -19,11 +19,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from pythia_tools.analyses.bias.choices import ChoiceScorer, margin
 from pythia_tools.analyses.bias.scoring import Scorer, judged
 from pythia_tools.analyses.bias.sets import load_set, read_table
 from pythia_tools.analyses.bias.texts import Encoder
+from pythia_tools.analysis import Context, Task
 from pythia_tools.core.errors import DataError
 from pythia_tools.core.files import digest
 
@@ -78,7 +80,7 @@ class Winogender(_Choices):
         ]
         super().__init__(tokenizer, items, self.table[["gender", "label"]].astype(str).to_numpy().tolist(), batch_size=batch_size)
 
-    def run(self, model: Any, part: int = 0) -> pd.DataFrame:
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         span = self._spans[part]
         here = self.table.iloc[span]
         found = self._scorers[part](model)
@@ -112,7 +114,7 @@ def _stereoset_row(kind: str, entry: dict[str, Any]) -> dict[str, str]:
     }
 
 
-class StereoSet:
+class StereoSet(Task):
     """StereoSet as a sweep's task; groups are the bias types.
 
     Each text is scored after the beginning-of-text id (a whole sentence) or after its context, by mean log-likelihood
@@ -135,7 +137,7 @@ class StereoSet:
         self._scorers = [Scorer(requests[3 * s.start : 3 * s.stop], batch_size=batch_size) for s in self._spans]
         self.digest = digest([self.name, 1, [s.digest for s in self._scorers], self.table["bias_type"].tolist()])
 
-    def run(self, model: Any, part: int = 0) -> pd.DataFrame:
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         span = self._spans[part]
         here = self.table.iloc[span]
         means = np.array([float(t.mean(dtype=np.float64)) for t in self._scorers[part](model).tokens]).reshape(-1, 3)
@@ -189,7 +191,7 @@ class BBQ(_Choices):
         ]
         super().__init__(tokenizer, asked, [sorted(r) for r in self._right], batch_size=batch_size)
 
-    def run(self, model: Any, part: int = 0) -> pd.DataFrame:
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         span = self._spans[part]
         here = self.table.iloc[span]
         found = self._scorers[part](model)

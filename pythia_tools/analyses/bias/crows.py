@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from pythia_tools.analyses.bias.scoring import Scorer, judged
 from pythia_tools.analyses.bias.sets import load_set, read_table
 from pythia_tools.analyses.bias.texts import Encoder
+from pythia_tools.analysis import Context, Task
 from pythia_tools.core.files import digest
 
 PART_PAIRS = 512
@@ -34,7 +36,7 @@ def read_pairs(path: str | Path | None = None) -> pd.DataFrame:
     return read_table(found["crows_pairs_anonymized.csv"], COLUMNS)
 
 
-class CrowsPairs:
+class CrowsPairs(Task):
     """CrowS-Pairs as a sweep's task. `pairs`: a frame of `read_pairs`; groups are the bias types."""
 
     name = "crows_pairs"
@@ -52,7 +54,7 @@ class CrowsPairs:
         self._scorers = [Scorer([*more[s], *less[s]], batch_size=batch_size) for s in self._spans]
         self.digest = digest(["crows_pairs", 1, [s.digest for s in self._scorers], self.pairs["bias_type"].tolist()])
 
-    def run(self, model: Any, part: int = 0) -> pd.DataFrame:
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         span = self._spans[part]
         n = span.stop - span.start
         found = self._scorers[part](model)

@@ -16,14 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from torch import nn
 
+from pythia_tools.analysis import Context, Task
 from pythia_tools.core.errors import EnvironmentFailure, RequestError
 from pythia_tools.core.files import digest
 
 MEASURE = "lm_eval"
 
 
-class HarnessTask:
+class HarnessTask(Task):
     """lm-eval tasks as a sweep's task, all in one part.
 
     Args:
@@ -51,7 +53,7 @@ class HarnessTask:
         self.digest = digest([MEASURE, _version(), named, include_path, num_fewshot, limit, digest(backend)])
         self._prepared: Any = None
 
-    def run(self, model: Any, part: int = 0) -> pd.DataFrame:
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         result = self.evaluate(model)
         kept = {k: v for k, v in result.items() if k not in ("samples", "config")}
         text = json.dumps(kept, default=str, sort_keys=True)

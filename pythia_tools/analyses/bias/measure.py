@@ -13,9 +13,9 @@ import pandas as pd
 
 from pythia_tools.analyses.bias.statistics import compare, comparison_summary
 from pythia_tools.analyses.bias.summaries import summarize_measure
+from pythia_tools.analysis import Task, sweep
 from pythia_tools.core import tables
 from pythia_tools.core.results import CellStore
-from pythia_tools.models import Task, sweep
 from pythia_tools.suites.checkpoint import Checkpoint
 
 ITEMS = [*tables.IDENTITY, "measure", "group", "item", "score", "outcome", "kept"]
@@ -27,7 +27,7 @@ def measure(
 ) -> pd.DataFrame:
     """One item table of every task on every checkpoint: models are streamed once, all tasks run on each.
 
-    `cells` keeps finished cells, so that a killed measurement resumes. Raises what `models.sweep` raises.
+    `cells` keeps finished cells, so that a killed measurement resumes. Raises what `analysis.sweep` raises.
     """
     listed = list(tasks) if isinstance(tasks, Sequence) else [tasks]
     result = sweep(checkpoints, listed, cells=cells, device=device, dtype=dtype, shard=shard, allow_defective=allow_defective)

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from pythia_tools.analyses.bias.scoring import Scorer, judged
 from pythia_tools.analyses.bias.texts import Encoder, Request
+from pythia_tools.analysis import Context, Task
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
 
@@ -47,7 +49,7 @@ def pronoun_items(templates: Iterable[str], occupations: Iterable[tuple[str, str
     ]
 
 
-class PronounTask:
+class PronounTask(Task):
     """Pronoun preference as a sweep's task.
 
     Args:
@@ -74,7 +76,7 @@ class PronounTask:
         self.scorer = Scorer(requests, batch_size=batch_size)
         self.digest = digest([MEASURE, 1, self.scorer.digest, self._sides, mass, [vars(i) for i in self.items]])
 
-    def run(self, model: Any, part: int = 0) -> pd.DataFrame:
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         totals = self.scorer(model).total.reshape(len(self.items), sum(self._sides))
         with np.errstate(invalid="ignore"):  # a model that gives NaN gets NaN
             he = np.logaddexp.reduce(totals[:, : self._sides[0]], axis=1)

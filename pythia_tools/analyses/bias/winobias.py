@@ -24,12 +24,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from pythia_tools.analyses.bias.choices import ChoiceScorer, margin
 from pythia_tools.analyses.bias.generation import greedy
 from pythia_tools.analyses.bias.scoring import judged
 from pythia_tools.analyses.bias.sets import load_set
 from pythia_tools.analyses.bias.texts import Encoder
+from pythia_tools.analysis import Context, Task
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.files import digest
 
@@ -126,7 +128,7 @@ def _definite(phrase: str) -> str:
     return phrase[0].lower() + phrase[1:] if re.match(r"(The|A|An)\s", phrase) else phrase
 
 
-class WinoBias:
+class WinoBias(Task):
     """WinoBias as a sweep's task; one part per method and template.
 
     Args:
@@ -173,7 +175,7 @@ class WinoBias:
             return asked, [context for context, _ in items]
         return asked, ChoiceScorer(self.encoder, items, batch_size=self.batch_size)
 
-    def run(self, model: Any, part: int) -> pd.DataFrame:
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         method, template, asked, prepared = self._cells[part]
         if method == "generate":
             answers = greedy(model, self.encoder, prepared, new_tokens=self.new_tokens, batch_size=self.batch_size)

@@ -18,11 +18,12 @@ import torch
 from torch import nn
 
 from pythia_tools.analyses.learning.around import RowsByStep
+from pythia_tools.analysis import Context, Task, sweep
 from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
 from pythia_tools.core.statistics import RESAMPLES, mean
-from pythia_tools.models import rows_digest, score_rows, sweep
+from pythia_tools.models import rows_digest, score_rows
 from pythia_tools.models.scores import check_rows
 from pythia_tools.suites.checkpoint import Checkpoint
 
@@ -30,7 +31,7 @@ PART_ROWS = 256
 PREFIX = "learning:"
 
 
-class LossTask:
+class LossTask(Task):
     """Mean loss of one group's rows as a sweep's task, in parts of 256 rows; rows fixed, or by the checkpoint's step."""
 
     def __init__(self, group: str, rows: Any, *, vocabulary: int | None = None, batch_size: int | None = None):
@@ -54,7 +55,7 @@ class LossTask:
         step = checkpoint.step
         return [self._digests[step], self._ids[step]] if step in self._rows else None
 
-    def run(self, model: nn.Module, part: int) -> pd.DataFrame:
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         checkpoint: Any = model.checkpoint
         step = -1 if self._fixed else checkpoint.step
         here = slice(part * PART_ROWS, (part + 1) * PART_ROWS)

@@ -36,11 +36,11 @@ from pythia_tools.analyses.memorization.profiles import summarize_profiles
 from pythia_tools.analyses.memorization.row_scores import RowScoreTask
 from pythia_tools.analyses.memorization.summary import summarize, with_exposures
 from pythia_tools.analyses.memorization.taxonomy import KINDS, features, kinds
+from pythia_tools.analysis import sweep, token_scores
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
 from pythia_tools.core.statistics import wilson
-from pythia_tools.models import sweep, token_scores
 from pythia_tools.suites.checkpoint import Checkpoint
 
 Decode = Callable[[Sequence[int]], str]

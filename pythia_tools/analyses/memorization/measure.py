@@ -37,10 +37,10 @@ from torch import nn
 from pythia_tools.analyses.memorization.extract import BEYOND, NONFINITE, OK, STAGES, Window, as_rows, dtype_name, extract
 from pythia_tools.analyses.memorization.score import decoding_table
 from pythia_tools.analyses.memorization.screen import screened
+from pythia_tools.analysis import Context, Task, sweep
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
-from pythia_tools.models import sweep
 from pythia_tools.suites.checkpoint import Checkpoint
 
 PART_ROWS = 4096
@@ -50,8 +50,8 @@ COLUMNS_VERSION = 2
 """Raised when a part's columns change, so that parts of an older version are not joined with new ones."""
 
 
-class MemorizationTask:
-    """Extractability as a task of `models.sweep`, so that it shares live models with other analyses.
+class MemorizationTask(Task):
+    """Extractability as a task of `analysis.sweep`, so that it shares live models with other analyses.
 
     rows: (n, L) integer array or n integer sequences; row_ids: (n,) whole numbers; groups: (n,) subsets' names.
     screen: None, or the number format of a first, faster pass (`bfloat16`), with doubtful rows judged again exactly.
@@ -79,7 +79,7 @@ class MemorizationTask:
         self.digest = files.digest([rows_digest(self.rows), self.row_ids, self.groups, settings])
         self.parts = -(-len(self.rows) // PART_ROWS)
 
-    def run(self, model: nn.Module, part: int) -> pd.DataFrame:
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         """One line per row of the part, without identity columns."""
         here = slice(part * PART_ROWS, (part + 1) * PART_ROWS)
         frame = measure_model(model, self.rows[here], self.window, score=self.score, screen=self.screen, batch_size=self.batch_size)

@@ -23,10 +23,10 @@ from torch import nn
 from pythia_tools.analyses.memorization.extract import NONFINITE, OK, Window, as_rows, cut, default_batch
 from pythia_tools.analyses.memorization.measure import rows_digest
 from pythia_tools.analyses.memorization.runners import exactly
+from pythia_tools.analysis import Context, Task, sweep
 from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
-from pythia_tools.models import sweep
 from pythia_tools.models.scores import has_plain_head
 from pythia_tools.suites.checkpoint import Checkpoint
 
@@ -36,8 +36,8 @@ MIN_K = 0.2
 """Share of positions in the min-k statistics (20 %, the papers' choice)."""
 
 
-class RowScoreTask:
-    """Per-row scores as a task of `models.sweep`. `length`: ids of each row that are read (default: the shortest row's)."""
+class RowScoreTask(Task):
+    """Per-row scores as a task of `analysis.sweep`. `length`: ids of each row that are read (default: the shortest row's)."""
 
     name = "row_scores"
 
@@ -60,7 +60,7 @@ class RowScoreTask:
         self.digest = files.digest([rows_digest(self.rows), self.row_ids, self.length, min_k, vocabulary])
         self.parts = -(-len(self.rows) // PART_ROWS)
 
-    def run(self, model: nn.Module, part: int) -> pd.DataFrame:
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         here = slice(part * PART_ROWS, (part + 1) * PART_ROWS)
         frame = score_model(
             model, self.rows[here], length=self.length, min_k=self.min_k, vocabulary=self.vocabulary, batch_size=self.batch_size

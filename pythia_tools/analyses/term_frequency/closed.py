@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from pythia_tools.analyses.term_frequency.items import Encoded, Item, check_items, encode
+from pythia_tools.analysis import Context, Task
 from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError
 
@@ -23,7 +25,7 @@ PART_ITEMS = 512
 COLUMNS = ["item", "term", "correct", "chosen", "answer", "logprob", "margin"]
 
 
-class ClosedTask:
+class ClosedTask(Task):
     """Items with candidates, as a sweep's task: one row per item.
 
     Columns: item, term, correct (nullable bool: <NA> where the model gave NaN), chosen (the candidate), answer,
@@ -47,7 +49,7 @@ class ClosedTask:
         self.digest = files.digest([asked, vocabulary])
         self.parts = -(-len(self.items) // PART_ITEMS)
 
-    def run(self, model: Any, part: int) -> pd.DataFrame:
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         items = self.items[part * PART_ITEMS:(part + 1) * PART_ITEMS]
         scores = candidate_scores(model, items, batch_size=self.batch_size, vocabulary=self.vocabulary)
         return pd.DataFrame([_judged(e, s) for e, s in zip(items, scores, strict=True)], columns=COLUMNS).astype({"correct": "boolean"})

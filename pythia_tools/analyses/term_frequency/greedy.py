@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from pythia_tools.analyses.term_frequency.answers import check_rule, is_right, is_settled, read_answer
 from pythia_tools.analyses.term_frequency.closed import PART_ITEMS
 from pythia_tools.analyses.term_frequency.items import Item, check_items, encode
+from pythia_tools.analysis import Context, Task
 from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError
 
@@ -23,7 +25,7 @@ MAX_NEW_TOKENS = 16
 COLUMNS = ["item", "term", "correct", "chosen", "answer", "output"]
 
 
-class GreedyTask:
+class GreedyTask(Task):
     """Items decoded greedily, as a sweep's task: one row per item.
 
     Columns: item, term, correct (nullable bool: <NA> where the model gave NaN), chosen (the answer read), answer (the first
@@ -49,7 +51,7 @@ class GreedyTask:
         self.digest = files.digest([asked, rule, self.stop, max_new_tokens, vocabulary])
         self.parts = -(-len(self.items) // PART_ITEMS)
 
-    def run(self, model: Any, part: int) -> pd.DataFrame:
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         items = self.items[part * PART_ITEMS:(part + 1) * PART_ITEMS]
         outputs: list[str | None] = [None] * len(items)
         for numbers in _equal_lengths([len(e.prompt) for e in items], model, self.batch_size, self.max_new_tokens):

@@ -21,7 +21,7 @@ def measure(
 
     `task`: one task or several of the same kind. `cells`: where finished parts are kept, so that a killed run resumes.
     """
-    from pythia_tools.models import sweep
+    from pythia_tools.analysis import sweep
 
     tasks = list(task) if isinstance(task, Sequence) else [task]
     found = sweep(checkpoints, tasks, cells=cells, device=device, dtype=dtype, shard=shard, allow_defective=allow_defective)

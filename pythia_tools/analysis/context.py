@@ -1,0 +1,149 @@
+"""What an analysis is about: checkpoints, and lazily the suite's order, tokenizer, truth and held-out rows, each resolved here only.
+
+A tokenizer is the user's, else the suite's, else its order's, else the tokenizer files of the first model's repository or
+folder (no weights are fetched for it). An order is the user's, else the suite's. What is missing is said in one line.
+Cost: nothing until asked; then one manifest, or a few small files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pythia_tools import counts
+from pythia_tools.analysis.execution import Execution
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.micro import Truth, load_truth
+from pythia_tools.order import DataOrder, load_order
+from pythia_tools.suites import Checkpoint, Folder, HubRevision, Suite
+from pythia_tools.tokens import Openable, Tokenizer, open_store, open_tokenizer
+
+HELDOUT_ROWS = 512
+"""Rows beyond the last step that serve as held out where a suite has no rows of its own for it."""
+
+
+class Context:
+    """Checkpoints with what belongs to them. `suite` None: the checkpoints were given without one.
+
+    order: a name, path or order; tokenizer: anything `tokens.open_tokenizer` takes. Both win over the suite's.
+    """
+
+    def __init__(
+        self, checkpoints: Iterable[Checkpoint], execution: Execution | None = None, *, suite: Suite | None = None,
+        order: str | DataOrder | None = None, tokenizer: Openable | None = None,
+    ):
+        self.checkpoints: Sequence[Checkpoint] = list(checkpoints)
+        self.execution = execution or Execution()
+        self.suite = suite
+        self._order, self._tokenizer = order, tokenizer
+
+    @property
+    def name(self) -> str:
+        """The suite's name, or the first checkpoint's."""
+        return self.suite.name if self.suite is not None else self.checkpoints[0].suite
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints, ascending, each once."""
+        return sorted({c.step for c in self.checkpoints})
+
+    @property
+    def names_order(self) -> bool:
+        """Whether there is an order to open."""
+        return self._order is not None or (self.suite is not None and self.suite.order is not None)
+
+    @cached_property
+    def order(self) -> DataOrder:
+        """The data order. Raises RequestError when none is named, and what opening it raises."""
+        if isinstance(self._order, DataOrder):
+            return self._order
+        name = self._order or (self.suite.order if self.suite is not None else None)
+        if name is None:
+            raise RequestError(f"{self.name} names no data order; give one with --order, or `order:` in its manifest")
+        return load_order(name)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; see the module's first lines for whose. Raises RequestError when nobody names one."""
+        for place in self._tokenizer_places():
+            if place is not None:
+                return open_tokenizer(place)
+        raise RequestError(f"{self.name} names no tokenizer; give one with --tokenizer, or `tokenizer:` in its manifest")
+
+    def _tokenizer_places(self) -> Iterable[Openable | None]:
+        yield self._tokenizer
+        if self.suite is not None:
+            own = self.suite.folder / "tokenizer" if self.suite.folder else None
+            yield own if own is not None and own.is_dir() else None
+            yield self.suite.tokenizer
+        if self.names_order:
+            yield self.order.manifest.tokenizer if self.order.manifest is not None else None
+        location = self.checkpoints[0].location
+        if isinstance(location, HubRevision):
+            yield f"{location.repo}@{location.revision}"
+        elif isinstance(location, Folder) and (location.path / "tokenizer.json").is_file():
+            yield location.path
+
+    @property
+    def vocabulary(self) -> int:
+        """Ids that exist in the tokenizer; only these compete in an argmax."""
+        return len(self.tokenizer)
+
+    @cached_property
+    def truth(self) -> Truth | None:
+        """What was planted, for suites that pythia-tools trained; else None. Raises DataError when its files are damaged."""
+        folder = self.suite.folder if self.suite is not None else None
+        return load_truth(folder) if folder is not None and (folder / "truth" / "truth.json").is_file() else None
+
+    def need_truth(self, what: str) -> Truth:
+        """The truth manifest. Raises RequestError saying that `what` needs one."""
+        if self.truth is None:
+            raise RequestError(f"{self.name} has no truth manifest, so no {what}; suites that `pythia-tools train` made have one")
+        return self.truth
+
+    @property
+    def last_step(self) -> int:
+        """The last step that any run of the suite was saved at (of the checkpoints, without a suite)."""
+        if self.suite is None:
+            return self.steps[-1]
+        return max(max(self.suite.steps(model)) for model in self.suite.models)
+
+    @property
+    def last_steps(self) -> dict[str, int]:
+        """Main run → the last step it was saved at."""
+        if self.suite is None:
+            return {c.model.name: c.step for c in sorted(self.checkpoints, key=lambda c: c.step) if c.model.branch == "main"}
+        return {name: max(self.suite.steps(name)) for name, info in self.suite.models.items() if info.branch == "main"}
+
+    @property
+    def consumed_rows(self) -> int:
+        """Rows of the order that the longest run consumed."""
+        return min(self.order.n_rows, self.last_step * self.order.batch_rows)
+
+    @cached_property
+    def heldout(self) -> np.ndarray | None:
+        """(n, L + 1) rows that no step consumed: the suite's own store, or rows of the order beyond the last step; else None."""
+        own = self.suite.folder / "data" / "heldout" if self.suite is not None and self.suite.folder else None
+        if own is not None and Path(f"{own}.bin").is_file():
+            store = open_store(own)
+            return np.stack([np.asarray(store[i]) for i in range(len(store))])
+        first = self.last_step * self.order.batch_rows
+        stop = min(self.order.n_rows, first + HELDOUT_ROWS)
+        return self.order.rows(first, stop) if stop >= first + 64 else None
+
+    def exposures(self, patterns: Sequence[counts.Pattern], steps: Iterable[int] | None = None) -> pd.DataFrame:
+        """Exposures of each pattern up to each step (default: the checkpoints'), counted in the order in one pass.
+
+        Columns: item (the pattern's place), term, step, exposures. Finished parts are kept in the execution's cells.
+        Raises: RequestError without an order; what `counts.count_terms` raises.
+        """
+        wanted = sorted(set(self.steps if steps is None else steps))
+        tokenizer = None if all(isinstance(p, counts.Ngram) for p in patterns) else self.tokenizer
+        table = counts.count_terms(self.order, patterns, wanted, tokenizer=tokenizer, cells=self.execution.cells)
+        if len(table) != len(patterns) * len(wanted):
+            raise DataError(f"{len(table)} counts for {len(patterns)} patterns at {len(wanted)} steps; two patterns have one name")
+        return table.assign(item=np.repeat(np.arange(len(patterns)), len(wanted)))[["item", "term", "step", "exposures"]]

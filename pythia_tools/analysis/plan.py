@@ -1,0 +1,74 @@
+"""What --dry-run says, for every analysis: cells, bytes, the disk's peak and an estimate of the time.
+
+Time is estimated, not promised: a model costs two floating-point operations per parameter and id, at half the rate of a
+matrix product measured here and now; downloads come at DOWNLOAD_RATE; the two overlap, as they do in a sweep.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from pythia_tools.analysis.context import Context
+from pythia_tools.analysis.sweep import plan_sweep
+from pythia_tools.analysis.task import Task
+from pythia_tools.core.files import human_bytes
+from pythia_tools.models import choose_device
+
+DOWNLOAD_RATE = 50e6
+"""Bytes per second that a download is taken to come at: 400 Mbit/s."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of a run; sizes twice, as numbers and as people read them; seconds are None where they cannot be foreseen."""
+
+    checkpoints: int
+    cells: int
+    cells_done: int
+    files_to_download: int
+    download_bytes: int
+    download: str
+    disk_peak_bytes: int
+    disk_peak: str
+    seconds_computing_about: float | None
+    seconds_downloading_about: float
+    seconds_about: float | None
+    estimate: str
+    problems: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        return {**asdict(self), "problems": list(self.problems)}
+
+
+def plan(context: Context, tasks: Sequence[Task]) -> Plan:
+    """The plan of these tasks over the context's checkpoints; nothing is fetched or computed, finished cells are left out."""
+    found = plan_sweep(context, tasks)
+    device = context.execution.device
+    computing = None if found.flop is None else found.flop / pace(device) if found.flop else 0.0
+    fetching = found.download_bytes / DOWNLOAD_RATE
+    return Plan(
+        checkpoints=found.checkpoints, cells=found.cells, cells_done=found.done, files_to_download=found.files,
+        download_bytes=found.download_bytes, download=human_bytes(found.download_bytes),
+        disk_peak_bytes=found.disk_peak_bytes, disk_peak=human_bytes(found.disk_peak_bytes),
+        seconds_computing_about=None if computing is None else round(computing, 1),
+        seconds_downloading_about=round(fetching, 1),
+        seconds_about=None if computing is None else round(max(computing, fetching), 1),
+        estimate=f"downloads at {human_bytes(DOWNLOAD_RATE)}/s, computing at the pace measured on {device} just now; "
+                 "loading, tables and figures come on top",
+        problems=found.problems,
+    )
+
+
+def pace(device: str | torch.device) -> float:
+    """Floating-point operations per second of a matrix product here, halved for all that is not one."""
+    a = torch.randn(1024, 1024, device=choose_device(device))
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        float((a @ a)[0, 0])
+        best = min(best, time.perf_counter() - start)
+    return 1024**3 / best

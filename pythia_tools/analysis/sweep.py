@@ -1,0 +1,226 @@
+"""Tasks over checkpoints: each checkpoint is loaded once, every task runs on it, every finished cell is kept.
+
+A cell is one part of one task on one set of weights. Its key is the digest of the weights, the task's name, version and
+digest, the number format and the part: never a step or a branch. So a killed sweep goes on at the next cell, equal weights
+under two names (step 0 and step 1 of Pythia) are computed once, a changed file under the same name is computed anew, and a
+checkpoint whose cells all exist is not loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Unpack
+
+import pandas as pd
+from torch import nn
+from tqdm import tqdm
+
+from pythia_tools import hub
+from pythia_tools.analysis.context import Context
+from pythia_tools.analysis.execution import Execution, Where
+from pythia_tools.analysis.task import Key, Task
+from pythia_tools.core import progress
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.results.cells import parsed, stored
+from pythia_tools.core.tables import IDENTITY, check_items
+from pythia_tools.models.devices import choose_device, choose_dtype, dtype_name, named_dtype
+from pythia_tools.models.digest import WeightsRecord, known_record
+from pythia_tools.models.streaming import LiveModules, Prepared, prepare
+from pythia_tools.suites import Checkpoint, HubRevision, check_defects
+
+
+class SweepResult(Mapping[str, pd.DataFrame]):
+    """Task name → item table; `weights`: str(checkpoint) → digest of its weights, for provenance.
+
+    `computed` and `reused` count cells.
+    """
+
+    def __init__(self, tables: dict[str, pd.DataFrame], weights: dict[str, str], computed: int, reused: int):
+        self._tables = tables
+        self.weights = weights
+        self.computed = computed
+        self.reused = reused
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        return self._tables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+
+def sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **where: Unpack[Where]) -> SweepResult:
+    """Run every task on every checkpoint; one item table per task, in the order of the checkpoints.
+
+    `work_on`: a context, or checkpoints, computed as `where` says (device, dtype, cells, …, as an `Execution` takes them).
+    With a shard (i, n), the i-th of n parts only: the n results together are the whole. Interrupting at any moment loses
+    at most the cell in progress. Raises: RequestError for two tasks of one name; else what `stream` and the tasks raise.
+    """
+    context = _context(work_on, where)
+    execution = context.execution
+    check_defects(context.checkpoints, allow_defective=execution.allow_defective)
+    work = _Work(context, tasks)
+    keep = execution.cells is not None
+    ready = prepare([c for c, _ in work.todo], prefetch=execution.prefetch, wanted=work.lacks if keep else None)
+    with contextlib.closing(ready), progress.bar(sum(len(n) for _, n in work.todo), "cells", "cell") as bar:
+        for prepared, (_, numbers) in zip(ready, work.todo, strict=True):
+            work.checkpoint(prepared, numbers, bar)
+    return work.result()
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep would do: cells in all, cells found done, bytes to download, the disk's peak, what the hub lacks.
+
+    Checkpoints whose weights were never seen on this machine count as not done (`unseen` of them). `files` are to be
+    downloaded. `flop`: floating-point operations at least, None where the ids per checkpoint or a model's size are not known.
+    """
+
+    checkpoints: int
+    cells: int
+    done: int
+    unseen: int
+    download_bytes: int
+    disk_peak_bytes: int
+    problems: tuple[str, ...]
+    files: int = 0
+    flop: float | None = None
+
+
+def plan_sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **where: Unpack[Where]) -> SweepPlan:
+    """The plan of `sweep` with the same arguments, for --dry-run: nothing is loaded, fetched or computed.
+
+    Without tasks it is the plan of fetching the checkpoints. Cost: one request per hub repository and commit not listed before.
+    """
+    work = _Work(_context(work_on, where), tasks)
+    total = done = unseen = 0
+    missing: list[tuple[Checkpoint, float]] = []
+    for checkpoint, numbers in work.todo:
+        keyed = [work.units[n] for n in numbers if work.units[n][0].key(checkpoint) is not None]
+        record = known_record(checkpoint)
+        lacking = len(keyed) if record is None else work.lacking(checkpoint, record, numbers)
+        total, done, unseen = total + len(keyed), done + len(keyed) - lacking, unseen + (record is None)
+        if lacking or not tasks:
+            missing.append((checkpoint, lacking / max(1, len(work.units))))
+    flop = _flop(missing, tasks)
+    remote = [c for c, _ in missing if isinstance(c.location, HubRevision)]
+    if not remote:
+        return SweepPlan(len(work.todo), total, done, unseen, 0, 0, (), flop=flop)
+    fetch = hub.plan(remote)
+    peak = fetch.disk_peak if (budget := hub.default_budget()) is None else min(budget, fetch.disk_peak)
+    problems = tuple(fetch.problems)
+    return SweepPlan(len(work.todo), total, done, unseen, fetch.bytes, peak, problems, len(fetch.missing), flop)
+
+
+def _context(work_on: Context | Iterable[Checkpoint], where: Where) -> Context:
+    context = work_on if isinstance(work_on, Context) else Context(work_on, Execution(**where))
+    if not context.checkpoints:
+        raise RequestError("no checkpoints to work on; choose some with --models and --steps")
+    return context
+
+
+def _flop(missing: Sequence[tuple[Checkpoint, float]], tasks: Sequence[Task]) -> float | None:
+    """Twice the parameters per id (embedding rows are looked up, not multiplied), over the shares that are missing."""
+    ids = [task.ids for task in tasks]
+    sizes = [c.model.non_embedding or c.model.params for c, _ in missing]
+    if not tasks or any(i is None for i in ids) or any(s is None for s in sizes):
+        return None
+    return float(sum(2 * (size or 0) * share for size, (_, share) in zip(sizes, missing, strict=True)) * sum(i or 0 for i in ids))
+
+
+def plan_shard(checkpoints: int, parts: int, shard: tuple[int, int] | None) -> list[list[int]]:
+    """Which parts (numbered over all tasks) of which checkpoint are this shard's: a list of part numbers per checkpoint.
+
+    Whole checkpoints are dealt out in turn, so that each shard gets its share of every model; the checkpoints left over are
+    divided by parts. Every part of every checkpoint is in exactly one shard.
+    """
+    everything = list(range(parts))
+    if shard is None:
+        return [everything for _ in range(checkpoints)]
+    i, n = shard
+    if not 0 <= i < n:
+        raise RequestError(f"shard {i}/{n}: i must be 0 to n-1")
+    whole = checkpoints - checkpoints % n
+    rest = (checkpoints - whole) * parts
+    low, high = i * rest // n, (i + 1) * rest // n
+    dealt = [everything if number % n == i else [] for number in range(whole)]
+    shared = [[p for p in everything if low <= number * parts + p < high] for number in range(checkpoints - whole)]
+    return dealt + shared
+
+
+class _Work:
+    """One sweep under way: what is to do, live modules, the tables so far, counts."""
+
+    def __init__(self, context: Context, tasks: Sequence[Task]):
+        names = [task.name for task in tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise RequestError(f"two tasks are called {twice[0]!r}; give each its own name")
+        execution = context.execution
+        self.context, self.cells, self.dtype = context, execution.cells, execution.dtype
+        self.units = [(task, part) for task in tasks for part in range(task.parts)]
+        mine = plan_shard(len(context.checkpoints), len(self.units), execution.shard)
+        self.todo = [(c, n) for c, n in zip(context.checkpoints, mine, strict=True) if n or not tasks]
+        self.device = choose_device(execution.device)
+        self.live = LiveModules(self.device, self.dtype, [c for c, _ in self.todo])
+        self.frames: dict[str, list[pd.DataFrame]] = {task.name: [] for task in tasks}
+        self.weights: dict[str, str] = {}
+        self.computed = self.reused = 0
+        self._numbers = {id(c): numbers for c, numbers in self.todo}
+
+    def lacks(self, checkpoint: Checkpoint, record: WeightsRecord) -> bool:
+        """Whether a cell of these weights is still to be computed."""
+        return self.lacking(checkpoint, record, self._numbers[id(checkpoint)]) > 0
+
+    def lacking(self, checkpoint: Checkpoint, record: WeightsRecord, numbers: Sequence[int]) -> int:
+        """How many cells of these weights are still to be computed."""
+        keys = [self._key(checkpoint, record, *self.units[number]) for number in numbers]
+        return sum(key is not None and (self.cells is None or not self.cells.has(key)) for key in keys)
+
+    def checkpoint(self, prepared: Prepared, numbers: list[int], bar: tqdm[None]) -> None:
+        checkpoint = prepared.checkpoint
+        self.weights[str(checkpoint)] = prepared.record.digest
+        model: nn.Module | None = None
+        for number in numbers:
+            task, part = self.units[number]
+            key = self._key(checkpoint, prepared.record, task, part)
+            if key is not None:
+                frame = self.cells.get(key) if self.cells is not None else None
+                if frame is not None:
+                    self.reused += 1
+                else:
+                    model = model if model is not None else self.live.show(prepared)
+                    frame = self._compute(task, part, model, key)
+                self._keep(task, checkpoint, frame)
+            bar.update(1)
+        if model is None:
+            self.live.skip(checkpoint)
+
+    def _compute(self, task: Task, part: int, model: nn.Module, key: Key) -> pd.DataFrame:
+        frame = task.run(self.context, model, part)
+        self.computed += 1
+        return self.cells.put(key, frame) if self.cells is not None else parsed(stored(frame))
+
+    def _key(self, checkpoint: Checkpoint, record: WeightsRecord, task: Task, part: int) -> Key | None:
+        """The cell's key; None when the task has nothing to do at this checkpoint."""
+        own = task.key(checkpoint)
+        if own is None:
+            return None
+        dtype = dtype_name(choose_dtype(checkpoint, self.dtype, self.device, named_dtype(record.stored)))
+        return [record.digest, task.name, task.version, task.digest, dtype, part, own]
+
+    def _keep(self, task: Task, checkpoint: Checkpoint, frame: pd.DataFrame) -> None:
+        named = frame.copy(deep=False)
+        for position, (column, value) in enumerate(checkpoint.identity.items()):
+            named.insert(position, column, pd.NA if value is None else value)  # type: ignore[arg-type]
+        if len(named):
+            self.frames[task.name].append(check_items(named))
+
+    def result(self) -> SweepResult:
+        empty = check_items(pd.DataFrame(columns=IDENTITY))
+        tables = {name: pd.concat(frames, ignore_index=True) if frames else empty for name, frames in self.frames.items()}
+        return SweepResult(tables, self.weights, self.computed, self.reused)
