@@ -18,7 +18,7 @@ from pythia_tools import counts
 from pythia_tools.analysis.execution import Execution
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.micro import Truth, load_truth
-from pythia_tools.order import DataOrder, load_order
+from pythia_tools.order import Rows, load_order
 from pythia_tools.suites import Checkpoint, Folder, HubRevision, Suite
 from pythia_tools.tokens import Openable, Tokenizer, open_store, open_tokenizer
 
@@ -34,7 +34,7 @@ class Context:
 
     def __init__(
         self, checkpoints: Iterable[Checkpoint], execution: Execution | None = None, *, suite: Suite | None = None,
-        order: str | DataOrder | None = None, tokenizer: Openable | None = None,
+        order: str | Rows | None = None, tokenizer: Openable | None = None,
     ):
         self.checkpoints: Sequence[Checkpoint] = list(checkpoints)
         self.execution = execution or Execution()
@@ -57,9 +57,9 @@ class Context:
         return self._order is not None or (self.suite is not None and self.suite.order is not None)
 
     @cached_property
-    def order(self) -> DataOrder:
+    def order(self) -> Rows:
         """The data order. Raises RequestError when none is named, and what opening it raises."""
-        if isinstance(self._order, DataOrder):
+        if self._order is not None and not isinstance(self._order, str):
             return self._order
         name = self._order or (self.suite.order if self.suite is not None else None)
         if name is None:
@@ -81,7 +81,7 @@ class Context:
             yield own if own is not None and own.is_dir() else None
             yield self.suite.tokenizer
         if self.names_order:
-            yield self.order.manifest.tokenizer if self.order.manifest is not None else None
+            yield self.order.tokenizer
         location = self.checkpoints[0].location
         if isinstance(location, HubRevision):
             yield f"{location.repo}@{location.revision}"

@@ -1,28 +1,15 @@
-"""The tables that analyses return and plots take: column names, units, and their checks.
+"""The tables that analyses return and plots take: columns, units, and their checks. Meaning is in columns, never in text to parse.
 
-Item tables: one row per checkpoint × item; they begin with IDENTITY and add columns of their own.
-Summary tables: tidy, one row per number, exactly SUMMARY columns, so that any plot, report or
-spreadsheet can read any analysis.
-
-| column | type | meaning |
-|---|---|---|
-| suite, model | str | the family and the training run in it (`70m`, `160m-seed3`) |
-| params | int | parameters, embeddings included; <NA> when unknown |
-| step | int | optimizer steps taken |
-| tokens | int | training tokens consumed up to that step; <NA> when unknown |
-| branch | str | `main`, or the name of an intervention branch (`swap`) |
-| group | str | the subset of items (`exposures=16`, `all`); free text, one meaning per metric |
-| metric | str | what `value` is (`memorized_share`, `spearman`, `nll`) |
-| value, low, high | float | the estimate and its interval |
-| n | int | independent units behind it (canaries, terms, items), not tokens |
-| interval | str | how low and high came about (`wilson95`, `bootstrap95 over canaries`, `none`) |
+Item tables: one row per checkpoint × item; they begin with IDENTITY and add columns that their analysis documents.
+Summary tables: tidy, one row per number, exactly the columns of SUMMARY, so that any plot, report or spreadsheet can read
+any analysis. COLUMNS is the dictionary of both; `docs/columns.md` is written from it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -45,28 +32,70 @@ class Metric:
     meaning: str
 
 
-IDENTITY = ["suite", "model", "params", "step", "tokens", "branch"]
-SUMMARY = [*IDENTITY, "group", "metric", "value", "low", "high", "n", "interval"]
-KEYS = [*IDENTITY, "group", "metric"]
-_TYPES = {
-    "suite": "string", "model": "string", "params": "Int64", "step": "Int64", "tokens": "Int64", "branch": "string",
-    "group": "string", "metric": "string", "value": "float64", "low": "float64", "high": "float64", "n": "Int64",
-    "interval": "string",
+COLUMNS: dict[str, Column] = {
+    "suite": Column("string", "the family of models"),
+    "model": Column("string", "the training run in it (`70m`, `160m-seed3`); <NA> for numbers over several models"),
+    "params": Column("Int64", "parameters, embeddings included; <NA> when unknown"),
+    "branch": Column("string", "`main`, or the name of an intervention branch (`swap`)"),
+    "seed": Column("Int64", "the run's seed; <NA> when unknown"),
+    "step": Column("Int64", "optimizer steps taken"),
+    "tokens": Column("Int64", "training tokens consumed up to that step; <NA> when unknown"),
+    "analysis": Column("string", "the analysis that measured it (`memorization`)"),
+    "task": Column("string", "what was asked: a task, measure or set of items (`facts`, `crows_pairs`); <NA> where an analysis has one"),
+    "subset": Column("string", "which of the task's items, by kind (`gender`, `heldout`); `all` for all of them"),
+    "reference": Column("string", "what a difference or ratio is taken against: a model, branch, task or subset; else <NA>"),
+    "exposures_low": Column("Int64", "items with at least so many exposures up to the step; <NA> where items are not told apart by them"),
+    "exposures_high": Column("Int64", "items with at most so many exposures; <NA>: no upper end, or not told apart"),
+    "cohort": Column("Int64", "rows consumed before this step, and not before the previous cohort's; <NA> where there are no cohorts"),
+    "metric": Column("string", "what `value` is (`memorized_share`, `spearman`, `nll`)"),
+    "metric_unit": Column("string", "the unit of value, low and high (`share`, `nats per token`)"),
+    "value": Column("float64", "the estimate"),
+    "low": Column("float64", "lower end of its interval; NaN without one"),
+    "high": Column("float64", "upper end of its interval; NaN without one"),
+    "n": Column("Int64", "independent units behind the estimate"),
+    "unit": Column("string", "what is independent and was resampled: canary, row, term, sentence pair, occupation, run"),
+    "interval": Column("string", "how low and high came about (`wilson95`, `bootstrap95`, `none`)"),
 }
+IDENTITY = ["suite", "model", "params", "branch", "seed", "step", "tokens"]
+SUMMARY = list(COLUMNS)
+KEYS = SUMMARY[: SUMMARY.index("metric") + 1]
+"""The columns that together name a number of a summary."""
+_TYPES = {name: column.dtype for name, column in COLUMNS.items()}
+_OF_0_1 = "group"
+"""A column that summaries of version 0.1 had, in which meaning was text."""
 
 
-def summary(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A summary table from mappings; missing identity cells become <NA>, missing bounds NaN."""
+def summary(
+    rows: Iterable[Mapping[str, object]], *, analysis: str | None = None, metrics: Mapping[str, Metric] | None = None
+) -> pd.DataFrame:
+    """A summary table from mappings of column names; cells left out become <NA>, bounds NaN, `subset` "all".
+
+    `analysis` and `metrics` (name → unit) fill the columns analysis and metric_unit. Raises KeyError for a metric that the
+    analysis does not declare, which is a fault of the analysis.
+    """
     frame = pd.DataFrame(list(rows), columns=SUMMARY)
+    if analysis is not None:
+        frame["analysis"] = analysis
+    if metrics is not None:
+        frame["metric_unit"] = [metrics[name].unit for name in frame["metric"]]
+    frame["subset"] = frame["subset"].fillna("all") if len(frame) else frame["subset"]
     return check_summary(frame)
 
 
 def check_summary(frame: pd.DataFrame) -> pd.DataFrame:
     """The same table with its documented types. Raises DataError naming a missing column."""
     missing = [c for c in SUMMARY if c not in frame.columns]
+    if missing and _OF_0_1 in frame.columns:
+        raise DataError("this summary was written by version 0.1 (a column `group`); run its command again with this version")
     if missing:
         raise DataError(f"not a summary table: columns {missing} are missing; a summary has {SUMMARY}")
     return frame[SUMMARY].astype(_TYPES).reset_index(drop=True)
+
+
+def concat(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Summary tables one after the other; an empty table for none."""
+    kept = [part for part in parts if len(part)]
+    return check_summary(pd.concat(kept, ignore_index=True)) if kept else summary([])
 
 
 def check_items(frame: pd.DataFrame) -> pd.DataFrame:
@@ -78,11 +107,24 @@ def check_items(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[IDENTITY + rest].astype({c: _TYPES[c] for c in IDENTITY}).reset_index(drop=True)
 
 
-def read_summary(path: Any) -> pd.DataFrame:
-    """Read a `summary.csv` with its types. Raises DataError when it is missing or not one."""
+def by_identity(frame: pd.DataFrame, *more: str) -> Iterable[tuple[dict[str, object], tuple[object, ...], pd.DataFrame]]:
+    """Groups of an item table: the identity columns as a mapping, the values of `more`, and the rows; in order of appearance."""
+    for keys, part in frame.groupby([*IDENTITY, *more], sort=False, dropna=False):
+        yield dict(zip(IDENTITY, keys, strict=False)), tuple(keys[len(IDENTITY) :]), part
+
+
+def at_last_step(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of each model's last step."""
+    return table[table["step"] == table.groupby("model")["step"].transform("max")]
+
+
+def read_summary(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a `summary.csv` with its types. Raises DataError when it is missing, of version 0.1, or not one."""
     try:
         return check_summary(pd.read_csv(path, dtype=_TYPES, keep_default_na=True))  # type: ignore[arg-type]
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     except (ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{path}: not a summary table ({error})") from error

@@ -100,8 +100,8 @@ class Checkpoint:
     def identity(self) -> dict[str, Any]:
         """The identity columns of every table (`tables.IDENTITY`)."""
         return {
-            "suite": self.suite, "model": self.model.name, "params": self.model.params,
-            "step": self.step, "tokens": self.tokens, "branch": self.model.branch,
+            "suite": self.suite, "model": self.model.name, "params": self.model.params, "branch": self.model.branch,
+            "seed": self.model.seed, "step": self.step, "tokens": self.tokens,
         }
 
     @property

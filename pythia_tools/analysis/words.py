@@ -6,13 +6,18 @@ A difference within its interval is called undetected, never a trend.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import pandas as pd
 
+Row: TypeAlias = dict[str, Any]
+"""A row of a summary as a mapping: text, numbers, NaN or <NA> by column."""
 
-def direction(value: float, low: float, high: float, words: tuple[str, str, str] = ("rises", "falls", "shows no clear change")) -> str:
+
+def direction(
+    value: float, low: float, high: float, words: tuple[str, str, str] = ("rises", "falls", "shows no clear change")
+) -> str:
     """The word for an effect: positive, negative, or not told apart from zero by its interval."""
     if not all(map(math.isfinite, (value, low, high))):
         return words[2]
@@ -27,7 +32,7 @@ def percent(share: float) -> str:
     return "–" if pd.isna(share) else f"{100 * share:.0f} %" if share in (0, 1) or 0.095 <= share <= 0.995 else f"{100 * share:.1f} %"
 
 
-def interval(row: Mapping[Any, Any], form: Callable[[float], str] = lambda v: f"{v:.2f}") -> str:
+def interval(row: Row, form: Callable[[float], str] = lambda v: f"{v:.2f}") -> str:
     """` (low to high)`, or nothing when the table holds no interval."""
     if pd.isna(row["low"]) or pd.isna(row["high"]):
         return ""
@@ -52,30 +57,22 @@ def seen(count: float) -> str:
     return "never seen" if int(count) == 0 else f"seen {times(count)}"
 
 
-def records(table: pd.DataFrame) -> list[dict[Any, Any]]:
+def records(table: pd.DataFrame) -> list[Row]:
     """Rows as plain mappings, in order."""
     return table.to_dict("records")
 
 
-def at_last_step(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of each model's last step."""
-    return table[table["step"] == table.groupby("model")["step"].transform("max")]
-
-
 def by_size(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows from the smallest model to the largest; unknown sizes last."""
     return table.sort_values(["params", "model"], na_position="last")
 
 
 def largest(table: pd.DataFrame) -> str:
+    """The name of the largest model."""
     return str(by_size(table)["model"].iloc[-1])
 
 
-def level(groups: pd.Series, prefix: str) -> pd.Series:
-    """The number in groups such as `exposures=16`; NaN where the group is of another kind."""
-    return pd.to_numeric(groups.astype(str).str.extract(rf"^{prefix}=(\d+(?:\.\d+)?)", expand=False), errors="coerce")
-
-
-def clear_of(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
+def clear_of(a: Row, b: Row) -> bool:
     """The two estimates' intervals do not overlap."""
     return bool(a["low"] > b["high"] or b["low"] > a["high"])
 
