@@ -11,6 +11,13 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
+from pythia_tools.core.tables import at_last_step
+
+__all__ = [
+    "at_last_step", "by_size", "clear_of", "compare_ends", "direction", "interval", "largest", "listing", "percent", "plural",
+    "records", "seen", "times",
+]
+
 Row: TypeAlias = dict[str, Any]
 """A row of a summary as a mapping: text, numbers, NaN or <NA> by column."""
 

@@ -1,37 +1,70 @@
-"""Figures. Every function takes a summary table and optional axes, and returns the axes; no analysis is imported."""
+"""Figures. Every function takes a summary table and optional axes, and returns the axes; no analysis is imported.
 
-from pythia_tools.plots.bias import agreement, by_group, interventions
-from pythia_tools.plots.curves import branches_over_training, correlation_over_training, paired_differences
-from pythia_tools.plots.exposures import by_exposures, panels_over_training
-from pythia_tools.plots.learning import learning
-from pythia_tools.plots.memorization import (
-    foresight,
-    memorization,
-    memorization_by_exposures,
-    memorization_scaling,
-    order_effect,
-    poisson_qq,
-)
-from pythia_tools.plots.memorization_effects import (
-    forgetting,
-    membership,
-    memorization_kinds,
-    memorization_persistence,
-    memorization_profile,
-)
-from pythia_tools.plots.style import save
-from pythia_tools.plots.term_frequency import (
-    accuracy_by_frequency,
-    accuracy_by_operand,
-    accuracy_over_training,
-    gap_over_training,
-    term_trajectory,
-)
+Names resolve on first use, so that importing this loads no matplotlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pythia_tools.plots.bias import agreement, by_group, interventions
+    from pythia_tools.plots.curves import branches_over_training, correlation_over_training, paired_differences
+    from pythia_tools.plots.exposures import by_exposures, panels_over_training
+    from pythia_tools.plots.losses import learning
+    from pythia_tools.plots.memorized import (
+        foresight,
+        memorization,
+        memorization_by_exposures,
+        memorization_scaling,
+        order_effect,
+        poisson_qq,
+    )
+    from pythia_tools.plots.memorization_effects import (
+        forgetting,
+        membership,
+        memorization_kinds,
+        memorization_persistence,
+        memorization_profile,
+    )
+    from pythia_tools.plots.style import save
+    from pythia_tools.plots.term_frequency import (
+        accuracy_by_frequency,
+        accuracy_by_operand,
+        accuracy_over_training,
+        gap_over_training,
+        term_trajectory,
+    )
+
+_HOMES = {
+    "bias": ("agreement", "by_group", "interventions"),
+    "curves": ("branches_over_training", "correlation_over_training", "paired_differences"),
+    "exposures": ("by_exposures", "panels_over_training"),
+    "losses": ("learning",),
+    "memorized": (
+        "foresight", "memorization", "memorization_by_exposures", "memorization_scaling", "order_effect", "poisson_qq",
+    ),
+    "memorization_effects": (
+        "forgetting", "membership", "memorization_kinds", "memorization_persistence", "memorization_profile",
+    ),
+    "style": ("save",),
+    "term_frequency": (
+        "accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training", "gap_over_training", "term_trajectory",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "agreement", "by_group", "interventions",
-    "accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training", "gap_over_training", "term_trajectory",
-    "branches_over_training", "by_exposures", "correlation_over_training", "foresight", "forgetting", "learning", "membership",
-    "memorization", "memorization_by_exposures", "memorization_kinds", "memorization_persistence", "memorization_profile",
-    "memorization_scaling", "order_effect", "paired_differences", "panels_over_training", "poisson_qq", "save",
+    "accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training", "agreement", "branches_over_training",
+    "by_exposures", "by_group", "correlation_over_training", "foresight", "forgetting", "gap_over_training", "interventions",
+    "learning", "membership", "memorization", "memorization_by_exposures", "memorization_kinds", "memorization_persistence",
+    "memorization_profile", "memorization_scaling", "order_effect", "paired_differences", "panels_over_training",
+    "poisson_qq", "save", "term_trajectory",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"no figure is called {name!r}; there are: {', '.join(__all__)}")

@@ -12,10 +12,11 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_tools import analysis, models
 from pythia_tools.analyses import learning
+from pythia_tools.analyses.learning import curves
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
-from pythia_tools.plots.learning import learning as plot
+from pythia_tools.plots.losses import learning as plot
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 
 VOCAB, BATCH, STEPS = 32, 8, 40
@@ -70,11 +71,11 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def test_rows_around_a_checkpoint_are_the_batches_before_and_after(order, checkpoints):
-    sides = learning.around(order, checkpoints, batches=2, rows=10_000)
-    assert {s: i.tolist() for s, i in sides["just_seen"].ids.items()} == {
+    sides = learning.before_and_after(order, checkpoints, batches=2, rows=10_000)
+    assert {s: i.tolist() for s, i in sides["before"].ids.items()} == {
         20: list(range(18 * BATCH, 20 * BATCH)), 40: list(range(38 * BATCH, 40 * BATCH)),
     }
-    assert {s: i.tolist() for s, i in sides["next_up"].ids.items()} == {
+    assert {s: i.tolist() for s, i in sides["after"].ids.items()} == {
         0: list(range(2 * BATCH)), 20: list(range(20 * BATCH, 22 * BATCH)),
     }
     for side in sides.values():
@@ -83,30 +84,30 @@ def test_rows_around_a_checkpoint_are_the_batches_before_and_after(order, checkp
 
 
 def test_a_sample_of_the_rows_is_drawn_the_same_every_time(order, checkpoints):
-    first = learning.around(order, checkpoints, batches=3, rows=5)
-    again = learning.around(order, checkpoints[1:2], batches=3, rows=5)
-    ids = first["just_seen"].ids[20]
-    assert ids.tolist() == again["just_seen"].ids[20].tolist() and len(set(ids)) == 5
+    first = learning.before_and_after(order, checkpoints, batches=3, rows=5)
+    again = learning.before_and_after(order, checkpoints[1:2], batches=3, rows=5)
+    ids = first["before"].ids[20]
+    assert ids.tolist() == again["before"].ids[20].tolist() and len(set(ids)) == 5
     assert ids.min() >= 17 * BATCH and ids.max() < 20 * BATCH and sorted(ids) == ids.tolist()
-    assert ids.tolist() != learning.around(order, checkpoints, batches=3, rows=5, seed=1)["just_seen"].ids[20].tolist()
+    assert ids.tolist() != learning.before_and_after(order, checkpoints, batches=3, rows=5, seed=1)["before"].ids[20].tolist()
 
 
 def test_steps_beyond_the_order_are_refused(order, checkpoints):
     short = Order(order.take(range(BATCH * 30)))
     with pytest.raises(RequestError, match="step 40 lies beyond the order"):
-        learning.around(short, checkpoints)
+        learning.before_and_after(short, checkpoints)
     with pytest.raises(RequestError, match="must be positive"):
-        learning.around(order, checkpoints, batches=0)
+        learning.before_and_after(order, checkpoints, batches=0)
     with pytest.raises(RequestError, match="no rows to measure"):
         learning.measure(checkpoints, {})
 
 
 def test_loss_per_row_is_transformers_own_loss(order, checkpoints):
-    groups = {"heldout": order.take(range(5)), **learning.around(order, checkpoints, rows=4)}
+    groups = {"heldout": order.take(range(5)), **learning.before_and_after(order, checkpoints, rows=4)}
     table = learning.measure(checkpoints, groups, device="cpu")
-    assert list(table.columns) == [*tables.IDENTITY, "group", "row", "nll", "n"] and (table["n"] == 16).all()
-    measured = table.groupby("group")["step"].unique().map(list).to_dict()
-    assert measured == {"heldout": [0, 20, 40], "just_seen": [20, 40], "next_up": [0, 20]}
+    assert list(table.columns) == [*tables.IDENTITY, "subset", "row", "nll", "n"] and (table["n"] == 16).all()
+    measured = table.groupby("subset")["step"].unique().map(list).to_dict()
+    assert measured == {"heldout": [0, 20, 40], "before": [20, 40], "after": [0, 20]}
     for checkpoint in checkpoints:
         model = models.load(checkpoint, device="cpu")
         for line in table[table["step"] == checkpoint.step].itertuples():
@@ -114,16 +115,16 @@ def test_loss_per_row_is_transformers_own_loss(order, checkpoints):
             assert line.nll == pytest.approx(float(model(rows, labels=rows).loss.detach()), rel=1e-5)
 
 
-def test_a_trained_model_knows_the_batch_it_has_just_seen(order, checkpoints):
-    groups = {"heldout": np.random.default_rng(9).integers(0, VOCAB, (64, 17)), **learning.around(order, checkpoints, batches=1)}
+def test_a_trained_model_knows_the_batch_it_has_before(order, checkpoints):
+    groups = {"heldout": np.random.default_rng(9).integers(0, VOCAB, (64, 17)), **learning.before_and_after(order, checkpoints, batches=1)}
     curve = learning.summarize(learning.measure(checkpoints, groups, device="cpu"))
     assert list(curve.columns) == tables.SUMMARY
-    by = curve.set_index(["step", "group"])
-    assert by.loc[(20, "just_seen"), "high"] < by.loc[(20, "next_up"), "low"]
-    gap = by.loc[(20, "next_up-just_seen")]
+    by = curve.assign(subset=curve["subset"].mask(curve["metric"] == "nll_gap", "gap")).set_index(["step", "subset"])
+    assert by.loc[(20, "before"), "high"] < by.loc[(20, "after"), "low"]
+    gap = by.loc[(20, "gap")]
     assert gap["metric"] == "nll_gap" and gap["low"] > 0 and gap["n"] == 2 * BATCH
-    assert gap["value"] == pytest.approx(by.loc[(20, "next_up"), "value"] - by.loc[(20, "just_seen"), "value"])
-    assert (0, "next_up-just_seen") not in by.index and (40, "next_up-just_seen") not in by.index
+    assert gap["value"] == pytest.approx(by.loc[(20, "after"), "value"] - by.loc[(20, "before"), "value"])
+    assert (0, "gap") not in by.index and (40, "gap") not in by.index
     assert by.loc[(20, "heldout"), "n"] == 64 and by.loc[(20, "heldout"), "interval"] == "bootstrap95"
     assert (curve["low"] <= curve["value"]).all() and (curve["value"] <= curve["high"]).all()
     axes = plot(curve)
@@ -134,27 +135,27 @@ def test_measuring_resumes_and_a_later_checkpoint_costs_only_itself(order, check
     cells = CellStore(tmp_path / "cells")
 
     def run(chosen):
-        groups = {"heldout": order.take(range(300)), **learning.around(order, chosen, rows=4)}
+        groups = {"heldout": order.take(range(300)), **learning.before_and_after(order, chosen, rows=4)}
         return analysis.sweep(chosen, learning.tasks(groups), cells=cells, device="cpu")
 
     first = run(checkpoints[:2])
-    assert (first.computed, first.reused) == (2 * 2 + 1 + 2, 0)  # two parts of held-out rows each; just_seen at 20, next_up at 0 and 20
+    assert (first.computed, first.reused) == (2 * 2 + 1 + 2, 0)  # two parts of held-out rows each; before at 20, after at 0 and 20
     again = run(checkpoints)
     assert (again.computed, again.reused) == (2 + 1, first.computed)
-    before, after = (learning.collect(r).query("step == 20").reset_index(drop=True) for r in (first, again))
+    before, after = (curves.items(r).query("step == 20").reset_index(drop=True) for r in (first, again))
     pd.testing.assert_frame_equal(before, after)
 
 
 def test_equal_weights_at_two_steps_are_measured_on_their_own_rows(order, checkpoints, tmp_path):
     twin = Checkpoint("grown", ModelInfo("s", 1, 1), 30, None, "step30", checkpoints[1].location)
     both = [checkpoints[1], twin]
-    table = learning.measure(both, learning.around(order, both, rows=4), device="cpu", cells=CellStore(tmp_path / "cells"))
-    rows = table[table["group"] == "just_seen"].groupby("step")["row"].apply(list)
+    table = learning.measure(both, learning.before_and_after(order, both, rows=4), device="cpu", cells=CellStore(tmp_path / "cells"))
+    rows = table[table["subset"] == "before"].groupby("step")["row"].apply(list)
     assert set(rows[20]) <= set(range(19 * BATCH, 20 * BATCH)) and set(rows[30]) <= set(range(29 * BATCH, 30 * BATCH))
 
 
 def test_rows_without_a_finite_loss_are_left_out_of_the_mean():
-    frame = pd.DataFrame({"suite": "a", "model": "m", "params": pd.NA, "step": 1, "tokens": pd.NA, "branch": "main",
-                          "group": "heldout", "row": [0, 1, 2], "nll": [1.0, np.nan, 3.0], "n": [4, 0, 4]})
+    frame = pd.DataFrame({"suite": "a", "model": "m", "params": pd.NA, "step": 1, "tokens": pd.NA, "branch": "main", "seed": pd.NA,
+                          "subset": "heldout", "row": [0, 1, 2], "nll": [1.0, np.nan, 3.0], "n": [4, 0, 4]})
     line = learning.summarize(tables.check_items(frame)).iloc[0]
     assert line["value"] == 2.0 and line["n"] == 2

@@ -1,8 +1,7 @@
 """Mean loss per row over checkpoints, and its curve with intervals.
 
-Item table: one line per checkpoint × group × row: nll (nats per token, mean over the row's positions), n (positions).
-Summary: metric `nll` per group, bootstrapped over rows; where a checkpoint has both sides, metric `nll_gap` of group
-`next_up-just_seen`: how much lower the loss is on rows just trained on, bootstrapped over the rows of both sides.
+Item table: one line per checkpoint × subset × row. Summary: `nll` per subset, bootstrapped over rows; where a checkpoint
+has both sides, `nll_gap` of subset `after` with reference `before`: how much lower the loss is on rows just trained on.
 
 Cost: one forward pass per row and checkpoint.
 """
@@ -10,119 +9,133 @@ Cost: one forward pass per row and checkpoint.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import partial
+from typing import Unpack
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-import torch
 from torch import nn
 
-from pythia_tools.analyses.learning.around import RowsByStep
-from pythia_tools.analysis import Context, Task, sweep
+from pythia_tools.analyses.learning.rows import AFTER, BEFORE, RowsByStep
+from pythia_tools.analysis import Context, Task, Where, sweep
 from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.results import CellStore
-from pythia_tools.core.statistics import RESAMPLES, mean
+from pythia_tools.core.statistics import RESAMPLES, from_draws, mean
+from pythia_tools.core.tables import Column, Metric
 from pythia_tools.models import rows_digest, score_rows
 from pythia_tools.models.scores import check_rows
-from pythia_tools.suites.checkpoint import Checkpoint
+from pythia_tools.suites import Checkpoint
 
+NAME = "learning"
 PART_ROWS = 256
-PREFIX = "learning:"
+METRICS = {
+    "nll": Metric("nats per token", "mean negative log-likelihood of a row's tokens"),
+    "nll_gap": Metric("nats per token", "loss on rows of the batch after a checkpoint minus that on rows of the batch before it"),
+}
+COLUMNS = {
+    "subset": Column("string", "`heldout`, or the batches `before` and `after` the checkpoint"),
+    "row": Column("int64", "the row's number in the order (its place, for held-out rows)"),
+    "nll": Column("float64", "mean negative log-likelihood over the row's positions, nats per token"),
+    "n": Column("int64", "positions with a finite loss"),
+}
 
 
 class LossTask(Task):
-    """Mean loss of one group's rows as a sweep's task, in parts of 256 rows; rows fixed, or by the checkpoint's step."""
+    """Mean loss of one subset's rows, in parts of 256; rows fixed, or by the checkpoint's step."""
 
-    def __init__(self, group: str, rows: Any, *, vocabulary: int | None = None, batch_size: int | None = None):
-        self.group = group
-        self.name = f"{PREFIX}{group}"
-        self.vocabulary, self.batch_size = vocabulary, batch_size
+    def __init__(self, subset: str, rows: npt.ArrayLike | RowsByStep, *, vocabulary: int | None = None):
+        self.subset = subset
+        self.name = f"{NAME}/{subset}"
+        self.vocabulary = vocabulary
+        self._fixed = not isinstance(rows, RowsByStep)
         if isinstance(rows, RowsByStep):
             self._rows = {step: check_rows(r) for step, r in rows.rows.items()}
-            self._ids, self._fixed = rows.ids, False
+            self._ids = rows.ids
         else:
             fixed = check_rows(rows)
-            self._rows, self._ids, self._fixed = {-1: fixed}, {-1: np.arange(len(fixed))}, True
+            self._rows, self._ids = {-1: fixed}, {-1: np.arange(len(fixed))}
         self.parts = max((-(-len(r) // PART_ROWS) for r in self._rows.values()), default=0)
+        self.ids = max((r.size for r in self._rows.values()), default=0)
         self._digests = {step: rows_digest(r) for step, r in self._rows.items()}
         self.digest = files.digest([vocabulary, self._digests[-1] if self._fixed else "by step"])
 
-    def key(self, checkpoint: Checkpoint) -> Any:
+    def key(self, checkpoint: Checkpoint) -> list[str] | None:
         """The rows this checkpoint is measured on; None when there are none at its step."""
         if self._fixed:
-            return "fixed"
+            return []
         step = checkpoint.step
-        return [self._digests[step], self._ids[step]] if step in self._rows else None
+        return [self._digests[step], files.digest(self._ids[step])] if step in self._rows else None
 
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
-        checkpoint: Any = model.checkpoint
-        step = -1 if self._fixed else checkpoint.step
+        step = -1 if self._fixed else model.checkpoint.step  # type: ignore[union-attr]
         here = slice(part * PART_ROWS, (part + 1) * PART_ROWS)
-        nll = score_rows(model, self._rows[step][here], self.batch_size, vocabulary=self.vocabulary).nll
+        rows = self._rows[step][here]
+        nll = score_rows(model, rows, context.execution.batch_size, vocabulary=self.vocabulary).nll
         good = np.isfinite(nll)
         if not good.all():
-            progress.warn(f"{checkpoint}: {int((~good).sum())} positions have NaN or Inf logits; try --dtype float32")
+            lost = int((~good).sum())
+            progress.warn(f"{model.checkpoint}: {lost} positions have NaN or Inf logits; try --dtype float32")
         count = good.sum(1)
         total = np.where(good, nll, 0).sum(1, dtype=np.float64)
-        mean = np.divide(total, count, out=np.full(len(nll), np.nan), where=count > 0)
-        return pd.DataFrame({"group": self.group, "row": self._ids[step][here], "nll": mean, "n": count})
+        means = np.divide(total, count, out=np.full(len(nll), np.nan), where=count > 0)
+        return pd.DataFrame({"subset": self.subset, "row": self._ids[step][here], "nll": means, "n": count})
 
 
-def tasks(rows_by_group: Mapping[str, Any], *, vocabulary: int | None = None, batch_size: int | None = None) -> list[LossTask]:
-    """One task per group: rows of shape (n, L + 1), or `RowsByStep`. For a sweep shared with other analyses."""
-    if not rows_by_group:
-        raise RequestError("no rows to measure; give at least one group, for example {'heldout': rows}")
-    return [LossTask(group, rows, vocabulary=vocabulary, batch_size=batch_size) for group, rows in rows_by_group.items()]
+def tasks(subsets: Mapping[str, npt.ArrayLike | RowsByStep], *, vocabulary: int | None = None) -> list[LossTask]:
+    """One task per subset: rows of shape (n, L + 1), or `RowsByStep`."""
+    if not subsets:
+        raise RequestError("no rows to measure; give at least one subset, for example {'heldout': rows}")
+    return [LossTask(subset, rows, vocabulary=vocabulary) for subset, rows in subsets.items()]
 
 
-def collect(result: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def items(result: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The item table out of a sweep's result that ran `tasks`."""
-    parts = [table for name, table in result.items() if name.startswith(PREFIX) and len(table)]
+    parts = [table for table in result.values() if len(table)]
     if not parts:
-        return tables.check_items(pd.DataFrame(columns=[*tables.IDENTITY, "group", "row", "nll", "n"]))
+        return tables.check_items(pd.DataFrame(columns=[*tables.IDENTITY, *COLUMNS]))
     return pd.concat(parts, ignore_index=True)
 
 
 def measure(
-    checkpoints: Iterable[Checkpoint], rows_by_group: Mapping[str, Any], *, vocabulary: int | None = None, batch_size: int | None = None,
-    device: str | torch.device = "auto", dtype: str | torch.dtype | None = None, cells: CellStore | None = None,
-    shard: tuple[int, int] | None = None, allow_defective: bool = False,
+    checkpoints: Iterable[Checkpoint], subsets: Mapping[str, npt.ArrayLike | RowsByStep], *, vocabulary: int | None = None,
+    **where: Unpack[Where],
 ) -> pd.DataFrame:
-    """Mean loss of every row of every group under every checkpoint (see the module's first lines for the columns).
+    """Mean loss of every row of every subset under every checkpoint; COLUMNS says what the columns hold.
 
-    `rows_by_group`: {"heldout": rows, **around(order, checkpoints)}.
+    `subsets`: {"heldout": rows, **before_and_after(order, checkpoints)}; `where` as an `Execution` takes it.
     """
-    work = tasks(rows_by_group, vocabulary=vocabulary, batch_size=batch_size)
-    return collect(sweep(checkpoints, work, cells=cells, device=device, dtype=dtype, shard=shard, allow_defective=allow_defective))
+    return items(sweep(checkpoints, tasks(subsets, vocabulary=vocabulary), **where))
 
 
 def summarize(table: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
-    """Loss per checkpoint and group, and the gap between `next_up` and `just_seen`, as a summary table.
+    """Loss per checkpoint and subset, and the gap between the batches after and before it, as a summary table.
 
     Rows without a finite loss are left out, and n says how many remain.
     """
     lines = []
-    for identity, part in table.groupby(tables.IDENTITY, sort=False, dropna=False):
-        named = dict(zip(tables.IDENTITY, identity, strict=True))
-        values = {str(group): rows["nll"].dropna().to_numpy(float) for group, rows in part.groupby("group", sort=False)}
-        for group, nll in values.items():
+    for identity, _, part in tables.by_identity(table):
+        values = {str(s): rows["nll"].dropna().to_numpy(float) for s, rows in part.groupby("subset", sort=False)}
+        for subset, nll in values.items():
             estimate = mean(nll, unit="row", resamples=resamples, seed=seed)
-            lines.append({**named, "group": group, "metric": "nll", **estimate.columns()})
-        if {"just_seen", "next_up"} <= values.keys():
-            lines.append({**named, "group": "next_up-just_seen", "metric": "nll_gap",
-                          **_gap(values["next_up"], values["just_seen"], resamples, seed)})
-    return tables.summary(lines)
+            lines.append({**identity, "subset": subset, "metric": "nll", **estimate.columns()})
+        if {BEFORE, AFTER} <= values.keys():
+            gap = _gap(values[AFTER], values[BEFORE], resamples, seed)
+            lines.append({**identity, "subset": AFTER, "reference": BEFORE, "metric": "nll_gap", **gap})
+    return summary(lines)
 
 
-def _gap(after: np.ndarray, before: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+def _gap(after: np.ndarray, before: np.ndarray, resamples: int, seed: int) -> dict[str, object]:
     """Difference of two independent means; both sides resampled."""
+    if not len(after) or not len(before):
+        return from_draws(np.nan, [], n=len(after) + len(before), unit="row").columns()
     rng = np.random.default_rng(seed)
-    draws = np.array([_resampled(after, rng) - _resampled(before, rng) for _ in range(resamples)])
-    low, high = np.quantile(draws, [0.025, 0.975]) if len(after) and len(before) else (np.nan, np.nan)
-    value = after.mean() - before.mean() if len(after) and len(before) else np.nan
-    return {"value": value, "low": low, "high": high, "n": len(after) + len(before), "interval": "bootstrap95 over rows of both sides"}
+    draws = [_resampled(after, rng) - _resampled(before, rng) for _ in range(resamples)]
+    return from_draws(after.mean() - before.mean(), draws, n=len(after) + len(before), unit="row").columns()
 
 
 def _resampled(values: np.ndarray, rng: np.random.Generator) -> float:
-    return float(values[rng.integers(0, len(values), len(values))].mean()) if len(values) else float("nan")
+    return float(values[rng.integers(0, len(values), len(values))].mean())
+
+
+summary = partial(tables.summary, analysis=NAME, metrics=METRICS)

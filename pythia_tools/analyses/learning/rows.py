@@ -1,6 +1,6 @@
-"""The rows a run consumed just before a checkpoint, and those it consumed just after.
+"""The rows of the batches before and after a checkpoint.
 
-A checkpoint at step N has consumed batches 0 … N−1. `just_seen` are rows of batches N−k … N−1, `next_up` rows of batches
+A checkpoint at step N has consumed batches 0 … N−1. `before` are rows of batches N−k … N−1, `after` rows of batches
 N … N+k−1: alike in every way but that the model was trained on the former, so the gap between their losses is what a
 pass over a batch leaves behind on top of what was learned in general.
 
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.suites.checkpoint import Checkpoint
+from pythia_tools.order import Rows
+from pythia_tools.suites import Checkpoint
+
+BEFORE, AFTER = "before", "after"
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,14 @@ class RowsByStep:
     ids: dict[int, np.ndarray]
 
 
-def around(
-    order: Any, checkpoints: Iterable[Checkpoint], *, batches: int = 1, rows: int = 128, seed: int = 0
+def before_and_after(
+    order: Rows, checkpoints: Iterable[Checkpoint], *, batches: int = 1, rows: int = 128, seed: int = 0
 ) -> dict[str, RowsByStep]:
-    """`just_seen` and `next_up` rows of `order` for every step of `checkpoints`.
+    """Rows of the batches `before` and `after` every checkpoint's step.
 
-    `batches`: how many batches on either side. `rows`: at most so many on a side, drawn at random without replacement
-    (by `seed` and step) when the batches hold more. A step with nothing on a side (0 has seen nothing, the last has
-    nothing to come) is left out there.
-    Raises: RequestError when a step lies beyond the order.
+    `batches`: how many on either side. `rows`: at most so many on a side, drawn at random without replacement (by `seed`
+    and step) when the batches hold more. A step with nothing on a side (0 has consumed nothing, after the last comes
+    nothing) is left out there. Raises: RequestError when a step lies beyond the order.
     """
     if batches < 1 or rows < 1:
         raise RequestError(f"batches={batches}, rows={rows}: both must be positive")
@@ -43,12 +44,14 @@ def around(
     last = int(order.steps)
     beyond = [s for s in steps if s > last]
     if beyond:
-        raise RequestError(f"step {beyond[0]} lies beyond the order ({last} batches); choose the order that this run consumed")
-    sides = {"just_seen": {s: (max(0, s - batches), s) for s in steps}, "next_up": {s: (s, min(last, s + batches)) for s in steps}}
-    return {name: _read(order, spans, rows, seed) for name, spans in sides.items()}
+        raise RequestError(
+            f"step {beyond[0]} lies beyond the order ({last} batches); choose the order that this run consumed"
+        )
+    spans = {BEFORE: {s: (max(0, s - batches), s) for s in steps}, AFTER: {s: (s, min(last, s + batches)) for s in steps}}
+    return {side: _read(order, of_steps, rows, seed) for side, of_steps in spans.items()}
 
 
-def _read(order: Any, spans: dict[int, tuple[int, int]], rows: int, seed: int) -> RowsByStep:
+def _read(order: Rows, spans: dict[int, tuple[int, int]], rows: int, seed: int) -> RowsByStep:
     ids = {}
     for step, (first, stop) in spans.items():
         low, high = first * order.batch_rows, stop * order.batch_rows

@@ -1,0 +1,106 @@
+"""The learning curve, declared: loss on held-out rows, and on the batches before and after each checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy.typing as npt
+import pandas as pd
+
+from pythia_tools import plots
+from pythia_tools.analyses.learning import curves
+from pythia_tools.analyses.learning.rows import RowsByStep, before_and_after
+from pythia_tools.analysis import Analysis, Context, Figure, Options, Sentence, Task, option
+from pythia_tools.analysis.words import at_last_step, by_size, compare_ends, direction, interval, largest, listing, records
+from pythia_tools.core.errors import RequestError
+
+
+@dataclass(frozen=True)
+class LearningOptions(Options):
+    """What the learning curve looks at."""
+
+    rows: int = option(96, "rows on either side of a checkpoint, and half as many as are held out", minimum=1)
+
+
+class Learning(Analysis[LearningOptions]):
+    """Loss on held-out rows and around each checkpoint.
+
+    examples:
+      pythia-tools learning pythia-micro --out runs/learning
+      pythia-tools learning pythia-deduped --models 70m 160m --steps 1000,16000,143000 --rows 32 --out runs/loss
+
+    Rows of the batches before and after a checkpoint differ only in having been trained on. Held-out rows are the suite's
+    own, or rows of the order beyond the last step; a suite without either is measured around its checkpoints only.
+    """
+
+    name = curves.NAME
+    Options = LearningOptions
+    metrics = curves.METRICS
+    columns = curves.COLUMNS
+    shown = ("nll",)
+    methods = (
+        "Loss is the mean negative log-likelihood in nats per token, over {rows} rows of the batches right before a checkpoint (just "
+        "consumed), as many of those right after it (about to be consumed), and held-out rows where the suite has some. The first two "
+        "differ only in having been trained on. Intervals are bootstraps over rows."
+    )
+
+    def tasks(self, context: Context, options: LearningOptions) -> list[Task]:
+        order, rows = context.order, options.rows
+        subsets: dict[str, npt.ArrayLike | RowsByStep] = {}
+        if context.heldout is not None:
+            subsets["heldout"] = context.heldout[: 2 * rows]
+        within = [c for c in context.checkpoints if c.step * order.batch_rows <= order.n_rows]
+        if within:
+            batches = max(1, rows // order.batch_rows)
+            subsets |= before_and_after(order, within, batches=batches, rows=rows)
+        if not subsets:
+            raise RequestError(f"no checkpoint of {context.name} lies within its order; choose earlier --steps")
+        return [*curves.tasks(subsets, vocabulary=context.vocabulary)]
+
+    def items(self, result: Mapping[str, pd.DataFrame], context: Context, options: LearningOptions) -> pd.DataFrame:
+        return curves.items(result)
+
+    def summarize(self, items: pd.DataFrame, context: Context, options: LearningOptions) -> pd.DataFrame:
+        return curves.summarize(items)
+
+    def figures(self, items: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Figure]:
+        main = summary[summary["branch"] == "main"]
+        if len(main):
+            yield Figure("loss", plots.learning(main),
+                         "Loss over training: held-out rows, rows just consumed, rows about to be consumed.")
+
+    def sentences(self, summary: pd.DataFrame) -> list[Sentence]:
+        main = summary[summary["branch"] == "main"]
+        heldout = main[(main["metric"] == "nll") & (main["subset"] == "heldout")]
+        return [*_heldout(heldout), *_gap(main[main["metric"] == "nll_gap"])]
+
+
+def _heldout(heldout: pd.DataFrame) -> Iterator[Sentence]:
+    if heldout.empty:
+        return
+    big = heldout[heldout["model"] == largest(heldout)].sort_values("step")
+    verb = compare_ends(big, ("rises", "falls", "does not change detectably"))
+    first, last = records(big.iloc[[0, -1]])
+    yield Sentence.of(
+        f"Held-out loss of {last['model']} {verb} from {first['value']:.2f} nats per token at step {first['step']:,} "
+        f"to {last['value']:.2f} at step {last['step']:,}.", big.iloc[[0, -1]],
+    )
+    final = by_size(at_last_step(heldout))
+    if len(final) > 1:
+        word = compare_ends(final, ("higher", "lower", "not detectably different"))
+        values = listing([f"{r['model']} {r['value']:.2f}" for r in records(final)])
+        yield Sentence.of(f"At the last step it is {word} in the largest model than in the smallest: {values}.", final)
+
+
+def _gap(gap: pd.DataFrame) -> Iterator[Sentence]:
+    if gap.empty:
+        return
+    read = by_size(at_last_step(gap)).tail(1)
+    (last,) = records(read)
+    word = direction(last["value"], last["low"], last["high"], ("lower", "higher", "not detectably different"))
+    bounds = interval(last, lambda v: f"{v:+.3f}")
+    yield Sentence.of(
+        f"After step {last['step']:,}, {last['model']}'s loss on the rows it has just consumed is {word} "
+        f"than on the rows it is about to consume, by {last['value']:+.3f}{bounds} nats per token.", read,
+    )
