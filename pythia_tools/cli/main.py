@@ -9,16 +9,20 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import inspect
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, NoReturn
 
+from pythia_tools import analyses
 from pythia_tools.core import errors, progress
 
 COMMANDS = {
     "demo": "the whole study on pythia-micro, from training to report.html",
+    "study": "all analyses over a suite, and one report",
     "suites": "list suites; show one: models, steps, sizes, known defects",
     "download": "fetch checkpoints: resumable, parallel, verified",
     "doctor": "audit a suite's integrity",
@@ -26,9 +30,7 @@ COMMANDS = {
     "data": "ordered training data: batch, seen, tokenize, build-order, verify, overlay",
     "dedup": "near-duplicate clusters of documents, kept and dropped",
     "count": "exposures of terms and pairs up to each step",
-    "memorization": "extractable and memorized rows over models × steps",
-    "term-frequency": "accuracy per term against exposures over models × steps",
-    "bias": "gender bias measures over models × steps",
+    "published": "public results, read as a run",
     "report": "a self-contained HTML report of finished runs",
     "rerun": "repeat a run from what it recorded",
     "merge": "join the shards of a run",
@@ -59,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return errors.EXIT_DONE
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            _say(f"{error.filename or 'output'}: the disk is full; nothing was lost, free some space and run the same command again")
+            what = f"{error.filename or 'output'}: the disk is full"
+            _say(f"{what}; nothing was lost, free some space and run the same command again")
             return errors.EXIT_ENVIRONMENT
         return _bug()
     except Exception:
@@ -76,30 +79,53 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"pythia-tools {version('pythia-tools')}")
         return errors.EXIT_DONE
     name = arguments[0]
-    if name not in COMMANDS:
-        raise errors.unknown("command", name, COMMANDS)
-    module = importlib.import_module(f"pythia_tools.cli.{name.replace('-', '_')}")
-    summary, _, example = (module.__doc__ or "").strip().partition("\n")
+    command = find(name)
+    summary, _, example = command.help.strip().partition("\n")
     parser = _Parser(
         prog=f"pythia-tools {name}", description=summary, epilog=example.strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )
-    module.configure(parser)
+    command.configure(parser)
     args = parser.parse_args(arguments[1:])
     progress.set_quiet(getattr(args, "quiet", False))
     if getattr(args, "budget", None) is None:
-        return int(module.run(args) or errors.EXIT_DONE)
+        return int(command.run(args) or errors.EXIT_DONE)
     from pythia_tools import hub
 
     hub.set_budget(args.budget)
     try:
-        return int(module.run(args) or errors.EXIT_DONE)
+        return int(command.run(args) or errors.EXIT_DONE)
     finally:
         hub.set_budget(None)
 
 
+class Command(NamedTuple):
+    """What a command is: its help (first line, then examples), its flags, and what it does."""
+
+    help: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def find(name: str) -> Command:
+    """A command of this package, or the one that an analysis declares. Raises UnknownNameError."""
+    if name in COMMANDS:
+        module = importlib.import_module(f"pythia_tools.cli.{name.replace('-', '_')}")
+        return Command(module.__doc__ or "", module.configure, module.run)
+    if name not in analyses.names():
+        raise errors.unknown("command", name, [*COMMANDS, *analyses.names()])
+    from pythia_tools.cli import analyses as doors
+
+    analysis = analyses.get(name)
+    return Command(
+        inspect.getdoc(type(analysis)) or name, partial(doors.configure, analysis=analysis),
+        partial(doors.run_command, analysis=analysis),
+    )
+
+
 def _overview() -> str:
-    width = max(map(len, COMMANDS))
+    known = {**COMMANDS, **analyses.names()}
+    width = max(map(len, known))
     lines = [
         "usage: pythia-tools COMMAND [options]",
         "",
@@ -107,7 +133,7 @@ def _overview() -> str:
         "training order to memorization, term frequency and bias over sizes and steps.",
         "",
     ]
-    lines += [f"  {name:{width}}  {what}" for name, what in COMMANDS.items()]
+    lines += [f"  {name:{width}}  {what}" for name, what in known.items()]
     return "\n".join([*lines, "", "`pythia-tools COMMAND --help` shows options and an example. Start with: pythia-tools demo"])
 
 

@@ -20,15 +20,31 @@ def add_output(parser: argparse.ArgumentParser, *, out: bool = True) -> None:
 
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
-    """SUITE, --models, --steps and where and how to compute."""
-    parser.add_argument("suite", metavar="SUITE", help="a suite's name, a manifest path, or a folder FOLDER/stepN or FOLDER/MODEL/stepN")
+    """SUITE, and which of its checkpoints, and how to compute."""
+    what = "a suite's name, a manifest path, or a folder FOLDER/stepN or FOLDER/MODEL/stepN"
+    parser.add_argument("suite", metavar="SUITE", help=what)
+    add_selection(parser)
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """--models, --steps, and where and how to compute."""
+    steps = "all, log, last, 0,512,143000, 1000:143000:10000 (both ends included), tokens=2B, 10%% (default: all)"
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="models of the suite (default: all)")
-    parser.add_argument("--steps", default="all", help="all, log, last, 0,512,143000, 1000:143000:10000, tokens=2B, 10%% (default: all)")
+    parser.add_argument("--steps", default="all", help=steps)
     parser.add_argument("--allow-defective", action="store_true", help="go on with checkpoints that are known to be wrong")
     add_compute(parser)
-    parser.add_argument("--shard", type=shard, metavar="i/n", help="compute part i of n (0-based); join with `pythia-tools merge`")
+    shards = "compute part i of n (0-based); join with `pythia-tools merge`"
+    parser.add_argument("--shard", type=shard, metavar="i/n", help=shards)
     add_budget(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the plan: cells, bytes, disk peak, estimated time; compute nothing")
+    plan = "print the plan: cells, bytes, disk peak, estimated time; compute nothing"
+    parser.add_argument("--dry-run", action="store_true", help=plan)
+
+
+def add_about(parser: argparse.ArgumentParser) -> None:
+    """--order and --tokenizer, for suites that name none, or to use others."""
+    parser.add_argument("--order", metavar="ORDER", help="the data order: a name or a manifest (default: the suite's own)")
+    what = "a tokenizer.json, its folder, or a hub name (default: the suite's own)"
+    parser.add_argument("--tokenizer", metavar="PATH", help=what)
 
 
 def add_compute(parser: argparse.ArgumentParser) -> None:

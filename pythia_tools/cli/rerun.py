@@ -9,17 +9,14 @@ Exit code 0: every number of the summary is the same. Exit code 1: some differ; 
 from __future__ import annotations
 
 import argparse
-import importlib
 
 import pandas as pd
 
-from pythia_tools.cli.main import COMMANDS
+from pythia_tools.cli.main import find
 from pythia_tools.cli.options import emit, replayed
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, DataError, RequestError
 from pythia_tools.core.results import Run, load_run
-
-KEYS = [*tables.IDENTITY, "group", "metric"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,19 +39,19 @@ def run(args: argparse.Namespace) -> int:
 def run_recorded(config: dict, *, out: str, quiet: bool, device: str = "auto") -> None:
     """Run a recorded config's command into `out`. Raises RequestError when the config names no command of this version."""
     name = config.get("command")
-    if name not in COMMANDS or "arguments" not in config:
-        raise RequestError(f"this run's config names no command that can be repeated (command: {name!r}); see its config.json")
-    module = importlib.import_module(f"pythia_tools.cli.{str(name).replace('-', '_')}")
+    if not name or "arguments" not in config:
+        raise RequestError(f"this run's config names no command to repeat (command: {name!r}); see its config.json")
+    command = find(str(name))
     progress.set_quiet(quiet)
-    module.run(replayed(config, out=out, quiet=quiet, device=device))
+    command.run(replayed(config, out=out, quiet=quiet, device=device))
 
 
 def compare(before: Run, after: Run) -> dict[str, object]:
     """How two runs' summaries differ: rows only in one, and the largest absolute difference of a value."""
     for run_ in (before, after):
-        if run_.summary.duplicated(KEYS).any():
-            raise DataError(f"{run_.path}: summary.csv has several rows for the same {KEYS}; it cannot be compared")
-    both = before.summary.merge(after.summary, on=KEYS, how="outer", suffixes=("_a", "_b"), indicator=True)
+        if run_.summary.duplicated(tables.KEYS).any():
+            raise DataError(f"{run_.path}: summary.csv names a number twice; it cannot be compared")
+    both = before.summary.merge(after.summary, on=tables.KEYS, how="outer", suffixes=("_a", "_b"), indicator=True)
     lone = int((both["_merge"] != "both").sum())
     gaps = {c: _largest_gap(both[f"{c}_a"], both[f"{c}_b"]) for c in ("value", "low", "high")}
     return {

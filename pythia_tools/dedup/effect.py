@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.counts.documents import document_exposures, packed_rows
 from pythia_tools.dedup.sign import Labels
 from pythia_tools.dedup.stages import stored_parts
 from pythia_tools.order import DataOrder, build_index_maps, packed_order
-from pythia_tools.counts.documents import document_exposures, packed_rows
 
 DEFAULT_SEED = 1234
 

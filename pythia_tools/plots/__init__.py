@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from pythia_tools.plots.curves import branches_over_training, correlation_over_training, paired_differences
     from pythia_tools.plots.exposures import by_exposures, panels_over_training
     from pythia_tools.plots.losses import learning
+    from pythia_tools.plots.memorization_effects import (
+        forgetting,
+        membership,
+        memorization_kinds,
+        memorization_persistence,
+        memorization_profile,
+    )
     from pythia_tools.plots.memorized import (
         foresight,
         memorization,
@@ -20,13 +27,6 @@ if TYPE_CHECKING:
         memorization_scaling,
         order_effect,
         poisson_qq,
-    )
-    from pythia_tools.plots.memorization_effects import (
-        forgetting,
-        membership,
-        memorization_kinds,
-        memorization_persistence,
-        memorization_profile,
     )
     from pythia_tools.plots.style import save
     from pythia_tools.plots.term_frequency import (

@@ -1,54 +1,51 @@
-"""From finished runs to one page: a section per run, its figures, its computed sentences, its numbers, its receipts."""
+"""From finished runs to one page: a section per run, its figures, its computed sentences, its numbers, its receipts.
+
+Everything shown was recorded when the run finished, so a page needs neither the models nor the analysis that made it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import Run
+from pythia_tools.core.tables import at_last_step
 from pythia_tools.report.page import Picture, Section, render
-from pythia_tools.report.sentences import at_last_step, sentences_for
 
-TITLES = {
-    "memorization": "Memorization", "term-frequency": "Term frequency", "bias": "Gender bias", "learning": "Learning curve",
-    "dedup": "Near-duplicates", "count": "Exposures",
-}
+HIDDEN = ["suite", "params", "tokens", "seed", "analysis"]
+"""Columns of a summary that a section's table leaves to summary.csv."""
 
 
-def analysis_of(run: Run) -> str:
-    """Which analysis a run holds: what a study named it, else its command."""
-    return str(run.config.get("analysis") or run.config.get("command"))
+def name_of(run: Run) -> str:
+    """Which analysis a run holds, or which command made it."""
+    return str(run.record.get("analysis") or run.config.get("command"))
 
 
 def section(run: Run) -> Section:
-    """One run as a section. An analysis without sentences still shows its figures and numbers."""
-    analysis = analysis_of(run)
-    try:
-        findings = sentences_for(analysis, run.summary)
-    except RequestError:
-        findings = []
+    """One run as a section."""
     captions: dict[str, str] = run.record.get("captions") or {}
     vector = [p for p in run.figures if p.suffix == ".svg"]
     lone = [p for p in run.figures if p.suffix == ".png" and p.with_suffix(".svg") not in vector]
     order = {name: i for i, name in enumerate(captions)}
     files = sorted([*vector, *lone], key=lambda p: (order.get(p.stem, len(order)), p.stem))
-    pictures = [Picture(p, captions.get(p.stem, p.stem.replace("_", " "))) for p in files]
     return Section(
-        title=TITLES.get(analysis, analysis), findings=findings, pictures=pictures, table=last_numbers(run.summary),
-        table_title="Numbers at the last step", method=str(run.record.get("method") or ""), name=analysis,
+        title=str(run.record.get("title") or name_of(run).replace("-", " ").capitalize()),
+        findings=[s["text"] for s in run.record.get("sentences") or []],
+        pictures=[Picture(p, captions.get(p.stem, p.stem.replace("_", " "))) for p in files],
+        table=last_numbers(run.summary), table_title="Numbers at the last step",
+        method=str(run.record.get("method") or ""), name=name_of(run),
     )
 
 
 def last_numbers(summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each model's last step, with the columns a reader compares."""
-    columns = ["model", "branch", "step", "group", "metric", "value", "low", "high", "n", "interval"]
-    return at_last_step(summary)[columns].reset_index(drop=True)
+    """The rows of each model's last step, with the columns a reader compares; columns that say nothing are left out."""
+    last = at_last_step(summary).drop(columns=HIDDEN)
+    return last.drop(columns=[c for c in last.columns if last[c].isna().all()]).reset_index(drop=True)
 
 
-def build_report(runs: Sequence[Run], *, title: str, lead: str, command: str, timings: dict[str, float] | None = None) -> str:
+def build_report(runs: Sequence[Run], *, title: str, lead: str, command: str) -> str:
     """The page of several finished runs as HTML text. Raises RequestError for none."""
     if not runs:
         raise RequestError("a report needs at least one finished run")
@@ -57,9 +54,10 @@ def build_report(runs: Sequence[Run], *, title: str, lead: str, command: str, ti
     fingerprints = []
     for run in runs:
         weights |= run.record.get("weights") or {}
-        spent |= {f"{analysis_of(run)}: {k}": v for k, v in (run.record.get("timings_seconds") or {}).items()}
+        spent |= run.record.get("timings_seconds") or {}
         data = run.record.get("data")
         if data and data not in fingerprints:
             fingerprints.append(data)
-    record: dict[str, Any] = {**runs[0].record, "weights": weights, "data": "; ".join(map(str, fingerprints)) or None}
-    return render(title, lead, [section(r) for r in runs], command=command, record=record, timings=timings or spent)
+    record = {**runs[0].record, "weights": weights, "data": "; ".join(map(str, fingerprints)) or None}
+    timings = spent | {"all": sum(spent.values())}
+    return render(title, lead, [section(r) for r in runs], command=command, record=record, timings=timings)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.report.words import (
+from pythia_tools.analysis.words import (
     at_last_step,
     by_size,
     compare_ends,
@@ -26,47 +26,6 @@ from pythia_tools.report.words import (
     seen,
     times,
 )
-
-
-def sentences_for(analysis: str, summary: pd.DataFrame) -> list[str]:
-    """The sentences of one analysis. Raises RequestError for an analysis that has none."""
-    makers: dict[str, Callable[[pd.DataFrame], list[str]]] = {
-        "memorization": memorization, "term-frequency": term_frequency, "bias": bias, "learning": learning,
-    }
-    if analysis not in makers:
-        raise RequestError(f"no sentences for analysis {analysis!r}; there are: {', '.join(makers)}")
-    return makers[analysis](summary)
-
-
-def learning(summary: pd.DataFrame) -> list[str]:
-    """Metric `nll` in groups `heldout`, `just_seen`, `next_up`; `nll_gap` of the last two."""
-    heldout = summary[(summary["metric"] == "nll") & (summary["group"] == "heldout")]
-    if heldout.empty:
-        return []
-    lines = []
-    main = heldout[heldout["branch"] == "main"]
-    big = main[main["model"] == largest(main)].sort_values("step")
-    verb = compare_ends(big, ("rises", "falls", "does not change detectably"))
-    first, last = records(big.iloc[[0, -1]])
-    lines.append(
-        f"Held-out loss of {last['model']} {verb} from {first['value']:.2f} nats per token at step {first['step']:,} "
-        f"to {last['value']:.2f} at step {last['step']:,}."
-    )
-    final = by_size(at_last_step(main))
-    if len(final) > 1:
-        word = compare_ends(final, ("higher", "lower", "not detectably different"))
-        values = listing([f"{r['model']} {r['value']:.2f}" for r in records(final)])
-        lines.append(f"At the last step it is {word} in the largest model than in the smallest: {values}.")
-    gap = summary[(summary["metric"] == "nll_gap") & (summary["branch"] == "main")]
-    if len(gap):
-        last = records(by_size(at_last_step(gap)))[-1]
-        word = direction(last["value"], last["low"], last["high"], ("lower", "higher", "not detectably different"))
-        bounds = interval(last, lambda v: f"{v:+.3f}")
-        lines.append(
-            f"After step {last['step']:,}, {last['model']}'s loss on the rows it has just consumed is {word} "
-            f"than on the rows it is about to consume, by {last['value']:+.3f}{bounds} nats per token."
-        )
-    return lines
 
 
 def memorization(summary: pd.DataFrame) -> list[str]:

@@ -1,6 +1,5 @@
-"""The whole study over a suite: memorization, term frequency, bias and learning in one sweep, with a report."""
+"""The whole study over a suite: all analyses in one sweep, with a report."""
 
-from pythia_tools.study.material import load_tokenizer
-from pythia_tools.study.pipeline import ANALYSES, Study, run_study
+from pythia_tools.study.study import Study, plan_study, run_study
 
-__all__ = ["ANALYSES", "Study", "load_tokenizer", "run_study"]
+__all__ = ["Study", "plan_study", "run_study"]

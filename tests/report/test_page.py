@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from pythia_tools.cli.main import main
+from pythia_tools.analyses.learning import Learning
+from pythia_tools.analysis.words import direction
 from pythia_tools.core import tables
 from pythia_tools.core.errors import DataError
 from pythia_tools.core.results import RunFolder
-from pythia_tools.report import Picture, Section, build_report, direction, render, sentences_for
+from pythia_tools.report import Picture, Section, build_report, render
 
 EVIL = '<script>alert("x")</script>&'
 
@@ -38,9 +40,13 @@ def _learning(slope: float = -1.0) -> pd.DataFrame:
     for model, params, shift in (("xs", 90_000, 0.6), ("m", 1_000_000, 0.0)):
         for step in (0, 10, 100):
             value = 5 + slope * step / 50 + shift * step / 100
-            rows.append(dict(suite="s", model=model, params=params, step=step, tokens=0, branch="main", group="heldout", metric="nll",
+            rows.append(dict(suite="s", model=model, params=params, step=step, tokens=0, branch="main", subset="heldout", metric="nll",
                              value=value, low=value - 0.05, high=value + 0.05, n=9, interval="b"))
     return tables.summary(rows)
+
+
+def _sentences(slope: float) -> list[str]:
+    return [s.text for s in Learning().sentences(_learning(slope))]
 
 
 def test_the_page_stands_alone_and_escapes(tmp_path: Path) -> None:
@@ -72,9 +78,9 @@ def test_direction_needs_an_interval_clear_of_zero(bounds: tuple, word: str) -> 
 
 
 def test_sentences_follow_the_table_and_reverse_with_it() -> None:
-    down = sentences_for("learning", _learning(-1.0))
-    up = sentences_for("learning", _learning(+1.0))
-    flat = sentences_for("learning", _learning(0.0))
+    down = _sentences(-1.0)
+    up = _sentences(+1.0)
+    flat = _sentences(0.0)
     assert "falls from 5.00 nats per token at step 0 to 3.00 at step 100" in down[0]
     assert "rises from 5.00 nats per token at step 0 to 7.00 at step 100" in up[0]
     assert "does not change detectably" in flat[0]

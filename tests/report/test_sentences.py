@@ -8,12 +8,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from pythia_tools import analyses
 from pythia_tools.core import tables
-from pythia_tools.report import sentences_for
+
+
+def sentences_for(analysis: str, summary: pd.DataFrame) -> list[str]:
+    return [s.text for s in analyses.get(analysis).sentences(summary)]
 
 
 def _rows(lines: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    base = dict(suite="s", params=1000, tokens=0, branch="main", group="all", n=50, interval="x")
+    base = dict(suite="s", params=1000, tokens=0, branch="main", n=50, interval="x")
     return tables.summary({**base, **line} for line in lines)
 
 
@@ -55,8 +59,8 @@ def _bias(sign: int, half: float = 0.02) -> pd.DataFrame:
 
 def _learning(sign: int, half: float = 0.02) -> pd.DataFrame:
     ends = ((0, -1), (10, 1))
-    lines = [dict(model="m", step=step, group="heldout", metric="nll", **_around(4 - sign * shift, half)) for step, shift in ends]
-    lines.append(dict(model="m", step=10, group="next_up-just_seen", metric="nll_gap", **_around(sign * 0.4, half)))
+    lines = [dict(model="m", step=step, subset="heldout", metric="nll", **_around(4 - sign * shift, half)) for step, shift in ends]
+    lines.append(dict(model="m", step=10, subset="after", reference="before", metric="nll_gap", **_around(sign * 0.4, half)))
     return _rows(lines)
 
 

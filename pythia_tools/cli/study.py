@@ -1,0 +1,77 @@
+"""All analyses over a suite in one sweep, and one report.
+
+examples:
+  pythia-tools study pythia-micro --out runs/micro
+  pythia-tools study pythia-deduped --models 70m 160m --steps log --analyses memorization bias learning --out runs/pythia
+
+Each analysis is asked with its default options; one that the suite cannot carry (no order, no tokenizer) is left out with
+a note, unless --analyses names it. `pythia-tools NAME SUITE` has the options of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import time
+
+from pythia_tools import analyses
+from pythia_tools.cli.analyses import context_of
+from pythia_tools.cli.options import add_about, add_output, add_sweep, emit, recorded, require_out
+from pythia_tools.core import progress
+from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_sweep(parser)
+    add_about(parser)
+    add_output(parser)
+    add_analyses(parser)
+
+
+def add_analyses(parser: argparse.ArgumentParser) -> None:
+    known = list(analyses.names())
+    parser.add_argument("--analyses", nargs="+", choices=known, metavar="NAME", help=f"{', '.join(known)} (default: all)")
+
+
+def run(args: argparse.Namespace) -> int:
+    return run_as("study", args, title=None)
+
+
+def run_as(command: str, args: argparse.Namespace, *, title: str | None) -> int:
+    """The study as the command `command`, which is what its config and report name."""
+    from pythia_tools.study import plan_study, run_study
+
+    began = time.monotonic()
+    context = context_of(args)
+    if args.dry_run:
+        found = plan_study(context, args.analyses)
+        emit(found.as_dict(), as_json=args.json)
+        return EXIT_FOUND if found.problems else EXIT_DONE
+    progress.note(f"study: {args.suite} into {args.out}")
+    study = run_study(
+        context, require_out(args), args.analyses, record=recorded(command, args), command=shell_line(command, args),
+        title=title,
+    )
+    truth = [] if study.truth is None else study.truth.to_dict("records")
+    if args.json:
+        emit({"report": str(study.report), "findings": study.findings, "truth": truth}, as_json=True)
+        return EXIT_DONE
+    for name, sentences in study.findings.items():
+        print(f"{name}\n" + "\n".join(f"  - {s}" for s in sentences))
+    if study.truth is not None:
+        print("exposures counted against planted\n" + study.truth.to_string(index=False))
+    print(f"\n{study.report}   ({time.monotonic() - began:.0f} s)")
+    return EXIT_DONE
+
+
+def shell_line(command: str, args: argparse.Namespace) -> str:
+    """The command that repeats this study, with every argument that is not its default."""
+    words = ["pythia-tools", command, *([args.suite] if command == "study" else [])]
+    for name in ("models", "steps", "analyses", "order", "tokenizer", "dtype", "device", "shard", "out"):
+        value = getattr(args, name)
+        if value and value != {"steps": "all", "device": "auto"}.get(name):
+            value = "/".join(map(str, value)) if name == "shard" else value
+            words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    if args.allow_defective:
+        words.append("--allow-defective")
+    return shlex.join(words)
