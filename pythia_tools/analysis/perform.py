@@ -87,17 +87,19 @@ def run_all(
 
 
 def finish(one: Prepared, context: Context, result: SweepResult, folder: RunFolder, clock: Clock) -> Run:
-    """Tables, figures, sentences and receipts of one analysis; run.json last."""
+    """Tables, figures, sentences and receipts of one analysis; run.json last. A shard draws and claims nothing."""
     analysis, options = one.analysis, one.options
     items = analysis.items({task.name: result[task.name] for task in one.tasks}, context, options)
-    summary = checked(analysis, analysis.summarize(items, context, options))
-    captions = {}
-    for figure in analysis.figures(items, summary):
-        plots.save(figure.target, folder.figures, figure.name)
-        captions[figure.name] = figure.caption
-    for export in analysis.exports(items, context, options):
-        _write(folder, export.path, export.content)
-    sentences = [{"text": s.text, "rows": list(s.rows)} for s in analysis.sentences(summary)]
+    summary = checked(analysis, analysis.summarize(items, context, options) if len(items) else tables.summary([]))
+    captions: dict[str, str] = {}
+    sentences: list[dict[str, object]] = []
+    if context.execution.shard is None:
+        for figure in analysis.figures(items, summary):
+            plots.save(figure.target, folder.figures, figure.name)
+            captions[figure.name] = figure.caption
+        for export in analysis.exports(items, context, options):
+            _write(folder, export.path, export.content)
+        sentences = [{"text": s.text, "rows": list(s.rows)} for s in analysis.sentences(summary)]
     clock.lap(f"{analysis.name}: tables and figures")
     return folder.finish(
         items, summary, weights=result.weights, data=context.order.fingerprint if "order" in vars(context) else None,

@@ -6,11 +6,8 @@ difference within its interval is called undetected, never a trend.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
 
-from pythia_tools.core.errors import RequestError
 from pythia_tools.analysis.words import (
     at_last_step,
     by_size,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pythia_tools.cli.main import main
 from pythia_tools.analyses.learning import Learning
 from pythia_tools.analysis.words import direction
+from pythia_tools.cli.main import main
 from pythia_tools.core import tables
 from pythia_tools.core.errors import DataError
 from pythia_tools.core.results import RunFolder
