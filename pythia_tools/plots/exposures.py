@@ -1,6 +1,6 @@
 """Anything against exposures: at the last step by size, and over training by exposures so far.
 
-Both read groups such as `exposures=16` from a summary table; other groups are left alone.
+Both read the rows of a summary that have `exposures_low`; others are left alone.
 """
 
 from __future__ import annotations
@@ -12,35 +12,34 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.plots import style
 
 
-def levels(table: pd.DataFrame, prefix: str = "exposures") -> pd.DataFrame:
-    """Rows whose group is `prefix=NUMBER`, with the number in a column `level`. Raises RequestError when there are none."""
-    level = pd.to_numeric(table["group"].astype(str).str.extract(rf"^{prefix}=(\d+(?:\.\d+)?)", expand=False), errors="coerce")
-    found = table.assign(level=level.to_numpy()).dropna(subset=["level"])
+def levels(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A metric's rows of main runs that are told apart by exposures. Raises RequestError when there are none."""
+    rows = style.require(table, metric)
+    found = rows[rows["exposures_low"].notna() & rows["value"].notna() & (rows["branch"] == "main")]
     if found.empty:
-        raise RequestError(f"this summary has no groups such as {prefix}=16; it has: {', '.join(map(str, table['group'].unique()[:8]))}")
+        raise RequestError(f"{metric} is not told apart by exposures in this summary; summarize by exposures first")
     return found
 
 
-def by_exposures(table: pd.DataFrame, metric: str, *, label: str, ax: Axes | None = None) -> Axes:
+def by_exposures(
+    table: pd.DataFrame, metric: str = "memorized_share", *, label: str = "share memorized", ax: Axes | None = None
+) -> Axes:
     """`metric` against exposures at each main model's last step, a line per size with its interval."""
-    rows = levels(style.require(table, metric))
-    rows = rows[rows["branch"] == "main"]
-    rows = rows[rows["step"] == rows.groupby("model")["step"].transform("max")]
+    rows = tables.at_last_step(levels(table, metric))
     ax = style.axes(ax)
     colours = style.size_colours(rows)
     for number, model in enumerate(style.by_size(rows)):
-        points = rows[rows["model"] == model].sort_values("level")
-        shift = 2 ** (0.06 * (number - 1))
-        x = points["level"].to_numpy(float) * shift
-        value = points["value"].to_numpy(float)
-        errors = np.clip(np.vstack([value - points["low"], points["high"] - value]), 0, None)
+        points = rows[rows["model"] == model].sort_values("exposures_low")
+        x = points["exposures_low"].to_numpy(float) * 2 ** (0.06 * (number - 1))  # side by side, not one over the other
         name = style.model_label(model, points["params"].iloc[0])
-        ax.errorbar(x, value, yerr=errors, marker="o", capsize=2, color=colours[model], label=name, linewidth=1.6, elinewidth=0.9)
-    _exposure_axis(ax, rows["level"])
+        ax.errorbar(x, points["value"], yerr=style.error_bars(points), marker="o", capsize=2, color=colours[model],
+                    label=name, linewidth=1.6, elinewidth=0.9)
+    _exposure_axis(ax, rows["exposures_low"])
     ax.set_ylabel(label)
     style.legend(ax)
     return ax
@@ -48,16 +47,16 @@ def by_exposures(table: pd.DataFrame, metric: str, *, label: str, ax: Axes | Non
 
 def panels_over_training(table: pd.DataFrame, metric: str, *, label: str) -> Figure:
     """A panel per main model: `metric` over training, a line per level of exposures so far (brighter: fewer)."""
-    rows = levels(style.require(table, metric))
-    rows = rows[rows["branch"] == "main"]
+    rows = levels(table, metric)
     models = style.by_size(rows)
-    found = sorted(rows["level"].unique())
+    found = sorted(int(v) for v in rows["exposures_low"].unique())
     ramp = dict(zip(found, mpl.colormaps["plasma"](np.linspace(0.85, 0.05, len(found))), strict=True))
     figure, grid = style.panels(len(models), sharey=True)
     for ax, model in zip(grid, models, strict=True):
         here = rows[rows["model"] == model]
         for level in found:
-            style.curve(ax, here[here["level"] == level], label=f"{level:,.0f}", colour=ramp[level], ribbon=0.07)
+            points = here[here["exposures_low"] == level]
+            style.curve(ax, points, label=f"{level:,}", colour=ramp[level], ribbon=0.07)
         style.step_axis(ax, here["step"], short=True)
         ax.set_title(style.model_label(model, here["params"].iloc[0]))
     grid[0].set_ylabel(label)

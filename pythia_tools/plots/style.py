@@ -97,6 +97,12 @@ def human_count(count: float) -> str:
     raise AssertionError("unreachable")
 
 
+def error_bars(points: pd.DataFrame) -> np.ndarray:
+    """(2, n) lengths of the bars below and above each value, as `errorbar` takes them; NaN draws none."""
+    value = points["value"].to_numpy(float)
+    return np.clip(np.vstack([value - points["low"].to_numpy(float), points["high"].to_numpy(float) - value]), 0, None)
+
+
 def curve(
     ax: Axes, points: pd.DataFrame, *, x: str = "step", label: str | None = None, colour: Any = None, style: Any = "-",
     marker: str = "o", ribbon: float = 0.16,
