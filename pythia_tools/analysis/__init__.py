@@ -9,9 +9,35 @@ from pythia_tools.analysis.plan import Plan, plan
 from pythia_tools.analysis.sweep import SweepPlan, SweepResult, plan_sweep, sweep
 from pythia_tools.analysis.task import Key, Task
 from pythia_tools.analysis.token_scores import ScoreTask, token_scores
+from pythia_tools.analysis.truth import TRUTH_METRICS, compare_with_truth
 
 __all__ = [
-    "Analysis", "AnyAnalysis", "Context", "Execution", "Export", "Figure", "Key", "Options", "Plan", "Prepared", "ScoreTask",
-    "Sentence", "SweepPlan", "SweepResult", "Task", "Where", "measure", "option", "plan", "plan_sweep", "prepare", "prepare_all",
-    "run", "run_all", "sweep", "token_scores",
+    "TRUTH_METRICS",
+    "Analysis",
+    "AnyAnalysis",
+    "Context",
+    "Execution",
+    "Export",
+    "Figure",
+    "Key",
+    "Options",
+    "Plan",
+    "Prepared",
+    "ScoreTask",
+    "Sentence",
+    "SweepPlan",
+    "SweepResult",
+    "Task",
+    "Where",
+    "compare_with_truth",
+    "measure",
+    "option",
+    "plan",
+    "plan_sweep",
+    "prepare",
+    "prepare_all",
+    "run",
+    "run_all",
+    "sweep",
+    "token_scores",
 ]

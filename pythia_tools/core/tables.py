@@ -78,7 +78,7 @@ def summary(
         frame["analysis"] = analysis
     if metrics is not None:
         frame["metric_unit"] = [metrics[name].unit for name in frame["metric"]]
-    frame["subset"] = frame["subset"].fillna("all") if len(frame) else frame["subset"]
+    frame["subset"] = frame["subset"].astype("string").fillna("all")
     return check_summary(frame)
 
 
