@@ -1,7 +1,9 @@
-"""What an analysis is about: checkpoints, and lazily the suite's order, tokenizer, truth and held-out rows, each resolved here only.
+"""What an analysis is about: checkpoints, and lazily the suite's order, tokenizer, truth and held-out rows, each
+resolved here only.
 
-A tokenizer is the user's, else the suite's, else its order's, else the tokenizer files of the first model's repository or
-folder (no weights are fetched for it). An order is the user's, else the suite's. What is missing is said in one line.
+A tokenizer is the user's, else the suite's, else its order's, else the tokenizer files of the first model's repository
+or folder (no weights are fetched for it). An order is the user's, else the suite's. What is missing is said in one
+line.
 Cost: nothing until asked; then one manifest, or a few small files.
 """
 
@@ -95,7 +97,9 @@ class Context:
 
     @cached_property
     def truth(self) -> Truth | None:
-        """What was planted, for suites that pythia-tools trained; else None. Raises DataError when its files are damaged."""
+        """What was planted, for suites that pythia-tools trained; else None. Raises DataError when its files are
+        damaged.
+        """
         folder = self.suite.folder if self.suite is not None else None
         return load_truth(folder) if folder is not None and (folder / "truth" / "truth.json").is_file() else None
 
@@ -126,7 +130,9 @@ class Context:
 
     @cached_property
     def heldout(self) -> np.ndarray | None:
-        """(n, L + 1) rows that no step consumed: the suite's own store, or rows of the order beyond the last step; else None."""
+        """(n, L + 1) rows that no step consumed: the suite's own store, or rows of the order beyond the last step; else
+        None.
+        """
         own = self.suite.folder / "data" / "heldout" if self.suite is not None and self.suite.folder else None
         if own is not None and Path(f"{own}.bin").is_file():
             store = open_store(own)

@@ -1,7 +1,9 @@
-"""An analysis, declared once: command, dry run, shards, merge, rerun, section of the study and page of the report derive from it.
+"""An analysis, declared once: command, dry run, shards, merge, rerun, section of the study and page of the report
+derive from it.
 
     class WeightNorms(Analysis[NormOptions]):
-        \"\"\"Norm of every weight matrix over training.\"\"\"      # first line: help of the command, title of its section
+        \"\"\"Norm of every weight matrix over training.\"\"\"      # first line: help of the command, title of its
+        section
 
         name, version, Options = "weight-norms", 1, NormOptions
         metrics = {"norm": Metric("1", "Frobenius norm")}

@@ -1,4 +1,5 @@
-"""Analyses over one suite: one sweep for all of them, then a finished run each. The command, the study and Python all come here.
+"""Analyses over one suite: one sweep for all of them, then a finished run each. The command, the study and Python all
+come here.
 
     OUT/config.json, OUT/cells/                    one analysis: OUT is its run
     OUT/NAME/…                                     several: a run each, with the cells in OUT
@@ -113,7 +114,9 @@ def finish(one: Prepared, context: Context, result: SweepResult, folder: RunFold
 
 
 def checked(analysis: AnyAnalysis, summary: pd.DataFrame) -> pd.DataFrame:
-    """The summary with the analysis' name and the units of its metrics; a number named twice is a fault of the analysis."""
+    """The summary with the analysis' name and the units of its metrics; a number named twice is a fault of the
+    analysis.
+    """
     whole = tables.summary(summary.to_dict("records"), analysis=analysis.name, metrics=analysis.metrics)  # type: ignore[arg-type]
     twice = whole[whole.duplicated(tables.KEYS)]
     if len(twice):
@@ -149,7 +152,9 @@ class Clock:
 def prepare_all(
     analyses: Sequence[AnyAnalysis], context: Context, options: Mapping[str, Options], *, strict: bool
 ) -> list[Prepared]:
-    """Those of the analyses that the suite can carry; one that it cannot is refused when strict, else left out with a note."""
+    """Those of the analyses that the suite can carry; one that it cannot is refused when strict, else left out with a
+    note.
+    """
     found = []
     for analysis in analyses:
         try:

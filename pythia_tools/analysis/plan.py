@@ -24,7 +24,9 @@ DOWNLOAD_RATE = 50e6
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of a run; sizes twice, as numbers and as people read them; seconds are None where they cannot be foreseen."""
+    """The plan of a run; sizes twice, as numbers and as people read them; seconds are None where they cannot be
+    foreseen.
+    """
 
     checkpoints: int
     cells: int
@@ -45,7 +47,9 @@ class Plan:
 
 
 def plan(context: Context, tasks: Sequence[Task]) -> Plan:
-    """The plan of these tasks over the context's checkpoints; nothing is fetched or computed, finished cells are left out."""
+    """The plan of these tasks over the context's checkpoints; nothing is fetched or computed, finished cells are left
+    out.
+    """
     found = plan_sweep(context, tasks)
     device = context.execution.device
     computing = None if found.flop is None else found.flop / pace(device) if found.flop else 0.0

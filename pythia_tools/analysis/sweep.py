@@ -1,9 +1,9 @@
 """Tasks over checkpoints: each checkpoint is loaded once, every task runs on it, every finished cell is kept.
 
 A cell is one part of one task on one set of weights. Its key is the digest of the weights, the task's name, version and
-digest, the number format and the part: never a step or a branch. So a killed sweep goes on at the next cell, equal weights
-under two names (step 0 and step 1 of Pythia) are computed once, a changed file under the same name is computed anew, and a
-checkpoint whose cells all exist is not loaded.
+digest, the number format and the part: never a step or a branch. So a killed sweep goes on at the next cell, equal
+weights under two names (step 0 and step 1 of Pythia) are computed once, a changed file under the same name is computed
+anew, and a checkpoint whose cells all exist is not loaded.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **wher
     """Run every task on every checkpoint; one item table per task, in the order of the checkpoints.
 
     `work_on`: a context, or checkpoints, computed as `where` says (device, dtype, cells, …, as an `Execution` takes them).
-    With a shard (i, n), the i-th of n parts only: the n results together are the whole. Interrupting at any moment loses
-    at most the cell in progress. Raises: RequestError for two tasks of one name; else what `stream` and the tasks raise.
+    With a shard (i, n), the i-th of n parts only: the n results together are the whole. Interrupting at any moment
+    loses at most the cell in progress. Raises: RequestError for two tasks of one name; else what `stream` and the tasks
+    raise.
     """
     context = _context(work_on, where)
     execution = context.execution
@@ -77,7 +78,8 @@ class SweepPlan:
     """What a sweep would do: cells in all, cells found done, bytes to download, the disk's peak, what the hub lacks.
 
     Checkpoints whose weights were never seen on this machine count as not done (`unseen` of them). `files` are to be
-    downloaded. `flop`: floating-point operations at least, None where the ids per checkpoint or a model's size are not known.
+    downloaded. `flop`: floating-point operations at least, None where the ids per checkpoint or a model's size are not
+    known.
     """
 
     checkpoints: int
@@ -94,7 +96,8 @@ class SweepPlan:
 def plan_sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **where: Unpack[Where]) -> SweepPlan:
     """The plan of `sweep` with the same arguments, for --dry-run: nothing is loaded, fetched or computed.
 
-    Without tasks it is the plan of fetching the checkpoints. Cost: one request per hub repository and commit not listed before.
+    Without tasks it is the plan of fetching the checkpoints. Cost: one request per hub repository and commit not listed
+    before.
     """
     work = _Work(_context(work_on, where), tasks)
     total = done = unseen = 0
@@ -133,10 +136,11 @@ def _flop(missing: Sequence[tuple[Checkpoint, float]], tasks: Sequence[Task]) ->
 
 
 def plan_shard(checkpoints: int, parts: int, shard: tuple[int, int] | None) -> list[list[int]]:
-    """Which parts (numbered over all tasks) of which checkpoint are this shard's: a list of part numbers per checkpoint.
+    """Which parts (numbered over all tasks) of which checkpoint are this shard's: a list of part numbers per
+    checkpoint.
 
-    Whole checkpoints are dealt out in turn, so that each shard gets its share of every model; the checkpoints left over are
-    divided by parts. Every part of every checkpoint is in exactly one shard.
+    Whole checkpoints are dealt out in turn, so that each shard gets its share of every model; the checkpoints left over
+    are divided by parts. Every part of every checkpoint is in exactly one shard.
     """
     everything = list(range(parts))
     if shard is None:

@@ -1,4 +1,5 @@
-"""What every model makes of each token of given rows, as a table; the primitive under curves, profiles and membership inference.
+"""What every model makes of each token of given rows, as a table; the primitive under curves, profiles and membership
+inference.
 
 For a row of L + 1 ids, position t (0 … L−1) is the prediction of id t + 1 from ids 0 … t (see `models.score_rows`).
 Cost: one forward pass per row and checkpoint.

@@ -1,4 +1,6 @@
-"""The command of an analysis, derived from its declaration: flags, help, plan, run. One for all of them, a user's own too."""
+"""The command of an analysis, derived from its declaration: flags, help, plan, run. One for all of them, a user's own
+too.
+"""
 
 from __future__ import annotations
 

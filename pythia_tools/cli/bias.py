@@ -101,7 +101,9 @@ def _last(summary: Any) -> Any:
 
 
 def _plan(args: argparse.Namespace, suite: Any, checkpoints: Any) -> int:
-    """The plan of the sweep. A tokenizer or set that would first have to be downloaded leaves the cells and the time open."""
+    """The plan of the sweep. A tokenizer or set that would first have to be downloaded leaves the cells and the time
+    open.
+    """
     from pythia_tools.core.errors import DataError, EnvironmentFailure
     from pythia_tools.suites import Folder
 
@@ -118,7 +120,9 @@ def _plan(args: argparse.Namespace, suite: Any, checkpoints: Any) -> int:
 
 
 def _ids(tasks: list[Any]) -> int | None:
-    """Ids that pass through a model at most (texts that begin alike share them); None when a task does not know beforehand."""
+    """Ids that pass through a model at most (texts that begin alike share them); None when a task does not know
+    beforehand.
+    """
     total = 0
     for task in tasks:
         scorers = [s for value in vars(task).values() for s in _scorers(value)]
@@ -227,7 +231,9 @@ def _order(suite: Any) -> Any:
 
 
 def _association(args: argparse.Namespace, suite: Any, items: Any, order: Any) -> Any:
-    """Counts up to each step; a branch called `swap` was trained on the order with feminine pronouns from its branch step on."""
+    """Counts up to each step; a branch called `swap` was trained on the order with feminine pronouns from its branch
+    step on.
+    """
     from pythia_tools.analyses import bias
     from pythia_tools.counts import tokenizer_of
     from pythia_tools.overlays import Overlay, PronounSwap
@@ -247,7 +253,9 @@ MAIN_METRICS = (
 
 
 def _agreement(folder: Any, summary: Any) -> None:
-    """Whether the measures of this run order its checkpoints alike: agreement.csv and a figure, when there are two or more."""
+    """Whether the measures of this run order its checkpoints alike: agreement.csv and a figure, when there are two or
+    more.
+    """
     from pythia_tools.analyses import bias
     from pythia_tools.core import files
     from pythia_tools.plots import agreement, save

@@ -4,8 +4,8 @@ example:
   pythia-tools data batch pile-deduped-preshuffled --step 3000 --rows 0:2 --text
   pythia-tools data batch pythia-micro --step 100 --out batch100.npy
 
-Only the rows shown are read, by HTTP range where the order is not local. With --text, orders with index maps also say which
-document each stretch comes from.
+Only the rows shown are read, by HTTP range where the order is not local. With --text, orders with index maps also say
+which document each stretch comes from.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def _row(order: DataOrder, number: int, row: np.ndarray, tokenizer: Tokenizer | 
 
 
 def pieces(order: DataOrder, row: int) -> list[tuple[int | None, int, int]]:
-    """(document, first token, end) of each stretch of a row; one stretch with document None where boundaries are unknown."""
+    """(document, first token, end) of each stretch of a row; one stretch with document None where boundaries are
+    unknown.
+    """
     if not isinstance(order.source, PackedRows):
         return [(None, 0, order.row_tokens)]
     table = documents_of_rows(order, row, row + 1)

@@ -3,8 +3,8 @@
 example:
   pythia-tools data build-order data/train --seq-length 2048 --batch-rows 1024 --steps 143000 --seed 1234
 
-Writes PREFIX_train_0_indexmap_….npy (doc, sample, shuffle) and PREFIX.order.yaml (PREFIX.valid.order.yaml for --part valid).
-From then on PREFIX is the name of that order: `pythia-tools data batch PREFIX --step 0`.
+Writes PREFIX_train_0_indexmap_….npy (doc, sample, shuffle) and PREFIX.order.yaml (PREFIX.valid.order.yaml for --part
+valid). From then on PREFIX is the name of that order: `pythia-tools data batch PREFIX --step 0`.
 """
 
 from __future__ import annotations

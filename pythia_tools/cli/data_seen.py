@@ -4,8 +4,9 @@ example:
   pythia-tools data seen pythia-micro "The export of" --limit 5
   pythia-tools data seen data/train --ids 12092 13 309 717 --steps 0:1000
 
-Orders on the hub need --steps, --index or --local. Without an index every row is read (about a gigatoken per second and core
-from memory); --index DIR builds one on first use and answers from it afterwards. Exit code 0 also when nothing was found.
+Orders on the hub need --steps, --index or --local. Without an index every row is read (about a gigatoken per second and
+core from memory); --index DIR builds one on first use and answers from it afterwards. Exit code 0 also when nothing was
+found.
 """
 
 from __future__ import annotations

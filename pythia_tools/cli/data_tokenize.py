@@ -4,7 +4,8 @@ examples:
   pythia-tools data tokenize corpus.jsonl.zst more/ --tokenizer tokenizer.json --out data/train
   pythia-tools data tokenize dataset:NAME@train --tokenizer EleutherAI/gpt-neox-20b --append-eod --out data/train
 
-Killed at any moment, the same command goes on where it was (PREFIX.encoded holds what is encoded, 4 bytes per token, until it ends).
+Killed at any moment, the same command goes on where it was (PREFIX.encoded holds what is encoded, 4 bytes per token,
+until it ends).
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ example:
   pythia-tools data verify data/train
   pythia-tools data verify pile-deduped-idxmaps --local /data/pile --sums shard_hashes.txt
 
-Local files are read byte by byte; without --local, files of an order on the hub are compared with the hub's own records.
+Local files are read byte by byte; without --local, files of an order on the hub are compared with the hub's own
+records.
 """
 
 from __future__ import annotations

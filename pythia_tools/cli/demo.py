@@ -4,8 +4,9 @@ examples:
   pythia-tools demo
   pythia-tools demo --out runs/mine --models xs s
 
-The suite is trained once and kept in the cache folder ($PYTHIA_TOOLS_HOME); a second demo reuses it. Interrupt it whenever
-you like: the same command resumes where it stopped. `pythia-tools study SUITE` studies another suite in the same way.
+The suite is trained once and kept in the cache folder ($PYTHIA_TOOLS_HOME); a second demo reuses it. Interrupt it
+whenever you like: the same command resumes where it stopped. `pythia-tools study SUITE` studies another suite in the
+same way.
 """
 
 from __future__ import annotations

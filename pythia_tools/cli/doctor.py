@@ -1,4 +1,5 @@
-"""Audit a suite's integrity without downloading it: missing and duplicated files, sizes, shapes, embedding rows, step 0, NaN.
+"""Audit a suite's integrity without downloading it: missing and duplicated files, sizes, shapes, embedding rows, step
+0, NaN.
 
 example:
   pythia-tools doctor pythia --models 70m                     # at most 1 MB per checkpoint

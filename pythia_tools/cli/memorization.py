@@ -6,7 +6,8 @@ examples:
   pythia-tools memorization pythia-deduped --models 12b --steps last --rows 0:131072 --screen bfloat16 --out runs/blocks
   pythia-tools memorization FOLDER --rows my_rows.npy --context 16 --continuation 16 --score --out runs/own
 
---rows is a range 0:512, or any of steps=0:10, sample=1000, cohorts=0:1000:100 joined by commas; `canaries` (of a suite that
+--rows is a range 0:512, or any of steps=0:10, sample=1000, cohorts=0:1000:100 joined by commas; `canaries` (of a suite
+that
 pythia-tools trained); or a .npy file of token ids, rows × ids. Consecutive rows also get the test whether order matters.
 """
 
@@ -150,7 +151,9 @@ def _ids(args: argparse.Namespace, rows: int) -> int:
 
 
 def numbers(items: pd.DataFrame, asked: Asked, args: argparse.Namespace) -> Iterator[pd.DataFrame]:
-    """Summary tables: shares by cohort and by exposures; order, foresight and scaling where the items can tell (not in a shard)."""
+    """Summary tables: shares by cohort and by exposures; order, foresight and scaling where the items can tell (not in
+    a shard).
+    """
     from pythia_tools.analyses.memorization import exposure_bins, foresight, scaling, summarize, summarize_order
 
     if asked.groups is not None:

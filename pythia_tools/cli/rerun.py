@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_recorded(config: dict, *, out: str, quiet: bool, device: str = "auto") -> None:
-    """Run a recorded config's command into `out`. Raises RequestError when the config names no command of this version."""
+    """Run a recorded config's command into `out`. Raises RequestError when the config names no command of this version.
+    """
     name = config.get("command")
     if not name or "arguments" not in config:
         raise RequestError(f"this run's config names no command to repeat (command: {name!r}); see its config.json")

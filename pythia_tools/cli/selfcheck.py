@@ -1,4 +1,5 @@
-"""Versions, devices, manifests and caches of this installation; --online: one small real checkpoint, one real batch by range.
+"""Versions, devices, manifests and caches of this installation; --online: one small real checkpoint, one real batch by
+range.
 
 example:
   pythia-tools selfcheck

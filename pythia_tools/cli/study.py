@@ -4,8 +4,8 @@ examples:
   pythia-tools study pythia-micro --out runs/micro
   pythia-tools study pythia-deduped --models 70m 160m --steps log --analyses memorization bias learning --out runs/pythia
 
-Each analysis is asked with its default options; one that the suite cannot carry (no order, no tokenizer) is left out with
-a note, unless --analyses names it. `pythia-tools NAME SUITE` has the options of each.
+Each analysis is asked with its default options; one that the suite cannot carry (no order, no tokenizer) is left out
+with a note, unless --analyses names it. `pythia-tools NAME SUITE` has the options of each.
 """
 
 from __future__ import annotations

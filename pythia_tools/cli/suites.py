@@ -90,7 +90,9 @@ def _model(suite: Suite, info: ModelInfo) -> dict[str, Any]:
 
 
 def _bytes(info: ModelInfo) -> int | None:
-    """Bytes of one checkpoint's tensors by formula, with the causal masks that old GPT-NeoX files hold; None when unknown."""
+    """Bytes of one checkpoint's tensors by formula, with the causal masks that old GPT-NeoX files hold; None when
+    unknown.
+    """
     if info.params is None or info.stored_dtype is None:
         return None
     masks = info.buffers == "neox-masks"

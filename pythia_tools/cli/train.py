@@ -1,7 +1,7 @@
 """Train a small suite with checkpoints: GPT-NeoX models, rows and planted truth, from one recipe.
 
-Without CONFIG it trains pythia-micro once, into the cache folder, and finds it there from then on. CONFIG is a YAML file
-with what should differ from that recipe (`base: tiny` starts from one that takes seconds):
+Without CONFIG it trains pythia-micro once, into the cache folder, and finds it there from then on. CONFIG is a YAML
+file with what should differ from that recipe (`base: tiny` starts from one that takes seconds):
 
     base: tiny
     name: my-suite

@@ -75,7 +75,9 @@ def atomic_folder(path: str | os.PathLike[str], fill: Callable[[Path], None]) ->
 
 
 def sweep_parts(folder: str | os.PathLike[str], name: str = "") -> int:
-    """Delete what a killed `atomic_write`/`atomic_folder` left in `folder` (of targets that begin with `name`); returns how many went."""
+    """Delete what a killed `atomic_write`/`atomic_folder` left in `folder` (of targets that begin with `name`); returns
+    how many went.
+    """
     gone = 0
     for entry in Path(folder).glob(f".{glob.escape(name)}*.part"):
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)

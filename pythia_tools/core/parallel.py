@@ -41,7 +41,9 @@ def worker_count(workers: int | None, most: int | None = None) -> int:
 
 
 def parallel_for(count: int, work: Callable[[int, int], None], *, pieces: int | None = None) -> None:
-    """Call `work(a, b)` on consecutive pieces of [0, count), one per core by default; a single piece runs in this thread."""
+    """Call `work(a, b)` on consecutive pieces of [0, count), one per core by default; a single piece runs in this
+    thread.
+    """
     global _pool
     pieces = min(count, worker_count(None, MOST_SCANNING) if pieces is None else pieces)
     if pieces <= 1:

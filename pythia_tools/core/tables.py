@@ -1,8 +1,9 @@
-"""The tables that analyses return and plots take: columns, units, and their checks. Meaning is in columns, never in text to parse.
+"""The tables that analyses return and plots take: columns, units, and their checks. Meaning is in columns, never in
+text to parse.
 
 Item tables: one row per checkpoint × item; they begin with IDENTITY and add columns that their analysis documents.
-Summary tables: tidy, one row per number, exactly the columns of SUMMARY, so that any plot, report or spreadsheet can read
-any analysis. COLUMNS is the dictionary of both; `docs/columns.md` is written from it.
+Summary tables: tidy, one row per number, exactly the columns of SUMMARY, so that any plot, report or spreadsheet can
+read any analysis. COLUMNS is the dictionary of both; `docs/columns.md` is written from it.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def check_items(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_identity(frame: pd.DataFrame, *more: str) -> Iterable[tuple[dict[str, object], tuple[object, ...], pd.DataFrame]]:
-    """Groups of an item table: the identity columns as a mapping, the values of `more`, and the rows; in order of appearance."""
+    """Groups of an item table: the identity columns as a mapping, the values of `more`, and the rows; in order of
+    appearance.
+    """
     for keys, part in frame.groupby([*IDENTITY, *more], sort=False, dropna=False):
         yield dict(zip(IDENTITY, keys, strict=False)), tuple(keys[len(IDENTITY) :]), part
 

@@ -1,7 +1,7 @@
 """Figures of term frequency: the paper's panels of accuracy against exposures, gaps over training, one term's trajectory.
 
 All take tables: bins from `term_frequency.binned_accuracy`, accuracy per term from `term_frequency.by_term` or
-`term_frequency.read_stored`, or summary tables.
+`term_frequency.read_published`, or summary tables.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def accuracy_by_operand(terms: pd.DataFrame, *, columns: int = 4, width: int = 5
 def accuracy_over_training(table: pd.DataFrame) -> Figure:
     """A panel per task: mean accuracy over terms by step, a line per size.
 
-    table: model, params, step, task, accuracy, one row per term (as `by_term` and `read_stored` give it).
+    table: model, params, step, task, accuracy, one row per term (as `by_term` and `read_published` give it).
     """
     tasks = list(dict.fromkeys(table["task"].astype(str)))
     figure, grid = style.panels(len(tasks), columns=min(5, len(tasks)), size=(2.9, 2.6), sharey=True)
@@ -93,12 +93,10 @@ def accuracy_over_training(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def gap_over_training(table: pd.DataFrame, *, group: str = "all", ax: Axes | None = None) -> Axes:
+def gap_over_training(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The performance gap (most seen minus least seen terms) by step, a line per size with its interval; zero is no gap."""
-    rows = style.require(table, "gap")
-    rows = rows[(rows["group"] == group) & (rows["branch"] == "main")]
-    if rows.empty:
-        raise RequestError(f"metric 'gap' has no group {group!r}; it has: {', '.join(map(str, table['group'].unique()[:8]))}")
+    rows = _one_task(style.require(table, "gap"))
+    rows = rows[rows["branch"] == "main"]
     ax = style.axes(ax)
     colours = style.size_colours(rows)
     for model in style.by_size(rows):
@@ -116,17 +114,17 @@ def term_trajectory(table: pd.DataFrame, *, columns: int = 3) -> Figure:
 
     table: summary rows of `term_frequency.trajectory`.
     """
-    rows = style.require(table, ["accuracy", "exposures"])
-    groups = rows["group"].unique()
-    if len(groups) != 1:
-        raise RequestError(f"one term of one task is drawn at a time; this table has {', '.join(map(str, groups[:6]))}")
+    rows = _one_task(style.require(table, ["term_accuracy", "term_exposures"]))
+    terms = rows["subset"].unique()
+    if len(terms) != 1:
+        raise RequestError(f"one term is drawn at a time; this table has {', '.join(map(str, terms[:6]))}")
     models = style.by_size(rows)
     colours = style.size_colours(rows)
     figure, grid = style.panels(len(models), columns=columns, size=(3.6, 2.8))
     for place, (ax, model) in enumerate(zip(grid, models, strict=True)):
         here = rows[rows["model"] == model]
-        style.curve(ax, here[here["metric"] == "accuracy"], colour=colours[model])
-        seen = here[here["metric"] == "exposures"].sort_values("step")
+        style.curve(ax, here[here["metric"] == "term_accuracy"], colour=colours[model])
+        seen = here[here["metric"] == "term_exposures"].sort_values("step")
         right = ax.twinx()
         right.plot(seen["step"], seen["value"], color="0.6", linewidth=1.2, drawstyle="steps-post")
         right.grid(visible=False)
@@ -137,7 +135,7 @@ def term_trajectory(table: pd.DataFrame, *, columns: int = 3) -> Figure:
             right.set_ylabel("exposures so far", color="0.45")
         _steps(ax, here["step"])
         ax.set_ylim(-0.02, 1.02)
-        ax.set_title(f"{style.model_label(model, here['params'].iloc[0])}, {groups[0]}", fontsize=10)
+        ax.set_title(f"{style.model_label(model, here['params'].iloc[0])}, {terms[0]}", fontsize=10)
     grid[0].set_ylabel("accuracy")
     return figure
 

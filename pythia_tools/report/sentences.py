@@ -55,7 +55,8 @@ def memorization(summary: pd.DataFrame) -> list[str]:
 
 
 def size_sentence(summary: pd.DataFrame, sizes: pd.DataFrame) -> list[str]:
-    """The largest model against the smallest on the same sequences: paired where the table holds it, else by intervals."""
+    """The largest model against the smallest on the same sequences: paired where the table holds it, else by intervals.
+    """
     if len(sizes) < 2:
         return []
     words = ("more", "fewer", "not detectably more or fewer")
@@ -105,35 +106,9 @@ def order_sentence(summary: pd.DataFrame) -> list[str]:
     ]
 
 
-def term_frequency(summary: pd.DataFrame) -> list[str]:
-    """Metrics `accuracy` (a task's group, or `all`) and `spearman`, computed within each checkpoint."""
-    lines = []
-    main = summary[summary["branch"] == "main"]
-    for task in dict.fromkeys(main.loc[main["metric"] == "spearman", "group"]):
-        final = records(by_size(at_last_step(main[(main["metric"] == "spearman") & (main["group"] == task)])))
-        verbs = ("rises", "falls", "does not change detectably")
-        told = [direction(r["value"], r["low"], r["high"], verbs) for r in final]
-        values = listing([f"{r['model']} {r['value']:+.2f}{interval(r)}" for r in final])
-        common = f"{told[0]} with exposures in every size" if len(set(told)) == 1 else (
-            "changes with exposures differently by size (" + ", ".join(f"{r['model']} {t}" for r, t in zip(final, told, strict=True)) + ")")
-        name = "" if task == "all" else f" on {task}"
-        lines.append(f"At step {final[-1]['step']:,} accuracy{name} {common}: rank correlation over {final[-1]['n']} terms {values}.")
-    accuracy = main[(main["metric"] == "accuracy") & ~main["group"].astype(str).str.contains("exposures")]
-    for task in dict.fromkeys(accuracy["group"]):
-        rows = accuracy[accuracy["group"] == task]
-        big = rows[rows["model"] == largest(rows)].sort_values("step")
-        word = compare_ends(big, ("rises", "falls", "does not change detectably"))
-        first, last = records(big.iloc[[0, -1]])
-        name = "" if task == "all" else f" on {task}"
-        lines.append(
-            f"Accuracy of {last['model']}{name} {word} from {percent(first['value'])} at step {first['step']:,} "
-            f"to {percent(last['value'])}{interval(last, percent)} at step {last['step']:,}."
-        )
-    return lines
-
-
 def bias(summary: pd.DataFrame) -> list[str]:
-    """Metrics `stereotype_share`, `feminine_share` by branch, and `paired_difference` of a branch against its control."""
+    """Metrics `stereotype_share`, `feminine_share` by branch, and `paired_difference` of a branch against its control.
+    """
     lines = []
     everything = summary[summary["group"] == "all"]
     shares = everything[(everything["metric"] == "stereotype_share") & (everything["branch"] == "main")]

@@ -46,7 +46,9 @@ class BiasPart:
         return [self._task]
 
     def counted(self) -> pd.DataFrame | None:
-        """Planted sentences with each occupation over the whole run, found as text: an occupation alone also occurs in real prose."""
+        """Planted sentences with each occupation over the whole run, found as text: an occupation alone also occurs in
+        real prose.
+        """
         truth = self.material.truth
         if truth is None:
             return None

@@ -163,7 +163,8 @@ def size_differences(items: pd.DataFrame, unit: str) -> pd.DataFrame:
 
 
 def burst_gains(items: pd.DataFrame, bursts: pd.DataFrame) -> pd.DataFrame:
-    """What a burst of exposures right before a checkpoint leaves: continuation tokens reproduced after it minus before it.
+    """What a burst of exposures right before a checkpoint leaves: continuation tokens reproduced after it minus before
+    it.
 
     `bursts`: canary, copies, burst (the checkpoint right after its burst, or <NA>). One row per main model, burst
     checkpoint and number of copies; group `burst=COPIES`, bootstrapped over canaries.

@@ -1,7 +1,7 @@
 """A study: every analysis over one suite in one sweep, a finished run for each, and one report.
 
-OUT/NAME is the run of each analysis; OUT itself is a run too (all items, all numbers) and holds `report.html`. Every cell is
-kept as it is computed, so a killed study resumes where it stopped and ends with the same tables.
+OUT/NAME is the run of each analysis; OUT itself is a run too (all items, all numbers) and holds `report.html`. Every
+cell is kept as it is computed, so a killed study resumes where it stopped and ends with the same tables.
 Cost: for pythia-micro about a minute on two cores, most of it forward passes of the largest model.
 """
 
@@ -40,7 +40,8 @@ def run_study(
     context: Context, out: str | Path, wanted: Sequence[str] | None = None, *, record: Mapping[str, object] | None = None,
     command: str | None = None, title: str | None = None,
 ) -> Study:
-    """The study of a context's checkpoints, written to `out`. Raises what loading, reading and writing raise (see `errors`).
+    """The study of a context's checkpoints, written to `out`. Raises what loading, reading and writing raise (see
+    `errors`).
 
     `wanted`: names of analyses (None: all that the suite can carry). `record`: the config that `rerun` repeats;
     `command`: the shell line shown in the report.

@@ -31,8 +31,8 @@ def results(models: dict[str, int] | None = None, terms: int = 40, seed: int = 0
             for k in range(terms):
                 chance = min(1.0, 0.05 + slope * np.log10(1 + rate[k]) / 1.5)
                 for q in range(20):
-                    rows.append(("toy", model, params, step, step * 10, "main", f"t{k}q{q}", f"t{k}", bool(rng.random() < chance)))
-    columns = ["suite", "model", "params", "step", "tokens", "branch", "item", "term", "correct"]
+                    rows.append(("toy", model, params, "main", None, step, step * 10, f"t{k}q{q}", f"t{k}", bool(rng.random() < chance)))
+    columns = ["suite", "model", "params", "branch", "seed", "step", "tokens", "item", "term", "correct"]
     return pd.DataFrame(rows, columns=columns).astype({"correct": "boolean"}), exposures
 
 
@@ -43,7 +43,7 @@ def test_summary_is_computed_within_each_checkpoint_over_terms() -> None:
     for step in STEPS:
         part = table[table["step"] == step].groupby("term")["correct"].mean().astype(float)
         seen = exposures[exposures["step"] == step].set_index("term")["exposures"].loc[part.index]
-        got = summary[(summary["step"] == step) & (summary["group"] == "all")].set_index("metric")
+        got = summary[(summary["step"] == step) & summary["exposures_low"].isna()].set_index("metric")
         assert got.loc["accuracy", "value"] == pytest.approx(part.mean()) and (got["n"] == 40).all()
         if step:
             assert got.loc["spearman", "value"] == pytest.approx(stats.spearmanr(seen, part).statistic)
@@ -59,18 +59,20 @@ def test_summary_is_computed_within_each_checkpoint_over_terms() -> None:
 def test_bins_cover_every_term_once() -> None:
     table, exposures = results()
     summary = tf.summarize(table, exposures)
-    bins = summary[(summary["metric"] == "accuracy") & summary["group"].str.startswith("exposures")]
+    bins = summary[(summary["metric"] == "accuracy") & summary["exposures_low"].notna()]
     assert (bins.groupby("step")["n"].sum() == 40).all()
-    assert bins[bins["step"] == 0]["group"].tolist() == ["exposures 0"]
-    names = ["exposures 10-100", "exposures 100-1000", "exposures 1000-10000", "exposures 10000-100000"]
-    assert bins[bins["step"] == 10]["group"].tolist() == names
+    edges = ["exposures_low", "exposures_high"]
+    assert bins[bins["step"] == 0][edges].to_numpy().tolist() == [[0, 0]]
+    expected = [[10, 99], [100, 999], [1000, 9999], [10000, 99999]]
+    assert bins[bins["step"] == 10][edges].to_numpy().tolist() == expected
 
 
 def test_answers_that_are_missing_and_exposures_that_are_missing() -> None:
     table, exposures = results(terms=12)
     lost = table.copy()
     lost.loc[lost["term"] == "t0", "correct"] = pd.NA
-    assert (tf.summarize(lost, exposures).query("group == 'all'")["n"] == 11).all()
+    summary = tf.summarize(lost, exposures)
+    assert (summary[summary["exposures_low"].isna()]["n"] == 11).all()
     with pytest.raises(RequestError, match=re.escape("exposures of term 't3' up to step 0 are missing (4 term × checkpoint cells in all)")):
         tf.summarize(table, exposures[exposures["term"] != "t3"])
 
@@ -79,9 +81,8 @@ def test_several_tasks_keep_apart() -> None:
     table, exposures = results(terms=12)
     both = pd.concat([table.assign(task="easy"), table.assign(task="hard", correct=False)], ignore_index=True)
     summary = tf.summarize(both, exposures)
-    groups = summary.loc[summary["metric"] == "spearman", "group"].unique().tolist()
-    assert groups == ["easy: all", "hard: all"]
-    assert (summary[(summary["group"] == "hard: all") & (summary["metric"] == "accuracy")]["value"] == 0).all()
+    assert summary.loc[summary["metric"] == "spearman", "task"].unique().tolist() == ["easy", "hard"]
+    assert (summary[(summary["task"] == "hard") & (summary["metric"] == "accuracy")]["value"] == 0).all()
 
 
 def test_ties_at_the_edge_of_the_gap_count_in_part() -> None:
@@ -97,7 +98,7 @@ def test_controls_enter_the_summary() -> None:
     magnitude = {f"t{k}": float(k) for k in range(40)}
     summary = tf.summarize(table, exposures, controls={"magnitude": magnitude})
     partial = summary[summary["metric"] == "partial_spearman"]
-    assert partial["group"].unique().tolist() == ["controlling magnitude"] and len(partial) == 4
+    assert partial["reference"].unique().tolist() == ["magnitude"] and len(partial) == 4
     with pytest.raises(RequestError, match="control 'magnitude' has no value for term 't0'"):
         tf.summarize(table, exposures, controls={"magnitude": {}})
 
@@ -109,19 +110,21 @@ def test_emergence_is_the_first_step_that_lasts() -> None:
 
 def test_the_relation_emerges_where_it_was_planted() -> None:
     table, exposures = results({"small": 0, "large": 1000})
-    found = tf.emergence_steps(table, exposures).set_index("model")
-    assert found.loc["large", ["step", "low", "high"]].tolist() == [20, 20, 20] and found.loc["large", "emerged"] == 1
-    assert found.loc["small", ["step", "high"]].isna().all() and found.loc["small", "emerged"] < 0.5
-    sizes = tf.emergence_sizes(table, exposures).set_index("step")
-    assert sizes.loc[40, "params"] == 1000 and pd.isna(sizes.loc[10, "params"])
+    found = tf.emergence(table, exposures)
+    steps = found[found["metric"] == "emergence_step"].set_index("model")
+    shares = found[found["metric"] == "emerged_share"].set_index("model")["value"]
+    assert steps.loc["large", ["value", "low", "high"]].tolist() == [20, 20, 20] and shares["large"] == 1
+    assert steps.loc["small", ["value", "high"]].isna().all() and shares["small"] < 0.5
+    sizes = found[found["metric"] == "emergence_params"].set_index("step")
+    assert sizes.loc[40, "value"] == 1000 and pd.isna(sizes.loc[10, "value"])
 
 
 def test_definitions_of_exposure() -> None:
     exposures = pd.DataFrame({"term": ["a"] * 4 + ["b"] * 4, "step": STEPS * 2, "exposures": [0, 1, 5, 9, 0, 2, 2, 3]})
     definitions = exposure_definitions(exposures, last=10)
     as_rows = {name: sorted(map(tuple, f[["term", "step", "exposures"]].to_numpy().tolist())) for name, f in definitions.items()}
-    assert ("a", 10, 9) in as_rows["in total"] and ("b", 0, 3) in as_rows["in total"]
-    assert as_rows["in the last 10 steps"] == [("a", 0, 0), ("a", 10, 1), ("a", 20, 4), ("b", 0, 0), ("b", 10, 2), ("b", 20, 0)]
+    assert ("a", 10, 9) in as_rows["in_total"] and ("b", 0, 3) in as_rows["in_total"]
+    assert as_rows["in_last_steps"] == [("a", 0, 0), ("a", 10, 1), ("a", 20, 4), ("b", 0, 0), ("b", 10, 2), ("b", 20, 0)]
     assert tf.steps_to_count([10, 40], 15, end=50) == [0, 10, 25, 40, 50]
     with pytest.raises(RequestError, match=r"count at steps_to_count\(steps, 7\)"):
         exposure_definitions(exposures, last=7)
@@ -133,20 +136,20 @@ def test_definitions_are_compared_in_pairs() -> None:
     last = shuffled["step"] == 40
     shuffled.loc[last, "exposures"] = shuffled.loc[last, "exposures"].to_numpy()[::-1] + 50_000  # the total says little about step 20
     summary = tf.compare_definitions(table, shuffled)
-    at = summary[(summary["step"] == 20)].set_index(["metric", "group"])
-    assert at.loc[("spearman", "up to the step"), "value"] > 0.5
-    difference = at.loc[("spearman_difference", "up to the step minus in total")]
-    assert difference["low"] > 0
-    spread = at.loc[("spearman", "up to the step"), "value"] - at.loc[("spearman", "in total"), "value"]
-    assert difference["value"] == pytest.approx(spread)
+    at = summary[summary["step"] == 20]
+    up_to_the_step = tf.summarize(table, shuffled).query("step == 20 and metric == 'spearman'")["value"].item()
+    in_total = at[(at["metric"] == "spearman") & (at["subset"] == "in_total")]["value"].item()
+    difference = at[(at["metric"] == "spearman_difference") & (at["reference"] == "in_total")].iloc[0]
+    assert up_to_the_step > 0.5 and difference["low"] > 0
+    assert difference["value"] == pytest.approx(up_to_the_step - in_total)
 
 
 def test_trajectory_of_one_term() -> None:
     table, exposures = results()
     path = tf.trajectory(table, exposures, "t3")
-    seen = path[path["metric"] == "exposures"].set_index("step")["value"]
+    seen = path[path["metric"] == "term_exposures"].set_index("step")["value"]
     assert seen.to_dict() == exposures[exposures["term"] == "t3"].set_index("step")["exposures"].to_dict()
-    accuracy = path[path["metric"] == "accuracy"]
+    accuracy = path[path["metric"] == "term_accuracy"]
     assert (accuracy["n"] == 20).all() and accuracy["interval"].unique().tolist() == ["wilson95"]
     with pytest.raises(RequestError, match="term 'zebra' is not in the results"):
         tf.trajectory(table, exposures, "zebra")
@@ -154,7 +157,7 @@ def test_trajectory_of_one_term() -> None:
 
 def test_paper_bins_are_right_closed_and_labelled_by_their_left_edge() -> None:
     table = pd.DataFrame({
-        "suite": "s", "model": "m", "params": 1, "step": 5, "tokens": 1, "branch": "main", "task": "a",
+        "suite": "s", "model": "m", "params": 1, "branch": "main", "seed": None, "step": 5, "tokens": 1, "task": "a",
         "term": ["a", "b", "c", "d", "e"], "accuracy": [0.0, 0.2, 0.4, 0.6, 1.0],
     })
     exposures = pd.DataFrame({"term": list("abcde"), "step": 5, "exposures": [0, 1, 10, 11, 5000]})

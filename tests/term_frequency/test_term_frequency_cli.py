@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pythia_tools import counts, load_run, load_suite, micro
+from pythia_tools.analyses.term_frequency import TermFrequencyOptions
+from pythia_tools.analyses.term_frequency.asked import exposures
 from pythia_tools.analyses.term_frequency.definitions import exposure_definitions
-from pythia_tools.cli import term_frequency_tasks
+from pythia_tools.analysis import Context
 from pythia_tools.cli.main import main
-from pythia_tools.core.results import CellStore
 
 
 def test_count_writes_a_run_that_shards_and_merges(tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,19 +49,20 @@ def test_term_frequency_of_a_suite_with_planted_terms(tiny_suite: Path, tmp_path
     assert main(["rerun", str(tmp_path / "run"), "--out", str(tmp_path / "again"), "--device", "cpu", "--quiet"]) == 0
 
 
-def test_totals_reach_the_end_of_training_whatever_checkpoints_are_asked(tiny_suite: Path, tmp_path: Path) -> None:
+def test_totals_reach_the_end_of_training_whatever_checkpoints_are_asked(tiny_suite: Path) -> None:
     suite = load_suite(str(tiny_suite))
     model = next(iter(suite.models))
     early, last = suite.steps(model)[2], max(s for m in suite.models for s in suite.steps(m))
-    asked: Any = [SimpleNamespace(patterns={"self": counts.Text("self")})]
-    args = Namespace(exposures=None, order=None, last=None)
-    tokenizer = str(tiny_suite / "tokenizer")
-    seen, order = term_frequency_tasks.exposures(args, suite, suite.checkpoints([model], [early]), asked, tokenizer, CellStore(tmp_path))
-    whole = counts.count_terms(order, [counts.Text("self")], [early, last], tokenizer=tokenizer)
-    assert early < last and whole["exposures"].is_monotonic_increasing and whole["exposures"].nunique() == 2
-    assert seen.set_index("step")["exposures"].to_dict() == whole.set_index("step")["exposures"].to_dict()
-    total = exposure_definitions(seen)["in total"]
-    assert total.loc[total["step"] == early, "exposures"].tolist() == whole.loc[whole["step"] == last, "exposures"].tolist()
+    context = Context(suite.checkpoints([model], [early]), suite=suite)
+    options = TermFrequencyOptions()
+    seen = exposures(context, options)
+    terms = list(micro.load_truth(tiny_suite).facts["term"].unique())
+    whole = counts.count_terms(context.order, [counts.Text(t) for t in terms], [early, last], tokenizer=context.tokenizer)
+    ours = seen[seen["term"].isin(terms)].set_index(["term", "step"])["exposures"]
+    assert early < last and ours.to_dict() == whole.set_index(["term", "step"])["exposures"].to_dict()
+    total = exposure_definitions(seen)["in_total"]
+    at_the_end = whole[whole["step"] == last].set_index("term")["exposures"]
+    assert total[(total["step"] == early) & total["term"].isin(terms)].set_index("term")["exposures"].to_dict() == at_the_end.to_dict()
 
 
 def test_arithmetic_and_templates_from_the_command_line(tiny_suite: Path, tmp_path: Path) -> None:
@@ -85,7 +84,7 @@ def test_arithmetic_and_templates_from_the_command_line(tiny_suite: Path, tmp_pa
     (["count", "pair:a", "--order", "ORDER"], 2, "a pair is written pair:A & B"),
     (["count", "a", "--order", "ORDER", "--shard", "0/2"], 2, "--shard needs --out DIR"),
     (["count", "@none.txt", "--order", "ORDER"], 3, "terms cannot be read"),
-    (["term-frequency", "stored"], 2, "give --results PATH"),
+    (["published", "term-frequency"], 2, "the following arguments are required: RESULTS"),
     (["term-frequency", "SUITE", "--task", "template", "--out", "x"], 2, "--task template needs --file FILE"),
     (["term-frequency", "SUITE", "--trajectory", "zebra", "--out", "x"], 2, "unknown term 'zebra'"),
 ])
@@ -101,6 +100,6 @@ def test_wrong_requests_are_one_line(
 def test_a_dry_run_computes_nothing(tiny_suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["term-frequency", str(tiny_suite), "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["checkpoints"] > 0 and plan["tasks"].keys() == {"facts", "sums"} and plan["download_bytes"] == 0
+    assert plan["checkpoints"] > 0 and plan["cells"] == 2 * plan["checkpoints"] and plan["download_bytes"] == 0
     assert main(["count", "a", "--order", str(tiny_suite / "order.yaml"), "--steps", "last", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] > 0

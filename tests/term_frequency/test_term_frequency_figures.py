@@ -18,10 +18,10 @@ from pythia_tools.core.errors import RequestError
 @pytest.fixture
 def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = [
-        ("toy", model, params, step, 1, "main", "add", str(term), (term + step / 100) / 20 * (params / 1000), 50)
+        ("toy", model, params, "main", None, step, 1, "add", str(term), (term + step / 100) / 20 * (params / 1000), 50)
         for model, params in (("small", 500), ("large", 1000)) for step in (100, 400) for term in range(12)
     ]
-    columns = ["suite", "model", "params", "step", "tokens", "branch", "task", "term", "accuracy", "items"]
+    columns = ["suite", "model", "params", "branch", "seed", "step", "tokens", "task", "term", "accuracy", "items"]
     exposures = pd.DataFrame([(str(t), s, s * 2**t) for t in range(12) for s in (100, 400)], columns=["term", "step", "exposures"])
     yield pd.DataFrame(rows, columns=columns), exposures  # type: ignore[misc]
     plt.close("all")
@@ -56,5 +56,5 @@ def test_operands_training_gap_and_trajectory(tables: tuple[pd.DataFrame, pd.Dat
     assert right[0].get_lines()[0].get_ydata().tolist() == [100 * 2**7, 400 * 2**7]
     with pytest.raises(RequestError, match="term 'x' is not a number"):
         plots.accuracy_by_operand(table.assign(term="x"))
-    with pytest.raises(RequestError, match="metric 'gap' has no group 'other'"):
-        plots.gap_over_training(summary, group="other")
+    with pytest.raises(RequestError, match="one task is drawn at a time"):
+        plots.gap_over_training(pd.concat([summary, summary.assign(task="other")]))

@@ -16,7 +16,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from pythia_tools.analyses import term_frequency as tf
 from pythia_tools.analyses.term_frequency.answers import distinct_aliases, is_right, is_settled, normalize, read_answer
 from pythia_tools.analyses.term_frequency.questions import PAPER_PROMPT
-from pythia_tools.analysis import Context
+from pythia_tools.analysis import Context, Execution
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 
@@ -126,7 +126,7 @@ def test_settled_answers_never_change() -> None:
 def test_candidates_score_as_the_sum_of_their_tokens(model: GPTNeoXForCausalLM) -> None:
     candidates = ("1", "12", "123", "13", "2", "214", " x")
     items = [tf.Item(f"Q:{'a' * k} A:", (candidates[k % 7],), str(k), str(k), candidates) for k in range(9)]
-    frame = tf.ClosedTask(items, TOKENIZER, batch_size=4).run(NOWHERE, model, 0)
+    frame = tf.ClosedTask(items, TOKENIZER).run(NOWHERE, model, 0)
     for item, row in zip(items, frame.itertuples(), strict=True):
         scores = []
         for c in candidates:
@@ -146,7 +146,7 @@ def test_candidates_score_as_the_sum_of_their_tokens(model: GPTNeoXForCausalLM) 
 def test_greedy_texts_equal_generate(model: GPTNeoXForCausalLM, rule: str) -> None:
     rng = random.Random(3)
     items = [tf.Item("".join(rng.choice("0123456789 Q:A") for _ in range(rng.choice([5, 6, 9]))), ("7",), "t", str(k)) for k in range(40)]
-    frame = tf.GreedyTask(items, TOKENIZER, rule=rule, batch_size=16).run(NOWHERE, model, 0)
+    frame = tf.GreedyTask(items, TOKENIZER, rule=rule).run(NOWHERE, model, 0)
     newline = TOKENIZER.encode("\n").ids[0]
     for item, row in zip(items, frame.itertuples(), strict=True):
         ids = torch.tensor([TOKENIZER.encode(item.prompt).ids])
@@ -161,10 +161,8 @@ def test_greedy_texts_equal_generate(model: GPTNeoXForCausalLM, rule: str) -> No
 def test_batches_do_not_change_results(model: GPTNeoXForCausalLM) -> None:
     items = tf.arithmetic_items("addition", 2, operands=range(4), second=range(1, 6))
     closed = [tf.Item(i.prompt, i.answers, i.term, i.name, tuple(map(str, range(1, 9)))) for i in items]
-    for make in (
-        lambda size: tf.GreedyTask(items, TOKENIZER, batch_size=size), lambda size: tf.ClosedTask(closed, TOKENIZER, batch_size=size),
-    ):
-        one, many = make(1).run(NOWHERE, model, 0), make(64).run(NOWHERE, model, 0)
+    for task in (tf.GreedyTask(items, TOKENIZER), tf.ClosedTask(closed, TOKENIZER)):
+        one, many = (task.run(Context([], Execution(batch_size=size)), model, 0) for size in (1, 64))
         assert one[["item", "correct", "chosen"]].equals(many[["item", "correct", "chosen"]])
 
 

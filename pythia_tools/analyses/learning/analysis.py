@@ -30,8 +30,9 @@ class Learning(Analysis[LearningOptions]):
       pythia-tools learning pythia-micro --out runs/learning
       pythia-tools learning pythia-deduped --models 70m 160m --steps 1000,16000,143000 --rows 32 --out runs/loss
 
-    Rows of the batches before and after a checkpoint differ only in having been trained on. Held-out rows are the suite's
-    own, or rows of the order beyond the last step; a suite without either is measured around its checkpoints only.
+    Rows of the batches before and after a checkpoint differ only in having been trained on. Held-out rows are the
+    suite's own, or rows of the order beyond the last step; a suite without either is measured around its checkpoints
+    only.
     """
 
     name = curves.NAME

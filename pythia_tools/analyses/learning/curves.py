@@ -1,7 +1,8 @@
 """Mean loss per row over checkpoints, and its curve with intervals.
 
-Item table: one line per checkpoint × subset × row. Summary: `nll` per subset, bootstrapped over rows; where a checkpoint
-has both sides, `nll_gap` of subset `after` with reference `before`: how much lower the loss is on rows just trained on.
+Item table: one line per checkpoint × subset × row. Summary: `nll` per subset, bootstrapped over rows; where a
+checkpoint has both sides, `nll_gap` of subset `after` with reference `before`: how much lower the loss is on rows just
+trained on.
 
 Cost: one forward pass per row and checkpoint.
 """

@@ -1,118 +1,142 @@
-"""Does accuracy on a term follow how often the term was seen, at each checkpoint, and from which step and size on?
-
-Everything is computed within one checkpoint, over terms; checkpoints are never pooled, because exposures and skill both grow
-with training and would correlate in any model. Exposures are those up to the checkpoint's own step, unless another definition
-is asked for. A term is the unit of every interval: its questions are averaged first.
-"""
+"""Term frequency, declared: accuracy per term against its exposures, within each checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from pythia_tools.analyses.term_frequency.gap import TOP, gap
+from pythia_tools import plots
+from pythia_tools.analyses.term_frequency import measure
+from pythia_tools.analyses.term_frequency.asked import Asked, asked, exposures, planted_pairs
+from pythia_tools.analyses.term_frequency.columns import COLUMNS, METRICS, NAME, summary
+from pythia_tools.analyses.term_frequency.definitions import compare_definitions, trajectory
+from pythia_tools.analyses.term_frequency.emergence import emergence
+from pythia_tools.analyses.term_frequency.options import TermFrequencyOptions
+from pythia_tools.analyses.term_frequency.paper_figures import PAPER_EDGES, binned_accuracy, number_controls
+from pythia_tools.analyses.term_frequency.sentences import sentences
+from pythia_tools.analyses.term_frequency.statistics import by_term, power_bins, summarize
+from pythia_tools.analysis import Analysis, Context, Figure, Sentence, Task, compare_with_truth
 from pythia_tools.core import tables
-from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, mean, partial_rank_correlation, rank_correlation
-from pythia_tools.core.statistics.isotonic import isotonic_rise
-from pythia_tools.core.tables import IDENTITY
+from pythia_tools.core.errors import unknown
 
-KEYS = [*IDENTITY, "task"]
+PLANTED_BINS = tuple(float(2**k) for k in range(22))
 
 
-def by_term(table: pd.DataFrame, exposures: pd.DataFrame) -> pd.DataFrame:
-    """Per checkpoint, task and term: accuracy (share of right answers), items, and exposures up to that step.
+class TermFrequency(Analysis[TermFrequencyOptions]):
+    """Accuracy per term against its exposures.
 
-    table: as `measure` gives it, or one with `accuracy` per term already (`stored.read`); answers that are <NA> are left out.
-    exposures: term, step, exposures, as `counts.count_terms` gives it. Raises RequestError when a term's exposures are missing.
+    examples:
+      pythia-tools term-frequency pythia-micro --out runs/terms                      # the planted facts and sums
+      pythia-tools term-frequency pythia-deduped --models 1b --steps 13000:143000:26000 --task multiplication --shots 0 4 16 \\
+          --out runs/mul
+      pythia-tools term-frequency pythia-deduped --models 160m --task questions --file trivia.jsonl --shots 4 --out runs/qa
+      pythia-tools term-frequency ./my-suite --order my.yaml --task template --file capitals.csv \\
+          --template "The capital of {country} is" --answer " {capital}" --term " {country}" --out runs/capitals
+
+    Exposures are counted in the suite's order (or --order), or read from --exposures, a table of term, step, exposures
+    such as `pythia-tools count` writes (a file, or the folder of its run). Everything is computed within a checkpoint,
+    over terms.
     """
-    frame = table if "task" in table else table.assign(task="all")
-    if "accuracy" in frame:
-        terms = frame[[*KEYS, "term", "accuracy"]].copy()
-        terms["items"] = frame.get("items", 1)
-    else:
-        known = frame[frame["correct"].notna()].assign(correct=lambda f: f["correct"].astype("float64"))
-        terms = known.groupby([*KEYS, "term"], sort=False, dropna=False, observed=True)["correct"].agg(["mean", "size"]).reset_index()
-        terms = terms.rename(columns={"mean": "accuracy", "size": "items"})
-    seen = exposures[["term", "step", "exposures"]].astype({"step": "Int64"})
-    joined = terms.merge(seen, on=["term", "step"], how="left", validate="many_to_one")
-    lost = joined[joined["exposures"].isna()]
-    if len(lost):
-        first = lost.iloc[0]
-        raise RequestError(
-            f"exposures of term {first['term']!r} up to step {first['step']} are missing ({len(lost)} term × checkpoint cells in all); "
-            "count them with counts.count_terms(order, terms, steps)"
-        )
-    return joined
+
+    name = NAME
+    Options = TermFrequencyOptions
+    metrics = METRICS
+    columns = COLUMNS
+    shown = ("accuracy", "spearman", "gap")
+    methods = (
+        "Exposures are occurrences of the term in the rows consumed before the checkpoint. Accuracy is averaged over the questions of a "
+        "term; correlations and gaps are computed within each checkpoint, over terms, with bootstrap intervals over terms. Checkpoints are "
+        "never pooled, because exposures and skill both grow with training."
+    )
+
+    def tasks(self, context: Context, options: TermFrequencyOptions) -> list[Task]:
+        found = asked(context, options)
+        known = {t for a in found for t in a.patterns} or {e.item.term for a in found for e in a.task.items}
+        strange = [t for t in options.trajectory if t not in known]
+        if strange:
+            raise unknown("term", strange[0], sorted(known))
+        return [a.task for a in found]
+
+    def items(
+        self, result: Mapping[str, pd.DataFrame], context: Context, options: TermFrequencyOptions
+    ) -> pd.DataFrame:
+        answers = measure.items(result, [a.task for a in asked(context, options)])
+        seen = exposures(context, options)
+        return answers.merge(seen, on=["term", "step"], how="left", validate="many_to_one")
+
+    def summarize(self, items: pd.DataFrame, context: Context, options: TermFrequencyOptions) -> pd.DataFrame:
+        found, seen = asked(context, options), exposures(context, options)
+        table = items.drop(columns="exposures")
+        bins = _bins(options, planted=bool(planted_pairs(context, options)), seen=seen)
+        parts = [
+            summarize(table, seen, controls=_controls(found, context), bins=bins),
+            compare_definitions(table, seen, last=options.last),
+            emergence(table, seen),
+            *(trajectory(table, seen, term) for term in options.trajectory),
+            _against_truth(context, options, seen),
+        ]
+        return tables.concat(parts)
+
+    def figures(self, items: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Figure]:
+        terms = by_term(items.drop(columns="exposures"), items[["term", "step", "exposures"]].drop_duplicates())
+        for task in dict.fromkeys(terms["task"]):
+            own = summary[summary["task"] == task]
+            what = f"accuracy on {task}"
+            if own["exposures_low"].notna().any():
+                yield Figure(f"accuracy_by_exposures_{task}", plots.by_exposures(own, "accuracy", label=what),
+                             f"{what.capitalize()} against exposures of their term, at each model's last step; 95 % intervals.")
+                yield Figure(f"accuracy_over_training_{task}", plots.panels_over_training(own, "accuracy", label=what),
+                             f"{what.capitalize()} over training, by exposures so far at each checkpoint.")
+            yield from paper_figures(terms[terms["task"] == task], own, task)
+            for term in own.loc[own["metric"] == "term_exposures", "subset"].unique():
+                path = own[(own["subset"] == term) & own["metric"].isin(("term_exposures", "term_accuracy"))]
+                safe = "".join(c if c.isalnum() else "_" for c in term)
+                yield Figure(f"trajectory_{task}_{safe}", plots.term_trajectory(path),
+                             f"Accuracy on {term!r} over training, and its exposures so far.")
+        yield Figure("correlation_over_training", plots.correlation_over_training(summary, "spearman"),
+                     "Rank correlation of accuracy with exposures within each checkpoint; ribbons are 95 % intervals over terms.")
+        yield Figure("accuracy_over_training", plots.accuracy_over_training(terms), "Mean accuracy over terms, by task and size.")
+
+    def sentences(self, summary: pd.DataFrame) -> list[Sentence]:
+        return sentences(summary)
 
 
-def summarize(
-    table: pd.DataFrame, exposures: pd.DataFrame, *, top: int = TOP, controls: Mapping[str, Mapping[str, float]] | None = None,
-    bins: Sequence[float] | None = None, seed: int = 0,
-) -> pd.DataFrame:
-    """Per checkpoint, over terms, with bootstrap intervals over terms, as a summary table.
-
-    | metric | value |
-    |---|---|
-    | accuracy | mean accuracy over terms (group `all`), and in each bin of exposures (group `exposures 10-100`) |
-    | spearman | rank correlation of accuracy and exposures |
-    | gap | accuracy of the `top` most seen terms minus that of the `top` least seen, percentage points |
-    | monotone_rise | rise of the best non-decreasing fit, percentage points |
-    | partial_spearman | rank correlation with `controls` taken out (name → term → value: token length, magnitude) |
-
-    With several tasks in the table, groups are preceded by the task's name. `bins`: edges; default powers of ten.
-    """
-    terms = by_term(table, exposures)
-    several = terms["task"].nunique() > 1
-    rows = []
-    for identity, task, part in _checkpoints(terms):
-        for group, metric, estimate in _estimates(part, top, controls or {}, bins, seed):
-            rows.append({**identity, "group": f"{task}: {group}" if several else group, "metric": metric, **estimate.columns()})
-    return tables.summary(rows)
+def paper_figures(terms: pd.DataFrame, summary: pd.DataFrame, task: str) -> Iterator[Figure]:
+    """The paper's panels of accuracy against exposures, and the gap over training."""
+    edges = PAPER_EDGES if terms["exposures"].max() > 1e6 else [0.5 * 2**k for k in range(24)]
+    bins = binned_accuracy(terms.drop(columns="exposures"), terms[["term", "step", "exposures"]].drop_duplicates(), edges=edges)
+    if len(bins):
+        yield Figure(f"accuracy_by_frequency_{task}", plots.accuracy_by_frequency(bins),
+                     f"Mean accuracy on {task} by exposures of the term up to the step; a line per checkpoint, darker is later.")
+    yield Figure(f"gap_over_training_{task}", plots.gap_over_training(summary),
+                 f"Accuracy on {task}: most seen terms minus least seen ones; 95 % intervals.")
 
 
-def _checkpoints(terms: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, pd.DataFrame]]:
-    for key, part in terms.groupby(KEYS, sort=False, dropna=False, observed=True):
-        values = dict(zip(KEYS, key if isinstance(key, tuple) else (key,), strict=True))
-        yield {c: values[c] for c in IDENTITY}, str(values["task"]), part
+def _bins(options: TermFrequencyOptions, *, planted: bool, seen: pd.DataFrame) -> Sequence[float]:
+    if options.bin_base is None:
+        return PLANTED_BINS if planted else tuple(power_bins(seen["exposures"].to_numpy()))
+    most = max(1, int(seen["exposures"].max()))
+    edges = [1.0]
+    while edges[-1] <= most:
+        edges.append(edges[-1] * options.bin_base)
+    return edges
 
 
-def _estimates(
-    part: pd.DataFrame, top: int, controls: Mapping[str, Mapping[str, float]], bins: Sequence[float] | None, seed: int,
-) -> Iterator[tuple[str, str, Estimate]]:
-    x, y = part["exposures"].to_numpy(np.float64), part["accuracy"].to_numpy(np.float64)
-    yield "all", "accuracy", mean(y, unit="term", seed=seed)
-    yield "all", "spearman", rank_correlation(x, y, unit="term", seed=seed)
-    yield "all", "gap", gap(x, y, top=top, seed=seed)
-    yield "all", "monotone_rise", isotonic_rise(x, 100 * y, unit="term", seed=seed)
-    if controls:
-        columns = [_control(part, name, values) for name, values in controls.items()]
-        partial = partial_rank_correlation(x, y, columns, unit="term", seed=seed)
-        yield f"controlling {', '.join(controls)}", "partial_spearman", partial
-    edges = np.asarray(bins if bins is not None else power_bins(x))
-    place = np.searchsorted(edges, x, side="right")
-    for k in np.unique(place):
-        yield bin_name(edges, int(k)), "accuracy", mean(y[place == k], unit="term", seed=seed)
+def _controls(found: Sequence[Asked], context: Context) -> dict[str, Mapping[str, float]]:
+    """Token length and magnitude, when every term is a number."""
+    if not all(a.numeric for a in found):
+        return {}
+    return number_controls(list(dict.fromkeys(t for a in found for t in a.patterns)), context.tokenizer)
 
 
-def _control(part: pd.DataFrame, name: str, values: Mapping[str, float]) -> np.ndarray:
-    missing = [t for t in part["term"] if t not in values]
-    if missing:
-        raise RequestError(f"control {name!r} has no value for term {missing[0]!r} ({len(missing)} missing)")
-    return np.array([values[t] for t in part["term"]], dtype=np.float64)
-
-
-def power_bins(exposures: np.ndarray) -> np.ndarray:
-    """Edges 1, 10, 100, … up to the power of ten that covers the most exposures; 0 exposures are a bin of their own."""
-    most = max(1.0, float(np.max(exposures, initial=1.0)))
-    return 10.0 ** np.arange(0, int(np.floor(np.log10(most))) + 2)
-
-
-def bin_name(edges: np.ndarray, k: int) -> str:
-    """`exposures 10-100` holds 10 and not 100; the first bin is `exposures 0-1`, written `exposures 0`."""
-    if k == 0:
-        return "exposures 0" if edges[0] == 1 else f"exposures below {edges[0]:g}"
-    return f"exposures {edges[k - 1]:g}-{edges[k]:g}" if k < len(edges) else f"exposures from {edges[-1]:g}"
+def _against_truth(context: Context, options: TermFrequencyOptions, seen: pd.DataFrame) -> pd.DataFrame:
+    """Facts by entity and sums by pair: counted beside planted, where they were asked about."""
+    pairs = planted_pairs(context, options)
+    if not pairs or context.truth is None:
+        return summary([])
+    counted = seen[seen["step"] == context.steps[-1]].set_index("term")["exposures"]
+    facts = counted.loc[context.truth.facts["term"]].to_numpy()
+    return summary([
+        *compare_with_truth(context, "facts", facts), *compare_with_truth(context, "sums", counted.loc[pairs].to_numpy()),
+    ])

@@ -6,8 +6,8 @@
 | normalized | the text to the end of its line | equal to an alias after lower-casing, without punctuation, articles and extra spaces |
 | exact | the text to the end of its line, white space around it removed | equal to an answer likewise |
 
-Sources: `digits` is the rule of the Pythia paper's arithmetic tasks, `normalized` that of TriviaQA (Joshi et al. 2017), with
-aliases sorted and those left out that an earlier one begins.
+Sources: `digits` is the rule of the Pythia paper's arithmetic tasks, `normalized` that of TriviaQA (Joshi et al. 2017),
+with aliases sorted and those left out that an earlier one begins.
 """
 
 from __future__ import annotations

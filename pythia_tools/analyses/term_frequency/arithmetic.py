@@ -1,16 +1,17 @@
 """The paper's arithmetic questions: first operand 0 … 99 (the term), second 1 … 50, and conversions of time units.
 
-Prompts, examples and answers are those of the published study: `Q:What is 12 times 7? A:`, few-shot examples the same with the
-answer's digits directly behind, joined by blank lines and drawn from other first operands. The draws are those of its evaluation
-harness: for each operand one generator seeded with 42 shuffles the fifty questions (the ten repeats of a time unit), then draws
-shots + 1 examples for each in turn from the 4,950 (99) of the other operands in order, and leaves the last one out.
+Prompts, examples and answers are those of the published study: `Q:What is 12 times 7? A:`, few-shot examples the same
+with the answer's digits directly behind, joined by blank lines and drawn from other first operands. The draws are those
+of its evaluation harness: for each operand one generator seeded with 42 shuffles the fifty questions (the ten repeats
+of a time unit), then draws shots + 1 examples for each in turn from the 4,950 (99) of the other operands in order, and
+leaves the last one out.
 
-What was checked: all 100,000 arithmetic and 17,500 time-unit prompts of shots 0, 2, 4, 8 and 16 equal, text for text, those that
-lm-evaluation-harness 0.3.0 makes of the study's published tasks (release 0.2.0 draws alike). What cannot be: the study did
-not record which commit of the harness it ran, and published accuracies, no prompts.
+What was checked: all 100,000 arithmetic and 17,500 time-unit prompts of shots 0, 2, 4, 8 and 16 equal, text for text,
+those that lm-evaluation-harness 0.3.0 makes of the study's published tasks (release 0.2.0 draws alike). What cannot be:
+the study did not record which commit of the harness it ran, and published accuracies, no prompts.
 
-Sources: Biderman et al. 2023, section 4.3, and EleutherAI/pythia, case-studies/term_frequency; Razeghi et al. 2022 for the
-hidden-operator and time-unit variants.
+Sources: Biderman et al. 2023, section 4.3, and EleutherAI/pythia, case-studies/term_frequency; Razeghi et al. 2022 for
+the hidden-operator and time-unit variants.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def arithmetic_items(
     operation: str = "multiplication", shots: int = 16, *, operands: Iterable[int] = range(100), second: Iterable[int] = range(1, 51),
     seed: int = SEED,
 ) -> list[Item]:
-    """5,000 questions by default: 50 for each first operand, which is the term. Raises RequestError for an unknown operation."""
+    """5,000 questions by default: 50 for each first operand, which is the term. Raises RequestError for an unknown
+    operation.
+    """
     if operation not in OPERATIONS:
         raise unknown("operation", operation, OPERATIONS)
     op = OPERATIONS[operation]
@@ -73,7 +76,9 @@ def arithmetic_items(
 def time_unit_items(
     conversion: str = "minutes-seconds", shots: int = 16, *, operands: Iterable[int] = range(100), repeats: int = 10, seed: int = SEED,
 ) -> list[Item]:
-    """`Q:What is 5 minutes in seconds? A:`, x = 0 … 99 the term, each asked `repeats` times with other examples (once without any)."""
+    """`Q:What is 5 minutes in seconds? A:`, x = 0 … 99 the term, each asked `repeats` times with other examples (once
+    without any).
+    """
     if conversion not in CONVERSIONS:
         raise unknown("conversion", conversion, CONVERSIONS)
     factor = CONVERSIONS[conversion]

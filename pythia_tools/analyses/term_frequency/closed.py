@@ -1,10 +1,9 @@
 """Questions whose answer set is known: one forward pass scores every candidate.
 
-The score of a candidate is the sum of its tokens' log-probabilities after the prompt, in nats; the highest is chosen (the
-first of equals). Candidates share their passes: one per question when all are single tokens, else one for each different
-beginning (all tokens but the last). Prompts are batched by length, the short ones filled up at the right, which causal attention
-never sees from the left.
-Softmax arithmetic is float32 whatever the model's format.
+The score of a candidate is the sum of its tokens' log-probabilities after the prompt, in nats; the highest is chosen
+(the first of equals). Candidates share their passes: one per question when all are single tokens, else one for each
+different beginning (all tokens but the last). Prompts are batched by length, the short ones filled up at the right,
+which causal attention never sees from the left. Softmax arithmetic is float32 whatever the model's format.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from pythia_tools.analyses.term_frequency.columns import NAME
 from pythia_tools.analyses.term_frequency.items import Encoded, Item, check_items, encode
 from pythia_tools.analysis import Context, Task
 from pythia_tools.core import files
@@ -33,32 +33,34 @@ class ClosedTask(Task):
     """
 
     def __init__(
-        self, items: Sequence[Item], tokenizer: Any, *, name: str = "term_frequency", batch_size: int | None = None,
+        self, items: Sequence[Item], tokenizer: Any, *, name: str = "questions",
         vocabulary: int | None = None,
     ):
         """`vocabulary`: softmax over the first so many ids only (those the tokenizer has; larger models pad more)."""
-        self.name = name
+        self.label, self.name = name, f"{NAME}/{name}"
         self.items = encode(check_items(items), tokenizer)
         for e in self.items:
             if len(e.candidates) < 2:
                 number = len(e.candidates)
                 raise RequestError(f"item {e.item.name!r} has {number} candidates; a closed set needs two or more, or decode greedily")
-        self.batch_size = batch_size
         self.vocabulary = vocabulary
         asked = [(e.item.name, e.item.term, e.item.answers, e.prompt, e.item.candidates, e.candidates) for e in self.items]
         self.digest = files.digest([asked, vocabulary])
         self.parts = -(-len(self.items) // PART_ITEMS)
+        self.ids = sum(len(e.prompt) + sum(map(len, e.candidates)) for e in self.items)
 
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         items = self.items[part * PART_ITEMS:(part + 1) * PART_ITEMS]
-        scores = candidate_scores(model, items, batch_size=self.batch_size, vocabulary=self.vocabulary)
+        scores = candidate_scores(model, items, batch_size=context.execution.batch_size, vocabulary=self.vocabulary)
         return pd.DataFrame([_judged(e, s) for e, s in zip(items, scores, strict=True)], columns=COLUMNS).astype({"correct": "boolean"})
 
 
 def candidate_scores(
     model: Any, items: Sequence[Encoded], *, batch_size: int | None = None, vocabulary: int | None = None,
 ) -> list[np.ndarray]:
-    """Per item (candidates,) float64: log-probability of each candidate after the prompt, in nats; NaN where the logits are."""
+    """Per item (candidates,) float64: log-probability of each candidate after the prompt, in nats; NaN where the logits
+    are.
+    """
     passes = [(n, begin) for n, e in enumerate(items) for begin in _beginnings(e.candidates)]
     scores = [np.full(len(e.candidates), np.nan) for e in items]
     for batch in batches_by_length([len(items[n].prompt) + len(begin) for n, begin in passes], model, batch_size):
@@ -109,7 +111,9 @@ def token_logprobs(
     model: Any, rows: Sequence[tuple[int, ...]], places: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]],
     vocabulary: int | None = None,
 ) -> np.ndarray:
-    """(len(wanted),) float64 log-probabilities: `places` are (row, position), `wanted` (number of the place, token after it)."""
+    """(len(wanted),) float64 log-probabilities: `places` are (row, position), `wanted` (number of the place, token
+    after it).
+    """
     import torch
 
     from pythia_tools.models.scores import LOGIT_BYTES

@@ -1,53 +1,52 @@
 """When does the relation appear, and in which size: the first step, or the smallest model, from which on it holds.
 
-The relation holds at a checkpoint when the rank correlation of accuracy and exposures over terms is at least `rho`. It has emerged at
-the first step from which on it holds at every later one measured (and likewise at the smallest size from which on it holds in
-every larger one). The interval is a bootstrap over terms, the same resampled terms at all checkpoints, so that the trajectory stays whole.
+The relation holds at a checkpoint when the rank correlation of accuracy and exposures over terms is at least `rho`. It
+has emerged at the first step from which on it holds at every later one measured (and likewise at the smallest size from
+which on it holds in every larger one). The interval is a bootstrap over terms, the same resampled terms at all
+checkpoints, so that the trajectory stays whole.
 Cost: resamples × checkpoints rank correlations, vectorised; 0.1 s for 100 terms and 30 checkpoints.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from pythia_tools.analyses.term_frequency.analysis import by_term
-from pythia_tools.core.statistics import spearman, units
+from pythia_tools.analyses.term_frequency.columns import summary
+from pythia_tools.analyses.term_frequency.statistics import by_term
+from pythia_tools.core.statistics import Estimate, spearman, units
+from pythia_tools.core.tables import IDENTITY
 
 RHO = 0.3
 
 
-def emergence_steps(
-    table: pd.DataFrame, exposures: pd.DataFrame, *, rho: float = RHO, resamples: int = 1000, seed: int = 0,
+def emergence(
+    table: pd.DataFrame, exposures: pd.DataFrame, *, rho: float = RHO, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Per model, branch and task: step (first from which on the relation holds; <NA>: never), low and high, emerged (share of resamples
-    in which it emerged at all), n (terms). low and high are steps that were measured; <NA> stands for never.
+    """Summary: `emergence_step` per model, branch and task (at its last step), `emergence_params` per step and task.
+
+    value, low and high are steps (or sizes) that were measured; NaN stands for never. n: terms present at every point.
     """
     terms = by_term(table, exposures)
     rows = []
-    for key, part in terms.groupby(["suite", "model", "params", "branch", "task"], sort=False, dropna=False):
-        found = _emergence(part, "step", rho, resamples, seed)
-        rows.append({**dict(zip(["suite", "model", "params", "branch", "task"], key, strict=True)), **found})
-    return pd.DataFrame(rows).rename(columns={"value": "step"}).astype({"step": "Int64", "low": "Int64", "high": "Int64"})
+    for (_, _, task), part in terms.groupby(["model", "branch", "task"], sort=False, dropna=False):
+        last = part.loc[part["step"].idxmax()]
+        identity = {column: last[column] for column in IDENTITY}
+        estimate, emerged = _emergence(part, "step", rho, resamples, seed)
+        rows.append({**identity, "task": task, "metric": "emergence_step", **estimate.columns()})
+        rows.append({**identity, "task": task, "metric": "emerged_share", **emerged.columns()})
+    main = terms[(terms["branch"] == "main") & terms["params"].notna()]
+    for (suite, step, task), part in main.groupby(["suite", "step", "task"], sort=True, dropna=False):
+        identity = {"suite": suite, "step": step, "branch": "main"}
+        estimate, _ = _emergence(part, "params", rho, resamples, seed)
+        rows.append({**identity, "task": task, "metric": "emergence_params", **estimate.columns()})
+    return summary(rows)
 
 
-def emergence_sizes(
-    table: pd.DataFrame, exposures: pd.DataFrame, *, rho: float = RHO, resamples: int = 1000, seed: int = 0,
-) -> pd.DataFrame:
-    """Per step and task, over models of the main branch: params of the smallest model from which on the relation holds, as above."""
-    terms = by_term(table, exposures)
-    terms = terms[(terms["branch"] == "main") & terms["params"].notna()]
-    rows = []
-    for key, part in terms.groupby(["suite", "step", "task"], sort=True, dropna=False):
-        found = _emergence(part, "params", rho, resamples, seed)
-        rows.append({**dict(zip(["suite", "step", "task"], key, strict=True)), **found})
-    return pd.DataFrame(rows).rename(columns={"value": "params"}).astype({"params": "Int64", "low": "Int64", "high": "Int64"})
-
-
-def _emergence(part: pd.DataFrame, along: str, rho: float, resamples: int, seed: int) -> dict[str, Any]:
-    """Where along `along` the relation emerges, with its interval over terms present at every point."""
+def _emergence(part: pd.DataFrame, along: str, rho: float, resamples: int, seed: int) -> tuple[Estimate, Estimate]:
+    """Where along `along` the relation emerges, over terms present at every point; and the share of resamples in which
+    it does.
+    """
     accuracy = part.pivot_table(index="term", columns=along, values="accuracy", sort=True)
     seen = part.pivot_table(index="term", columns=along, values="exposures", sort=True)
     whole = accuracy.notna().all(axis=1) & seen.notna().all(axis=1)
@@ -55,13 +54,14 @@ def _emergence(part: pd.DataFrame, along: str, rho: float, resamples: int, seed:
     points = accuracy.columns.to_numpy(dtype=np.float64)
     n = x.shape[1]
     if n < 3:
-        return {"value": pd.NA, "low": pd.NA, "high": pd.NA, "emerged": float("nan"), "n": n}
+        return Estimate(np.nan, n=n, unit="term"), Estimate(np.nan, n=n, unit="term")
     pick = np.concatenate(list(units(n).picks(resamples, seed)))
     value = _first_lasting(spearman(x, y)[:, None] >= rho, points)[0]
     draws = _first_lasting(np.stack([spearman(x[k][pick], y[k][pick]) >= rho for k in range(len(points))]), points)
     low, high = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
-    shown = [int(v) if np.isfinite(v) else pd.NA for v in (value, low, high)]
-    return {"value": shown[0], "low": shown[1], "high": shown[2], "emerged": float(np.isfinite(draws).mean()), "n": n}
+    value, low, high = (float(v) if np.isfinite(v) else np.nan for v in (value, low, high))
+    share = float(np.isfinite(draws).mean())
+    return Estimate(value, low, high, n, "term", "bootstrap95"), Estimate(share, n=n, unit="term")
 
 
 def _first_lasting(holds: np.ndarray, points: np.ndarray) -> np.ndarray:

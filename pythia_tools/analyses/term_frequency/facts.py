@@ -17,8 +17,9 @@ Candidates = Mapping[str, Sequence[str]] | Sequence[str]
 def fact_items(facts: pd.DataFrame, candidates: Candidates | None = None) -> list[Item]:
     """Items from a table with the columns prompt, answer, term, and optionally name and relation.
 
-    candidates: the closed answer set, or one for each relation; None decodes greedily. Answers and candidates are the texts
-    that follow the prompt, leading space included. Raises RequestError for a missing column or an answer outside its set.
+    candidates: the closed answer set, or one for each relation; None decodes greedily. Answers and candidates are the
+    texts that follow the prompt, leading space included. Raises RequestError for a missing column or an answer outside
+    its set.
     """
     missing = [c for c in ("prompt", "answer", "term") if c not in facts]
     if missing:

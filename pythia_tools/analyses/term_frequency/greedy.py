@@ -1,7 +1,7 @@
 """Questions without an answer set: greedy decoding to the end of the line, then the answer rule.
 
-Up to 16 new tokens, stopping at a newline token. Prompts of equal length share a batch, so nothing is ever padded, and a
-row that cannot change its answer any more is dropped from the batch. Keys and values are cached between steps.
+Up to 16 new tokens, stopping at a newline token. Prompts of equal length share a batch, so nothing is ever padded, and
+a row that cannot change its answer any more is dropped from the batch. Keys and values are cached between steps.
 Cost: one pass over the prompt and one step per new token, most often two or three for arithmetic.
 """
 
@@ -16,6 +16,7 @@ from torch import nn
 
 from pythia_tools.analyses.term_frequency.answers import check_rule, is_right, is_settled, read_answer
 from pythia_tools.analyses.term_frequency.closed import PART_ITEMS
+from pythia_tools.analyses.term_frequency.columns import NAME
 from pythia_tools.analyses.term_frequency.items import Item, check_items, encode
 from pythia_tools.analysis import Context, Task
 from pythia_tools.core import files
@@ -28,33 +29,33 @@ COLUMNS = ["item", "term", "correct", "chosen", "answer", "output"]
 class GreedyTask(Task):
     """Items decoded greedily, as a sweep's task: one row per item.
 
-    Columns: item, term, correct (nullable bool: <NA> where the model gave NaN), chosen (the answer read), answer (the first
-    right one), output (the decoded text up to the stop).
+    Columns: item, term, correct (nullable bool: <NA> where the model gave NaN), chosen (the answer read), answer (the
+    first right one), output (the decoded text up to the stop).
     """
 
     def __init__(
-        self, items: Sequence[Item], tokenizer: Any, *, name: str = "term_frequency", rule: str = "digits",
-        max_new_tokens: int = MAX_NEW_TOKENS, batch_size: int | None = None, vocabulary: int | None = None,
+        self, items: Sequence[Item], tokenizer: Any, *, name: str = "questions", rule: str = "digits",
+        max_new_tokens: int = MAX_NEW_TOKENS, vocabulary: int | None = None,
     ):
         """`rule`: see `answers`. `vocabulary`: choose among the first so many ids only."""
         from pythia_tools.counts.vocabulary import load_tokenizer
 
-        self.name = name
+        self.label, self.name = name, f"{NAME}/{name}"
         self.rule = check_rule(rule)
         self.backend = load_tokenizer(tokenizer)
         self.items = encode([_open(i) for i in check_items(items)], self.backend)
         self.stop = _newline(self.backend)
         self.max_new_tokens = max_new_tokens
-        self.batch_size = batch_size
         self.vocabulary = vocabulary
         asked = [(e.item.name, e.item.term, e.item.answers, e.prompt) for e in self.items]
         self.digest = files.digest([asked, rule, self.stop, max_new_tokens, vocabulary])
         self.parts = -(-len(self.items) // PART_ITEMS)
+        self.ids = sum(len(e.prompt) + sum(map(len, e.candidates)) for e in self.items)
 
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         items = self.items[part * PART_ITEMS:(part + 1) * PART_ITEMS]
         outputs: list[str | None] = [None] * len(items)
-        for numbers in _equal_lengths([len(e.prompt) for e in items], model, self.batch_size, self.max_new_tokens):
+        for numbers in _equal_lengths([len(e.prompt) for e in items], model, context.execution.batch_size, self.max_new_tokens):
             rows = np.array([items[n].prompt for n in numbers])
             for n, text in zip(numbers, self._decode(model, rows), strict=True):
                 outputs[n] = text

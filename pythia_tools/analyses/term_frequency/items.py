@@ -1,4 +1,5 @@
-"""Questions as a model meets them: a prompt, the answer, the term whose exposures matter, and a closed answer set where there is one.
+"""Questions as a model meets them: a prompt, the answer, the term whose exposures matter, and a closed answer set where
+there is one.
 
 Built once, as text, and encoded once; every checkpoint is then asked exactly the same.
 """
@@ -7,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.tokens import Openable, open_tokenizer
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,13 @@ def check_items(items: Sequence[Item]) -> list[Item]:
     return listed
 
 
-def encode(items: Sequence[Item], tokenizer: Any) -> list[Encoded]:
-    """Ids of prompts and candidates; equal texts are encoded once. `tokenizer`: as `counts.vocabulary.load_tokenizer` takes."""
-    from pythia_tools.counts.vocabulary import load_tokenizer
-
-    backend = load_tokenizer(tokenizer)
+def encode(items: Sequence[Item], tokenizer: Openable) -> list[Encoded]:
+    """Ids of prompts and candidates; equal texts are encoded once. Raises RequestError for a text of no token."""
     texts = sorted({t for item in items for t in (item.prompt, *item.candidates)})
-    ids = {t: tuple(e.ids) for t, e in zip(texts, backend.encode_batch(texts, add_special_tokens=False), strict=True)}
+    ids = {t: tuple(i) for t, i in zip(texts, open_tokenizer(tokenizer).ids(texts), strict=True)}
     for item in items:
         for text in (item.prompt, *item.candidates):
             if not ids[text]:
-                raise RequestError(f"item {item.name!r}: {text!r} encodes to no token; a prompt and every candidate need at least one")
+                needed = "a prompt and every candidate need at least one"
+                raise RequestError(f"item {item.name!r}: {text!r} encodes to no token; {needed}")
     return [Encoded(item, ids[item.prompt], tuple(ids[c] for c in item.candidates)) for item in items]

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias, Unpack
 
 import pandas as pd
 
-from pythia_tools.core.results import CellStore
+from pythia_tools.analyses.term_frequency.closed import ClosedTask
+from pythia_tools.analyses.term_frequency.greedy import GreedyTask
+from pythia_tools.analysis import Where, sweep
+from pythia_tools.core.tables import IDENTITY, check_items
+from pythia_tools.suites import Checkpoint
 
-if TYPE_CHECKING:
-    from pythia_tools.suites.checkpoint import Checkpoint
+TermTask: TypeAlias = ClosedTask | GreedyTask
 
 
 def measure(
-    checkpoints: Iterable[Checkpoint], task: Any, *, cells: CellStore | None = None, device: Any = "auto", dtype: Any = None,
-    shard: tuple[int, int] | None = None, allow_defective: bool = False,
+    checkpoints: Iterable[Checkpoint], task: TermTask | Sequence[TermTask], **where: Unpack[Where]
 ) -> pd.DataFrame:
-    """One row per checkpoint × item: identity columns, task, item, term, correct, and what the task adds (`ClosedTask`, `GreedyTask`).
+    """One row per checkpoint × item: identity columns, task, item, term, correct, and what the task adds (see COLUMNS).
 
-    `task`: one task or several of the same kind. `cells`: where finished parts are kept, so that a killed run resumes.
+    `task`: one task or several. `where`: device, dtype, cells, …, as an `Execution` takes them.
     """
-    from pythia_tools.analysis import sweep
-
     tasks = list(task) if isinstance(task, Sequence) else [task]
-    found = sweep(checkpoints, tasks, cells=cells, device=device, dtype=dtype, shard=shard, allow_defective=allow_defective)
-    return gather(found, tasks)
+    return items(sweep(checkpoints, tasks, **where), tasks)
 
 
-def gather(found: Any, tasks: Sequence[Any]) -> pd.DataFrame:
+def items(result: Mapping[str, pd.DataFrame], tasks: Sequence[TermTask]) -> pd.DataFrame:
     """One item table from a sweep's tables of these tasks, with a `task` column after the identity columns."""
-    from pythia_tools.core.tables import IDENTITY, check_items
-
     frames = []
     for task in tasks:
-        frame = found[task.name].copy(deep=False)
-        frame.insert(len(IDENTITY), "task", pd.array([task.name] * len(frame), dtype="string"))
+        frame = result[task.name].copy(deep=False)
+        frame.insert(len(IDENTITY), "task", pd.array([task.label] * len(frame), dtype="string"))
         frames.append(frame)
     return check_items(pd.concat(frames, ignore_index=True))

@@ -1,6 +1,7 @@
 """The paper's own summaries: 19 logarithmic bins of exposures, and the performance gap per model, shots and checkpoint.
 
-Biderman et al. 2023, figure 5 and table 4: x is the count up to the checkpoint, y the mean accuracy of the operands in a bin.
+Biderman et al. 2023, figure 5 and table 4: x is the count up to the checkpoint, y the mean accuracy of the operands in
+a bin.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pythia_tools.analyses.term_frequency.analysis import by_term
 from pythia_tools.analyses.term_frequency.gap import TOP, gap
+from pythia_tools.analyses.term_frequency.statistics import by_term
 from pythia_tools.core.tables import IDENTITY
+from pythia_tools.tokens import Openable, open_tokenizer
 
 PAPER_EDGES = tuple(float(e) for e in np.logspace(5, np.log10(2e8), 20))
 QA_EDGES = tuple(10.0**k for k in range(7))
@@ -22,9 +24,11 @@ QA_EDGES = tuple(10.0**k for k in range(7))
 def binned_accuracy(
     table: pd.DataFrame, exposures: pd.DataFrame, *, edges: Sequence[float] = PAPER_EDGES, zeros_in_first: bool = False,
 ) -> pd.DataFrame:
-    """Per checkpoint, task and bin (left edge exclusive, right inclusive): left, right, accuracy (mean over terms), n (terms).
+    """Per checkpoint, task and bin (left edge exclusive, right inclusive): left, right, accuracy (mean over terms), n
+    (terms).
 
-    Terms outside all bins are left out, as in the paper; `zeros_in_first` puts those below the first edge into the first bin instead.
+    Terms outside all bins are left out, as in the paper; `zeros_in_first` puts those below the first edge into the
+    first bin instead.
     """
     terms = by_term(table, exposures)
     limits = np.asarray(edges, dtype=np.float64)
@@ -47,12 +51,11 @@ def gap_table(table: pd.DataFrame, exposures: pd.DataFrame, *, top: int = TOP) -
     return pd.DataFrame(rows)
 
 
-def number_controls(terms: Sequence[str], tokenizer: object) -> dict[str, Mapping[str, float]]:
-    """What goes with a number's frequency besides frequency: its length in tokens (after a space) and its magnitude, for `summarize`."""
-    from pythia_tools.counts.vocabulary import load_tokenizer
-
-    backend = load_tokenizer(tokenizer)
+def number_controls(terms: Sequence[str], tokenizer: Openable) -> dict[str, Mapping[str, float]]:
+    """What goes with a number's frequency besides it: length in tokens (after a space) and magnitude, for `summarize`.
+    """
+    lengths = open_tokenizer(tokenizer).ids(f" {t}" for t in terms)
     return {
-        "token length": {t: float(len(backend.encode(f" {t}", add_special_tokens=False).ids)) for t in terms},
+        "token length": {t: float(len(ids)) for t, ids in zip(terms, lengths, strict=True)},
         "magnitude": {t: float(int(t)) for t in terms},
     }

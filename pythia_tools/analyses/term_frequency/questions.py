@@ -1,12 +1,14 @@
 """Question answering over a file of (question, answers, entities), such as TriviaQA, scored by greedy decoding.
 
-Prompt `Q:{question} A:`, few-shot examples with ` {answer}` behind, joined by blank lines and drawn from a training file; the
-exposures of a question are the rows in which all its entities occur. The published TriviaQA runs drew their examples in a
-version of the harness whose draws are not recorded, so here they are drawn by one seed, the same for every checkpoint.
+Prompt `Q:{question} A:`, few-shot examples with ` {answer}` behind, joined by blank lines and drawn from a training
+file; the exposures of a question are the rows in which all its entities occur. The published TriviaQA runs drew their
+examples in a version of the harness whose draws are not recorded, so here they are drawn by one seed, the same for
+every checkpoint.
 
-Files: .jsonl, .json (a list), .csv or .parquet with `question`; `answers` (list) or `answer` (text, or TriviaQA's mapping
-with `value` and `aliases`); optionally `entities` (list; an entity may be a list of aliases) and `id` (or `question_id`).
-In CSV, lists are written with | between entries. Source: Joshi et al. 2017; Kandpal et al. 2023; Biderman et al. 2023, section 4.3.
+Files: .jsonl, .json (a list), .csv or .parquet with `question`; `answers` (list) or `answer` (text, or TriviaQA's
+mapping with `value` and `aliases`); optionally `entities` (list; an entity may be a list of aliases) and `id` (or
+`question_id`). In CSV, lists are written with | between entries. Source: Joshi et al. 2017; Kandpal et al. 2023;
+Biderman et al. 2023, section 4.3.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class Question:
 
 
 def read_questions(path: str | os.PathLike[str]) -> list[Question]:
-    """Questions of a file. Raises DataError naming the record that is wrong, RequestError for an unknown kind of file."""
+    """Questions of a file. Raises DataError naming the record that is wrong, RequestError for an unknown kind of file.
+    """
     file = Path(path)
     if not file.exists():
         raise DataError(f"{file}: no such file")
@@ -79,7 +82,8 @@ def question_items(
 
 
 def question_patterns(questions: Sequence[Question], *, whole_word: bool = True) -> list[CoOccurrence]:
-    """For `counts.count_terms`: per question, the rows in which all its entities occur; the label is the question's id."""
+    """For `counts.count_terms`: per question, the rows in which all its entities occur; the label is the question's id.
+    """
     without = [q.name for q in questions if not q.entities]
     if without:
         raise RequestError(f"question {without[0]!r} names no entities ({len(without)} of {len(questions)}); exposures cannot be counted")

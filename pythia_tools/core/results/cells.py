@@ -1,7 +1,8 @@
 """Finished work, kept by what it was computed on, never by a name: weights digest, task and its version, part.
 
-One parquet file per cell, written whole or not at all, with a checksum on every page; so a run that is killed resumes at
-the next cell, and a cell is removed only when its own bytes prove that it is damaged. Cost: a few milliseconds per cell.
+One parquet file per cell, written whole or not at all, with a checksum on every page; so a run that is killed resumes
+at the next cell, and a cell is removed only when its own bytes prove that it is damaged. Cost: a few milliseconds per
+cell.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class CellStore:
         return self.path(key).exists()
 
     def get(self, key: object) -> pd.DataFrame | None:
-        """The stored frame; None when there is none, or when its bytes are damaged (it is then removed, with a warning).
+        """The stored frame; None when there is none, or when its bytes are damaged (it is then removed, with a
+        warning).
 
         Raises the operating system's error when the file is there but cannot be read now: that says nothing about it.
         """
@@ -57,7 +59,8 @@ class CellStore:
             return None
 
     def put(self, key: object, frame: pd.DataFrame) -> pd.DataFrame:
-        """Keep a frame and return it as it will be read back, so that resumed and uninterrupted work give equal tables."""
+        """Keep a frame and return it as it will be read back, so that resumed and uninterrupted work give equal tables.
+        """
         data = stored(frame)
         with atomic_write(self.path(key)) as handle:
             handle.write(data)

@@ -85,7 +85,9 @@ class RunFolder:
         timings: dict[str, float] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> Run:
-        """Write items, summary, and last run.json. `weights`: checkpoint → weights digest; `data`: order fingerprint(s)."""
+        """Write items, summary, and last run.json. `weights`: checkpoint → weights digest; `data`: order
+        fingerprint(s).
+        """
         with atomic_write(self.path / "items.parquet") as handle:
             items.to_parquet(handle, index=False)
         with atomic_write(self.path / "summary.csv", "w") as handle:

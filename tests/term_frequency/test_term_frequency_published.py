@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pythia_tools.analyses import term_frequency as tf
-from pythia_tools.analyses.term_frequency.stored import FILE
+from pythia_tools.analyses.term_frequency.published import FILE
 from pythia_tools.core.errors import DataError
 
 ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "pythia" / "evals-zero-shot.tar.xz"
@@ -22,7 +22,7 @@ ADDITION = {"13b": ".8738", "6.7b": ".4774", "2.7b": ".6852", "1.3b": ".0510", "
 def stored() -> pd.DataFrame:
     if not ARCHIVE.exists():
         pytest.skip("needs shared/data/pythia/evals-zero-shot.tar.xz")
-    return tf.read_stored(ARCHIVE)
+    return tf.read_published(ARCHIVE)
 
 
 def mean(stored: pd.DataFrame, model: str, task: str, step: int) -> str:
@@ -69,7 +69,7 @@ def test_results_meet_exposures_in_the_same_frame(stored: pd.DataFrame) -> None:
         assert gaps.loc[model, "value"] == pytest.approx(expected)
         assert gaps.loc[model, "low"] <= expected <= gaps.loc[model, "high"]
     summary = tf.summarize(final, exposures)
-    shown = summary[(summary["metric"] == "accuracy") & (summary["group"] == "all")].set_index("model")["value"].round(4)
+    shown = summary[(summary["metric"] == "accuracy") & summary["exposures_low"].isna()].set_index("model")["value"].round(4)
     assert {m: f"{shown[NAMES[m]]:.4f}"[1:] for m in NAMES} == MULTIPLICATION
 
 
@@ -80,21 +80,21 @@ def test_folder_archive_and_file_read_alike(tmp_path: Path) -> None:
     (folder / FILE).write_text("model,checkpoint,task,fewshot,acc,acc_stderr\n" + line)
     with tarfile.open(tmp_path / "e.tar.xz", "w:xz") as archive:
         archive.add(folder / FILE, "csv/pythia-125m-deduped/" + FILE)
-    frames = [tf.read_stored(p) for p in (tmp_path / "csv", tmp_path / "e.tar.xz", folder / FILE)]
+    frames = [tf.read_published(p) for p in (tmp_path / "csv", tmp_path / "e.tar.xz", folder / FILE)]
     assert frames[0].equals(frames[1]) and frames[0].equals(frames[2])
     assert frames[0].iloc[0][["model", "task", "term", "shots"]].tolist() == ["160m", "hidden-addition-4shot", "7", 4]
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no term_frquency_all_shots\.csv in it"):
-        tf.read_stored(tmp_path)
+        tf.read_published(tmp_path)
     (tmp_path / FILE).write_text("model,step\na,1\n")
     with pytest.raises(DataError, match="columns are \\['model', 'step'\\]"):
-        tf.read_stored(tmp_path)
+        tf.read_published(tmp_path)
     line = "EleutherAI/pythia-125m-deduped,13000,num_reasoning_arithmetic_addition_7,4,0.5,0.07\n"
     (tmp_path / FILE).write_text("model,checkpoint,task,fewshot,acc,acc_stderr\n" + line + line)
     with pytest.raises(DataError, match="160m step 13000 addition-4shot operand 7 is there twice"):
-        tf.read_stored(tmp_path)
+        tf.read_published(tmp_path)
 
 
 def small_results(folder: Path) -> Path:
@@ -118,7 +118,7 @@ def test_figure_5_and_table_4_of_stored_results_with_exposures(tmp_path: Path, m
     monkeypatch.setattr(plots, "accuracy_by_frequency", lambda bins, **kw: drawn.append(bins) or draw(bins, **kw))
     rows = [(f"paper:{x}", s, (100 - x) * s * 12) for x in range(100) for s in (13_000, 143_000)]
     pd.DataFrame(rows, columns=["term", "step", "exposures"]).to_csv(tmp_path / "seen.csv", index=False)
-    arguments = ["term-frequency", "stored", "--results", str(small_results(tmp_path / "evals")), "--quiet"]
+    arguments = ["published", "term-frequency", str(small_results(tmp_path / "evals")), "--quiet"]
     assert main([*arguments, "--exposures", str(tmp_path / "seen.csv"), "--out", str(tmp_path / "run")]) == 0
     run = load_run(tmp_path / "run")
     gap = run.summary[(run.summary["metric"] == "gap") & (run.summary["step"] == 143_000)]["value"]
@@ -147,7 +147,7 @@ def test_exposures_that_cannot_be_used_are_one_line(
     from pythia_tools.cli.main import main
 
     (tmp_path / "seen.csv").write_text(table)
-    arguments = ["term-frequency", "stored", "--results", str(small_results(tmp_path / "evals")), "--exposures", str(tmp_path / "seen.csv")]
+    arguments = ["published", "term-frequency", str(small_results(tmp_path / "evals")), "--exposures", str(tmp_path / "seen.csv")]
     assert main([*arguments, "--out", str(tmp_path / "run"), "--quiet"]) == 3
     error = capsys.readouterr().err.strip()
     assert message in error and "\n" not in error
@@ -156,6 +156,6 @@ def test_exposures_that_cannot_be_used_are_one_line(
 def test_without_exposures_the_command_says_what_it_cannot_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from pythia_tools.cli.main import main
 
-    assert main(["term-frequency", "stored", "--results", str(small_results(tmp_path / "evals")), "--out", str(tmp_path / "run")]) == 0
+    assert main(["published", "term-frequency", str(small_results(tmp_path / "evals")), "--out", str(tmp_path / "run")]) == 0
     assert "figure 5 and table 4) need --exposures" in capsys.readouterr().err
     assert not list((tmp_path / "run" / "figures").glob("accuracy_by_frequency*"))

@@ -1,8 +1,9 @@
 """The public term-frequency results, read into the same frame as one's own.
 
-EleutherAI/pythia keeps, for seven deduplicated models of its first release, accuracy per first operand: 6 checkpoints × 5 numbers of
-shots × 100 operands × 2 operations, files `evals/csv/pythia-13b-deduped/term_frquency_all_shots.csv` (spelled so). The models have the
-names they had before January 2023; 160m, 410m and 1.4b were trained with batches of 4M tokens and their steps are relabelled to 2M.
+EleutherAI/pythia keeps, for seven deduplicated models of its first release, accuracy per first operand: 6 checkpoints ×
+5 numbers of shots × 100 operands × 2 operations, files `evals/csv/pythia-13b-deduped/term_frquency_all_shots.csv`
+(spelled so). The models have the names they had before January 2023; 160m, 410m and 1.4b were trained with batches of
+4M tokens and their steps are relabelled to 2M.
 """
 
 from __future__ import annotations
@@ -11,12 +12,20 @@ import io
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from pythia_tools.core.errors import DataError
+from pythia_tools import plots
+from pythia_tools.analyses.term_frequency.analysis import paper_figures
+from pythia_tools.analyses.term_frequency.asked import read_exposures
+from pythia_tools.analyses.term_frequency.columns import summary
+from pythia_tools.analyses.term_frequency.statistics import by_term, summarize
+from pythia_tools.core import files, progress, tables
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.results import Run, RunFolder
+from pythia_tools.core.statistics import mean
 from pythia_tools.core.tables import check_items
 
 SUITE = "pythia-v0-deduped"
@@ -32,11 +41,13 @@ _COLUMNS = ["model", "checkpoint", "task", "fewshot", "acc", "acc_stderr"]
 _TASK = re.compile(r"num_reasoning_(arithmetic|op_infer)_(multiplication|addition)_(\d+)")
 
 
-def read_stored(source: str | os.PathLike[str]) -> pd.DataFrame:
-    """All stored results below a folder, in a tar archive, or in one CSV file, as an accuracy table for `by_term` and `summarize`.
+def read_published(source: str | os.PathLike[str]) -> pd.DataFrame:
+    """All published results below a folder, in a tar archive, or in one CSV file, as an accuracy table for `by_term`
+    and `summarize`.
 
-    Columns: identity (model is today's name), task (`multiplication-16shot`), operation, shots, term (the first operand), accuracy,
-    stderr, items (50). Smallest model first, then step, task, operand. Raises DataError when there is none or one is damaged.
+    Columns: identity (model is today's name), task (`multiplication-16shot`), operation, shots, term (the first
+    operand), accuracy, stderr, items (50). Smallest model first, then step, task, operand. Raises DataError when there
+    is none or one is damaged.
     """
     frames = [_tidy(name, content) for name, content in _files(Path(source))]
     if not frames:
@@ -86,7 +97,41 @@ def _tidy(name: str, content: bytes) -> pd.DataFrame:
     operation = fields[1].where(fields[0] == "arithmetic", "hidden-" + fields[1])
     return pd.DataFrame({
         "suite": SUITE, "model": old.map(lambda m: today[m][0]), "params": old.map(lambda m: today[m][1]), "step": raw["checkpoint"],
-        "tokens": raw["checkpoint"] * TOKENS_PER_STEP, "branch": "main",
+        "tokens": raw["checkpoint"] * TOKENS_PER_STEP, "branch": "main", "seed": pd.NA,
         "task": operation + "-" + raw["fewshot"].astype(str) + "shot", "operation": operation, "shots": raw["fewshot"],
         "term": fields[2], "accuracy": raw["acc"].astype("float64"), "stderr": raw["acc_stderr"].astype("float64"), "items": QUESTIONS,
     })
+
+
+def publish_run(source: Path, folder: RunFolder, *, models: Sequence[str] = (), exposures: str | None = None) -> Run:
+    """The published results as a run: accuracy by operand and over training, and, with exposures, its relation to them.
+
+    Raises RequestError when none of the models is there, DataError for damaged files.
+    """
+    table = read_published(source)
+    if models:
+        table = table[table["model"].isin(models)]
+        if table.empty:
+            raise RequestError(f"none of {', '.join(models)} is in the published results")
+    if exposures:
+        seen = read_exposures(exposures)
+        whole = summarize(table, seen)
+    else:
+        progress.note(
+            "accuracy against frequency and the gap (the paper's figure 5 and table 4) need --exposures, which were not published; count "
+            "them with `pythia-tools count @keys.txt --order pile-deduped-preshuffled --steps ...`, keys pythia:0 to pythia:99"
+        )
+        whole = summary(
+            {**identity, "task": task, "metric": "accuracy", **mean(part["accuracy"], unit="term").columns()}
+            for identity, (task,), part in tables.by_identity(table, "task")
+        )
+    if exposures:
+        terms = by_term(table, seen)
+        for task, own in terms.groupby("task", sort=False):
+            for figure in paper_figures(own, whole[whole["task"] == task], str(task)):
+                plots.save(figure.target, folder.figures, figure.name)
+    for operation, part in table.groupby("operation"):
+        plots.save(plots.accuracy_over_training(part), folder.figures, f"accuracy_over_training_{operation}")
+        for shots, one in part.groupby("shots"):
+            plots.save(plots.accuracy_by_operand(one), folder.figures, f"accuracy_by_operand_{operation}_{shots}shot")
+    return folder.finish(table, whole, data={"results": files.sha256_file(source) if source.is_file() else str(source)})

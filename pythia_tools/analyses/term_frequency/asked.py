@@ -1,0 +1,177 @@
+"""What an analysis of term frequency asks and counts: tasks from options, the patterns behind their terms, and
+exposures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from pythia_tools import counts
+from pythia_tools.analyses.term_frequency.arithmetic import arithmetic_items, time_unit_items
+from pythia_tools.analyses.term_frequency.closed import ClosedTask
+from pythia_tools.analyses.term_frequency.definitions import steps_to_count
+from pythia_tools.analyses.term_frequency.facts import fact_items, template_items
+from pythia_tools.analyses.term_frequency.greedy import GreedyTask
+from pythia_tools.analyses.term_frequency.items import Item
+from pythia_tools.analyses.term_frequency.measure import TermTask
+from pythia_tools.analyses.term_frequency.options import FROM_FILE, OPERATIONS, TermFrequencyOptions
+from pythia_tools.analyses.term_frequency.questions import question_items, question_patterns, read_questions
+from pythia_tools.analysis import Context
+from pythia_tools.core.errors import DataError, RequestError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A task and, per term, the pattern whose exposures its accuracy is set against."""
+
+    task: TermTask
+    patterns: dict[str, counts.Pattern]
+    numeric: bool = False
+
+
+@lru_cache(maxsize=4)
+def asked(context: Context, options: TermFrequencyOptions) -> tuple[Asked, ...]:
+    """The tasks that the options name, in their order; without any, the planted ones, else multiplication."""
+    names = options.task or (("planted",) if context.truth is not None else ("multiplication",))
+    return tuple(a for name in dict.fromkeys(names) for a in _asked(name, context, options))
+
+
+def _asked(name: str, context: Context, options: TermFrequencyOptions) -> Iterator[Asked]:
+    if name == "planted":
+        yield from _planted(context)
+    elif name == "questions":
+        yield from _questions(context, options)
+    elif name in FROM_FILE:
+        yield _from_file(name, context, options)
+    else:
+        for shots in options.shots:
+            yield _numeric(name, shots, context, options)
+
+
+def _numeric(name: str, shots: int, context: Context, options: TermFrequencyOptions) -> Asked:
+    operands = range(options.operands)
+    if name in OPERATIONS:
+        second = range(1, options.second + 1)
+        items = arithmetic_items(name, shots, operands=operands, second=second, seed=options.seed)
+    else:
+        items = time_unit_items(name, shots, operands=operands, seed=options.seed)
+    task = GreedyTask(items, context.tokenizer, name=f"{name}-{shots}shot", vocabulary=context.vocabulary)
+    pattern = counts.Number if options.count_as == "number" else counts.PythiaRule
+    return Asked(task, {str(x): pattern(str(x), label=str(x)) for x in operands}, numeric=True)
+
+
+def _planted(context: Context) -> Iterator[Asked]:
+    truth = context.need_truth("planted terms")
+    facts = truth.facts.assign(name=truth.facts["fact"].astype(str))
+    sums = truth.sums.assign(name=truth.sums["sum"].astype(str))
+    relations = {r: truth.candidates(r) for r in facts["relation"].unique()}
+    for name, items in (("facts", fact_items(facts, relations)), ("sums", fact_items(sums, truth.candidates("sums")))):
+        yield Asked(_closed(items, name, context), _texts(items))
+
+
+def _from_file(name: str, context: Context, options: TermFrequencyOptions) -> Asked:
+    if not options.file:
+        raise RequestError(f"--task {name} needs --file FILE")
+    if name == "template" and not (options.template and options.answer and options.term):
+        raise RequestError("--task template needs --template, --answer and --term, with {columns} of --file")
+    table = _read_table(Path(options.file))
+    if options.template and options.answer and options.term and name == "template":
+        items = template_items(options.template, table, answer=options.answer, term=options.term)
+    else:
+        items = fact_items(table)
+    if options.open:
+        task = GreedyTask(items, context.tokenizer, name=name, rule="exact", vocabulary=context.vocabulary)
+        return Asked(task, _texts(items))
+    answers = tuple(dict.fromkeys(i.answers[0] for i in items))
+    closed = [Item(i.prompt, i.answers, i.term, i.name, answers) for i in items]
+    return Asked(_closed(closed, name, context), _texts(items))
+
+
+def _questions(context: Context, options: TermFrequencyOptions) -> Iterator[Asked]:
+    if not options.file:
+        raise RequestError("--task questions needs --file FILE")
+    questions = read_questions(options.file)
+    examples = read_questions(options.examples) if options.examples else []
+    patterns: dict[str, counts.Pattern] = {}
+    if not options.exposures:
+        patterns = {p.name: p for p in question_patterns(questions)}
+    for shots in options.shots:
+        items = question_items(questions, shots, examples=examples, seed=options.seed)
+        name = f"questions-{shots}shot"
+        task = GreedyTask(items, context.tokenizer, name=name, rule="normalized", vocabulary=context.vocabulary)
+        yield Asked(task, patterns)
+
+
+def _closed(items: list[Item], name: str, context: Context) -> ClosedTask:
+    return ClosedTask(items, context.tokenizer, name=name, vocabulary=context.vocabulary)
+
+
+def _texts(items: list[Item]) -> dict[str, counts.Pattern]:
+    return {i.term: counts.Text(i.term) for i in items}
+
+
+@lru_cache(maxsize=4)
+def exposures(context: Context, options: TermFrequencyOptions) -> pd.DataFrame:
+    """term, step, exposures at every checkpoint (and `last` steps before, and in total), counted or read from a file.
+
+    Rows on this machine are also counted to the end of training, for the totals; remote ones only to the last
+    checkpoint. Planted pairs are counted in the same pass, under their prompts.
+    """
+    if options.exposures:
+        return read_exposures(options.exposures)
+    if not context.names_order:
+        raise RequestError(
+            f"{context.name} names no data order; give --order, or --exposures with counts made elsewhere"
+        )
+    patterns = {term: p for a in asked(context, options) for term, p in a.patterns.items()}
+    pairs = planted_pairs(context, options)
+    patterns |= {pair: counts.Text(pair) for pair in pairs if pair not in patterns}
+    end = None if context.order.remote else min(context.order.steps, context.last_step)
+    seen = context.exposures(list(patterns.values()), steps_to_count(context.steps, options.last, end=end))
+    return seen.assign(term=pd.array(list(patterns), dtype="string")[seen["item"]])[["term", "step", "exposures"]]
+
+
+def planted_pairs(context: Context, options: TermFrequencyOptions) -> list[str]:
+    """The prompts of the planted sums, where they are asked about; else none."""
+    planted = any(a.task.label == "sums" and not a.numeric for a in asked(context, options))
+    return list(context.truth.sums["prompt"]) if planted and context.truth is not None else []
+
+
+def read_exposures(path: str) -> pd.DataFrame:
+    """A table of term, step, exposures: .csv, .parquet, or the folder of a `count` run.
+
+    Terms `pythia:7` (or `paper:7`) are those of operand 7. Raises DataError naming what is missing or there twice.
+    """
+    file = Path(path)
+    file = file / "items.parquet" if file.is_dir() else file
+    try:
+        reads = {"dtype": {"term": str}, "keep_default_na": False}
+        frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, **reads)  # type: ignore[call-overload]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: exposures cannot be read ({error})") from error
+    missing = [c for c in ("term", "step", "exposures") if c not in frame]
+    if missing:
+        raise DataError(f"{file}: columns {', '.join(missing)} are missing; exposures need term, step, exposures")
+    try:
+        seen = frame[["term", "step", "exposures"]].astype({"term": "string", "step": "int64", "exposures": "int64"})
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{file}: steps and exposures must be whole numbers ({error})") from error
+    # `count pythia:7` counts what operand 7 is set against
+    seen["term"] = seen["term"].str.removeprefix("pythia:").str.removeprefix("paper:")
+    twice = seen[seen.duplicated(["term", "step"])]
+    if len(twice):
+        term, step = twice["term"].iloc[0], twice["step"].iloc[0]
+        raise DataError(f"{file}: term {term!r} has two counts at step {step}; keep one definition of it")
+    return seen
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read ({error})") from error

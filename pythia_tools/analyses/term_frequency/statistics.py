@@ -1,0 +1,110 @@
+"""Does accuracy on a term follow how often the term was seen, at each checkpoint, and from which step and size on?
+
+Everything is computed within one checkpoint, over terms; checkpoints are never pooled, because exposures and skill both
+grow with training and would correlate in any model. Exposures are those up to the checkpoint's own step, unless another
+definition is asked for. A term is the unit of every interval: its questions are averaged first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from pythia_tools.analyses.term_frequency.columns import summary
+from pythia_tools.analyses.term_frequency.gap import TOP, gap
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.statistics import Estimate, mean, partial_rank_correlation, rank_correlation
+from pythia_tools.core.statistics.isotonic import isotonic_rise
+from pythia_tools.core.tables import IDENTITY
+
+KEYS = [*IDENTITY, "task"]
+
+
+def by_term(table: pd.DataFrame, exposures: pd.DataFrame) -> pd.DataFrame:
+    """Per checkpoint, task and term: accuracy (share of right answers), items, and exposures up to that step.
+
+    table: as `measure` gives it, or one with `accuracy` per term already (`stored.read`); answers that are <NA> are
+    left out. exposures: term, step, exposures, as `counts.count_terms` gives it. Raises RequestError when a term's
+    exposures are missing.
+    """
+    frame = table if "task" in table else table.assign(task="all")
+    if "accuracy" in frame:
+        terms = frame[[*KEYS, "term", "accuracy"]].copy()
+        terms["items"] = frame.get("items", 1)
+    else:
+        known = frame[frame["correct"].notna()].assign(correct=lambda f: f["correct"].astype("float64"))
+        terms = known.groupby([*KEYS, "term"], sort=False, dropna=False, observed=True)["correct"].agg(["mean", "size"]).reset_index()
+        terms = terms.rename(columns={"mean": "accuracy", "size": "items"})
+    seen = exposures[["term", "step", "exposures"]].astype({"step": "Int64"})
+    joined = terms.merge(seen, on=["term", "step"], how="left", validate="many_to_one")
+    lost = joined[joined["exposures"].isna()]
+    if len(lost):
+        first = lost.iloc[0]
+        raise RequestError(
+            f"exposures of term {first['term']!r} up to step {first['step']} are missing ({len(lost)} term × checkpoint cells in all); "
+            "count them with counts.count_terms(order, terms, steps)"
+        )
+    return joined
+
+
+def summarize(
+    table: pd.DataFrame, exposures: pd.DataFrame, *, top: int = TOP, controls: Mapping[str, Mapping[str, float]] | None = None,
+    bins: Sequence[float] | None = None, seed: int = 0,
+) -> pd.DataFrame:
+    """Per checkpoint and task, over terms, with bootstrap intervals over terms, as a summary table (see
+    `columns.METRICS`).
+
+    top: terms on either side of `gap`. controls: name → term → value (token length, magnitude), for `partial_spearman`.
+    bins: edges of exposures, for accuracy by exposures; default powers of ten.
+    """
+    rows = []
+    for identity, task, part in checkpoints_of(by_term(table, exposures)):
+        for where, metric, estimate in _estimates(part, top, controls or {}, bins, seed):
+            rows.append({**identity, "task": task, **where, "metric": metric, **estimate.columns()})
+    return summary(rows)
+
+
+def checkpoints_of(terms: pd.DataFrame) -> Iterator[tuple[dict[str, object], str, pd.DataFrame]]:
+    """Identity, task and rows of each checkpoint and task of a table of terms."""
+    for key, part in terms.groupby(KEYS, sort=False, dropna=False, observed=True):
+        values = dict(zip(KEYS, key if isinstance(key, tuple) else (key,), strict=True))
+        yield {c: values[c] for c in IDENTITY}, str(values["task"]), part
+
+
+def _estimates(
+    part: pd.DataFrame, top: int, controls: Mapping[str, Mapping[str, float]], bins: Sequence[float] | None, seed: int,
+) -> Iterator[tuple[dict[str, object], str, Estimate]]:
+    x, y = part["exposures"].to_numpy(np.float64), part["accuracy"].to_numpy(np.float64)
+    yield {}, "accuracy", mean(y, unit="term", seed=seed)
+    yield {}, "spearman", rank_correlation(x, y, unit="term", seed=seed)
+    yield {}, "gap", gap(x, y, top=top, seed=seed)
+    yield {}, "monotone_rise", isotonic_rise(x, 100 * y, unit="term", seed=seed)
+    if controls:
+        columns = [_control(part, name, values) for name, values in controls.items()]
+        partial = partial_rank_correlation(x, y, columns, unit="term", seed=seed)
+        yield {"reference": ", ".join(controls)}, "partial_spearman", partial
+    edges = np.asarray(bins if bins is not None else power_bins(x))
+    place = np.searchsorted(edges, x, side="right")
+    for k in np.unique(place):
+        yield bin_of(edges, int(k)), "accuracy", mean(y[place == k], unit="term", seed=seed)
+
+
+def _control(part: pd.DataFrame, name: str, values: Mapping[str, float]) -> np.ndarray:
+    missing = [t for t in part["term"] if t not in values]
+    if missing:
+        raise RequestError(f"control {name!r} has no value for term {missing[0]!r} ({len(missing)} missing)")
+    return np.array([values[t] for t in part["term"]], dtype=np.float64)
+
+
+def power_bins(exposures: np.ndarray) -> np.ndarray:
+    """Edges 1, 10, 100, … up to the power of ten that covers the most exposures; 0 exposures are a bin of their own."""
+    most = max(1.0, float(np.max(exposures, initial=1.0)))
+    return 10.0 ** np.arange(0, int(np.floor(np.log10(most))) + 2)
+
+
+def bin_of(edges: np.ndarray, k: int) -> dict[str, object]:
+    """exposures_low and exposures_high of bin k, both included: 10 to 99 lies between the edges 10 and 100."""
+    low = 0 if k == 0 else int(edges[k - 1])
+    return {"exposures_low": low, "exposures_high": int(edges[k]) - 1 if k < len(edges) else None}

@@ -1,0 +1,42 @@
+"""Public results, read as a run: tables, intervals, figures; no model is loaded.
+
+examples:
+  pythia-tools published term-frequency evals.tar.xz --out runs/public-terms
+  pythia-tools published bias evals.tar.xz --out runs/public-bias
+
+RESULTS is the evals/ folder of EleutherAI/pythia, an archive of it, or one file. With --exposures (a table of term,
+step, exposures, or the folder of a `count` run) accuracy is set against them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pythia_tools.cli.options import add_output, emit, recorded, require_out
+from pythia_tools.core.results import RunFolder
+
+KINDS = ("bias", "term-frequency")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("analysis", choices=KINDS, help=" or ".join(KINDS))
+    parser.add_argument("results", metavar="RESULTS", help="the evals folder, an archive of it, or a file")
+    parser.add_argument("--models", nargs="+", default=[], metavar="MODEL", help="only these (term-frequency; default: all)")
+    parser.add_argument("--exposures", metavar="FILE", help="exposures to set accuracy against (term-frequency)")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from pythia_tools import analyses
+    from pythia_tools.analyses import bias, term_frequency
+    from pythia_tools.cli.analyses import shown
+
+    source = Path(args.results)
+    folder = RunFolder(require_out(args), recorded("published", args))
+    if args.analysis == "bias":
+        finished = bias.publish_run(source, folder)
+    else:
+        finished = term_frequency.publish_run(source, folder, models=args.models, exposures=args.exposures)
+    emit(finished.summary if args.json else shown(analyses.get(args.analysis), finished.summary), as_json=args.json)
+    return 0
