@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from pythia_tools.analyses import term_frequency as tf
-from pythia_tools.analyses.term_frequency import statistics
 from pythia_tools.analyses.term_frequency.definitions import exposure_definitions
 from pythia_tools.analyses.term_frequency.emergence import _first_lasting
+from pythia_tools.analyses.term_frequency.gap import gap
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.tables import SUMMARY
 
@@ -87,38 +87,9 @@ def test_several_tasks_keep_apart() -> None:
 def test_ties_at_the_edge_of_the_gap_count_in_part() -> None:
     """Exposures 5 5 5 1 1 1, two on each side: any two of the tied three are equally good."""
     y = np.array([0.0, 0.6, 0.9, 0.3, 0.0, 0.0])
-    estimate = statistics.gap([5, 5, 5, 1, 1, 1], y, top=2)
+    estimate = gap([5, 5, 5, 1, 1, 1], y, top=2)
     assert estimate.value == pytest.approx(100 * (0.5 - 0.1))
-    assert np.isnan(statistics.gap([4, 4, 4, 4], [0, 1, 0, 1]).value)
-
-
-def test_monotone_fit_equals_scikit_learn() -> None:
-    from sklearn.isotonic import IsotonicRegression
-
-    rng = np.random.default_rng(4)
-    x = rng.integers(0, 12, 60).astype(float)
-    y = np.clip(x / 12 + rng.normal(0, 0.3, 60), 0, 1)
-    np.testing.assert_allclose(statistics.monotone_fit(x, y), IsotonicRegression().fit(x, y).predict(x), atol=1e-9)
-    rise = statistics.monotone_rise(x, y)
-    assert rise.low <= rise.value <= rise.high and rise.value == pytest.approx(100 * np.ptp(statistics.monotone_fit(x, y)))
-    assert statistics.monotone_rise(x, 5 - x).value == pytest.approx(0)
-
-
-def test_partial_correlation_equals_residuals_of_ranks_by_statsmodels() -> None:
-    import statsmodels.api as sm
-
-    rng = np.random.default_rng(6)
-    z = rng.normal(size=80)
-    length = rng.integers(1, 4, 80).astype(float)
-    x, y = z + rng.normal(size=80), z + 0.2 * length + rng.normal(size=80)
-    design = sm.add_constant(np.column_stack([stats.rankdata(z), stats.rankdata(length)]))
-    left = [sm.OLS(stats.rankdata(v), design).fit().resid for v in (x, y)]
-    expected = np.corrcoef(*left)[0, 1]
-    got = statistics.partial_correlation(x, y, z, length)
-    assert got.value == pytest.approx(expected)
-    assert got.low < got.value < got.high
-    assert statistics.partial_correlation(x, y).value == pytest.approx(stats.spearmanr(x, y).statistic)
-    assert np.isnan(statistics.partial_correlation(x, y, x).value), "nothing is left of exposures once they are taken out"
+    assert np.isnan(gap([4, 4, 4, 4], [0, 1, 0, 1]).value)
 
 
 def test_controls_enter_the_summary() -> None:
@@ -129,17 +100,6 @@ def test_controls_enter_the_summary() -> None:
     assert partial["group"].unique().tolist() == ["controlling magnitude"] and len(partial) == 4
     with pytest.raises(RequestError, match="control 'magnitude' has no value for term 't0'"):
         tf.summarize(table, exposures, controls={"magnitude": {}})
-
-
-def test_spearman_of_rows_equals_scipy_with_ties() -> None:
-    rng = np.random.default_rng(2)
-    x, y = rng.integers(0, 4, (30, 9)), rng.integers(0, 3, (30, 9))
-    got = statistics.spearman_rows(x, y)
-    for k in range(30):
-        if np.ptp(x[k]) and np.ptp(y[k]):
-            assert got[k] == pytest.approx(stats.spearmanr(x[k], y[k]).statistic)
-        else:
-            assert np.isnan(got[k])
 
 
 def test_emergence_is_the_first_step_that_lasts() -> None:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pythia_tools.analyses.term_frequency import statistics
+from pythia_tools.analyses.term_frequency.gap import TOP, gap
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, mean, rank_correlation
+from pythia_tools.core.statistics import Estimate, mean, partial_rank_correlation, rank_correlation
+from pythia_tools.core.statistics.isotonic import isotonic_rise
 from pythia_tools.core.tables import IDENTITY
 
 KEYS = [*IDENTITY, "task"]
@@ -49,7 +50,7 @@ def by_term(table: pd.DataFrame, exposures: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarize(
-    table: pd.DataFrame, exposures: pd.DataFrame, *, top: int = statistics.TOP, controls: Mapping[str, Mapping[str, float]] | None = None,
+    table: pd.DataFrame, exposures: pd.DataFrame, *, top: int = TOP, controls: Mapping[str, Mapping[str, float]] | None = None,
     bins: Sequence[float] | None = None, seed: int = 0,
 ) -> pd.DataFrame:
     """Per checkpoint, over terms, with bootstrap intervals over terms, as a summary table.
@@ -85,11 +86,12 @@ def _estimates(
     x, y = part["exposures"].to_numpy(np.float64), part["accuracy"].to_numpy(np.float64)
     yield "all", "accuracy", mean(y, unit="term", seed=seed)
     yield "all", "spearman", rank_correlation(x, y, unit="term", seed=seed)
-    yield "all", "gap", statistics.gap(x, y, top=top, seed=seed)
-    yield "all", "monotone_rise", statistics.monotone_rise(x, y, seed=seed)
+    yield "all", "gap", gap(x, y, top=top, seed=seed)
+    yield "all", "monotone_rise", isotonic_rise(x, 100 * y, unit="term", seed=seed)
     if controls:
         columns = [_control(part, name, values) for name, values in controls.items()]
-        yield f"controlling {', '.join(controls)}", "partial_spearman", statistics.partial_correlation(x, y, *columns, seed=seed)
+        partial = partial_rank_correlation(x, y, columns, unit="term", seed=seed)
+        yield f"controlling {', '.join(controls)}", "partial_spearman", partial
     edges = np.asarray(bins if bins is not None else power_bins(x))
     place = np.searchsorted(edges, x, side="right")
     for k in np.unique(place):

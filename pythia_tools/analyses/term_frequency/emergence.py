@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.term_frequency.analysis import by_term
-from pythia_tools.core.statistics import spearman
+from pythia_tools.core.statistics import spearman, units
 
 RHO = 0.3
 
@@ -56,8 +56,7 @@ def _emergence(part: pd.DataFrame, along: str, rho: float, resamples: int, seed:
     n = x.shape[1]
     if n < 3:
         return {"value": pd.NA, "low": pd.NA, "high": pd.NA, "emerged": float("nan"), "n": n}
-    rng = np.random.default_rng(seed)
-    pick = rng.integers(0, n, (resamples, n))
+    pick = np.concatenate(list(units(n).picks(resamples, seed)))
     value = _first_lasting(spearman(x, y)[:, None] >= rho, points)[0]
     draws = _first_lasting(np.stack([spearman(x[k][pick], y[k][pick]) >= rho for k in range(len(points))]), points)
     low, high = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.term_frequency.analysis import by_term
-from pythia_tools.analyses.term_frequency.statistics import TOP, gap
+from pythia_tools.analyses.term_frequency.gap import TOP, gap
 from pythia_tools.core.tables import IDENTITY
 
 PAPER_EDGES = tuple(float(e) for e in np.logspace(5, np.log10(2e8), 20))

@@ -31,13 +31,13 @@ class Units:
         """(n,) sum of the items' values in each unit."""
         return values if self.place is None else np.bincount(self.place, weights=values, minlength=self.n)
 
-    def picks(self, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    def picks(self, resamples: int, seed: int | np.random.Generator) -> Iterator[np.ndarray]:
         """(r, n) numbers of the units drawn, in blocks of bounded memory, `resamples` rows in all."""
         rng, step = np.random.default_rng(seed), max(1, _BLOCK // self.n)
         for start in range(0, resamples, step):
             yield rng.integers(0, self.n, (min(step, resamples - start), self.n))
 
-    def items(self, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    def items(self, resamples: int, seed: int | np.random.Generator) -> Iterator[np.ndarray]:
         """(r, m) numbers of the items drawn; r = 1 where units have several items, as m differs then."""
         if self.place is None:
             yield from self.picks(resamples, seed)
@@ -47,9 +47,9 @@ class Units:
             for pick in block:
                 yield np.concatenate([members[unit] for unit in pick])[None]
 
-    def weights(self, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    def weights(self, resamples: int, seed: int | np.random.Generator) -> np.ndarray:
         """(resamples, items) how often each item is drawn."""
-        drawn = rng.multinomial(self.n, np.full(self.n, 1 / self.n), size=resamples)
+        drawn = np.random.default_rng(seed).multinomial(self.n, np.full(self.n, 1 / self.n), size=resamples)
         return drawn if self.place is None else drawn[:, self.place]
 
 
