@@ -97,7 +97,7 @@ def deduplicated_rows(base: str | Path, threshold: float = 0.87) -> np.ndarray:
     """
     base, recipe = _base(base)
     contents = load_order(base / "order.yaml").rows(0, recipe.rows)[:, : recipe.seq_length]
-    kept = dedup.kept_documents(list(contents), threshold, unit="token", keep="first")
+    kept = dedup.kept_documents(list(contents), dedup.DedupConfig(threshold=threshold, unit="token"))
     return np.resize(kept, recipe.rows)
 
 
