@@ -246,12 +246,14 @@ def test_a_short_run_is_asked_about_whole_unless_more_was_asked_for(  # type: ig
         for row in order.data[:40]:
             out.add_document(row)
     (tmp_path / "short.yaml").write_text(
-        f"{{name: short, kind: preshuffled, seq_length: {order.data.shape[1] - 1}, batch_rows: 4, steps: 7, store: {{prefix: rows}}}}"
+        f"{{name: short, kind: preshuffled, seq_length: {order.data.shape[1] - 1}, batch_rows: 1, steps: 28, store: {{prefix: rows}}}}"
     )
-    common = ["memorization", root, "--steps", "30", "--order", str(tmp_path / "short.yaml"), "--context", "8", "--continuation", "8"]
+    common = ["memorization", root, "--steps", "10,30", "--order", str(tmp_path / "short.yaml"), "--context", "8", "--continuation", "8"]
     common += ["--device", "cpu", "--quiet"]
     assert main([*common, "--out", str(tmp_path / "run")]) == 0
-    assert load_run(tmp_path / "run").items.groupby("model")["row"].nunique().eq(28).all()
+    items = load_run(tmp_path / "run").items
+    assert items.groupby("model")["row"].nunique().eq(28).all()
+    assert (items["exposures"] == (items["row"] < items["step"])).all(), "one row a step: row r is met by checkpoint r + 1"
     assert main([*common, "--out", str(tmp_path / "more"), "--rows", "sample=29"]) == 2
     assert "rows 0:28 are 28" in capsys.readouterr().err
 
