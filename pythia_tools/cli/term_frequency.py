@@ -185,7 +185,7 @@ def _emergence(table: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
 
 def _rest(row: dict[Any, Any], several: bool) -> dict[str, Any]:
     group = f"{row['task']}: all" if several else "all"
-    return {"group": group, "low": row["low"], "high": row["high"], "n": row["n"], "interval": "bootstrap95 over terms; NaN: never"}
+    return {"group": group, "low": row["low"], "high": row["high"], "n": row["n"], "unit": "term", "interval": "bootstrap95"}
 
 
 def read_exposures(path: str) -> pd.DataFrame:

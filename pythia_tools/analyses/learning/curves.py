@@ -22,7 +22,7 @@ from pythia_tools.analysis import Context, Task, sweep
 from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
-from pythia_tools.core.statistics import RESAMPLES, mean
+from pythia_tools.core.statistics import RESAMPLES, difference_of_means, mean
 from pythia_tools.models import rows_digest, score_rows
 from pythia_tools.models.scores import check_rows
 from pythia_tools.suites.checkpoint import Checkpoint
@@ -110,19 +110,6 @@ def summarize(table: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0)
             estimate = mean(nll, unit="row", resamples=resamples, seed=seed)
             lines.append({**named, "group": group, "metric": "nll", **estimate.columns()})
         if {"just_seen", "next_up"} <= values.keys():
-            lines.append({**named, "group": "next_up-just_seen", "metric": "nll_gap",
-                          **_gap(values["next_up"], values["just_seen"], resamples, seed)})
+            gap = difference_of_means(values["next_up"], values["just_seen"], unit="row", resamples=resamples, seed=seed)
+            lines.append({**named, "group": "next_up-just_seen", "metric": "nll_gap", **gap.columns()})
     return tables.summary(lines)
-
-
-def _gap(after: np.ndarray, before: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Difference of two independent means; both sides resampled."""
-    rng = np.random.default_rng(seed)
-    draws = np.array([_resampled(after, rng) - _resampled(before, rng) for _ in range(resamples)])
-    low, high = np.quantile(draws, [0.025, 0.975]) if len(after) and len(before) else (np.nan, np.nan)
-    value = after.mean() - before.mean() if len(after) and len(before) else np.nan
-    return {"value": value, "low": low, "high": high, "n": len(after) + len(before), "interval": "bootstrap95 over rows of both sides"}
-
-
-def _resampled(values: np.ndarray, rng: np.random.Generator) -> float:
-    return float(values[rng.integers(0, len(values), len(values))].mean()) if len(values) else float("nan")
