@@ -9,29 +9,41 @@ rules (any of them, applied in this order):
   --swap feminine|masculine|both      third-person pronouns
 
 examples:
-  pythia-tools data overlay pythia-micro --steps 1200:1500 --swap feminine --diff 5
-  pythia-tools data overlay pile-deduped-preshuffled --steps 133000:143000 --swap feminine --tokenizer tokenizer.json --out swapped --write
+  pythia-tools data overlay pythia-micro --steps 1200:1499 --swap feminine --diff 5
+  pythia-tools data overlay pile-deduped-preshuffled --steps 133000:142999 --swap feminine --out swapped --write
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+
+from pythia_tools import overlays
 from pythia_tools.cli.options import add_output, emit
 from pythia_tools.core.errors import RequestError
+from pythia_tools.order import Rows, load_order
+from pythia_tools.overlays import Overlay
+from pythia_tools.overlays.overlay import parse_steps
+from pythia_tools.overlays.pronouns import CHOICES
+from pythia_tools.overlays.rules import Rule
+from pythia_tools.tokens import Openable
 
 KEEP = 1_000_000
+SWAP_OPTIONS = {
+    "his": "what his becomes: her or hers by context, or always her", "edges": "words that touch the row's edge",
+    "paired": "'he or she'",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("order", metavar="ORDER", help="an order's name, manifest, or .bin/.idx prefix")
-    parser.add_argument("--steps", required=True, help="batches to change: a:b, a:b:stride, or a,b,c")
+    parser.add_argument("--steps", required=True, help="batches to change: a:b or a:b:stride, both ends included, or a,b,c")
     parser.add_argument("--swap", choices=["feminine", "masculine", "both"], help="swap pronouns towards …")
-    parser.add_argument("--his", choices=["context", "her"], default="context", help="his becomes her or hers by context (default)")
-    parser.add_argument("--edges", choices=["leave", "change"], default="leave", help="words that touch the row's edge (default: leave)")
-    parser.add_argument("--paired", choices=["leave", "change"], default="leave", help="'he or she' (default: leave)")
+    for option, about in SWAP_OPTIONS.items():
+        choices = CHOICES[option]
+        parser.add_argument(f"--{option}", choices=choices, default=choices[0], help=f"{about} (default: {choices[0]})")
     parser.add_argument("--replace", metavar="TERMS.tsv", help="term and replacement, tab-separated, one pair a line")
     parser.add_argument("--remove", metavar="ROWS.txt", help="row numbers, one a line")
     parser.add_argument("--deduplicate", action="store_true", help="replace rows that repeat an earlier chosen row")
@@ -46,22 +58,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--control", action="store_true", help="no rule: the unchanged rows of the steps, to be written out")
     parser.add_argument("--diff", type=int, default=0, metavar="N", help="print N changed rows before and after")
     parser.add_argument("--write", action="store_true", help="write .bin/.idx and index maps for GPT-NeoX into --out")
-    parser.add_argument("--neox", choices=["v1", "current"], default="v1", help="whose names the index maps get (default: v1, Pythia's)")
+    parser.add_argument(
+        "--neox", choices=["v1", "current"], default="v1", help="whose names the index maps get (default: v1, Pythia's)",
+    )
     parser.add_argument("--num-samples", type=int, metavar="N", help="in the maps' names (default: rows × 1.005)")
     parser.add_argument("--map-seed", type=int, default=1234, metavar="N", help="seed in the maps' names (default 1234)")
     add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from pythia_tools.order import load_order
-    from pythia_tools.overlays import Overlay
-
     order = load_order(args.order)
     if args.write and not args.out:
         raise RequestError("--write needs --out DIR: the folder for the store and its maps")
     if args.control:
         return _write_control(args, order)
-    overlay = Overlay(order, _rules(args, order), steps=args.steps)
+    tokenizer = args.tokenizer or order.tokenizer
+    overlay = Overlay(order, _rules(args, tokenizer), steps=args.steps)
     receipt = overlay.receipt(keep=KEEP)
     if args.out:
         overlay.save_receipt(args.out, receipt)
@@ -69,34 +81,28 @@ def run(args: argparse.Namespace) -> int:
     if args.write:
         summary["written"] = _write(args, overlay, None)
     if args.diff and not args.json:
-        print(overlay.diff(_tokenizer(args, order), limit=args.diff))
+        print(overlay.diff(_given(tokenizer), limit=args.diff))
     emit(summary, as_json=args.json)
     return 0
 
 
-def _write_control(args: argparse.Namespace, order: Any) -> int:
+def _write_control(args: argparse.Namespace, order: Rows) -> int:
     if not args.write:
         raise RequestError("--control goes with --write --out DIR: the unchanged rows of the steps, written out")
     if any((args.swap, args.replace, args.remove, args.deduplicate, args.repeat, args.insert)):
         raise RequestError("--control takes no rule")
-    from pythia_tools.overlays.overlay import parse_steps
-
     emit({"written": _write(args, order, parse_steps(args.steps, order))}, as_json=args.json)
     return 0
 
 
-def _write(args: argparse.Namespace, order: Any, steps: Any) -> list[str]:
-    from pythia_tools.overlays import write_out
-
+def _write(args: argparse.Namespace, order: Rows, steps: np.ndarray | None) -> list[str]:
     prefix = Path(args.out) / "rows"
-    done = write_out(order, prefix, steps=steps, seed=args.map_seed, num_samples=args.num_samples, version=args.neox)
-    return [str(p) for p in done.files]
+    names = {"seed": args.map_seed, "num_samples": args.num_samples, "version": args.neox}
+    return [str(p) for p in overlays.write_out(order, prefix, steps=steps, **names).files]
 
 
-def _rules(args: argparse.Namespace, order: Any) -> list[Any]:
-    from pythia_tools import overlays
-
-    rules: list[Any] = []
+def _rules(args: argparse.Namespace, tokenizer: Openable | None) -> list[Rule]:
+    rules: list[Rule] = []
     if args.remove:
         rules.append(overlays.RemoveRows(_numbers(args.remove), _reserve(args)))
     if args.deduplicate:
@@ -104,39 +110,39 @@ def _rules(args: argparse.Namespace, order: Any) -> list[Any]:
     if args.repeat:
         rules.append(overlays.RepeatRows(_numbers(args.repeat), copies=args.copies, seed=args.seed))
     if args.insert:
-        how = "over" if args.over else "push"
-        rules.append(overlays.InsertText(_tokenizer(args, order), args.insert, copies=args.copies, at=args.at, how=how, seed=args.seed))
+        where = {"copies": args.copies, "at": args.at, "how": "over" if args.over else "push", "seed": args.seed}
+        rules.append(overlays.InsertText(_given(tokenizer), args.insert, **where))
     if args.replace:
-        rules.append(overlays.ReplaceTerms(_tokenizer(args, order), _terms(args.replace)))
+        rules.append(overlays.ReplaceTerms(_given(tokenizer), _terms(args.replace)))
     if args.swap:
-        options = {"his": args.his, "paired": args.paired, "edges": args.edges}
-        rules.append(overlays.PronounSwap(_tokenizer(args, order), args.swap, **options))
+        choices = {option: getattr(args, option) for option in SWAP_OPTIONS}
+        rules.append(overlays.PronounSwap(_given(tokenizer), args.swap, **choices))
     if not rules:
-        raise RequestError("no rule was given; choose --swap, --replace, --remove, --repeat, --insert or --deduplicate (or --control)")
+        allowed = "--swap, --replace, --remove, --repeat, --insert or --deduplicate (or --control)"
+        raise RequestError(f"no rule was given; choose {allowed}")
     return rules
 
 
-def _tokenizer(args: argparse.Namespace, order: Any) -> Any:
-    from pythia_tools.counts import tokenizer_of
+def _given(tokenizer: Openable | None) -> Openable:
+    if tokenizer is None:
+        raise RequestError("this order names no tokenizer; give --tokenizer with a tokenizer.json, its folder, or a hub name")
+    return tokenizer
 
-    return tokenizer_of(order, args.tokenizer).engine
 
-
-def _reserve(args: argparse.Namespace) -> Any:
-    from pythia_tools.overlays import Reserve
-
+def _reserve(args: argparse.Namespace) -> overlays.Reserve:
     try:
         first, last = (int(p) for p in str(args.reserve).split(":"))
     except ValueError:
-        raise RequestError(f"--reserve {args.reserve}: give rows as a:b, for example 146432000:146440000") from None
-    return Reserve(range(first, last))
+        example = "146432000:146440000 (the last is not among them)"
+        raise RequestError(f"--reserve {args.reserve}: give rows as a:b, for example {example}") from None
+    return overlays.Reserve(range(first, last))
 
 
 def _numbers(path: str) -> list[int]:
     try:
         return [int(line) for line in Path(path).read_text("utf-8").split()]
     except (OSError, ValueError) as error:
-        raise RequestError(f"{path}: row numbers, one a line, are wanted ({error})") from error
+        raise RequestError(f"{path}: row numbers are wanted, one a line ({error})") from error
 
 
 def _terms(path: str) -> dict[str, str]:

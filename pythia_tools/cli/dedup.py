@@ -112,7 +112,7 @@ def _report(args: argparse.Namespace) -> int:
     from pythia_tools.dedup import report
     from pythia_tools.dedup.stages import stored_parts
 
-    signed, clusters, _ = stored_parts(args.report)
+    signed, clusters = stored_parts(args.report)
     run_ = load_run(args.report)
     totals = run_.summary[run_.summary.group == "all"].set_index("metric").value
     parts: dict[str, Any] = {

@@ -10,14 +10,12 @@ import importlib
 from typing import Any
 
 _NAMES = {
-    "minhash_signatures": "signatures", "stream_signatures": "signatures", "permutations": "signatures",
-    "near_duplicates": "near", "near_duplicate_roots": "near", "near_duplicate_pairs": "near", "kept_documents": "near",
-    "choose_bands": "lsh", "hit_probability": "lsh", "curve_in_words": "lsh", "candidate_pairs": "lsh",
-    "components": "connected", "kept_member": "connected", "members": "connected", "KEEP_RULES": "connected",
-    "exact_pairs": "exact", "jaccard": "exact", "Pairs": "exact", "shingle_sets": "sets", "pack": "shingles",
-    "DedupConfig": "config", "PRESETS": "config", "preset": "config", "run_stages": "stages", "load_dedup": "stages",
-    "DedupResult": "stages", "exposure_effect": "effect", "effect_summary": "effect",
-    "repeated_runs": "substrings", "run_shares": "substrings",
+    "minhash_signatures": "signatures", "near_duplicates": "near", "near_duplicate_roots": "near",
+    "near_duplicate_pairs": "near", "kept_documents": "near", "Pairs": "exact", "choose_bands": "curve",
+    "hit_probability": "curve", "curve_in_words": "curve", "candidate_pairs": "lsh", "components": "connected",
+    "kept_member": "connected", "members": "connected", "shingle_sets": "sets", "pack": "shingles",
+    "DedupConfig": "config", "PRESETS": "config", "preset": "config", "run_stages": "stages", "DedupResult": "stages",
+    "exposure_effect": "effect", "effect_summary": "effect", "repeated_runs": "substrings", "run_shares": "substrings",
 }
 
 __all__ = sorted(_NAMES)  # noqa: PLE0605

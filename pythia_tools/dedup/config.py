@@ -15,17 +15,39 @@ from dataclasses import dataclass
 from typing import Any
 
 from pythia_tools.core.errors import RequestError, unknown
+from pythia_tools.dedup.curve import choose_bands
 
 PRESETS: dict[str, dict[str, Any]] = {
     "exact": {"method": "exact", "keep": "first"},
     "datasketch": {"method": "lsh", "num_perm": 128, "scheme": "affine32", "keep": "first"},
     "pile_dedupe": {"method": "lsh", "num_perm": 10, "scheme": "legacy", "keep": "last"},
 }
+UNITS = ("word", "char", "token")
+HASHES = ("sha1", "mix64")
+_CHOICES = {
+    "method": ("exact", "lsh"), "unit": UNITS, "scheme": ("affine32", "legacy"), "hashing": HASHES,
+    "keep": ("first", "last", "longest"), "pack": ("", ".gz", ".zst"),
+}
 
 
 @dataclass(frozen=True)
 class DedupConfig:
-    """Options of a deduplication; see near_duplicates for their meaning. `bands` and `rows` come with each other or not at all."""
+    """Options of a deduplication.
+
+    method: `exact` finds every pair; `lsh` takes documents that share a band of their MinHash signatures.
+    threshold: Jaccard similarity of the sets of shingles, in (0, 1].
+    ngram, unit: units per shingle, and what a unit is: `word` (str.split, joined by one space), `char` (characters as
+        they stand) or `token` (ids; a shingle's bytes are its ids as little-endian uint32).
+    num_perm, seed, scheme: of the signatures, as in datasketch: `affine32` since its 2.0, `legacy` before.
+    hashing: `sha1`, as datasketch, or `mix64`, faster and our own.
+    bands, rows: of a signature, both or neither; by default chosen for the threshold as datasketch does.
+    verify: for `lsh`, join candidates only if their exact similarity reaches the threshold.
+    keep: the member of a cluster that stays: `first` or `last` in the order of the input, or `longest` in bytes (the
+        first of these).
+    tokenizer, text_key, id_key, group_by: how files are read (run_stages); group_by is a metadata field for the report.
+    pack: suffix of the files written: none, `.gz` or `.zst`.
+    part_bytes, memory_bytes: text that is signed at once, and memory for one task's buckets.
+    """
 
     method: str = "exact"
     threshold: float = 0.87
@@ -48,17 +70,18 @@ class DedupConfig:
     memory_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        if not 0 < self.threshold <= 1:
-            raise RequestError(f"threshold is {self.threshold}; it must lie above 0 and at most at 1")
-        if min(self.ngram, self.num_perm, self.part_bytes, self.memory_bytes) < 1:
-            raise RequestError("ngram, num_perm, part_bytes and memory_bytes must be at least 1")
+        for name in _CHOICES:
+            check_choice(name, getattr(self, name))
+        check_threshold(self.threshold)
+        for name in ("ngram", "num_perm", "part_bytes", "memory_bytes"):
+            if getattr(self, name) < 1:
+                raise RequestError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if (self.bands is None) != (self.rows is None):
             raise RequestError("bands and rows come together: give both or neither")
         if self.bands is not None and self.rows is not None and not 0 < self.bands * self.rows <= self.num_perm:
-            raise RequestError(f"{self.bands} bands of {self.rows} rows need that many hashes; num_perm is {self.num_perm}")
-        if (self.unit == "token") != (self.tokenizer is not None):
-            raise RequestError("unit 'token' needs a tokenizer, and a tokenizer is for unit 'token' only")
+            raise RequestError(
+                f"{self.bands} bands of {self.rows} rows need that many hashes; num_perm is {self.num_perm}"
+            )
 
     @property
     def needs_sets(self) -> bool:
@@ -67,8 +90,6 @@ class DedupConfig:
 
     def bands_and_rows(self) -> tuple[int, int]:
         """As asked, else as datasketch chooses for the threshold."""
-        from pythia_tools.dedup.lsh import choose_bands
-
         if self.bands is not None and self.rows is not None:
             return self.bands, self.rows
         return choose_bands(self.threshold, self.num_perm)
@@ -88,11 +109,15 @@ def preset(name: str, **changes: Any) -> DedupConfig:
     return DedupConfig(**{**PRESETS[name], **changes})
 
 
-def _check_choices(config: DedupConfig) -> None:
-    choices = {
-        "method": ("exact", "lsh"), "unit": ("word", "char", "token"), "scheme": ("affine32", "legacy"),
-        "hashing": ("sha1", "mix64"),        "keep": ("first", "last", "longest"), "pack": ("", ".gz", ".zst"),
-    }
-    for name, allowed in choices.items():
-        if getattr(config, name) not in allowed:
-            raise RequestError(f"{name} is {getattr(config, name)!r}; it is one of {', '.join(repr(a) for a in allowed)}")
+def check_choice(name: str, value: str) -> None:
+    """Raises RequestError naming what is allowed."""
+    if value not in _CHOICES[name]:
+        raise RequestError(f"{name} is {value!r}; it is one of {', '.join(map(repr, _CHOICES[name]))}")
+
+
+def check_threshold(threshold: float) -> None:
+    if not 0 < threshold <= 1:
+        raise RequestError(f"threshold is {threshold}; it must lie above 0 and at most at 1")
+
+
+DEFAULT = DedupConfig()

@@ -11,12 +11,7 @@ import numpy as np
 from numba import njit
 
 from pythia_tools.core.errors import RequestError
-
-KEEP_RULES = {
-    "first": "the first member in the order of the input",
-    "last": "the last member (what removing a document while others of its bucket remain comes to)",
-    "longest": "the member with most bytes, the first of these",
-}
+from pythia_tools.dedup.config import check_choice
 
 
 @njit(nogil=True, cache=True)
@@ -30,15 +25,12 @@ def find(parents, i):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def join(parents, i, j):  # type: ignore[no-untyped-def]
-    """Put i and j into one component; false when they already were."""
+    """Put i and j into one component."""
     i, j = find(parents, i), find(parents, j)
-    if i == j:
-        return False
     if i < j:
         parents[j] = i
     else:
         parents[i] = j
-    return True
 
 
 @njit(nogil=True, cache=True)
@@ -48,20 +40,23 @@ def join_pairs(parents, left, right):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def join_buckets(parents, members, begins):  # type: ignore[no-untyped-def]
+    """Put the members of each bucket, members[begins[k] : begins[k + 1]], into one component."""
+    for bucket in range(len(begins) - 1):
+        for i in range(begins[bucket] + 1, begins[bucket + 1]):
+            join(parents, members[i - 1], members[i])
+
+
+@njit(nogil=True, cache=True)
 def flatten(parents):  # type: ignore[no-untyped-def]
     """Every document's root in place of its parent."""
     for i in range(len(parents)):
         parents[i] = find(parents, i)
 
 
-def singles(count: int) -> np.ndarray:
-    """Everyone alone: int64 array of parents."""
-    return np.arange(count, dtype=np.int64)
-
-
 def components(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Component of each of `count` documents, named by its smallest member; int64 (count,)."""
-    parents = singles(count)
+    parents = np.arange(count, dtype=np.int64)
     join_pairs(parents, np.asarray(left, np.int64), np.asarray(right, np.int64))
     flatten(parents)
     return parents
@@ -69,29 +64,25 @@ def components(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def members(roots: np.ndarray) -> list[list[int]]:
     """Clusters of at least two documents, members in order, clusters by their first member."""
-    sizes = np.bincount(roots, minlength=len(roots)) if len(roots) else np.empty(0, np.int64)
-    inside = np.flatnonzero(sizes[roots] > 1) if len(roots) else np.empty(0, np.int64)
+    inside = np.flatnonzero(np.bincount(roots, minlength=1)[roots] > 1)
     order = inside[np.argsort(roots[inside], kind="stable")]
     cuts = np.flatnonzero(np.diff(roots[order])) + 1
-    return [part.tolist() for part in np.split(order, cuts)] if len(order) else []
+    return [cluster.tolist() for cluster in np.split(order, cuts)] if len(order) else []
 
 
 def kept_member(roots: np.ndarray, rule: str = "first", lengths: np.ndarray | None = None) -> np.ndarray:
     """For each document the member of its component that is kept (itself when alone); int64.
 
-    Raises: RequestError on an unknown rule, or `longest` without lengths.
+    Raises: RequestError on an unknown rule (see DedupConfig.keep), or `longest` without lengths.
     """
-    if rule not in KEEP_RULES:
-        raise RequestError(f"keep rule {rule!r} is not known; it is one of {', '.join(KEEP_RULES)}")
+    check_choice("keep", rule)
     numbers = np.arange(len(roots), dtype=np.int64)
-    if rule == "first":
-        return roots.astype(np.int64)
     best = roots.astype(np.int64)
     if rule == "last":
         best[roots] = numbers  # a later assignment wins
-        return best[roots]
-    if lengths is None:
-        raise RequestError("keep rule 'longest' needs the documents' lengths")
-    order = np.lexsort((-numbers, lengths))  # ends with the longest; among equals with the first
-    best[roots[order]] = order
+    elif rule == "longest":
+        if lengths is None:
+            raise RequestError("keep rule 'longest' needs the documents' lengths")
+        order = np.lexsort((-numbers, lengths))  # ends with the longest; among equals with the first
+        best[roots[order]] = order
     return best[roots]

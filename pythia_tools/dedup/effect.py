@@ -19,6 +19,7 @@ from pythia_tools.counts.documents import document_exposures, packed_rows
 from pythia_tools.dedup.sign import Labels
 from pythia_tools.dedup.stages import stored_parts
 from pythia_tools.order import DataOrder, build_index_maps, packed_order
+from pythia_tools.tokens.documents import repaired
 
 DEFAULT_SEED = 1234
 
@@ -40,7 +41,7 @@ def exposure_effect(
 
     Raises: RequestError when ids do not match one to one, or the order holds no document boundaries.
     """
-    signed, clusters, _ = stored_parts(folder)
+    signed, clusters = stored_parts(folder)
     kept = _kept_in_store(Labels(signed), np.asarray(clusters.array("kept")), provenance)
     step = order.steps if step is None else step
     rows = packed_rows(order)
@@ -79,7 +80,7 @@ def effect_summary(effect: pd.DataFrame, tokens: int) -> pd.DataFrame:
 
 def _kept_in_store(labels: Labels, kept: np.ndarray, provenance: pd.DataFrame) -> np.ndarray:
     """For each document of the store the store number of its kept one."""
-    ids = [name.encode("utf-8", "replace").decode() for name, _, _ in labels.everything()]
+    ids = [repaired(name) for name, _, _ in labels]
     if len(set(ids)) != len(ids):
         raise RequestError("the deduplicated documents' ids are not unique, so they cannot be matched to a store; name an --id-key")
     place = {name: i for i, name in enumerate(provenance.id.tolist())}

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from pythia_tools.core.errors import RequestError
 from pythia_tools.core.parallel import map_threads
-from pythia_tools.dedup.connected import find, flatten, join, join_pairs, singles
+from pythia_tools.dedup.config import check_threshold
+from pythia_tools.dedup.connected import find, join
 from pythia_tools.dedup.hashes import mix64
 from pythia_tools.dedup.sets import ShingleSets
 
@@ -46,15 +46,6 @@ def exact_pairs(sets: ShingleSets, threshold: float, threads: int = 1) -> Pairs:
     return Pairs(left[order], right[order], similarity[order])
 
 
-def exact_components(sets: ShingleSets, threshold: float, threads: int = 1) -> np.ndarray:
-    """Connected components of the pairs with similarity ≥ threshold, named by their smallest member; int64 (n,)."""
-    left, right = exact_links(sets, threshold, threads)
-    parents = singles(len(sets))
-    join_pairs(parents, left, right)
-    flatten(parents)
-    return parents
-
-
 def exact_links(sets: ShingleSets, threshold: float, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Enough of the pairs with similarity ≥ threshold to connect every cluster.
 
@@ -65,24 +56,11 @@ def exact_links(sets: ShingleSets, threshold: float, threads: int = 1) -> tuple[
     return np.concatenate([joined.same_of[repeats], joined.left]), np.concatenate([repeats, joined.right])
 
 
-def jaccard(a: np.ndarray, b: np.ndarray) -> float:
-    """Jaccard similarity of two sorted sets; 0 when either is empty."""
-    if not len(a) or not len(b):
-        return 0.0
-    shared = _overlap(a, b, 0)
-    return shared / (len(a) + len(b) - shared)
-
-
 def similarities(sets: ShingleSets, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Jaccard similarity of each pair (left[i], right[i]); float64."""
     out = np.empty(len(left))
     _similarities(sets.values, sets.offsets, np.asarray(left, np.int64), np.asarray(right, np.int64), out)
     return out
-
-
-def check_threshold(threshold: float) -> None:
-    if not 0 < threshold <= 1:
-        raise RequestError(f"threshold is {threshold}; it must lie above 0 and at most at 1")
 
 
 @dataclass(frozen=True)
@@ -112,13 +90,13 @@ def _join(sets: ShingleSets, threshold: float, threads: int, *, all_pairs: bool)
     heads, slots, places = _index(tokens[:filled], index_bits)
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def work(part: int) -> None:
+    def work(stripe: int) -> None:
         count = len(chosen)
         stamps = np.full(count, -1, np.int64)
-        forest = singles(count)
+        forest = np.arange(count, dtype=np.int64)
         left, right = np.empty(max(_ROOM, 2 * count), np.int64), np.empty(max(_ROOM, 2 * count), np.int64)
         similarity = np.empty(len(left))
-        at = part
+        at = stripe
         while at < count:
             at, held = _probe(
                 sets.values, sets.offsets, chosen, threshold, tokens, owners, firsts, heads, slots, places, index_bits,
@@ -126,7 +104,7 @@ def _join(sets: ShingleSets, threshold: float, threads: int, *, all_pairs: bool)
             )
             found.append((left[:held].copy(), right[:held].copy(), similarity[:held].copy()))
 
-    map_threads(work, list(range(threads)), threads)
+    map_threads(work, range(threads), threads)
     left, right, similarity = (np.concatenate([f[i] for f in found] or [np.empty(0)]) for i in range(3))
     return _Joined(same_of, chosen[left.astype(np.int64)], chosen[right.astype(np.int64)], similarity)
 
@@ -301,7 +279,7 @@ def _probe(values, offsets, chosen, threshold, tokens, owners, firsts, heads, sl
                 if not all_pairs and find(forest, x) == find(forest, y):
                     continue
                 needed = _needed(size, other, threshold)
-                shared = _overlap(values[offsets[d] : offsets[d + 1]], values[offsets[e] : offsets[e + 1]], needed)
+                shared = overlap(values[offsets[d] : offsets[d + 1]], values[offsets[e] : offsets[e + 1]], needed)
                 if shared >= needed and shared / (size + other - shared) >= threshold:
                     join(forest, x, y)
                     left[held], right[held] = y, x
@@ -312,7 +290,7 @@ def _probe(values, offsets, chosen, threshold, tokens, owners, firsts, heads, sl
 
 
 @njit(nogil=True, cache=True)
-def _overlap(a, b, needed):  # type: ignore[no-untyped-def]
+def overlap(a, b, needed):  # type: ignore[no-untyped-def]
     """Size of the intersection of two sorted sets; a smaller number once `needed` is out of reach."""
     i, j, shared = 0, 0, 0
     while i < len(a) and j < len(b):
@@ -335,5 +313,5 @@ def _similarities(values, offsets, left, right, out):  # type: ignore[no-untyped
         if a == 0 or b == 0:
             out[p] = 0.0
             continue
-        shared = _overlap(values[offsets[d] : offsets[d + 1]], values[offsets[e] : offsets[e + 1]], 0)
+        shared = overlap(values[offsets[d] : offsets[d + 1]], values[offsets[e] : offsets[e + 1]], 0)
         out[p] = shared / (a + b - shared)

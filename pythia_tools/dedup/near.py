@@ -5,37 +5,23 @@ For corpora on disk see stages.py, which takes the same options and survives bei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pythia_tools.core.errors import RequestError
 from pythia_tools.core.parallel import worker_count
-from pythia_tools.dedup import lsh
-from pythia_tools.dedup.connected import components, flatten, kept_member, members, singles
-from pythia_tools.dedup.exact import Pairs, check_threshold, exact_components, exact_pairs, similarities
+from pythia_tools.dedup.config import DEFAULT, DedupConfig
+from pythia_tools.dedup.connected import components, kept_member, members
+from pythia_tools.dedup.exact import Pairs, exact_links, exact_pairs, similarities
+from pythia_tools.dedup.lsh import candidate_pairs, lsh_components
 from pythia_tools.dedup.sets import shingle_sets
-from pythia_tools.dedup.shingles import Packed, pack
-from pythia_tools.dedup.signatures import check, minhash_signatures
-
-METHODS = ("exact", "lsh")
+from pythia_tools.dedup.shingles import Documents, pack, take
+from pythia_tools.dedup.signatures import sign
 
 
 def near_duplicates(
-    texts: Sequence[str] | Sequence[Sequence[int]] | Packed,
-    threshold: float = 0.87,
-    *,
-    method: str = "exact",
-    ngram: int = 5,
-    unit: str = "word",
-    num_perm: int = 128,
-    seed: int = 1,
-    scheme: str = "affine32",
-    hashing: str = "sha1",
-    bands: tuple[int, int] | None = None,
-    verify: bool = False,
-    workers: int | None = None,
+    texts: Documents, threshold: float = 0.87, *, method: str = "exact", ngram: int = 5, unit: str = "word",
+    workers: int | None = None, **options: Any,
 ) -> list[list[int]]:
     """Clusters of near-duplicate documents: connected components of the pairs with Jaccard similarity ≥ threshold.
 
@@ -45,10 +31,8 @@ def near_duplicates(
         method: `exact` finds every pair; `lsh` takes documents that share a band of their MinHash signatures, which
             finds a pair at the threshold with a probability that `dedup.curve_in_words` states (0.45 by default).
         ngram, unit: units per shingle, and what a unit is: `word` (str.split), `char` or `token`.
-        num_perm, seed, scheme, hashing: of the signatures, for `lsh`; see minhash_signatures.
-        bands: (bands, rows) for `lsh`; by default chosen for the threshold as datasketch does.
-        verify: for `lsh`, keep a candidate only if its exact similarity reaches the threshold.
-        workers: threads; all processors by default.
+        workers: threads; one per core by default.
+        options: further fields of DedupConfig, for `lsh`: num_perm, seed, scheme, hashing, bands, rows, verify.
 
     Returns:
         Clusters of at least two document numbers, ascending; clusters ordered by their first. Empty documents match
@@ -56,88 +40,47 @@ def near_duplicates(
 
     Raises: RequestError on a wrong option.
     """
-    return members(near_duplicate_roots(
-        texts, threshold, method=method, ngram=ngram, unit=unit, num_perm=num_perm, seed=seed, scheme=scheme, hashing=hashing,
-        bands=bands, verify=verify, workers=workers,
-    ))
-
-
-def kept_documents(
-    texts: Sequence[str] | Sequence[Sequence[int]] | Packed, threshold: float = 0.87, *, keep: str = "first", unit: str = "word",
-    **options: Any,
-) -> np.ndarray:
-    """Numbers of the documents that stay when all but one of each cluster are dropped; int64, ascending.
-
-    With `unit="token"` and a list of rows this gives the rows of a deduplicated twin. Options as for near_duplicates;
-    keep is `first`, `last` or `longest`.
-    """
-    packed = pack(texts, unit)
-    roots = near_duplicate_roots(packed, threshold, unit=unit, **options)
-    kept = kept_member(roots, keep, np.diff(packed.offsets))
-    return np.flatnonzero(kept == np.arange(len(kept)))
+    config = DedupConfig(method=method, threshold=threshold, ngram=ngram, unit=unit, **options)
+    return members(near_duplicate_roots(texts, config, workers))
 
 
 def near_duplicate_roots(
-    texts: Sequence[str] | Sequence[Sequence[int]] | Packed, threshold: float = 0.87, *, method: str = "exact", ngram: int = 5,
-    unit: str = "word", num_perm: int = 128, seed: int = 1, scheme: str = "affine32", hashing: str = "sha1",
-    bands: tuple[int, int] | None = None,
-    verify: bool = False, workers: int | None = None,
+    texts: Documents, config: DedupConfig = DEFAULT, workers: int | None = None
 ) -> np.ndarray:
     """As near_duplicates; returns each document's cluster, named by its smallest member: int64 (n,)."""
-    packed, threads = _checked(texts, threshold, method, ngram, unit, num_perm, scheme, hashing, workers)
-    if method == "exact":
-        return exact_components(shingle_sets(packed, ngram, threads), threshold, threads)
-    signatures = minhash_signatures(packed, num_perm, seed, ngram, scheme=scheme, hashing=hashing, unit=unit, workers=threads)
-    b, r = bands or lsh.choose_bands(threshold, num_perm)
-    if verify:
-        pairs = _verified(packed, *lsh.candidate_pairs(signatures, b, r), threshold, ngram, threads)
+    packed, threads = pack(texts, config.unit), worker_count(workers)
+    if config.method == "exact":
+        links = exact_links(shingle_sets(packed, config.ngram, threads), config.threshold, threads)
+        return components(len(packed), *links)
+    if config.verify:
+        pairs = near_duplicate_pairs(packed, config, threads)
         return components(len(packed), pairs.left, pairs.right)
-    parents = singles(len(packed))
-    lsh.components_of_buckets(signatures, b, r, parents)
-    flatten(parents)
-    return parents
+    return lsh_components(sign(packed, config, threads), *config.bands_and_rows())
 
 
-def near_duplicate_pairs(
-    texts: Sequence[str] | Sequence[Sequence[int]] | Packed, threshold: float = 0.87, *, method: str = "exact", ngram: int = 5,
-    unit: str = "word", num_perm: int = 128, seed: int = 1, scheme: str = "affine32", hashing: str = "sha1",
-    bands: tuple[int, int] | None = None,
-    verify: bool = False, workers: int | None = None,
-) -> Pairs:
+def near_duplicate_pairs(texts: Documents, config: DedupConfig = DEFAULT, workers: int | None = None) -> Pairs:
     """The pairs behind the clusters, with exact similarities; (n choose 2) of them for n equal documents.
 
     Without `verify`, `lsh` gives its candidates as they are, those below the threshold included.
     """
-    packed, threads = _checked(texts, threshold, method, ngram, unit, num_perm, scheme, hashing, workers)
-    if method == "exact":
-        return exact_pairs(shingle_sets(packed, ngram, threads), threshold, threads)
-    signatures = minhash_signatures(packed, num_perm, seed, ngram, scheme=scheme, hashing=hashing, unit=unit, workers=threads)
-    left, right = lsh.candidate_pairs(signatures, *(bands or lsh.choose_bands(threshold, num_perm)))
-    return _verified(packed, left, right, threshold if verify else 0.0, ngram, threads)
-
-
-def _checked(  # type: ignore[no-untyped-def]
-    texts, threshold: float, method: str, ngram: int, unit: str, num_perm: int, scheme: str, hashing: str,
-    workers: int | None,
-) -> tuple[Packed, int]:
-    check_threshold(threshold)
-    check(num_perm, ngram, scheme, unit, hashing)
-    if method not in METHODS:
-        raise RequestError(f"method {method!r} is not known; it is exact or lsh")
-    return pack(texts, unit), worker_count(workers)
-
-
-def _verified(packed: Packed, left: np.ndarray, right: np.ndarray, threshold: float, ngram: int, threads: int) -> Pairs:
-    """Candidates with their exact similarity, those below the threshold left out. Only documents in a pair are hashed."""
+    packed, threads = pack(texts, config.unit), worker_count(workers)
+    if config.method == "exact":
+        return exact_pairs(shingle_sets(packed, config.ngram, threads), config.threshold, threads)
+    left, right = candidate_pairs(sign(packed, config, threads), *config.bands_and_rows())
     involved, numbers = np.unique(np.concatenate([left, right]), return_inverse=True)
-    sets = shingle_sets(take(packed, involved), ngram, threads)
+    sets = shingle_sets(take(packed, involved), config.ngram, threads)  # only documents of a pair are hashed
     found = similarities(sets, numbers[: len(left)], numbers[len(left) :])
-    good = found >= threshold
+    good = found >= (config.threshold if config.verify else 0.0)
     return Pairs(left[good], right[good], found[good])
 
 
-def take(packed: Packed, documents: np.ndarray) -> Packed:
-    """Some documents, packed anew in the order given."""
-    pieces = [packed.data[packed.offsets[d] : packed.offsets[d + 1]] for d in documents.tolist()]
-    offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces], dtype=np.int64)]).astype(np.int64)
-    return Packed(np.concatenate([*pieces, np.zeros(64, np.uint8)]), offsets, packed.unit)
+def kept_documents(
+    texts: Documents, config: DedupConfig = DEFAULT, workers: int | None = None
+) -> np.ndarray:
+    """Numbers of the documents that stay when all but one of each cluster are dropped; int64, ascending.
+
+    With `unit="token"` and a list of rows this gives the rows of a deduplicated twin.
+    """
+    packed = pack(texts, config.unit)
+    kept = kept_member(near_duplicate_roots(packed, config, workers), config.keep, np.diff(packed.offsets))
+    return np.flatnonzero(kept == np.arange(len(kept)))

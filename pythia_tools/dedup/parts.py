@@ -1,8 +1,10 @@
-"""Files between the stages: folders of arrays, whole or absent, each with the digests by which readers verify them.
+"""Files between the stages: a part is what a killed run resumes from, a folder of arrays, whole or absent.
 
-    PART/name.npy, name.parquet, …     the content
-    PART/part.json                     key (digest of what decided it), facts, sha256 of every file
+    PART/name.npy      the content
+    PART/part.json     key (digest of what decided it), facts, sha256 of every file
 
+Not cells of core.results, which are tables read whole: these arrays are larger than memory, so they are mapped, read by
+other processes a range at a time, and verified by their digests.
 A part is written beside its place and renamed, so its presence means complete. A reader checks the key and, once per
 process, every file's sha256. Cost: hashing at 1–2 GB/s.
 """
@@ -10,7 +12,6 @@ process, every file's sha256. Cost: hashing at 1–2 GB/s.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,28 +32,23 @@ class Part:
         self._digests: dict[str, str] = record["sha256"]
 
     def array(self, name: str) -> np.ndarray:
-        """An array, mapped into memory. Raises DataError when its file is damaged."""
-        return np.load(self.file(f"{name}.npy"), mmap_mode="r", allow_pickle=False)
-
-    def file(self, name: str) -> Path:
-        """Path of a file whose sha256 was found right."""
-        path = self.path / name
+        """An array, mapped into memory. Raises DataError when its file is missing or damaged."""
+        path = self.path / f"{name}.npy"
+        again = f"delete {self.path} and run the same command again"
         try:
             status = path.stat()
         except FileNotFoundError as error:
-            raise DataError(f"{path}: missing; delete {self.path} and run the same command again") from error
+            raise DataError(f"{path}: missing; {again}") from error
         mark = (status.st_size, status.st_mtime_ns)
         if _verified.get(path) != mark:
-            if sha256_file(path) != self._digests.get(name):
-                raise DataError(f"{path}: damaged (its sha256 is not the recorded one); delete {self.path} and run the same command again")
+            if sha256_file(path) != self._digests.get(path.name):
+                raise DataError(f"{path}: damaged (its sha256 is not the recorded one); {again}")
             _verified[path] = mark
-        return path
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def write_part(
-    path: Path, key: object, arrays: dict[str, np.ndarray], facts: dict[str, Any], extra: Callable[[Path], object] | None = None
-) -> Part:
-    """Write a part whole; `extra` may add files to the folder it is given."""
+def write_part(path: Path, key: object, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+    """Write a part whole."""
 
     def fill(folder: Path) -> None:
         for name, array in arrays.items():
@@ -60,15 +56,10 @@ def write_part(
                 np.save(handle, array, allow_pickle=False)
                 handle.flush()
                 os.fsync(handle.fileno())
-        if extra is not None:
-            extra(folder)
         digests = {p.name: sha256_file(p) for p in sorted(folder.iterdir())}
         write_json(folder / "part.json", {"key": digest(key), "facts": facts, "sha256": digests})
 
     atomic_folder(path, fill)
-    found = open_part(path, key)
-    assert found is not None
-    return found
 
 
 def open_part(path: Path, key: object) -> Part | None:

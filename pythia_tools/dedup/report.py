@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.core import tables
+from pythia_tools.dedup.cluster import text_bytes
 from pythia_tools.dedup.config import DedupConfig
 from pythia_tools.dedup.parts import Part
 from pythia_tools.dedup.sign import Labels
+from pythia_tools.tokens.documents import repaired
 
 SIZE_EDGES = (2, 3, 4, 6, 11, 101, 1001)
 LARGEST = 20
@@ -28,11 +30,11 @@ def member_table(signed: list[Part], clusters: Part, config: DedupConfig) -> pd.
     members = members[np.lexsort((members, roots[members]))]
     similarity = np.ones(len(roots))
     similarity[dropped] = clusters.array("similarity")
-    labels = Labels(signed).of(members)
-    named = [[_valid(v) for v in labels[d]] for d in members.tolist()]
+    labels = Labels(signed)
+    named = [[repaired(v) for v in labels[d]] for d in members.tolist()]
     return pd.DataFrame({
         "cluster": roots[members], "document": members, "kept": kept[members], "dropped": kept[members] != members,
-        "similarity": similarity[members], "similarity_kind": config.similarity_kind(), "bytes": _bytes(signed)[members],
+        "similarity": similarity[members], "similarity_kind": config.similarity_kind(), "bytes": text_bytes(signed)[members],
         **{name: pd.Series([n[i] for n in named], dtype="string") for i, name in enumerate(("id", "group", "preview"))},
     })
 
@@ -42,7 +44,7 @@ def summary_table(signed: list[Part], clusters: Part) -> pd.DataFrame:
     roots, kept = np.asarray(clusters.array("roots")), np.asarray(clusters.array("kept"))
     gone = kept != np.arange(len(kept))
     sizes = np.bincount(roots, minlength=len(roots))[np.unique(roots)] if len(roots) else np.zeros(1, np.int64)
-    lengths = _bytes(signed)
+    lengths = text_bytes(signed)
     count = len(roots)
     values: dict[str, float] = {
         "documents": count, "dropped_documents": int(gone.sum()), "clusters": int((sizes > 1).sum()), "largest_cluster": int(sizes.max()),
@@ -59,8 +61,8 @@ def summary_table(signed: list[Part], clusters: Part) -> pd.DataFrame:
 def kind_table(signed: list[Part], clusters: Part) -> pd.DataFrame:
     """Which kinds of documents repeat: kind, documents, dropped, share, dropped_bytes; most dropped first."""
     kept = np.asarray(clusters.array("kept"))
-    kinds = pd.Series([_valid(group) for _, group, _ in Labels(signed).everything()], dtype="string")
-    frame = pd.DataFrame({"kind": kinds, "dropped": kept != np.arange(len(kept)), "bytes": _bytes(signed)})
+    kinds = pd.Series([repaired(group) for _, group, _ in Labels(signed)], dtype="string")
+    frame = pd.DataFrame({"kind": kinds, "dropped": kept != np.arange(len(kept)), "bytes": text_bytes(signed)})
     frame["dropped_bytes"] = frame.bytes * frame.dropped
     grouped = frame.groupby("kind").agg(documents=("dropped", "size"), dropped=("dropped", "sum"), dropped_bytes=("dropped_bytes", "sum"))
     grouped["share"] = grouped.dropped / grouped.documents
@@ -89,12 +91,3 @@ def largest_clusters(members: pd.DataFrame, count: int = LARGEST) -> pd.DataFram
 
 def _row(group: str, metric: str, value: float, n: int) -> dict[str, Any]:
     return {"group": group, "metric": metric, "value": float(value), "n": n, "interval": "none"}
-
-
-def _bytes(signed: list[Part]) -> np.ndarray:
-    return np.concatenate([np.empty(0, np.int64), *(np.asarray(p.array("bytes")) for p in signed)])
-
-
-def _valid(text: str) -> str:
-    """Without lone surrogates, which a table cannot hold."""
-    return text.encode("utf-8", "replace").decode()

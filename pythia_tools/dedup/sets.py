@@ -13,8 +13,9 @@ import numpy as np
 from numba import njit
 
 from pythia_tools.core.parallel import map_threads
+from pythia_tools.dedup.config import UNITS
 from pythia_tools.dedup.hashes import shingle_hashes
-from pythia_tools.dedup.shingles import SLACK, UNITS, Packed, spans
+from pythia_tools.dedup.shingles import SLACK, Packed, spans
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class ShingleSets:
 
     values: np.ndarray
     offsets: np.ndarray
+
+    @classmethod
+    def of_sizes(cls, values: np.ndarray, sizes: np.ndarray) -> ShingleSets:
+        """Sets back to back, of these sizes."""
+        return cls(values, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -38,19 +44,16 @@ class ShingleSets:
 def shingle_sets(packed: Packed, ngram: int = 5, threads: int = 1) -> ShingleSets:
     """The documents' sets of shingles, each shingle as 64 bits."""
     kind = UNITS.index(packed.unit)
-    parts: list[tuple[np.ndarray, np.ndarray] | None] = []
     ranges = spans(packed, 8 * threads)
-    parts = [None] * len(ranges)
+    sizes = np.empty(len(packed), np.int64)
+    values = [np.empty(0, np.uint64)] * len(ranges)
 
     def work(i: int) -> None:
         lo, hi = ranges[i]
-        sizes = np.empty(hi - lo, np.int64)
-        parts[i] = _sets(packed.data, packed.offsets, lo, hi, kind, ngram, sizes), sizes
+        values[i] = _sets(packed.data, packed.offsets, lo, hi, kind, ngram, sizes[lo:hi])
 
-    map_threads(work, list(range(len(ranges))), threads)
-    values = np.concatenate([p[0] for p in parts if p] or [np.empty(0, np.uint64)])
-    sizes = np.concatenate([p[1] for p in parts if p] or [np.empty(0, np.int64)])
-    return ShingleSets(values, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+    map_threads(work, range(len(ranges)), threads)
+    return ShingleSets.of_sizes(np.concatenate([np.empty(0, np.uint64), *values]), sizes)
 
 
 @njit(nogil=True, cache=True)

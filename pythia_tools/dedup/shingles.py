@@ -11,15 +11,16 @@ Cost: splitting runs at about 0.6 GB/s on one core.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numba import njit
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.dedup.config import check_choice
 
-UNITS = ("word", "char", "token")
 SLACK = 64  # readable bytes behind the last string: kernels load whole vectors
 _COPY = 16  # bytes copied at once
 
@@ -39,20 +40,15 @@ class Packed:
         return len(self.offsets) - 1
 
 
-def encode(text: str) -> bytes:
-    """UTF-8, lone surrogates included."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
+Documents: TypeAlias = Sequence[str] | Sequence[Sequence[int]] | Sequence[np.ndarray] | np.ndarray | Packed
+"""Texts, or with `unit="token"` lists (or rows) of token ids."""
 
 
-def pack(documents: Sequence[str] | Sequence[Sequence[int]] | Sequence[np.ndarray] | Packed, unit: str = "word") -> Packed:
+def pack(documents: Documents, unit: str = "word") -> Packed:
     """Texts (or lists of token ids, for `unit="token"`) as packed bytes. Raises RequestError on anything else."""
     if isinstance(documents, Packed):
         return documents
-    if unit not in UNITS:
-        raise RequestError(f"unit {unit!r} is not known; it is one of {', '.join(UNITS)}")
+    check_choice("unit", unit)
     if isinstance(documents, str):
         raise RequestError("texts is one string; give a list of documents, one string each")
     pieces = [_tokens(d) for d in documents] if unit == "token" else [_text(d) for d in documents]
@@ -62,24 +58,17 @@ def pack(documents: Sequence[str] | Sequence[Sequence[int]] | Sequence[np.ndarra
     return Packed(np.frombuffer(b"".join(pieces), np.uint8), offsets, unit)
 
 
-def batches(texts: Iterable[str], limit_bytes: int, unit: str = "word") -> Iterator[Packed]:
-    """Pack a stream a batch at a time; a batch holds at least one document and about `limit_bytes` bytes."""
-    held: list[str] = []
-    size = 0
-    for text in texts:
-        held.append(text)
-        size += len(text)
-        if size >= limit_bytes:
-            yield pack(held, unit)
-            held, size = [], 0
-    if held:
-        yield pack(held, unit)
+def take(packed: Packed, documents: np.ndarray) -> Packed:
+    """Some documents, packed anew in the order given."""
+    found = [packed.data[packed.offsets[d] : packed.offsets[d + 1]] for d in documents.tolist()]
+    offsets = np.concatenate([[0], np.cumsum([len(p) for p in found], dtype=np.int64)]).astype(np.int64)
+    return Packed(np.concatenate([*found, np.zeros(SLACK, np.uint8)]), offsets, packed.unit)
 
 
-def spans(packed: Packed, parts: int, smallest_bytes: int = 1 << 18) -> list[tuple[int, int]]:
+def spans(packed: Packed, most: int, smallest_bytes: int = 1 << 18) -> list[tuple[int, int]]:
     """Document ranges of about equal bytes, for threads to take."""
     total = int(packed.offsets[-1] - packed.offsets[0])
-    count = max(1, min(parts, total // smallest_bytes, len(packed)))
+    count = max(1, min(most, total // smallest_bytes, len(packed)))
     cuts = np.searchsorted(packed.offsets, packed.offsets[0] + total * np.arange(1, count) / count)
     edges = np.unique(np.concatenate([[0], cuts, [len(packed)]]))
     return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
@@ -88,7 +77,10 @@ def spans(packed: Packed, parts: int, smallest_bytes: int = 1 << 18) -> list[tup
 def _text(document: object) -> bytes:
     if not isinstance(document, str):
         raise RequestError(f"a document is {type(document).__name__}; documents are str (for token ids say unit='token')")
-    return encode(document)
+    try:
+        return document.encode()
+    except UnicodeEncodeError:
+        return document.encode("utf-8", "surrogatepass")
 
 
 def _tokens(document: object) -> bytes:

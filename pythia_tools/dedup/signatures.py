@@ -11,50 +11,33 @@ Source: Broder 1997; datasketch 2.0 `MinHash(num_perm, seed, scheme)` with its S
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-
 import numpy as np
 from numba import njit
 
-from pythia_tools.core.errors import RequestError
 from pythia_tools.core.parallel import map_threads, worker_count
+from pythia_tools.dedup.config import HASHES, UNITS, DedupConfig
 from pythia_tools.dedup.hashes import shingle_hashes
 from pythia_tools.dedup.sha1 import sha1_words
-from pythia_tools.dedup.shingles import SLACK, UNITS, Packed, batches, pack, shingle_count, spans, split
+from pythia_tools.dedup.shingles import SLACK, Documents, Packed, pack, shingle_count, spans, split
 
-SCHEMES = ("affine32", "legacy")
-HASHES = ("sha1", "mix64")
 MERSENNE_PRIME = (1 << 61) - 1
 _PRIME = np.uint64(MERSENNE_PRIME)
 _LOW = np.uint64(0xFFFFFFFF)
 _GROUP = 8  # shingles per pass over the permutations
 BLOCK_BYTES = 1 << 16  # text handled at once, so that scratch stays in the second-level cache
-STREAM_BYTES = 32 << 20
 
 
 def minhash_signatures(
-    texts: Sequence[str] | Sequence[Sequence[int]] | Packed,
-    num_perm: int = 128,
-    seed: int = 1,
-    ngram: int = 5,
-    *,
-    scheme: str = "affine32",
-    hashing: str = "sha1",
-    unit: str = "word",
-    workers: int | None = None,
+    texts: Documents, num_perm: int = 128, seed: int = 1, ngram: int = 5, *, scheme: str = "affine32",
+    hashing: str = "sha1", unit: str = "word", workers: int | None = None,
 ) -> np.ndarray:
     """Signatures of documents.
 
     Args:
         texts: documents; lists of token ids with `unit="token"`.
         num_perm: permutations, so values per document.
-        seed: of the permutations, as in datasketch.
-        ngram: units per shingle.
-        scheme: `affine32` or `legacy`; signatures of different schemes cannot be compared.
-        hashing: `sha1`, as datasketch, or `mix64`, faster and our own.
-        unit: `word` (str.split, joined by one space), `char` (characters as they stand) or `token` (ids; a shingle's
-            bytes are its ids as little-endian uint32).
-        workers: threads; all processors by default.
+        seed, ngram, scheme, hashing, unit: as in DedupConfig; signatures of different schemes cannot be compared.
+        workers: threads; one per core by default.
 
     Returns:
         (n, num_perm) uint32 for affine32, uint64 for legacy: `MinHash(num_perm, seed, scheme=scheme).hashvalues`
@@ -62,28 +45,21 @@ def minhash_signatures(
 
     Raises: RequestError on a scheme, unit or number that is not allowed.
     """
-    check(num_perm, ngram, scheme, unit, hashing)
-    packed = pack(texts, unit)
-    a, b = permutations(num_perm, seed, scheme)
-    out = np.empty((len(packed), num_perm), a.dtype)
-    kernel = _sign_affine32 if scheme == "affine32" else _sign_legacy
-    threads = worker_count(workers)
-    kind = UNITS.index(packed.unit)
+    config = DedupConfig(num_perm=num_perm, seed=seed, ngram=ngram, scheme=scheme, hashing=hashing, unit=unit)
+    return sign(pack(texts, unit), config, worker_count(workers))
+
+
+def sign(packed: Packed, config: DedupConfig, threads: int) -> np.ndarray:
+    """As minhash_signatures, for documents that are packed already."""
+    a, b = permutations(config.num_perm, config.seed, config.scheme)
+    out = np.empty((len(packed), config.num_perm), a.dtype)
+    kind, hashing, legacy = UNITS.index(packed.unit), HASHES.index(config.hashing), config.scheme == "legacy"
 
     def work(span: tuple[int, int]) -> None:
-        kernel(packed.data, packed.offsets, span[0], span[1], kind, ngram, HASHES.index(hashing), a, b, out)
+        _sign(packed.data, packed.offsets, span[0], span[1], kind, config.ngram, hashing, legacy, a, b, out)
 
     map_threads(work, spans(packed, 8 * threads), threads)
     return out
-
-
-def stream_signatures(
-    texts: Iterable[str], num_perm: int = 128, seed: int = 1, ngram: int = 5, *, scheme: str = "affine32", unit: str = "word",
-    workers: int | None = None, batch_bytes: int = STREAM_BYTES,
-) -> Iterator[np.ndarray]:
-    """`minhash_signatures` over a stream, a batch of about `batch_bytes` of text at a time; memory is one batch."""
-    for packed in batches(texts, batch_bytes, unit):
-        yield minhash_signatures(packed, num_perm, seed, ngram, scheme=scheme, unit=unit, workers=workers)
 
 
 def permutations(num_perm: int, seed: int, scheme: str) -> tuple[np.ndarray, np.ndarray]:
@@ -92,25 +68,8 @@ def permutations(num_perm: int, seed: int, scheme: str) -> tuple[np.ndarray, np.
     if scheme == "affine32":
         a = rng.randint(0, 1 << 31, num_perm, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
         return a, rng.randint(0, 1 << 32, num_perm, dtype=np.uint32)
-    pairs = [
-        (rng.randint(1, MERSENNE_PRIME, dtype=np.uint64), rng.randint(0, MERSENNE_PRIME, dtype=np.uint64)) for _ in range(num_perm)
-    ]
-    drawn = np.array(pairs, dtype=np.uint64).T
-    return np.ascontiguousarray(drawn[0]), np.ascontiguousarray(drawn[1])
-
-
-def check(num_perm: int, ngram: int, scheme: str, unit: str, hashing: str = "sha1") -> None:
-    """Raises RequestError naming what is not allowed."""
-    if scheme not in SCHEMES:
-        raise RequestError(f"scheme {scheme!r} is not known; it is affine32 (datasketch 2.0 and later) or legacy (before)")
-    if hashing not in HASHES:
-        raise RequestError(f"hashing {hashing!r} is not known; it is sha1 (datasketch's) or mix64 (faster, our own)")
-    if unit not in UNITS:
-        raise RequestError(f"unit {unit!r} is not known; it is one of {', '.join(UNITS)}")
-    if num_perm < 1:
-        raise RequestError(f"num_perm is {num_perm}; it must be at least 1")
-    if ngram < 1:
-        raise RequestError(f"ngram is {ngram}; it must be at least 1")
+    drawn = np.array([rng.randint(low, MERSENNE_PRIME, dtype=np.uint64) for _ in range(num_perm) for low in (1, 0)])
+    return drawn[::2].copy(), drawn[1::2].copy()
 
 
 @njit(nogil=True, cache=True)
@@ -123,7 +82,7 @@ def _block_end(offsets, first, last):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def largest_block(offsets, lo, hi):  # type: ignore[no-untyped-def]
+def _largest_block(offsets, lo, hi):  # type: ignore[no-untyped-def]
     """Bytes of text in the largest block of a span."""
     most = 0
     first = lo
@@ -230,7 +189,7 @@ def _minima_legacy(hashes, a, b, signature):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _scratch(offsets, lo, hi):  # type: ignore[no-untyped-def]
     """Work space for the largest block of a span: text, unit starts, flags, shingle begins and sizes, order, hashes, counts."""
-    room = largest_block(offsets, lo, hi) + (hi - lo) + SLACK
+    room = _largest_block(offsets, lo, hi) + (hi - lo) + SLACK
     return (
         np.empty(room + SLACK, np.uint8), np.empty(room + 2, np.int64), np.empty(room + 2, np.uint8), np.empty(room, np.int64),
         np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.uint32), np.empty(hi - lo, np.int64),
@@ -238,30 +197,20 @@ def _scratch(offsets, lo, hi):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _sign_affine32(data, offsets, lo, hi, kind, n, hashing, a, b, out):  # type: ignore[no-untyped-def]
+def _sign(data, offsets, lo, hi, kind, n, hashing, legacy, a, b, out):  # type: ignore[no-untyped-def]
     """Signatures of documents lo to hi-1 into out[lo:hi], a block of text at a time."""
     text, starts, flags, begins, sizes, order, hashes, counts = _scratch(offsets, lo, hi)
     first = lo
     while first < hi:
         end = _block_end(offsets, first, hi)
-        _hash_block(hashing, data, offsets, first, end, kind, n, text, starts, flags, begins, sizes, order, hashes, counts)
+        _hash_block(
+            hashing, data, offsets, first, end, kind, n, text, starts, flags, begins, sizes, order, hashes, counts
+        )
         at = 0
         for d in range(first, end):
-            _minima_affine32(hashes[at : at + counts[d - first]], a, b, out[d])
-            at += counts[d - first]
-        first = end
-
-
-@njit(nogil=True, cache=True)
-def _sign_legacy(data, offsets, lo, hi, kind, n, hashing, a, b, out):  # type: ignore[no-untyped-def]
-    """As _sign_affine32 in the legacy scheme."""
-    text, starts, flags, begins, sizes, order, hashes, counts = _scratch(offsets, lo, hi)
-    first = lo
-    while first < hi:
-        end = _block_end(offsets, first, hi)
-        _hash_block(hashing, data, offsets, first, end, kind, n, text, starts, flags, begins, sizes, order, hashes, counts)
-        at = 0
-        for d in range(first, end):
-            _minima_legacy(hashes[at : at + counts[d - first]], a, b, out[d])
+            if legacy:
+                _minima_legacy(hashes[at : at + counts[d - first]], a, b, out[d])
+            else:
+                _minima_affine32(hashes[at : at + counts[d - first]], a, b, out[d])
             at += counts[d - first]
         first = end

@@ -25,15 +25,15 @@ from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import sweep_parts
 from pythia_tools.core.results import RunFolder, load_run
-from pythia_tools.dedup.backends import Backend, open_backend
+from pythia_tools.dedup.backends import Runner, open_backend
 from pythia_tools.dedup.band import bucket_tasks, write_buckets, write_exact_links, write_keys
 from pythia_tools.dedup.cluster import write_clusters
 from pythia_tools.dedup.config import DedupConfig
 from pythia_tools.dedup.filter import filter_shard
-from pythia_tools.dedup.lsh import curve_in_words
+from pythia_tools.dedup.curve import curve_in_words
 from pythia_tools.dedup.parts import Part
 from pythia_tools.dedup.report import member_table, summary_table
-from pythia_tools.dedup.sign import first_documents, make_shards, sign_shard, signed_parts
+from pythia_tools.dedup.sign import Job, first_documents, make_shards, sign_shard
 from pythia_tools.tokens.documents import DATASET, expand_inputs
 
 
@@ -66,6 +66,8 @@ def run_stages(
     Raises: RequestError when `out` holds another request; DataError on a damaged input or stage file.
     """
     config = config or DedupConfig()
+    if (config.unit == "token") != (config.tokenizer is not None):
+        raise RequestError("unit 'token' needs a tokenizer, and a tokenizer is for unit 'token' only")
     sources = expand_inputs(inputs)
     sizes = [None if s.startswith(DATASET) else os.path.getsize(s) for s in sources]
     run = RunFolder(out, {**(request or {"command": None}), "dedup": config.as_dict(), "inputs": sources, "input_bytes": sizes})
@@ -73,66 +75,53 @@ def run_stages(
         sweep_parts(folder)  # what a killed run was writing
     if config.method == "lsh":
         progress.note(curve_in_words(config.threshold, *config.bands_and_rows()))
-    shards = make_shards(sources, config.part_bytes)
+    job = Job(config, make_shards(sources, config.part_bytes), run.path)
     timings: dict[str, float] = {}
-    with open_backend(backend, workers) as engine:
-        signed, clusters = _all_stages(config, shards, run.path, engine, workers, timings)
+    with open_backend(backend, workers) as runner:
+        signed, clusters = _all_stages(job, runner, workers, timings)
     if not run.complete:
         items = member_table(signed, clusters, config)
         scheme = f"{config.scheme}, {config.hashing}" if config.method == "lsh" else None
         facts = {"signature_scheme": scheme, "similarity": config.similarity_kind()}
         if config.method == "lsh":
             facts["curve"] = curve_in_words(config.threshold, *config.bands_and_rows())
-        run.finish(items, summary_table(signed, clusters), data=_fingerprint(signed), timings=timings, extra={"dedup": facts})
-    return _result(run.path, clusters)
+        texts = [str(p.facts["text_sha256"]) for p in signed]
+        run.finish(items, summary_table(signed, clusters), data=texts, timings=timings, extra={"dedup": facts})
+    counts = {name: clusters.facts[name] for name in ("documents", "dropped", "clusters")}
+    return DedupResult(run.path, **counts, roots=clusters.array("roots"), kept=clusters.array("kept"))
 
 
-def load_dedup(folder: str | os.PathLike[str]) -> DedupResult:
-    """A finished deduplication. Raises RequestError or DataError when there is none."""
-    return _result(Path(folder), stored_parts(folder)[1])
-
-
-def stored_parts(folder: str | os.PathLike[str]) -> tuple[list[Part], Part, DedupConfig]:
-    """Signed parts, clusters and config of a finished deduplication."""
+def stored_parts(folder: str | os.PathLike[str]) -> tuple[list[Part], Part]:
+    """Signed parts and clusters of a finished deduplication. Raises RequestError or DataError when there is none."""
     config = load_run(folder).record["config"]
     if "dedup" not in config:
         raise RequestError(f"{folder} is a run of another command; a deduplication is written by `pythia-tools dedup`")
-    signed, clusters = _stored(Path(folder), config)
-    return signed, clusters, DedupConfig(**config["dedup"])
-
-
-def _stored(folder: Path, record: dict[str, Any]) -> tuple[list[Part], Part]:
-    config = DedupConfig(**record["dedup"])
-    signed = signed_parts(config, make_shards(record["inputs"], config.part_bytes), folder / "work" / "sign")
-    return signed, write_clusters(config, signed, folder / "work")
+    options = DedupConfig(**config["dedup"])
+    job = Job(options, make_shards(config["inputs"], options.part_bytes), Path(folder))
+    signed = job.signed()
+    return signed, write_clusters(job, signed)
 
 
 def _all_stages(
-    config: DedupConfig, shards: list[list[str]], out: Path, engine: Backend, workers: int | None, timings: dict[str, float]
+    job: Job, run: Runner, workers: int | None, timings: dict[str, float]
 ) -> tuple[list[Part], Part]:
-    options, work = config.as_dict(), str(out / "work")
     start = time.perf_counter()
-    engine.run(sign_shard, [(options, shard, i, f"{work}/sign", workers) for i, shard in enumerate(shards)], "sign")
-    signed = signed_parts(config, shards, out / "work" / "sign")
-    timings["sign"] = time.perf_counter() - start
-    if config.method == "lsh":
-        engine.run(write_keys, [(options, shards, i, work) for i in range(len(signed))], "band keys")
-        tasks = bucket_tasks(config, int(first_documents(signed)[-1]))
-        engine.run(write_buckets, [(options, shards, task, work) for task in tasks], "band")
+
+    def lap(stage: str) -> None:
+        timings[stage] = time.perf_counter() - start - sum(timings.values())
+
+    run(sign_shard, [(job, i, workers) for i in range(len(job.shards))], "sign")
+    signed = job.signed()
+    lap("sign")
+    if job.config.method == "lsh":
+        run(write_keys, [(job, i) for i in range(len(signed))], "band keys")
+        tasks = bucket_tasks(job.config, int(first_documents(signed)[-1]))
+        run(write_buckets, [(job, task) for task in tasks], "band")
     else:
-        engine.run(write_exact_links, [(options, shards, work, workers)], "band")
-    timings["band"] = time.perf_counter() - start - sum(timings.values())
-    clusters = write_clusters(config, signed, out / "work")
-    timings["cluster"] = time.perf_counter() - start - sum(timings.values())
-    engine.run(filter_shard, [(options, shards, i, str(out)) for i in range(len(shards))], "filter")
-    timings["filter"] = time.perf_counter() - start - sum(timings.values())
+        run(write_exact_links, [(job, workers)], "band")
+    lap("band")
+    clusters = write_clusters(job, signed)
+    lap("cluster")
+    run(filter_shard, [(job, i) for i in range(len(job.shards))], "filter")
+    lap("filter")
     return signed, clusters
-
-
-def _fingerprint(signed: list[Part]) -> list[str]:
-    return [str(p.facts["text_sha256"]) for p in signed]
-
-
-def _result(folder: Path, clusters: Part) -> DedupResult:
-    facts = clusters.facts
-    return DedupResult(folder, facts["documents"], facts["dropped"], facts["clusters"], clusters.array("roots"), clusters.array("kept"))

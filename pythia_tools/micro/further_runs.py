@@ -27,15 +27,15 @@ from pythia_tools.micro.network import shape_of
 from pythia_tools.micro.recipe import Recipe, recipe_of
 from pythia_tools.micro.states import States
 from pythia_tools.micro.suite_runs import main_run
-from pythia_tools.order import load_order
+from pythia_tools.order import Rows, load_order
 
 Transform = Callable[[np.ndarray], np.ndarray]
 """Rows (n, seq_length + 1) uint16 → rows of the same shape."""
 
 
 def train_branch(
-    base: str | Path, out: str | Path, name: str, *, model: str, order: Any = None, transform: Transform | None = None,
-    from_step: int | None = None, checkpoints: Sequence[int] | None = None,
+    base: str | Path, out: str | Path, name: str, *, model: str, order: Rows | str | Path | None = None,
+    transform: Transform | None = None, from_step: int | None = None, checkpoints: Sequence[int] | None = None,
 ) -> Path:
     """Continue `model` from its checkpoint and optimizer state at `from_step` with changed rows; returns `out`/`name`.
 
@@ -97,7 +97,7 @@ def deduplicated_rows(base: str | Path, threshold: float = 0.87) -> np.ndarray:
     """
     base, recipe = _base(base)
     contents = load_order(base / "order.yaml").rows(0, recipe.rows)[:, : recipe.seq_length]
-    kept = dedup.kept_documents(list(contents), threshold, unit="token", keep="first")
+    kept = dedup.kept_documents(list(contents), dedup.DedupConfig(threshold=threshold, unit="token"))
     return np.resize(kept, recipe.rows)
 
 
@@ -118,10 +118,12 @@ def _steps(recipe: Recipe, asked: Sequence[int] | None, first: int, last: int) -
     return tuple(steps)
 
 
-def _rows(base: Path, order: Any, numbers: np.ndarray, transform: Transform | None) -> np.ndarray:
+def _rows(
+    base: Path, order: Rows | str | Path | None, numbers: np.ndarray, transform: Transform | None = None,
+) -> np.ndarray:
     if order is None or isinstance(order, str | Path):
         order = load_order(order or base / "order.yaml")
-    rows = np.asarray(order.take(numbers))
+    rows = order.take(numbers)
     if transform is None:
         return rows
     changed = np.asarray(transform(rows.copy()))
@@ -151,7 +153,8 @@ def _state_at(main: Run, out: Path, step: int) -> States:
     before = kept.newest(step)
     start = (kept, before) if before is not None else None
     run = dataclasses.replace(main, folder=folder, states=again, checkpoints=(step,), end=step, start=start)
-    rows = _rows(main.folder.parent, None, np.arange(run.first * run.recipe.batch_rows, step * run.recipe.batch_rows), None)
+    per = run.recipe.batch_rows
+    rows = _rows(main.folder.parent, None, np.arange(run.first * per, step * per))
     _train(run, rows, f"{main.name} up to step {step}, for its optimizer state")
     if not _same_weights(main.folder / f"step{step}", folder / f"step{step}"):
         again.path(step).unlink(missing_ok=True)

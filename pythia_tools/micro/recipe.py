@@ -278,6 +278,7 @@ def _check(recipe: Recipe) -> None:
 def _check_numbers(holder: Recipe | ModelSpec | Pronouns, limits: dict[str, tuple[type, float, float]], where: str = "") -> None:
     for name, (kind, low, high) in limits.items():
         value = getattr(holder, name)
-        right = isinstance(value, int | kind) and not isinstance(value, bool) and low <= value <= high
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        right = (whole or kind is float and isinstance(value, float)) and low <= value <= high
         wanted = "whole numbers" if kind is int else "numbers"
         _need(right, f"{where}{name} is {value!r}; allowed: {wanted} from {low} to {high}")

@@ -11,9 +11,8 @@ from pythia_tools.core import files
 from pythia_tools.micro.loop import OnStep, Run, train
 from pythia_tools.micro.recipe import ModelSpec, Recipe, recipe_of
 from pythia_tools.micro.states import States
-from pythia_tools.order import load_order
+from pythia_tools.order import Rows, load_order
 from pythia_tools.overlays import Overlay, PronounSwap
-from pythia_tools.tokens import open_tokenizer
 
 
 def suite_runs(folder: Path) -> list[Run]:
@@ -59,7 +58,7 @@ def train_suite_run(run: Run, on_step: OnStep) -> None:
 
 def rows_of(run: Run) -> np.ndarray:
     """The rows that a run of a suite consumes, from its first step on: the order's, a branch's with swapped pronouns."""
-    order = load_order(run.folder.parent / "order.yaml")
+    order: Rows = load_order(run.folder.parent / "order.yaml")
     if run.start is not None:
-        order = Overlay(order, PronounSwap(open_tokenizer(run.tokenizer).engine), steps=range(run.first, run.end))
+        order = Overlay(order, PronounSwap(run.tokenizer), steps=range(run.first, run.end))
     return np.asarray(order.rows(run.first * run.recipe.batch_rows, run.end * run.recipe.batch_rows))

@@ -7,7 +7,7 @@
 
 from pythia_tools.overlays.neox import Written, write_out
 from pythia_tools.overlays.overlay import Overlay, roundtrip
-from pythia_tools.overlays.placement import Deduplicate, InsertText, RemoveRows, RepeatRows, Reserve, Restore
+from pythia_tools.overlays.placement import Deduplicate, InsertText, RemoveRows, RepeatRows, Reserve
 from pythia_tools.overlays.pronouns import PronounSwap
 from pythia_tools.overlays.receipts import Lengths, Occurrence, Receipt
 from pythia_tools.overlays.rules import PUBLISHED_MAP, MapTokens, ReplaceTerms
@@ -15,5 +15,5 @@ from pythia_tools.overlays.words import Spelling
 
 __all__ = [
     "PUBLISHED_MAP", "Deduplicate", "InsertText", "Lengths", "MapTokens", "Occurrence", "Overlay", "PronounSwap", "Receipt",
-    "RemoveRows", "RepeatRows", "ReplaceTerms", "Reserve", "Restore", "Spelling", "Written", "roundtrip", "write_out",
+    "RemoveRows", "RepeatRows", "ReplaceTerms", "Reserve", "Spelling", "Written", "roundtrip", "write_out",
 ]

@@ -78,7 +78,7 @@ def _span(order: Rows, steps: Iterable[int] | None) -> tuple[int, int]:
     else:
         chosen = np.unique(np.asarray(list(steps), dtype=np.int64))
     if not chosen.size or chosen[-1] - chosen[0] + 1 != chosen.size:
-        raise RequestError("the steps to write out must be one run of consecutive batches, for example 133000:143000")
+        raise RequestError("the steps to write out must be one run of consecutive batches, for example 133000:142999")
     per = order.batch_rows
     return int(chosen[0]) * per, (int(chosen[-1]) + 1) * per
 
@@ -133,7 +133,7 @@ fingerprint `{order.fingerprint}`.
 {names}
    The names hold num_samples = {maps.num_samples} (train_iters × batch × 1.005, rounded up). If yours differs, the loader would silently
    build maps of its own: check that it prints no "could not find index map files".
-4. Train the control the same way on the unchanged rows (`data overlay ORDER --steps {start}:{end} --control --out …`): same
+4. Train the control the same way on the unchanged rows (`data overlay ORDER --steps {start}:{end - 1} --control --out …`): same
    checkpoint, same batches, same seed. The difference between the two is then the rows alone.
 5. Convert the checkpoints with GPT-NeoX's `tools/ckpts/convert_neox_to_hf.py`, give both folders as one suite
    (FOLDER/MODEL/stepN, and FOLDER/MODEL-swap/stepN), and measure with `pythia-tools bias`.

@@ -1,16 +1,16 @@
 """An overlay: an order whose chosen steps pass through rules when they are read. The store is never rewritten.
 
 It plays `order.Rows`, so whatever reads rows reads an overlay, another overlay included; what an order knows about the
-documents of its store it does not offer. Rows outside the chosen steps are the store's own, bit for bit; every row keeps its
-place and its length. The result depends on the row, the rules and the steps alone: not on how many rows are read at once.
-Cost: two look-ups per token plus a few microseconds per word that a rule looks at.
+documents of its store it does not offer. Rows outside the chosen steps are the store's own, bit for bit; every row keeps
+its place and its length. The result depends on the row, the rules and the steps alone: not on how many rows are read at
+once. Cost: two look-ups per token plus a few microseconds per word that a rule looks at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
-from itertools import pairwise
+from functools import cached_property, partial
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.files import digest, write_json
+from pythia_tools.core.files import atomic_write, digest, write_json
 from pythia_tools.order.rows import Rows
-from pythia_tools.overlays.receipts import MISSED, Lengths, Occurrence, Receipt
-from pythia_tools.overlays.rules import Applied, Chosen, Rule
+from pythia_tools.overlays.receipts import MISSED, Occurrence, Receipt
+from pythia_tools.overlays.rules import Applied, BoundRule, Chosen, Rule, WordRule, read_split
+from pythia_tools.overlays.words import Spelling
+from pythia_tools.suites.steps import expand
+from pythia_tools.tokens import Openable
 
 BLOCK_ROWS = 4096
 
@@ -32,8 +35,8 @@ class Overlay(Rows):
     Args:
         order: a DataOrder, or another Overlay.
         rules: one rule or several, applied in the order given; each sees the rows as the one before left them.
-        steps: batches to touch: `range(133_000, 143_000)`, "133000:143000", a list, or None for all of them.
-            Step N is the batch consumed by the update from N to N+1.
+        steps: batches to touch: `range(133_000, 143_000)`, "133000:142999" (both ends included), a list, or None for
+            all of them. Step N is the batch consumed by the update from N to N+1.
     """
 
     def __init__(self, order: Rows, rules: Rule | Sequence[Rule], *, steps: str | Iterable[int] | None = None):
@@ -42,12 +45,11 @@ class Overlay(Rows):
         self.batch_rows, self.n_rows, self.steps = order.batch_rows, order.n_rows, order.steps
         self.tokenizer, self.remote = order.tokenizer, order.remote
         self.chosen = Chosen(parse_steps(steps, order), order.batch_rows, order.n_rows)
-        given = list(rules) if isinstance(rules, Sequence) else [rules]
-        if not given:
+        self.rules: list[BoundRule] = []
+        for level, rule in enumerate(rules if isinstance(rules, Sequence) else [rules]):
+            self.rules.append(rule.bind(self.chosen, partial(self._read, level, Applied(np.empty(0), [], []))))
+        if not self.rules:
             raise RequestError("an overlay needs at least one rule")
-        self.rules: list[Rule] = []
-        for rule in given:
-            self.rules.append(rule.bind(self.chosen, self._reader(len(self.rules))))
         self.name = f"{order.name}+{'+'.join(r.name for r in self.rules)}"
 
     @cached_property
@@ -64,137 +66,96 @@ class Overlay(Rows):
 
     def apply(self, numbers: npt.ArrayLike) -> Applied:
         """Rows by number, with what the rules did to them."""
-        return self._content(self.check_numbers(numbers), len(self.rules))
+        account = Applied(np.empty(0), [], [])
+        return account._replace(rows=self._read(len(self.rules), account, self.check_numbers(numbers)))
 
-    def _reader(self, level: int) -> Any:
-        return lambda numbers: self._content(np.asarray(numbers, dtype=np.int64), level).rows
-
-    def _content(self, numbers: np.ndarray, level: int) -> Applied:
-        """Rows as they are after the first `level` rules; the account of all of them."""
+    def _read(self, level: int, account: Applied, numbers: np.ndarray) -> np.ndarray:
+        """Rows as they are after the first `level` rules; what these did is added to the account."""
         if level == 0:
-            return Applied(self.order.take(numbers), [], [])
-        below = _Recorder(self, level - 1)
-        inside = self.chosen.has(numbers)
-        rule = self.rules[level - 1]
-        if not inside.any():
-            return Applied(below(numbers), below.occurrences, below.lengths)
-        done = rule.apply(numbers[inside], below)
-        rows = done.rows
-        if not inside.all():
-            outside = below(numbers[~inside])
-            rows = np.empty((len(numbers), outside.shape[1]), dtype=outside.dtype)
-            rows[inside], rows[~inside] = done.rows, outside
-        return Applied(rows, below.occurrences + done.occurrences, below.lengths + done.lengths)
+            return self.order.take(numbers)
+        below = partial(self._read, level - 1, account)
+
+        def ruled(inside: np.ndarray) -> np.ndarray:
+            done = self.rules[level - 1].apply(inside, below)
+            account.occurrences.extend(done.occurrences)
+            account.lengths.extend(done.lengths)
+            return done.rows
+
+        return read_split(numbers, self.chosen.has(numbers), ruled, below)
+
+    def blocks(
+        self, rows: Iterable[int] | None = None, size: int = BLOCK_ROWS,
+    ) -> Iterator[tuple[np.ndarray, Applied]]:
+        """(row numbers, what became of them) over the chosen rows, or over some of them, `size` at a time."""
+        numbers = self.chosen.numbers() if rows is None else np.asarray(list(rows), dtype=np.int64)
+        for start in range(0, len(numbers), size):
+            block = numbers[start : start + size]
+            yield block, self.apply(block)
 
     def receipt(self, rows: Iterable[int] | None = None, *, keep: int = 1_000_000) -> Receipt:
-        """What this overlay's rules do over the chosen rows (or some of them): one read of those rows; lists up to `keep` occurrences.
+        """What this overlay's rules do over the chosen rows (or some of them), with up to `keep` occurrences.
 
-        An overlay beneath this one has a receipt of its own.
+        An overlay beneath this one has a receipt of its own. Cost: one read of those rows.
         """
-        numbers = self.chosen.numbers() if rows is None else np.asarray(list(rows), dtype=np.int64)
         receipt = Receipt([r.config for r in self.rules], self.fingerprint, keep=keep)
-        for start in range(0, len(numbers), BLOCK_ROWS):
-            block = numbers[start : start + BLOCK_ROWS]
-            done = self.apply(block)
+        for block, done in self.blocks(rows):
             receipt.add(done.occurrences, done.lengths, len(block))
         return receipt
 
-    def diff(self, tokenizer: Any, *, rows: Iterable[int] | None = None, limit: int = 10, context: int = 8) -> str:
-        """Changed rows as text, before and after, a line each, with `context` tokens round every change."""
-        return "\n".join(_diffs(self, tokenizer, rows, limit, context))
-
-    def save_receipt(self, folder: str | Path, receipt: Receipt | None = None) -> Receipt:
+    def save_receipt(self, folder: str | Path, receipt: Receipt) -> None:
         """Write `receipt.json` (counts) and `occurrences.parquet` (one row each) into a folder."""
-        from pythia_tools.core.files import atomic_write
-
-        receipt = self.receipt() if receipt is None else receipt
         with atomic_write(Path(folder) / "occurrences.parquet") as handle:
             receipt.table().to_parquet(handle, index=False)
         write_json(Path(folder) / "receipt.json", receipt.summary())
-        return receipt
+
+    def diff(
+        self, tokenizer: Openable | Spelling, *, rows: Iterable[int] | None = None, limit: int = 10, context: int = 8,
+    ) -> str:
+        """Changed rows as text, before and after, a line each, with `context` tokens round every change."""
+        return "\n".join(islice(self._differences(Spelling.of(tokenizer), rows, context), limit))
+
+    def _differences(self, spelling: Spelling, rows: Iterable[int] | None, context: int) -> Iterator[str]:
+        for block, done in self.blocks(rows, 256):
+            before = self.order.take(block)
+            for i, number in enumerate(block.tolist()):
+                items = [o for o in done.occurrences if o.row == number and o.status != MISSED]
+                if items:
+                    step, place = divmod(number, self.batch_rows)
+                    head = f"row {number} (step {step}, row {place} of its batch): {len(items)} changes"
+                    yield "\n".join([head, *(_shown(spelling, before[i], done.rows[i], o, context) for o in items)])
 
 
-class _Recorder:
-    """Reads rows beneath a rule and keeps the account of the rules under it."""
-
-    def __init__(self, overlay: Overlay, level: int):
-        self.overlay, self.level = overlay, level
-        self.occurrences: list[Occurrence] = []
-        self.lengths: list[Lengths] = []
-
-    def __call__(self, numbers: np.ndarray) -> np.ndarray:
-        done = self.overlay._content(np.asarray(numbers, dtype=np.int64), self.level)
-        self.occurrences += done.occurrences
-        self.lengths += done.lengths
-        return done.rows
+def _shown(spelling: Spelling, before: np.ndarray, after: np.ndarray, item: Occurrence, context: int) -> str:
+    if not item.removed and item.found.startswith("row "):  # a whole row stands in for another
+        old, new = before[: 2 * context], after[: 2 * context]
+    else:
+        old = before[max(0, item.position - context) : item.position + len(item.removed) + context]
+        new = after[max(0, item.landed - context) : item.landed + len(item.placed) + context]
+    old_text, new_text = (spelling.text(ids).replace("\n", "⏎") for ids in (old, new))
+    return f"  - …{old_text}…\n" + (f"  + …{new_text}…" if item.landed >= 0 else "  + (cut off the row's end)")
 
 
 def parse_steps(steps: str | Iterable[int] | None, order: Rows) -> np.ndarray:
-    """Sorted distinct batch numbers. Raises RequestError when one is not a whole batch of the order."""
-    whole = order.steps  # rows beyond the last step are there to be a reserve
-    if steps is None:
-        return np.arange(whole, dtype=np.int64)
+    """Sorted distinct batch numbers, (n,) int64; None for all. Raises RequestError for what is no batch of the order."""
     if isinstance(steps, str):
-        steps, given = _parse(steps, whole), steps
-        if not steps:
-            raise RequestError(f"steps {given!r} name no batch")
-    chosen = np.unique(np.fromiter((int(s) for s in steps), dtype=np.int64))
-    if chosen.size and (chosen[0] < 0 or chosen[-1] >= whole):
-        raise RequestError(f"steps {chosen[0]}…{chosen[-1]} are not within the order's batches 0…{whole - 1}")
+        items = [f"{item}:1" if item.count(":") == 1 else item for item in steps.replace(" ", "").split(",")]
+        try:
+            chosen = np.array(expand(int(item) if item.isdecimal() else item for item in items), dtype=np.int64)
+        except ValueError:
+            allowed = "a:b or a:b:stride, both ends included, or a,b,c"
+            raise RequestError(f"steps {steps!r}: give {allowed} (batch numbers)") from None
+        if not chosen.size:
+            raise RequestError(f"steps {steps!r} name no batch")
+    else:  # rows beyond the last step are there to be a reserve
+        chosen = np.unique(np.fromiter(range(order.steps) if steps is None else steps, dtype=np.int64))
+    if chosen.size and (chosen[0] < 0 or chosen[-1] >= order.steps):
+        raise RequestError(f"steps {chosen[0]}…{chosen[-1]} are not within the order's batches 0…{order.steps - 1}")
     return chosen
 
 
-def _parse(text: str, whole: int) -> Iterable[int]:
-    """`a:b`, `a:b:c`, `a:`, or `a,b,c`."""
-    try:
-        if ":" in text:
-            parts = [int(p) if p.strip() else None for p in text.split(":")]
-            return range(*slice(*parts).indices(whole)) if (parts[1] or 0) <= whole else range(parts[0] or 0, parts[1] or whole)
-        return [int(p) for p in text.split(",")]
-    except (ValueError, TypeError):
-        raise RequestError(f"steps {text!r}: give a:b, a:b:stride, or a,b,c (batch numbers)") from None
-
-
-def _diffs(overlay: Overlay, tokenizer: Any, rows: Iterable[int] | None, limit: int, context: int) -> Iterator[str]:
-    from pythia_tools.overlays.words import Spelling
-
-    spelling = tokenizer if isinstance(tokenizer, Spelling) else Spelling(tokenizer)
-    shown = 0
-    numbers = overlay.chosen.numbers() if rows is None else np.asarray(list(rows), dtype=np.int64)
-    for start in range(0, len(numbers), 256):
-        block = numbers[start : start + 256]
-        done = overlay.apply(block)
-        before = overlay.order.take(block)
-        marks: dict[int, list[Occurrence]] = {}
-        for item in done.occurrences:
-            if item.status != MISSED:
-                marks.setdefault(item.row, []).append(item)
-        for i, number in enumerate(block.tolist()):
-            if number not in marks:
-                continue
-            if shown == limit:
-                return
-            shown += 1
-            step, place = divmod(number, overlay.batch_rows)
-            yield f"row {number} (step {step}, row {place} of its batch): {len(marks[number])} changes"
-            yield from _show(spelling, before[i], done.rows[i], marks[number], context)
-
-
-def _show(spelling: Any, before: np.ndarray, after: np.ndarray, items: list[Occurrence], context: int) -> Iterator[str]:
-    for item in items:
-        whole_row = not item.removed and item.found.startswith("row ")
-        old = before[: 2 * context] if whole_row else before[max(0, item.position - context) : item.position + len(item.removed) + context]
-        start = max(0, item.landed - context)
-        new = after[: 2 * context] if whole_row else after[start : item.landed + len(item.placed) + context]
-        yield f"  - …{_line(spelling.text(old))}…"
-        yield f"  + …{_line(spelling.text(new))}…" if item.landed >= 0 else "  + (cut off the row's end)"
-
-
-def _line(text: str) -> str:
-    return text.replace("\n", "⏎")
-
-
-def roundtrip(order: Rows, rule: Any, inverse: Any, *, steps: str | Iterable[int] | None = None) -> dict[str, Any]:
+def roundtrip(
+    order: Rows, rule: WordRule, inverse: Rule, *, steps: str | Iterable[int] | None = None,
+) -> dict[str, Any]:
     """Apply a rule, then its inverse over it, and say what came back and what did not.
 
     Returns: rows (read), restored_rows (equal to the original, bit for bit), and `not_restored`: (row, position in the
@@ -203,19 +164,18 @@ def roundtrip(order: Rows, rule: Any, inverse: Any, *, steps: str | Iterable[int
     there = Overlay(order, rule, steps=steps)
     back = Overlay(there, inverse, steps=steps)
     lost: list[tuple[int, int, str, str, str]] = []
-    restored = 0
-    numbers = there.chosen.numbers()
-    for start in range(0, len(numbers), BLOCK_ROWS):
-        block = numbers[start : start + BLOCK_ROWS]
-        first, second = there.apply(block), back.apply(block)
+    read = restored = 0
+    for block, first in there.blocks():
+        second = back.apply(block)
         same = (order.take(block) == second.rows).all(axis=1)
-        restored += int(same.sum())
-        broken = set(block[~same].tolist())
-        lost += _not_restored(broken, first, second.occurrences, rule.spelling)
-    return {"rows": len(numbers), "restored_rows": restored, "not_restored": sorted(lost)}
+        read, restored = read + len(block), restored + int(same.sum())
+        lost += _not_restored(set(block[~same].tolist()), first, second.occurrences, rule.spelling)
+    return {"rows": read, "restored_rows": restored, "not_restored": sorted(lost)}
 
 
-def _not_restored(broken: set[int], first: Applied, returned: list[Occurrence], spelling: Any) -> Iterator[tuple[int, int, str, str, str]]:
+def _not_restored(
+    broken: set[int], first: Applied, returned: list[Occurrence], spelling: Spelling,
+) -> Iterator[tuple[int, int, str, str, str]]:
     back = {(o.row, o.position): o for o in returned if o.row in broken}
     for item in first.occurrences:
         answer = back.pop((item.row, item.landed), None)
@@ -224,7 +184,8 @@ def _not_restored(broken: set[int], first: Applied, returned: list[Occurrence], 
         if item.landed < 0:
             yield item.row, item.position, item.found, "", "it fell off the row's end"
         elif answer is None or answer.status == MISSED:
-            yield item.row, item.position, item.found, item.put, f"the inverse leaves it ({answer.reason if answer else 'not seen'})"
+            why = f"the inverse leaves it ({answer.reason if answer else 'not seen'})"
+            yield item.row, item.position, item.found, item.put, why
         elif answer.put != item.found:
             yield item.row, item.position, item.found, answer.put, f"{item.put} stands for more than one form"
     for answer in back.values():

@@ -14,8 +14,8 @@ What is left as it was, each with its reason in the receipt:
 `attached`              part of a compound, name or address: he-man, he@x.org, node.he, o'he
 
 His and her are decided by the next word alone (a closed list of function words), never by a model: the rule is
-deterministic and costs a look-up. Known limits: "a friend of his came" is read as a determiner, "I drove her home" too; quoted
-words ("the word 'he'") are swapped like any others; words between underscores (_he_) are taken for parts of a name.
+deterministic and costs a look-up. Known limits: "a friend of his came" is read as a determiner, "I drove her home" too;
+quoted words ("the word 'he'") are swapped like any others; words between underscores (_he_) are taken for parts of a name.
 Source of the intervention: Biderman et al. 2023 (arXiv:2304.01373), section 4.1.
 """
 
@@ -26,11 +26,17 @@ from typing import Any
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.overlays.rules import WordRule
-from pythia_tools.overlays.words import same_case
+from pythia_tools.overlays.words import Spelling, same_case
+from pythia_tools.tokens import Openable
 
 FEMININE = {"he": "she", "him": "her", "his": "her|hers", "himself": "herself"}
 MASCULINE = {"she": "he", "her": "his|him", "hers": "his", "herself": "himself"}
 DIRECTIONS = {"feminine": FEMININE, "masculine": MASCULINE, "both": FEMININE | MASCULINE}
+CHOICES = {
+    "direction": tuple(DIRECTIONS), "his": ("context", "her"), "her": ("context", "his", "him"),
+    "paired": ("leave", "change"), "edges": ("leave", "change"),
+}
+"""What each option of the swap may be, its default first."""
 
 _ALONE_BEFORE = (
     # conjunctions and clause openers
@@ -55,7 +61,7 @@ Words that are mostly nouns or verbal nouns there are not listed: his past, his 
 
 _NEXT = re.compile(r"\s*(?P<word>[A-Za-z]+)(?!['’]?[^\W_]|-[^\W_])")  # not the first part of in-laws or after-effects
 _DASHED = re.compile(r"\s*-(?![^\W_])")
-_CLOSERS = frozenset(".,;:!?)]}…—–/\\|>`\"”’␞")
+_CLOSED = re.compile(r"""[.,;:!?)\]}…—–/\\|>`"”’␞]|[ \t]*[.,;:!?)␞—–]|\s*\n\s*\n""")
 _OTHERS = r"(?:she|her|hers|herself|he|him|his|himself|they|them|their|theirs|it|its)"
 _OR = r"(?:\s*/\s*|\s*\(\s*(?:or|nor)\s+|\s+(?:and/)?(?:or|nor)\s+)"
 _PAIRED_RIGHT = re.compile(rf"{_OR}{_OTHERS}(?![A-Za-z])", re.IGNORECASE)
@@ -83,36 +89,28 @@ class PronounSwap(WordRule):
     """Counts changes of what these rules do to a text; part of the fingerprint of the rows they make."""
 
     def __init__(
-        self, tokenizer: Any, direction: str = "feminine", *, his: str = "context", her: str = "context",
+        self, tokenizer: Openable | Spelling, direction: str = "feminine", *, his: str = "context", her: str = "context",
         paired: str = "leave", edges: str = "leave", pad_id: int | None = None,
     ):
-        _one_of("direction", direction, DIRECTIONS)
-        _one_of("his", his, ("context", "her"))
-        _one_of("her", her, ("context", "his", "him"))
-        _one_of("paired", paired, ("leave", "change"))
-        _one_of("edges", edges, ("leave", "change"))
         self.direction, self.his, self.her, self.paired, self.edges = direction, his, her, paired, edges
+        self._choices = {"his": his, "her": her, "paired": paired, "edges": edges}
+        for option, allowed in CHOICES.items():
+            if getattr(self, option) not in allowed:
+                raise RequestError(f"{option}={getattr(self, option)!r}: allowed are {', '.join(allowed)}")
         self._forms = DIRECTIONS[direction]
         super().__init__(tokenizer, self._forms, pad_id=pad_id)
 
     def options(self) -> dict[str, Any]:
-        return {
-            "version": self.version, "direction": self.direction, "his": self.his, "her": self.her, "paired": self.paired,
-            "edges": self.edges,
-        }
+        return {"version": self.version, "direction": self.direction, **self._choices}
 
     def inverse(self) -> PronounSwap:
         """The opposite direction with the same options. What it cannot bring back, `roundtrip` lists."""
         back = {"feminine": "masculine", "masculine": "feminine", "both": "both"}[self.direction]
-        return PronounSwap(
-            self.spelling, back, his=self.his, her=self.her, paired=self.paired, edges=self.edges, pad_id=self.pad_id
-        )
+        return PronounSwap(self.spelling, back, pad_id=self.pad_id, **self._choices)
 
     def decide(self, form: str, left: str, right: str) -> tuple[str | None, str]:
         reason = self._reason_to_leave(form, left, right)
-        if reason:
-            return None, reason
-        return same_case(form, self._replacement(form.lower(), right)), ""
+        return (None, reason) if reason else (same_case(form, self._replacement(form.lower(), right)), "")
 
     def _reason_to_leave(self, form: str, left: str, right: str) -> str:
         if self.edges == "leave" and not left:
@@ -126,32 +124,17 @@ class PronounSwap(WordRule):
         return "attached" if dotted or _ATTACHED_LEFT.search(left) or _ATTACHED_RIGHT.match(right) else ""
 
     def _replacement(self, form: str, right: str) -> str:
-        put = self._forms[form]
         if form == "his":
-            return "her" if self.his == "her" or not stands_alone(right) else "hers"
-        if form == "her" and self.her != "context":
-            return self.her
+            return "hers" if self.his == "context" and stands_alone(right) else "her"
         if form == "her":
-            return "him" if stands_alone(right) else "his"
-        return put
+            return self.her if self.her != "context" else "him" if stands_alone(right) else "his"
+        return self._forms[form]
 
 
 def stands_alone(right: str) -> bool:
     """Whether a possessive before `right` has no noun of its own: "it is his." yes, "his hat" no."""
-    if right.startswith("*"):  # *his* hat, and it was *his*
-        right = right.lstrip("*")
-    if not right:
-        return True
-    if _DASHED.match(right):
-        return True
-    if right[0] in _CLOSERS or right.lstrip(" \t")[:1] in (".", ",", ";", ":", "!", "?", ")", "␞", "—", "–"):
-        return True
-    if re.match(r"\s*\n\s*\n", right):
+    right = right.lstrip("*")  # *his* hat, and it was *his*
+    if not right or _DASHED.match(right) or _CLOSED.match(right):
         return True
     word = _NEXT.match(right)
     return word is not None and word.group("word").lower() in ALONE_BEFORE
-
-
-def _one_of(option: str, came: str, allowed: Any) -> None:
-    if came not in allowed:
-        raise RequestError(f"{option}={came!r}: allowed are {', '.join(allowed)}")

@@ -1,7 +1,8 @@
-"""What an overlay did: every occurrence it matched, changed or missed and why, in which rows; and a diff to read.
+"""What an overlay did: every occurrence it matched, changed or missed and why, and in which rows.
 
 One Occurrence per whole word (or row, for rules that place rows). Counts are exact; the list of occurrences is kept
-up to a stated number, so that a receipt over ten million rows stays small.
+up to a stated number, so that a receipt over ten million rows stays small. A receipt is an account to be read, not work
+kept to be resumed as in `core.results`: it is made in one read, and made again when the rows are.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ class Receipt:
     rules: list[dict[str, Any]]
     fingerprint: str
     rows_read: int = 0
-    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """(rule, status, reason) → occurrences."""
+    missed: Counter[str] = field(default_factory=Counter)
+    """reason → occurrences left as they were."""
     forms: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """(rule, found, put) → changed occurrences."""
+    """(rule, found, put) → changed occurrences, those that then fell off the end of their row included."""
     changed_rows: set[int] = field(default_factory=set)
     tokens_cut: int = 0
     tokens_padded: int = 0
@@ -66,15 +67,15 @@ class Receipt:
     lengths: list[Lengths] = field(default_factory=list)
     keep: int = 1_000_000
 
-    def add(self, occurrences: Iterable[Occurrence], lengths: Iterable[Lengths], rows_read: int) -> None:
+    def add(self, occurrences: list[Occurrence], lengths: Iterable[Lengths], rows_read: int) -> None:
         self.rows_read += rows_read
         for item in occurrences:
-            self.counts[item.rule, item.status, item.reason] += 1
-            if item.status != MISSED:
+            if item.status == MISSED:
+                self.missed[item.reason] += 1
+            else:
                 self.forms[item.rule, item.found, item.put] += 1
                 self.changed_rows.add(item.row)
-            if len(self.occurrences) < self.keep:
-                self.occurrences.append(item)
+        self.occurrences += occurrences[: max(0, self.keep - len(self.occurrences))]
         for length in lengths:
             self.tokens_cut += length.cut
             self.tokens_padded += length.padded
@@ -82,22 +83,17 @@ class Receipt:
                 self.lengths.append(length)
 
     @property
-    def matched(self) -> int:
-        return sum(self.counts.values())
-
-    @property
     def changed(self) -> int:
-        """Occurrences changed, those that then fell off the end of their row included."""
-        return sum(n for (_, status, _), n in self.counts.items() if status != MISSED)
+        return self.forms.total()
 
     @property
-    def missed(self) -> dict[str, int]:
-        """reason → occurrences left as they were."""
-        found: Counter[str] = Counter()
-        for (_, status, reason), n in self.counts.items():
-            if status == MISSED:
-                found[reason] += n
-        return dict(sorted(found.items()))
+    def matched(self) -> int:
+        return self.changed + self.missed.total()
+
+    @property
+    def all_listed(self) -> bool:
+        """Whether every occurrence is in the list."""
+        return self.matched == len(self.occurrences)
 
     def table(self) -> pd.DataFrame:
         """One row per kept occurrence: rule, row, position, landed, found, put, status, reason."""
@@ -106,18 +102,12 @@ class Receipt:
 
     def summary(self) -> dict[str, Any]:
         """JSON-able: the counts, the forms, the rows, the lengths, and whether every occurrence is listed."""
+        forms = {f"{found} → {put}": n for (_, found, put), n in sorted(self.forms.items()) if len(found) < 40}
         return {
-            "fingerprint": self.fingerprint,
-            "rules": self.rules,
-            "rows_read": self.rows_read,
-            "rows_changed": len(self.changed_rows),
-            "matched": self.matched,
-            "changed": self.changed,
-            "missed": self.missed,
-            "forms": {f"{found} → {put}": n for (_, found, put), n in sorted(self.forms.items()) if len(found) < 40},
-            "tokens_cut": self.tokens_cut,
-            "tokens_padded": self.tokens_padded,
-            "all_listed": self.matched == len(self.occurrences),
+            "fingerprint": self.fingerprint, "rules": self.rules, "rows_read": self.rows_read,
+            "rows_changed": len(self.changed_rows), "matched": self.matched, "changed": self.changed,
+            "missed": dict(sorted(self.missed.items())), "forms": forms, "tokens_cut": self.tokens_cut,
+            "tokens_padded": self.tokens_padded, "all_listed": self.all_listed,
         }
 
     def rows(self) -> np.ndarray:
@@ -125,7 +115,7 @@ class Receipt:
         return np.array(sorted(self.changed_rows), dtype=np.int64)
 
     def __str__(self) -> str:
-        missed = ", ".join(f"{n} {reason}" for reason, n in self.missed.items()) or "none"
+        missed = ", ".join(f"{n} {reason}" for reason, n in sorted(self.missed.items())) or "none"
         return (
             f"{self.matched} matched, {self.changed} changed in {len(self.changed_rows)} of {self.rows_read} rows; "
             f"missed: {missed}; {self.tokens_cut} tokens cut, {self.tokens_padded} padded"

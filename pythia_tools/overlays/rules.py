@@ -8,7 +8,7 @@ ids are added at its end. Both are in the receipt.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +18,7 @@ import numpy as np
 from pythia_tools.core.errors import RequestError
 from pythia_tools.overlays.receipts import CHANGED, CUT, MISSED, Lengths, Occurrence
 from pythia_tools.overlays.words import FormFinder, Hit, Spelling, same_case
+from pythia_tools.tokens import Openable
 
 Below = Callable[[np.ndarray], np.ndarray]
 """Reads rows of the layer beneath: numbers (n,) → (n, W)."""
@@ -52,8 +53,21 @@ class Chosen:
         return (self.steps[:, None] * self.batch_rows + np.arange(self.batch_rows)).reshape(-1)
 
 
-class Rule(Protocol):
-    """`name` appears in receipts; `config` (JSON-able) in fingerprints."""
+def read_split(numbers: np.ndarray, inside: np.ndarray, yes: Below, no: Below) -> np.ndarray:
+    """Rows by number: those marked `inside` (n,) bool read by `yes`, the others by `no`."""
+    if not inside.any():
+        return no(numbers)
+    some = yes(numbers[inside])
+    if inside.all():
+        return some
+    others = no(numbers[~inside])
+    rows = np.empty((len(numbers), others.shape[1]), dtype=others.dtype)
+    rows[inside], rows[~inside] = some, others
+    return rows
+
+
+class BoundRule(Protocol):
+    """A rule that knows its rows. `name` appears in receipts; `config` (JSON-able) in fingerprints."""
 
     @property
     def name(self) -> str: ...
@@ -61,11 +75,15 @@ class Rule(Protocol):
     @property
     def config(self) -> dict[str, Any]: ...
 
-    def bind(self, chosen: Chosen, below: Below) -> Rule:
-        """The rule, ready for these rows (most rules return themselves)."""
-
     def apply(self, numbers: np.ndarray, below: Below) -> Applied:
         """Rows `numbers`, all of them chosen, after this rule."""
+
+
+class Rule(Protocol):
+    """What an overlay is given."""
+
+    def bind(self, chosen: Chosen, below: Below) -> BoundRule:
+        """The rule for the rows of these steps (most rules return themselves)."""
 
 
 class Edit(NamedTuple):
@@ -76,30 +94,19 @@ class Edit(NamedTuple):
     ids: tuple[int, ...]
 
 
-def splice(row: np.ndarray, edits: list[Edit], pad_id: int) -> tuple[np.ndarray, list[int], tuple[int, ...], int]:
+def splice(row: np.ndarray, edits: list[Edit], pad_id: int) -> tuple[np.ndarray, tuple[int, ...], int]:
     """Apply edits (by rising position) to one row of width W.
 
-    Returns the row (W,), where each edit landed, the ids cut off its end, and how many padding ids were added.
+    Returns the row (W,), the ids cut off its end, and how many padding ids were added.
     """
-    width = len(row)
-    if all(len(e.ids) == e.length for e in edits):
-        changed = row.copy()
-        for edit in edits:
-            changed[edit.position : edit.position + edit.length] = edit.ids
-        return changed, [e.position for e in edits], (), 0
-    parts: list[int] = []
-    landed = []
-    done = 0
-    ids = row.tolist()
+    ids, parts, done = row.tolist(), [], 0
     for edit in edits:
-        parts += ids[done : edit.position]
-        landed.append(len(parts))
-        parts += edit.ids
+        parts += [*ids[done : edit.position], *edit.ids]
         done = edit.position + edit.length
     parts += ids[done:]
-    padded = max(0, width - len(parts))
-    whole = parts[:width] + [pad_id] * padded
-    return np.array(whole, dtype=row.dtype), landed, tuple(parts[width:]), padded
+    padded = max(0, len(row) - len(parts))
+    whole = parts[: len(row)] + [pad_id] * padded
+    return np.array(whole, dtype=row.dtype), tuple(parts[len(row) :]), padded
 
 
 class WordRule(ABC):
@@ -107,8 +114,8 @@ class WordRule(ABC):
 
     name = "words"
 
-    def __init__(self, tokenizer: Any, forms: Any, *, pad_id: int | None = None):
-        self.spelling = tokenizer if isinstance(tokenizer, Spelling) else Spelling(tokenizer)
+    def __init__(self, tokenizer: Openable | Spelling, forms: Iterable[str], *, pad_id: int | None = None):
+        self.spelling = Spelling.of(tokenizer)
         self.finder = FormFinder(self.spelling, forms)
         self.pad_id = self.spelling.pad_id if pad_id is None else pad_id
 
@@ -129,51 +136,44 @@ class WordRule(ABC):
     def apply(self, numbers: np.ndarray, below: Below) -> Applied:
         return self.edit(below(numbers), numbers)
 
-    def edit(self, rows: np.ndarray, numbers: Any = None) -> Applied:
+    def edit(self, rows: np.ndarray, numbers: np.ndarray | None = None) -> Applied:
         """(n, W) rows of ids with this rule applied; `numbers` (n,) are the row numbers the account will name."""
-        rows = np.asarray(rows)
-        numbers = np.arange(len(rows)) if numbers is None else np.asarray(numbers)
-        result = rows.copy()
-        occurrences: list[Occurrence] = []
-        lengths: list[Lengths] = []
+        numbers = np.arange(len(rows)) if numbers is None else numbers
+        done = Applied(rows.copy(), [], [])
         at, positions = self.finder.candidates(rows)
         ends = np.flatnonzero(np.diff(at, prepend=-1, append=-1))
         for first, last in pairwise(ends.tolist()):
-            index = int(at[first])
-            changed = self._edit_row(rows[index], positions[first:last], int(numbers[index]), occurrences, lengths)
-            if changed is not None:
-                result[index] = changed
-        return Applied(result, occurrences, lengths)
+            self._edit_row(done, int(at[first]), positions[first:last], int(numbers[at[first]]))
+        return done
 
-    def _edit_row(
-        self, row: np.ndarray, positions: np.ndarray, number: int, occurrences: list[Occurrence], lengths: list[Lengths]
-    ) -> np.ndarray | None:
+    def _edit_row(self, done: Applied, index: int, positions: np.ndarray, number: int) -> None:
+        """One row, changed in place, with its account; `positions` are where a form may begin."""
+        row = done.rows[index]
         ids = row.tolist()
         edits: list[Edit] = []
-        pending: list[Occurrence] = []
+        found: list[Occurrence] = []
         free = 0
         for position in positions.tolist():
             hit = self.finder.hit(ids, position) if position >= free else None
             if hit is None:
                 continue
             free = position + hit.length
-            put, reason = self._decide_hit(hit, ids)
+            put, reason = self.decide(hit.form, *self.finder.context(ids, hit))
+            status, placed = MISSED, tuple(ids[position:free])
+            if put is not None:
+                status = CHANGED
+                position, placed = self._place(ids, hit, put)
+                edits.append(Edit(position, free - position, placed))
             removed = tuple(ids[position:free])
-            if put is None:
-                pending.append(Occurrence(self.name, number, position, position, hit.form, hit.form, MISSED, reason, removed, removed))
-                continue
-            position, placed = self._place(ids, hit, put)
-            removed = tuple(ids[position:free])
-            edits.append(Edit(position, len(removed), placed))
-            pending.append(Occurrence(self.name, number, position, position, hit.form, put, CHANGED, "", removed, placed))
-        if not edits:
-            occurrences += pending
-            return None
-        changed, _, tail, padded = splice(row, edits, self.pad_id)
-        occurrences += _land(pending, len(row))
-        if tail or padded:
-            lengths.append(Lengths(self.name, number, len(tail), padded, tail))
-        return changed
+            found.append(Occurrence(
+                self.name, number, position, position, hit.form, put or hit.form, status, reason, removed, placed,
+            ))
+        if edits:
+            row[:], tail, padded = splice(row, edits, self.pad_id)
+            found = _land(found, len(row))
+            if tail or padded:
+                done.lengths.append(Lengths(self.name, number, len(tail), padded, tail))
+        done.occurrences.extend(found)
 
     def _place(self, ids: list[int], hit: Hit, put: str) -> tuple[int, tuple[int, ...]]:
         """Where to put a replacement, as the tokenizer would write it: after a bare apostrophe `she` is `'s` + `he`."""
@@ -182,10 +182,6 @@ class WordRule(ABC):
             return hit.position, placed
         joined = self.spelling.encode("'" + put)
         return (hit.position, placed) if joined[1:] == placed else (hit.position - 1, joined)
-
-    def _decide_hit(self, hit: Hit, ids: list[int]) -> tuple[str | None, str]:
-        left, right = self.finder.around(ids, hit)
-        return self.decide(hit.form, left, right)
 
 
 def _land(pending: list[Occurrence], width: int) -> list[Occurrence]:
@@ -196,7 +192,8 @@ def _land(pending: list[Occurrence], width: int) -> list[Occurrence]:
         place = item.position + shift
         shift += len(item.placed) - len(item.removed)
         if place + len(item.placed) > width:
-            landed.append(item._replace(landed=-1, status=CUT if item.status == CHANGED else MISSED, reason="cut off the row's end"))
+            status = CUT if item.status == CHANGED else MISSED
+            landed.append(item._replace(landed=-1, status=status, reason="cut off the row's end"))
         else:
             landed.append(item._replace(landed=place))
     return landed
@@ -210,7 +207,7 @@ class ReplaceTerms(WordRule):
 
     name = "replace_terms"
 
-    def __init__(self, tokenizer: Any, terms: Mapping[str, str], *, pad_id: int | None = None):
+    def __init__(self, tokenizer: Openable | Spelling, terms: Mapping[str, str], *, pad_id: int | None = None):
         empty = [t for t, r in terms.items() if not t.strip() or not r.strip()]
         if not terms or empty:
             raise RequestError(f"terms to replace and their replacements must be words; got {dict(terms)!r}")
@@ -229,7 +226,7 @@ class ReplaceTerms(WordRule):
         """The terms exchanged. Raises RequestError when two terms have the same replacement."""
         back = {r: t for t, r in self.terms.items()}
         if len(back) < len(self.terms):
-            raise RequestError("two terms have the same replacement, so the rule has no inverse; undo it with Restore(receipt)")
+            raise RequestError("two terms have the same replacement, so there is no inverse; the rows before are the order's own")
         return ReplaceTerms(self.spelling, back, pad_id=self.pad_id)
 
 
@@ -262,12 +259,13 @@ class MapTokens:
         table[list(self.mapping)] = list(self.mapping.values())
         changed = table[rows].astype(rows.dtype)
         at, position = np.nonzero(changed != rows)
-        occurrences = [
-            Occurrence(self.name, int(numbers[i]), p, p, str(a), str(b), CHANGED, "", (a,), (b,))
-            for i, p, a, b in zip(at.tolist(), position.tolist(), rows[at, position].tolist(), changed[at, position].tolist(), strict=True)
-        ]
-        return Applied(changed, occurrences, [])
+        found = np.stack([numbers[at], position, rows[at, position], changed[at, position]], axis=1).tolist()
+        return Applied(changed, [
+            Occurrence(self.name, n, p, p, str(old), str(new), CHANGED, "", (old,), (new,)) for n, p, old, new in found
+        ], [])
 
 
-PUBLISHED_MAP = {754: 1500, 3032: 4058, 8389: 10759, 1328: 2993, 521: 617, 344: 703, 779: 617, 8701: 379, 13243: 379, 248: 6689}
+PUBLISHED_MAP = {
+    754: 1500, 3032: 4058, 8389: 10759, 1328: 2993, 521: 617, 344: 703, 779: 617, 8701: 379, 13243: 379, 248: 6689,
+}
 """GPT-NeoX-20B ids of EleutherAI/gpt-neox branch `intervention` (2022-12-14): " He"→" She", " his"→" her", "he"→"she", …"""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.tokens import Openable, open_tokenizer
 
 WINDOW = 12
 """Tokens spelled out on either side of a hit: enough for the word before, the word after and what joins them."""
@@ -33,25 +35,15 @@ def _byte_of_character() -> dict[str, int]:
     return {**{chr(b): b for b in printable}, **{chr(256 + i): b for i, b in enumerate(others)}}
 
 
-def _backend(tokenizer: Any) -> Any:
-    """The tokenizers.Tokenizer inside a PreTrainedTokenizerFast, or the tokenizer itself."""
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not hasattr(backend, "to_str") or not hasattr(backend, "get_added_tokens_decoder"):
-        raise RequestError(
-            f"a tokenizer of type {type(tokenizer).__name__} cannot spell its tokens; "
-            "give a tokenizers.Tokenizer or a PreTrainedTokenizerFast"
-        )
-    return backend
-
-
 class Spelling:
     """The bytes of every id of a tokenizer, and its encoding of short texts (cached)."""
 
-    def __init__(self, tokenizer: Any):
-        self._tokenizer = _backend(tokenizer)
-        description = json.loads(self._tokenizer.to_str())
-        added = self._tokenizer.get_added_tokens_decoder()
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+    def __init__(self, tokenizer: Openable):
+        self._tokenizer = open_tokenizer(tokenizer)
+        engine = self._tokenizer.engine
+        description = json.loads(engine.to_str())
+        added = engine.get_added_tokens_decoder()
+        vocabulary = engine.get_vocab(with_added_tokens=True)
         spell = _speller(description)
         self.bytes: list[bytes] = [b""] * (max(vocabulary.values()) + 1)
         for token, number in vocabulary.items():
@@ -61,60 +53,56 @@ class Spelling:
                 self.bytes[number] = spell(token)
         self.digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
         """Names the tokenizer in fingerprints: sha256 of its canonical JSON."""
-        self._pad = vocabulary.get("<|padding|>", vocabulary.get("<|endoftext|>", 0))
+        self.pad_id: int = vocabulary.get("<|padding|>", vocabulary.get("<|endoftext|>", 0))
+        """`<|padding|>` where the tokenizer has it, else `<|endoftext|>`, else 0."""
         self._encoded: dict[str, tuple[int, ...]] = {}
 
-    @property
-    def size(self) -> int:
-        return len(self.bytes)
-
-    @property
-    def pad_id(self) -> int:
-        """`<|padding|>` where the tokenizer has it, else `<|endoftext|>`, else 0."""
-        return int(self._pad)
+    @classmethod
+    def of(cls, tokenizer: Openable | Spelling) -> Spelling:
+        """The spelling of a tokenizer; one that is made already is taken as it is."""
+        return tokenizer if isinstance(tokenizer, Spelling) else cls(tokenizer)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a text as it stands within other text, without special tokens.
 
-        It is encoded after a line break, so that a space some tokenizers put before a whole text is not taken for the text's own.
+        It is encoded after a line break, so that a space some tokenizers put before a whole text is not taken for its own.
         """
         if text not in self._encoded:
-            before, whole = self._ids(_ANCHOR), self._ids(_ANCHOR + text)
+            before, whole, alone = self._tokenizer.ids([_ANCHOR, _ANCHOR + text, text])
             apart = whole[: len(before)] == before
-            self._encoded[text] = whole[len(before) :] if apart else self._ids(text)
+            self._encoded[text] = tuple(whole[len(before) :] if apart else alone)
         return self._encoded[text]
 
-    def _ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def spell(self, ids: Any) -> bytes:
+    def spell(self, ids: Iterable[int]) -> bytes:
         """The bytes of a run of ids; an id outside the vocabulary (padding of the embedding) spells a boundary."""
         return b"".join(self.bytes[i] if 0 <= i < len(self.bytes) else _BREAK for i in map(int, ids))
 
-    def text(self, ids: Any) -> str:
+    def text(self, ids: Iterable[int]) -> str:
+        """The text of a run of ids, with ␞ for boundaries."""
         return self.spell(ids).replace(_BREAK, "␞".encode()).decode("utf-8", errors="replace")
 
     @property
     def table_size(self) -> int:
-        """Entries of a look-up table over ids: every uint16, every id of the vocabulary, and one more for what is beyond both."""
+        """Entries of a look-up table over ids: every uint16 and every id of the vocabulary, and one for ids beyond both."""
         return max(1 << 16, len(self.bytes)) + 1
 
     @cached_property
     def starts_in_word(self) -> np.ndarray:
-        """(65537+,) bool: the id's first byte is an ASCII letter, digit or underscore; the last entry stands for ids beyond."""
-        return self._table(lambda b: bool(b) and _ascii_word(b[0]))
+        """(table_size,) bool: the id's first byte is an ASCII letter, digit or underscore."""
+        return self._table(0)
 
     @cached_property
     def ends_in_word(self) -> np.ndarray:
-        return self._table(lambda b: bool(b) and _ascii_word(b[-1]))
+        """(table_size,) bool: the id's last byte is one."""
+        return self._table(-1)
 
-    def _table(self, test: Any) -> np.ndarray:
+    def _table(self, end: int) -> np.ndarray:
         table = np.zeros(self.table_size, dtype=bool)
-        table[: len(self.bytes)] = [test(b) for b in self.bytes]
+        table[: len(self.bytes)] = [bool(b) and _ascii_word(b[end]) for b in self.bytes]
         return table
 
 
-def _speller(description: dict[str, Any]) -> Any:
+def _speller(description: dict[str, Any]) -> Callable[[str], bytes]:
     """Token string → bytes, for the two families of tokenizers whose words start in tokens of their own."""
     stages = json.dumps([description.get("pre_tokenizer"), description.get("decoder")])
     if '"ByteLevel"' in stages:
@@ -122,7 +110,7 @@ def _speller(description: dict[str, Any]) -> Any:
         return lambda token: bytes(table[c] for c in token) if all(c in table for c in token) else token.encode()
     if "▁" in stages or "\\u2581" in stages:
         return _spell_metaspace
-    raise RequestError("only byte-level (GPT-2, GPT-NeoX) and '▁' tokenizers can be overlaid word by word; this one is neither")
+    raise RequestError("words are found by byte-level (GPT-2, GPT-NeoX) and '▁' tokenizers only; this one is neither")
 
 
 def _spell_metaspace(token: str) -> bytes:
@@ -183,12 +171,12 @@ class Hit:
 
 
 class FormFinder:
-    """Finds whole words (or short phrases) in token rows, in lower, Capitalised and UPPER case, with and without a space before.
+    """Finds whole words (or short phrases) in token rows: lower, Capitalised and UPPER case, with or without a space before.
 
     Forms in mixed case (`hE`) are other words to it. A form is found where it is tokenized as the tokenizer tokenizes it.
     """
 
-    def __init__(self, spelling: Spelling, forms: Any):
+    def __init__(self, spelling: Spelling, forms: Iterable[str]):
         self.spelling = spelling
         self._patterns: dict[tuple[int, ...], tuple[str, str]] = {}
         for form in forms:
@@ -202,7 +190,7 @@ class FormFinder:
             self._by_first.setdefault(ids[0], []).append(ids)
 
     def candidates(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(row, position) of every token of (n, W) rows that may begin a form; boundaries of ASCII words already checked."""
+        """(row, position) of every token of (n, W) rows that may begin a form; inside ASCII words none does."""
         if rows.dtype.itemsize > 2:  # padding of an embedding, beyond the vocabulary
             rows = np.minimum(rows, self.spelling.table_size - 1)
         row, position = np.nonzero(self._first[rows])
@@ -225,7 +213,7 @@ class FormFinder:
                 return Hit(position, len(pattern), lead, form)
         return None
 
-    def around(self, ids: list[int], hit: Hit) -> tuple[str, str]:
+    def context(self, ids: list[int], hit: Hit) -> tuple[str, str]:
         """The text of WINDOW tokens before (its own leading space included) and after a hit."""
         end = hit.position + hit.length
         left = self.spelling.text(ids[max(0, hit.position - WINDOW) : hit.position]) + hit.lead

@@ -95,12 +95,27 @@ def read_documents(
         yield _document(record, name, position, text_key, id_key)
 
 
-def read_all(
-    inputs: Iterable[str | os.PathLike[str]], *, text_key: str = "text", id_key: str | None = None
-) -> Iterator[Document]:
-    """Documents of several inputs, one after the other."""
-    for source in expand_inputs(inputs):
-        yield from read_documents(source, text_key=text_key, id_key=id_key)
+def batched(documents: Iterable[Document], chars: int, most: int | None = None) -> Iterator[list[Document]]:
+    """Documents in lists: each full at `chars` characters of text or `most` documents."""
+    held: list[Document] = []
+    size = 0
+    for document in documents:
+        held.append(document)
+        size += len(document.text)
+        if size >= chars or len(held) == most:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
+
+
+def repaired(text: str) -> str:
+    """The same string, or with U+FFFD for lone surrogates, which no tokenizer and no table can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 @contextlib.contextmanager

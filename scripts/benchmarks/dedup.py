@@ -181,7 +181,7 @@ def _warm() -> None:
     from pythia_tools import dedup
 
     for scheme in ("affine32", "legacy"):
-        dedup.near_duplicate_pairs(["a b c d e f", "a b c d e f"], method="lsh", scheme=scheme)
+        dedup.near_duplicate_pairs(["a b c d e f"] * 2, dedup.DedupConfig(method="lsh", scheme=scheme))
     dedup.near_duplicate_pairs(["a b c d e f", "a b c d e f"])
 
 
@@ -392,11 +392,11 @@ def _million_config():  # type: ignore[no-untyped-def]
 
 
 def million_sign(work: Path, args: argparse.Namespace) -> dict:
-    from pythia_tools.dedup.sign import sign_shard
+    from pythia_tools.dedup.sign import Job, sign_shard
 
     _warm()
     clock = Clock()
-    sign_shard(_million_config().as_dict(), [str(work / "pieces.jsonl")], 0, str(work / "out" / "sign"), args.workers)
+    sign_shard(Job(_million_config(), [[str(work / "pieces.jsonl")]], work), 0, args.workers)
     clock.lap("sign")
     return {"steps": clock.steps}
 
@@ -404,24 +404,25 @@ def million_sign(work: Path, args: argparse.Namespace) -> dict:
 def million_cluster(work: Path, args: argparse.Namespace) -> dict:
     from pythia_tools.dedup import band
     from pythia_tools.dedup.cluster import write_clusters
-    from pythia_tools.dedup.sign import signed_parts
+    from pythia_tools.dedup.sign import Job
 
     _warm()
-    config, shards, out = _million_config(), [[str(work / "pieces.jsonl")]], work / "out"
+    config = _million_config()
+    job = Job(config, [[str(work / "pieces.jsonl")]], work)
     config.bands_and_rows()
     memory = AnonymousMemory()
     clock = Clock()
-    signed = signed_parts(config, shards, out / "sign")
+    signed = job.signed()
     for i in range(len(signed)):
-        band.write_keys(config.as_dict(), shards, i, str(out))
+        band.write_keys(job, i)
     clock.lap("keys")
     documents = sum(p.facts["documents"] for p in signed)
     for task in band.bucket_tasks(config, documents):
-        band.write_buckets(config.as_dict(), shards, task, str(out))
+        band.write_buckets(job, task)
     clock.lap("buckets")
-    clusters = write_clusters(config, signed, out)
+    clusters = write_clusters(job, signed)
     clock.lap("cluster")
-    disk = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    disk = sum(p.stat().st_size for p in job.work.rglob("*") if p.is_file())
     return {
         "steps": clock.steps, "documents": documents, "dropped": clusters.facts["dropped"], "clusters": clusters.facts["clusters"],
         "resident_bytes": memory.stop(), "disk_bytes": disk, "buckets_bytes": config.memory_bytes,

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from pythia_tools.core import statistics
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics.isotonic import _rises, isotonic_rise
+from pythia_tools.core.statistics.isotonic import _rises
 
 
 @given(st.integers(0, 60), st.integers(1, 60))
@@ -132,10 +132,10 @@ def test_isotonic_rise_is_that_of_scikit_learn_under_any_weights() -> None:
         np.testing.assert_allclose(_rises(x, y, weights), expected, atol=1e-9)
     x = rng.integers(0, 12, 60).astype(float)
     y = np.clip(x / 12 + rng.normal(0, 0.3, 60), 0, 1)
-    rise = isotonic_rise(x, y, unit="term")
+    rise = statistics.isotonic_rise(x, y, unit="term")
     assert rise.low <= rise.value <= rise.high and rise.value == pytest.approx(np.ptp(_fitted(x, y, np.ones(60))))
-    assert isotonic_rise(x, 5 - x, unit="term").value == 0
-    assert np.isnan(isotonic_rise([3, 3, 3], [0, 1, 0], unit="term").value)
+    assert statistics.isotonic_rise(x, 5 - x, unit="term").value == 0
+    assert np.isnan(statistics.isotonic_rise([3, 3, 3], [0, 1, 0], unit="term").value)
 
 
 def test_partial_correlation_equals_residuals_of_ranks_by_statsmodels() -> None:
@@ -213,8 +213,8 @@ def test_clusters_of_size_one_give_the_unclustered_numbers() -> None:
     names = rng.permutation(25).astype(str)
     for function, columns in (
         (statistics.mean, (x,)), (statistics.mean, (flags,)), (statistics.share, (flags,)),
-        (statistics.difference, (x, y)), (statistics.rank_correlation, (x, y)), (partial(statistics.statistic, np.median), (x,)),
-        (isotonic_rise, (x.round(), y)),
+        (statistics.difference, (x, y)), (statistics.rank_correlation, (x, y)),
+        (partial(statistics.statistic, np.median), (x,)), (statistics.isotonic_rise, (x.round(), y)),
     ):
         assert function(*columns, unit="row", clusters=names) == function(*columns, unit="row")
     assert statistics.sign_flip_test(x, clusters=names) == statistics.sign_flip_test(x)

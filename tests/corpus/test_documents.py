@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.tokens.documents import create_jsonl, expand_inputs, read_all, read_documents
+from pythia_tools.tokens.documents import create_jsonl, expand_inputs, read_documents
 
 RECORDS = [
     {"text": "one two", "id": "a", "set": "x"},
@@ -65,7 +65,7 @@ def test_text_files_and_folders_in_order(tmp_path: Path) -> None:
     write(tmp_path / "b" / "1.md", b"first \xff byte")
     write(tmp_path / "b" / "skip.bin", b"no")
     write(tmp_path / "z.jsonl", lines())
-    found = list(read_all([tmp_path]))
+    found = [d for source in expand_inputs([tmp_path]) for d in read_documents(source)]
     assert [d.text for d in found] == ["first \udcff byte", "second", *(r["text"] for r in RECORDS)]
     assert found[0].id == str(tmp_path / "b" / "1.md")
 

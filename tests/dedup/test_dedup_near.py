@@ -54,7 +54,7 @@ def test_exact_finds_every_pair_and_no_other(seed: int, n: int, vocabulary: int,
     documents = related_documents(seed, 90, vocabulary)
     truth = true_pairs(documents, threshold, n)
     assert truth
-    assert as_dict(dedup.near_duplicate_pairs(documents, threshold, ngram=n, workers=2)) == truth
+    assert as_dict(dedup.near_duplicate_pairs(documents, dedup.DedupConfig(threshold=threshold, ngram=n), workers=2)) == truth
     clusters = sorted(sorted(c) for c in networkx.connected_components(networkx.Graph(list(truth))))
     assert dedup.near_duplicates(documents, threshold, ngram=n) == clusters
 
@@ -105,9 +105,12 @@ def test_the_curve_says_what_is_missed() -> None:
 def test_verified_lsh_is_a_part_of_exact() -> None:
     documents = related_documents(9, 400, 30)
     truth = true_pairs(documents, 0.87, 5)
-    verified = as_dict(dedup.near_duplicate_pairs(documents, method="lsh", verify=True, bands=(32, 4)))
+    config = dedup.DedupConfig(method="lsh", verify=True, bands=32, rows=4)
+    verified = as_dict(dedup.near_duplicate_pairs(documents, config))
     assert verified.items() <= truth.items()
     assert len(verified) > 0.95 * len(truth)
+    clusters = dedup.near_duplicates(documents, method="lsh", verify=True, bands=32, rows=4)
+    assert clusters == sorted(sorted(c) for c in networkx.connected_components(networkx.Graph(list(verified))))
 
 
 def test_kept_members() -> None:
@@ -118,7 +121,7 @@ def test_kept_members() -> None:
     assert dedup.kept_member(roots, "last").tolist() == [3, 4, 3, 3, 4, 5]
     lengths = np.array([5, 1, 9, 9, 2, 0])
     assert dedup.kept_member(roots, "longest", lengths).tolist() == [2, 4, 2, 2, 4, 5]
-    with pytest.raises(RequestError, match="it is one of first, last, longest"):
+    with pytest.raises(RequestError, match="keep is 'best'; it is one of 'first', 'last', 'longest'"):
         dedup.kept_member(roots, "best")
 
 
@@ -127,8 +130,8 @@ def test_rows_of_a_deduplicated_twin() -> None:
     rows[17] = rows[4]
     rows[29] = rows[4]
     rows[29, -1] += 1
-    assert dedup.kept_documents(rows, unit="token").tolist() == [i for i in range(30) if i not in (17, 29)]
-    assert dedup.kept_documents(rows, unit="token", keep="last").tolist() == [i for i in range(30) if i not in (4, 17)]
+    assert dedup.kept_documents(rows, dedup.DedupConfig(unit="token")).tolist() == [i for i in range(30) if i not in (17, 29)]
+    assert dedup.kept_documents(rows, dedup.DedupConfig(unit="token", keep="last")).tolist() == [i for i in range(30) if i not in (4, 17)]
 
 
 def test_units() -> None:

@@ -74,12 +74,14 @@ def outcome(folder: Path) -> dict[str, str]:
 def test_stages_give_the_clusters_of_memory(tmp_path: Path, inputs: list[str], method: str) -> None:
     config = config_of("lsh", verify=True) if method == "verify" else config_of(method)
     result = dedup.run_stages(inputs, tmp_path / "out", config)
-    options = {} if method == "exact" else {"method": "lsh", "bands": (16, 8), "verify": method == "verify"}
-    texts = texts_of(inputs)
-    expected = dedup.near_duplicate_roots(texts, **options)
+    expected = dedup.near_duplicate_roots(texts_of(inputs), config)
     np.testing.assert_array_equal(result.roots, expected)
     assert result.dropped == int((expected != np.arange(len(expected))).sum()) > 40
     assert len(list((tmp_path / "out" / "work" / "sign" / "00000").glob("part-*"))) >= 3
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> float:
+    return len(np.intersect1d(a, b)) / len(np.union1d(a, b))
 
 
 def test_kept_and_dropped_are_written_with_the_reason(tmp_path: Path, inputs: list[str]) -> None:
@@ -98,7 +100,7 @@ def test_kept_and_dropped_are_written_with_the_reason(tmp_path: Path, inputs: li
         assert why["cluster"] == result.roots[why["document"]] == result.roots[why["kept"]]
         assert why["kept_id"] == records[why["kept"]]["id"]
         assert why["similarity_kind"] == "exact"
-        assert why["similarity"] == dedup.jaccard(sets[why["document"]], sets[why["kept"]])
+        assert why["similarity"] == jaccard(sets[why["document"]], sets[why["kept"]])
     run = load_run(tmp_path / "out")
     totals = run.summary[run.summary.group == "all"].set_index("metric").value
     assert totals["dropped_documents"] == len(dropped)
@@ -108,7 +110,7 @@ def test_kept_and_dropped_are_written_with_the_reason(tmp_path: Path, inputs: li
 def test_presets_differ_in_signature_and_kept_member(tmp_path: Path, inputs: list[str]) -> None:
     first = dedup.run_stages(inputs, tmp_path / "d", dedup.preset("datasketch"))
     last = dedup.run_stages(inputs, tmp_path / "p", dedup.preset("pile_dedupe"))
-    pile = dedup.near_duplicate_roots(texts_of(inputs), method="lsh", num_perm=10, scheme="legacy")
+    pile = dedup.near_duplicate_roots(texts_of(inputs), dedup.preset("pile_dedupe"))
     np.testing.assert_array_equal(last.roots, pile)
     assert (np.asarray(first.kept) <= np.arange(first.documents)).all()
     assert (np.asarray(last.kept) >= np.arange(last.documents)).all()
@@ -231,7 +233,7 @@ def test_token_shingles(tmp_path: Path, inputs: list[str]) -> None:
         inputs, tmp_path / "out", dedup.preset("exact", unit="token", tokenizer=str(tmp_path / "tokenizer.json"), part_bytes=9000),
     )
     ids = [engine.encode(t.replace("\ud800", "\ufffd")).ids for t in texts_of(inputs)]
-    np.testing.assert_array_equal(result.roots, dedup.near_duplicate_roots(ids, unit="token"))
+    np.testing.assert_array_equal(result.roots, dedup.near_duplicate_roots(ids, dedup.DedupConfig(unit="token")))
 
 
 def test_the_command_and_its_report(tmp_path: Path, inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:

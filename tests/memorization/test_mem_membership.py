@@ -21,11 +21,11 @@ from pythia_tools.analyses.memorization import (
     seen_share,
     signals,
     summarize_membership,
-    tpr_at,
     zlib_bytes,
 )
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.statistics import roc
 from pythia_tools.models import score_rows
 
 RNG = np.random.default_rng(3)
@@ -39,8 +39,8 @@ def test_rates_are_those_of_scikit_learn() -> None:
     assert found.low < found.value < found.high and found.n == 410
     false, true, _ = roc_curve(labels, values, drop_intermediate=False)
     for rate in (0.001, 0.01, 0.1, 0.5):
-        assert tpr_at(rate, members, others, resamples=20).value == pytest.approx(true[false <= rate].max())
-    assert tpr_at(1.0, members, others, resamples=5).value == 1
+        assert roc(members, others, [rate], resamples=20)[1].value == pytest.approx(true[false <= rate].max())
+    assert roc(members, others, [1.0], resamples=5)[1].value == 1
 
 
 def test_the_interval_of_the_auc_is_about_delongs() -> None:

@@ -23,12 +23,12 @@ from pythia_tools.analyses.memorization import (
     summarize_order,
     summarize_profiles,
 )
-from pythia_tools.analyses.memorization.branches import paired_shares
 from pythia_tools.analyses.memorization.case_study import CaseStudy, Design, case_study
 from pythia_tools.analyses.memorization.exchange import read_memorized
 from pythia_tools.cli.main import main
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore, load_run
+from pythia_tools.core.statistics import paired_shares
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 from pythia_tools.tokens import StoreWriter
 
@@ -108,13 +108,13 @@ def test_a_branch_is_compared_with_the_run_it_left_row_by_row(study: CaseStudy) 
     expected = len({*range(0, 240, 4), *range(40, 47)}) / 240
     assert (line["model"], line["step"], line["group"], line["n"]) == ("large-cut", 30, "minus large", 240)
     assert line["value"] == pytest.approx(-expected) and line["low"] < -expected < line["high"] < 0
-    same = paired_shares(0, 0, 240)
+    same = paired_shares(0, 0, 240, unit="row")
     assert same.value == 0 and same.low == -same.high and 0.005 < same.high < 0.012, "no row differs: an interval all the same"
     table = np.array([[40, 20], [5, 35]])
     cells = table + 0.5
     n, b, c = cells.sum(), cells[0, 1], cells[1, 0]
     half = 1.959964 * np.sqrt(b + c - (b - c) ** 2 / n) / n
-    found = paired_shares(20, 5, 100)
+    found = paired_shares(20, 5, 100, unit="row")
     assert (found.low, found.high) == pytest.approx(((b - c) / n - half, (b - c) / n + half), abs=1e-6)
     assert any("large-other is left out" in n for n in study.notes) and "large-other" not in set(study.items["model"])
     assert not study.summary["metric"].isin(["precision", "scaling_exponent", "auc"])[study.summary["branch"] != "main"].any()
@@ -246,12 +246,14 @@ def test_a_short_run_is_asked_about_whole_unless_more_was_asked_for(  # type: ig
         for row in order.data[:40]:
             out.add_document(row)
     (tmp_path / "short.yaml").write_text(
-        f"{{name: short, kind: preshuffled, seq_length: {order.data.shape[1] - 1}, batch_rows: 4, steps: 7, store: {{prefix: rows}}}}"
+        f"{{name: short, kind: preshuffled, seq_length: {order.data.shape[1] - 1}, batch_rows: 1, steps: 28, store: {{prefix: rows}}}}"
     )
-    common = ["memorization", root, "--steps", "30", "--order", str(tmp_path / "short.yaml"), "--context", "8", "--continuation", "8"]
+    common = ["memorization", root, "--steps", "10,30", "--order", str(tmp_path / "short.yaml"), "--context", "8", "--continuation", "8"]
     common += ["--device", "cpu", "--quiet"]
     assert main([*common, "--out", str(tmp_path / "run")]) == 0
-    assert load_run(tmp_path / "run").items.groupby("model")["row"].nunique().eq(28).all()
+    items = load_run(tmp_path / "run").items
+    assert items.groupby("model")["row"].nunique().eq(28).all()
+    assert (items["exposures"] == (items["row"] < items["step"])).all(), "one row a step: row r is met by checkpoint r + 1"
     assert main([*common, "--out", str(tmp_path / "more"), "--rows", "sample=29"]) == 2
     assert "rows 0:28 are 28" in capsys.readouterr().err
 

@@ -17,7 +17,6 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ import pandas as pd
 
 from pythia_tools.core import tables
 from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.core.statistics import mean, minimal_detectable_effect, sign_flip_test
+from pythia_tools.core.statistics import mean, minimal_detectable_effect, normal_bounds, sign_flip_test
 from pythia_tools.suites import load_suite
 
 TASKS = ("lambada_openai", "crows_pairs_english", "wino_bias")
@@ -133,15 +132,15 @@ def _params() -> dict[str, int | None]:
 
 def to_summary(results: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     """Stored results as a summary table: group is the task (and prompt), intervals are ± z standard errors."""
-    z = NormalDist().inv_cdf(0.5 + level / 2)
     value, error = results["value"].to_numpy(float), results["stderr"].to_numpy(float)
     share = results["metric"].isin(["acc", "acc_norm", "pct_stereotype", "em"]).to_numpy() & (error > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         n = np.where(share, np.rint(value * (1 - value) / error**2 + 1), np.nan)
     prompt = results["prompt"].astype(str)
+    low, high = normal_bounds(value, error, level)
     frame = results[tables.IDENTITY].assign(
         group=np.where(prompt == "", results["task"].astype(str), results["task"].astype(str) + "+" + prompt),
-        metric=results["metric"], value=value, low=value - z * error, high=value + z * error,
+        metric=results["metric"], value=value, low=low, high=high,
         n=pd.array(n, dtype="Float64").astype("Int64"),
         interval=np.where(np.isfinite(error), f"normal{round(100 * level)} of the stored stderr", "none"),
     )
@@ -211,27 +210,26 @@ def _changes(frame: pd.DataFrame, column: str, quantity: str, level: float) -> I
 
 def stored_verdicts(results: pd.DataFrame, *, level: float = 0.95) -> list[str]:
     """Sentences on the final checkpoints: each intervention's change against its own standard error, in words."""
-    z = NormalDist().inv_cdf(0.5 + level / 2)
     lines: list[str] = []
     for quantity, task, metric in _PAIRED:
         chosen = results[(results["task"] == task) & (results["metric"] == metric)]
         for (suite, model), here in chosen.groupby(["suite", "model"], sort=False):
-            lines += _final_verdicts(f"{suite}/{model}, {quantity}", here, z)
+            lines += _final_verdicts(f"{suite}/{model}, {quantity}", here, level)
     if (results["metric"] == "em").any():
         cells = winobias_cells(results).rename(columns={"net": "value", "net_stderr": "stderr"})
         for (suite, model), here in cells.groupby(["suite", "model"], sort=False):
-            lines += _final_verdicts(f"{suite}/{model}, winobias pro-anti (exact match)", here, z)
+            lines += _final_verdicts(f"{suite}/{model}, winobias pro-anti (exact match)", here, level)
     return lines
 
 
-def _final_verdicts(who: str, here: pd.DataFrame, z: float) -> Iterator[str]:
+def _final_verdicts(who: str, here: pd.DataFrame, level: float) -> Iterator[str]:
     last = here[here["step"] == here["step"].max()].set_index("branch")
     control = "main-rerun" if "main-rerun" in last.index else "main"
     for branch in sorted(b for b in last.index if str(b).startswith("swap")):
         if control not in last.index:
             continue
         change = float(last.loc[branch, "value"]) - float(last.loc[control, "value"])
-        noise = z * float(np.hypot(last.loc[branch, "stderr"], last.loc[control, "stderr"]))
+        noise = float(normal_bounds(0, np.hypot(last.loc[branch, "stderr"], last.loc[control, "stderr"]), level)[1])
         word = "within noise" if abs(change) <= noise else ("higher" if change > 0 else "lower")
         yield (
             f"{who}: {branch} against {control} at step {int(here['step'].max()):,} is {word}, "

@@ -22,7 +22,7 @@ import pandas as pd
 
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, mean, rank_correlation, statistic, wilson
+from pythia_tools.core.statistics import Estimate, mean, normal_bounds, rank_correlation, statistic, wilson
 
 Rows = list[dict[str, Any]]
 
@@ -136,15 +136,11 @@ def _association(frame: pd.DataFrame, level: float) -> Rows:
 
 
 def _lm_eval(frame: pd.DataFrame, level: float) -> Rows:
-    from statistics import NormalDist
-
-    z = NormalDist().inv_cdf(0.5 + level / 2)
     rows = []
     for record in frame.to_dict("records"):
         value, error = float(record["score"]), float(record["stderr"])
-        known = np.isfinite(error)
-        low, high = (value - z * error, value + z * error) if known else (float("nan"), float("nan"))
-        name = f"normal{round(100 * level)} of lm-eval's stderr" if known else "none"
+        low, high = map(float, normal_bounds(value, error, level))
+        name = f"normal{round(100 * level)} of lm-eval's stderr" if np.isfinite(error) else "none"
         estimate = Estimate(value, low, high, int(record["samples"]), "item", name)
         rows.append(_row(frame, str(record["group"]), str(record["item"]), estimate))
     return rows

@@ -22,7 +22,7 @@ from pythia_tools.analyses.learning.rows import AFTER, BEFORE, RowsByStep
 from pythia_tools.analysis import Context, Task, Where, sweep
 from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import RESAMPLES, from_draws, mean
+from pythia_tools.core.statistics import RESAMPLES, difference_of_means, mean
 from pythia_tools.core.tables import Column, Metric
 from pythia_tools.models import rows_digest, score_rows
 from pythia_tools.models.scores import check_rows
@@ -121,22 +121,9 @@ def summarize(table: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0)
             estimate = mean(nll, unit="row", resamples=resamples, seed=seed)
             lines.append({**identity, "subset": subset, "metric": "nll", **estimate.columns()})
         if {BEFORE, AFTER} <= values.keys():
-            gap = _gap(values[AFTER], values[BEFORE], resamples, seed)
-            lines.append({**identity, "subset": AFTER, "reference": BEFORE, "metric": "nll_gap", **gap})
+            gap = difference_of_means(values[AFTER], values[BEFORE], unit="row", resamples=resamples, seed=seed)
+            lines.append({**identity, "subset": AFTER, "reference": BEFORE, "metric": "nll_gap", **gap.columns()})
     return summary(lines)
-
-
-def _gap(after: np.ndarray, before: np.ndarray, resamples: int, seed: int) -> dict[str, object]:
-    """Difference of two independent means; both sides resampled."""
-    if not len(after) or not len(before):
-        return from_draws(np.nan, [], n=len(after) + len(before), unit="row").columns()
-    rng = np.random.default_rng(seed)
-    draws = [_resampled(after, rng) - _resampled(before, rng) for _ in range(resamples)]
-    return from_draws(after.mean() - before.mean(), draws, n=len(after) + len(before), unit="row").columns()
-
-
-def _resampled(values: np.ndarray, rng: np.random.Generator) -> float:
-    return float(values[rng.integers(0, len(values), len(values))].mean())
 
 
 summary = partial(tables.summary, analysis=NAME, metrics=METRICS)

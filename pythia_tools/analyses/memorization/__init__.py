@@ -9,7 +9,7 @@ from pythia_tools.analyses.memorization.counterfactual import counterfactual, in
 from pythia_tools.analyses.memorization.extract import STATUS, Extraction, Screening, Window, extract
 from pythia_tools.analyses.memorization.forgetting import align, forgetting_curve
 from pythia_tools.analyses.memorization.measure import MemorizationTask, extractable, measure, measure_model
-from pythia_tools.analyses.memorization.membership import Split, auc, draw_split, signals, summarize_membership, tpr_at, zlib_bytes
+from pythia_tools.analyses.memorization.membership import Split, draw_split, signals, summarize_membership, zlib_bytes
 from pythia_tools.analyses.memorization.order_effect import OrderEffect, block_counts, order_effect, qq_points, summarize_order
 from pythia_tools.analyses.memorization.overlap import Overlap, duplicate_counts, seen_share
 from pythia_tools.analyses.memorization.predict import Confusion, confusion, foresight, from_percent, published, scaling
@@ -19,6 +19,7 @@ from pythia_tools.analyses.memorization.rows import select_rows
 from pythia_tools.analyses.memorization.score import continuations, scores
 from pythia_tools.analyses.memorization.screen import screened
 from pythia_tools.analyses.memorization.summary import exposure_bins, exposures_at, summarize, with_exposures
+from pythia_tools.core.statistics import auc
 
 __all__ = [
     "STATUS", "Confusion", "Extraction", "MemorizationTask", "OrderEffect", "Overlap", "Profiles", "RowScoreTask", "Screening", "Split",
@@ -26,6 +27,6 @@ __all__ = [
     "draw_split", "duplicate_counts", "exchange", "exposure_bins", "exposures_at", "extract", "extractable", "foresight",
     "forgetting_curve", "from_percent", "influence", "mean_memorization", "measure", "measure_model", "order_effect", "profiles",
     "published", "qq_points", "row_scores", "rows", "scaling", "score_model", "scores", "screened", "seen_share", "select_rows",
-    "signals", "summarize", "summarize_membership", "summarize_order", "summarize_profiles", "taxonomy", "tpr_at", "with_exposures",
+    "signals", "summarize", "summarize_membership", "summarize_order", "summarize_profiles", "taxonomy", "with_exposures",
     "zlib_bytes",
 ]

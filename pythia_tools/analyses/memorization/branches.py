@@ -1,20 +1,17 @@
 """Did an intervention change what is memorized? A branch against the run it left, row by row at the same step.
 
-Cost: one pass over the table. The interval is Agresti and Min's (2005) for paired shares, which stays open when no row differs:
-rows that all agree are evidence of a small difference, not proof of none.
+Cost: one pass over the table. The interval is Agresti and Min's (2005) for paired shares.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any
 
 import pandas as pd
 
 from pythia_tools.core import tables
-from pythia_tools.core.statistics import Estimate
+from pythia_tools.core.statistics import paired_shares
 
 
 def branch_differences(items: pd.DataFrame, bases: Mapping[str, str]) -> pd.DataFrame:
@@ -32,15 +29,6 @@ def branch_differences(items: pd.DataFrame, bases: Mapping[str, str]) -> pd.Data
         pair = pd.concat({"branch": part.set_index("row")["memorized"], "base": other.set_index("row")["memorized"]}, axis=1).dropna()
         if len(pair):
             change = pair["branch"].astype(int) - pair["base"].astype(int)
-            estimate = paired_shares(int((change > 0).sum()), int((change < 0).sum()), len(change))
+            estimate = paired_shares(int((change > 0).sum()), int((change < 0).sum()), len(change), unit="row")
             lines.append({**identity, "group": f"minus {base}", "metric": "memorized_difference", **estimate.columns()})
     return tables.summary(lines)
-
-
-def paired_shares(gained: int, lost: int, n: int, level: float = 0.95) -> Estimate:
-    """(gained − lost) / n with Agresti and Min's interval: half a pair is added to each of the four cells."""
-    more, total = n + 2, gained + lost + 1
-    centre = (gained - lost) / more
-    half = NormalDist().inv_cdf(0.5 + level / 2) * math.sqrt(total - (gained - lost) ** 2 / more) / more
-    name = f"agresti-min{round(100 * level)}"
-    return Estimate((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), n, "row", name)

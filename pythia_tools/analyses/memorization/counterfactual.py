@@ -11,6 +11,7 @@ Source: Zhang et al. 2021, arXiv:2112.12938.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate
+from pythia_tools.core.statistics import Estimate, crossed
 
 
 def counterfactual(values: Any, included: Any, *, level: float = 0.95) -> pd.DataFrame:
@@ -44,19 +45,11 @@ def counterfactual(values: Any, included: Any, *, level: float = 0.95) -> pd.Dat
     })
 
 
-def mean_memorization(values: Any, included: Any, *, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Estimate:
+def mean_memorization(values: Any, included: Any, *, resamples: int = 1000, seed: int = 0) -> Estimate:
     """Mean counterfactual memorization over rows; bootstrap over runs and rows. `n` counts the rows that have a value."""
     data, held = _checked(values, included)
-    rng = np.random.default_rng(seed)
-    runs, rows = data.shape
-    draws = []
-    for _ in range(resamples):
-        pick = np.ix_(rng.integers(0, runs, runs), rng.integers(0, rows, rows))
-        draws.append(_mean(data[pick], held[pick]))
-    kept = np.array(draws)[np.isfinite(draws)]
-    low, high = np.quantile(kept, [0.5 - level / 2, 0.5 + level / 2]) if len(kept) else (float("nan"), float("nan"))
     usable = int((held.any(axis=0) & ~held.all(axis=0)).sum())
-    return Estimate(_mean(data, held), float(low), float(high), usable, "row", f"runs and rows bootstrap{round(100 * level)}")
+    return replace(crossed(_mean, data, held, unit="row", resamples=resamples, seed=seed), n=usable)
 
 
 def influence(values: Any, included: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.statistics import percentiles, units
 from pythia_tools.core.tables import IDENTITY
 
 
@@ -61,7 +62,7 @@ def forgetting_curve(
     keys = ["suite", "model", "branch", *(["exposures"] if by_exposures else [])]
     for _, part in data.groupby(keys, sort=False, dropna=False):
         names, rows = np.unique(part["row"], return_inverse=True)
-        weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+        weights = units(len(names)).weights(resamples, rng)
         for bin_number, inside in part.groupby("bin", sort=True):
             here = rows[np.asarray(data.loc[part.index, "bin"] == bin_number)]
             values = inside[measure].to_numpy(dtype=np.float64)
@@ -70,7 +71,7 @@ def forgetting_curve(
             group = _group(edges, int(str(bin_number)), inside["exposures"].iloc[0] if by_exposures else None)
             lines.append({
                 **identity, "group": group, "metric": f"{measure}_after_exposure", "value": float(values.mean()), "low": low, "high": high,
-                "n": len(np.unique(here)), "interval": "bootstrap95 over rows",
+                "n": len(np.unique(here)), "unit": "row", "interval": "bootstrap95",
             })
     return tables.summary(lines)
 
@@ -94,7 +95,4 @@ def _interval(values: np.ndarray, rows: np.ndarray, weights: np.ndarray, count: 
     totals = weights @ np.bincount(rows, weights=values, minlength=count)
     lines = weights @ np.bincount(rows, minlength=count)
     kept = totals[lines > 0] / lines[lines > 0]
-    if not len(kept):
-        return float("nan"), float("nan")
-    low, high = np.quantile(kept, [0.025, 0.975])
-    return float(low), float(high)
+    return percentiles(kept)

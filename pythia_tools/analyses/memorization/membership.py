@@ -25,7 +25,7 @@ import pandas as pd
 from pythia_tools.analyses.memorization.overlap import Overlap
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, from_draws
+from pythia_tools.core.statistics import roc
 from pythia_tools.core.tables import IDENTITY
 
 LOW_RATES = (0.001, 0.01, 0.1)
@@ -33,7 +33,6 @@ NGRAM = 13
 MAX_SHARE = 0.2
 """A candidate with more than this share of its 13-grams seen is no non-member."""
 CHUNK = 8192
-_BLOCK = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -140,19 +139,6 @@ def signals(table: pd.DataFrame, *, sizes: np.ndarray | None = None, reference: 
 SIGNALS = ("loss", "zlib", "min_k", "min_k_plus", "reference")
 
 
-def auc(members: Any, nonmembers: Any, *, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Area under the ROC curve (ties count half), with a bootstrap over members and non-members."""
-    return _rates(members, nonmembers, (), level, resamples, seed)[0]
-
-
-def tpr_at(rate: float, members: Any, nonmembers: Any, *, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """True-positive rate at the strictest threshold whose false-positive rate is at most `rate`, with a bootstrap.
-
-    With fewer than 1 / rate non-members the threshold is the largest non-member score: nothing finer can be measured.
-    """
-    return _rates(members, nonmembers, (rate,), level, resamples, seed)[1]
-
-
 def summarize_membership(
     table: pd.DataFrame, split: Split, *, rates: Sequence[float] = LOW_RATES, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -176,43 +162,6 @@ def summarize_membership(
             others = known.loc[~known["member"], signal].to_numpy(dtype=np.float64)
             start = {**identity, "group": signal}
             names = ["auc", *(f"tpr_at_fpr_{rate:g}" for rate in rates)]
-            found = _rates(members, others, rates, 0.95, resamples, seed)
+            found = roc(members, others, rates, resamples=resamples, seed=seed)
             lines += [{**start, "metric": name, **e.columns()} for name, e in zip(names, found, strict=True)]
     return tables.summary(lines)
-
-
-def _rates(members: Any, nonmembers: Any, rates: Sequence[float], level: float, resamples: int, seed: int) -> list[Estimate]:
-    """AUC, then the true-positive rate at each false-positive rate, all from the same resamples.
-
-    A resample is a weight per row, so sorting is done once: everything is sums of weights below or above a score.
-    """
-    m, o = np.sort(np.asarray(members, dtype=np.float64))[::-1], np.sort(np.asarray(nonmembers, dtype=np.float64))[::-1]
-    n = len(m) + len(o)
-    if not len(m) or not len(o):
-        return [from_draws(np.nan, [], n=n, unit="row", level=level)] * (1 + len(rates))
-    rng = np.random.default_rng(seed)
-    draws, step = np.empty((1 + len(rates), resamples)), max(1, _BLOCK // n)
-    for start in range(0, resamples, step):
-        take = min(step, resamples - start)
-        draws[:, start : start + take] = _curve(m, o, _weights(len(m), take, rng), _weights(len(o), take, rng), rates)
-    values = _curve(m, o, np.ones((1, len(m))), np.ones((1, len(o))), rates)[:, 0]
-    return [from_draws(v, d, n=n, unit="row", level=level) for v, d in zip(values, draws, strict=True)]
-
-
-def _weights(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
-
-
-def _curve(m: np.ndarray, o: np.ndarray, wm: np.ndarray, wo: np.ndarray, rates: Sequence[float]) -> np.ndarray:
-    """(1 + rates, R) of descending scores m, o under weights wm (R, M), wo (R, O)."""
-    above = np.concatenate([np.zeros((len(wo), 1)), np.cumsum(wo, axis=1)], axis=1)  # weight of the k highest non-members
-    higher, not_lower = np.searchsorted(-o, -m, side="left"), np.searchsorted(-o, -m, side="right")
-    beaten = len(o) - (above[:, higher] + above[:, not_lower]) / 2
-    lines = [(wm * beaten).sum(axis=1) / (len(m) * len(o))]
-    found = np.concatenate([np.zeros((len(wm), 1)), np.cumsum(wm, axis=1)], axis=1)
-    members_above = np.append(np.searchsorted(-m, -o, side="left"), len(m))  # members strictly above each non-member; all of them
-    for rate in rates:
-        allowed = np.floor(rate * len(o) + 1e-9)
-        threshold = (above[:, 1:] <= allowed).sum(axis=1)  # the first non-member that would be one too many
-        lines.append(found[np.arange(len(wm)), members_above[threshold]] / len(m))
-    return np.array(lines)

@@ -19,7 +19,7 @@ from scipy.stats import poisson, rankdata
 
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, rank_correlation, statistic
+from pythia_tools.core.statistics import Estimate, percentiles, permutation_pvalue, rank_correlation, statistic
 from pythia_tools.core.tables import IDENTITY
 
 BLOCK = 512
@@ -42,11 +42,6 @@ class OrderEffect:
     null_trend: tuple[float, float]
     p_trend: float
     left_out: int
-
-    @property
-    def minimal_dispersion(self) -> float:
-        """The smallest dispersion above 1 that this many blocks would tell from chance (the null's upper bound)."""
-        return self.null_dispersion[1]
 
 
 def block_counts(flags: Any, block: int = BLOCK) -> tuple[np.ndarray, int]:
@@ -76,9 +71,9 @@ def order_effect(flags: Any, *, block: int = BLOCK, permutations: int = 1000, re
     return OrderEffect(
         block, counts, float(counts.mean()),
         statistic(dispersion, counts, resamples=resamples, seed=seed, unit="block"),
-        _quantiles(null_dispersion), _two_sided(null_dispersion, seen_dispersion),
+        percentiles(null_dispersion), permutation_pvalue(null_dispersion, seen_dispersion),
         rank_correlation(places, counts, resamples=resamples, seed=seed, unit="block"),
-        _quantiles(null_trend), _two_sided(null_trend, seen_trend), left_out,
+        percentiles(null_trend), permutation_pvalue(null_trend, seen_trend), left_out,
     )
 
 
@@ -164,20 +159,3 @@ def _trend(counts: np.ndarray) -> np.ndarray:
     ranks -= ranks.mean(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return ranks @ place / np.sqrt((ranks**2).sum(axis=1) * (place**2).sum())
-
-
-def _quantiles(draws: np.ndarray) -> tuple[float, float]:
-    kept = draws[np.isfinite(draws)]
-    if not len(kept):
-        return float("nan"), float("nan")
-    low, high = np.quantile(kept, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _two_sided(draws: np.ndarray, seen: float) -> float:
-    """Twice the smaller tail, the observed value counted as one of the draws; NaN when there is nothing to compare."""
-    kept = draws[np.isfinite(draws)]
-    if not len(kept) or not np.isfinite(seen):
-        return float("nan")
-    tail = min((kept >= seen).sum(), (kept <= seen).sum())
-    return float(min(1.0, 2 * (tail + 1) / (len(kept) + 1)))

@@ -21,7 +21,7 @@ import pandas as pd
 
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import RESAMPLES, Estimate, from_draws, wilson
+from pythia_tools.core.statistics import RESAMPLES, Estimate, frequencies, from_draws, wilson
 from pythia_tools.core.tables import IDENTITY
 
 
@@ -76,7 +76,7 @@ class Confusion:
         if not self.rows:
             return from_draws(np.nan, [], n=0, unit="row", level=level)
         cells = np.array([self.both, self.missed, self.false_alarm, self.neither])
-        draws = np.random.default_rng(seed).multinomial(self.rows, cells / self.rows, size=resamples)
+        draws = frequencies(cells, resamples, seed)
         bottom = 2 * draws[:, 0] + draws[:, 1] + draws[:, 2]
         kept = 2 * draws[bottom > 0, 0] / bottom[bottom > 0]
         return from_draws(self.f1, kept, n=self.rows, unit="row", level=level)
@@ -181,7 +181,7 @@ def scaling(table: pd.DataFrame, *, level: float = 0.95, resamples: int = 1000, 
     flags = wide.to_numpy(dtype=bool)
     # Rows with the same flags everywhere are interchangeable, so resampling rows is a multinomial draw of patterns.
     patterns, counts = np.unique(flags, axis=0, return_counts=True)
-    weights = np.random.default_rng(seed).multinomial(len(flags), counts / len(flags), size=resamples) / len(flags)
+    weights = frequencies(counts, resamples, seed) / len(flags)
     shares = np.vstack([flags.mean(axis=0), weights @ patterns])
     lines = []
     for group, identity, place, size in _families(checkpoints):

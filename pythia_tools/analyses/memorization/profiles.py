@@ -26,6 +26,7 @@ import pandas as pd
 
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.statistics import percentiles, units
 from pythia_tools.core.tables import IDENTITY
 
 NEVER = -1
@@ -65,8 +66,7 @@ class Profiles:
         if not len(weights):
             return float("nan"), float("nan"), float("nan")
         weights = weights / weights.sum()
-        low, high = np.quantile(self.draws[:, mask] @ weights, [0.5 - level / 2, 0.5 + level / 2])
-        return float(self.effects[mask] @ weights), float(low), float(high)
+        return float(self.effects[mask] @ weights), *percentiles(self.draws[:, mask] @ weights, level)
 
 
 def profiles(
@@ -186,10 +186,9 @@ def _gap_bins(gaps: np.ndarray, steps: int) -> list[tuple[str, int, int]]:
 
 
 def _cells(found: Profiles, identities: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    low, high = np.quantile(found.draws, [0.025, 0.975], axis=0)
     for g, s in np.argwhere(np.isfinite(found.effects)):
         cohort, n = int(found.cohorts[g]), int(found.sizes[g])
-        cell = (float(found.effects[g, s]), float(low[g, s]), float(high[g, s]), n)
+        cell = (float(found.effects[g, s]), *percentiles(found.draws[:, g, s]), n)
         yield _line(identities[s], f"cohort={cohort}", "effect", *cell)
         if found.steps[s] == cohort:
             yield _line(identities[s], f"cohort={cohort}", "instantaneous", *cell)
@@ -198,7 +197,7 @@ def _cells(found: Profiles, identities: list[dict[str, Any]]) -> Iterator[dict[s
 
 
 def _line(identity: dict[str, Any], group: str, metric: str, value: float, low: float, high: float, n: int) -> dict[str, Any]:
-    bounds = {"value": value, "low": low, "high": high, "n": n, "interval": "bootstrap95 over rows"}
+    bounds = {"value": value, "low": low, "high": high, "n": n, "unit": "row", "interval": "bootstrap95"}
     return {**identity, "group": group, "metric": metric, **bounds}
 
 
@@ -208,8 +207,7 @@ def _difference(treated: np.ndarray, control: np.ndarray, base: int) -> np.ndarr
 
 def _resample(data: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """(R, S) means of rows drawn with replacement."""
-    n = len(data)
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples) @ data / n
+    return units(len(data)).weights(resamples, rng) @ data / len(data)
 
 
 def _check(data: np.ndarray, steps: np.ndarray, cohorts: np.ndarray) -> None:

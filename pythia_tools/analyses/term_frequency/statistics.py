@@ -15,8 +15,7 @@ import pandas as pd
 from pythia_tools.analyses.term_frequency.columns import summary
 from pythia_tools.analyses.term_frequency.gap import TOP, gap
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, mean, partial_rank_correlation, rank_correlation
-from pythia_tools.core.statistics.isotonic import isotonic_rise
+from pythia_tools.core.statistics import Estimate, isotonic_rise, mean, partial_rank_correlation, rank_correlation
 from pythia_tools.core.tables import IDENTITY
 
 KEYS = [*IDENTITY, "task"]

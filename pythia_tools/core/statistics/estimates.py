@@ -2,7 +2,8 @@
 
 `clusters` are labels (n,) of items that are not independent: whole clusters are resampled and counted, and the estimate
 stays that of the items.
-Sources: Wilson 1927 (score interval); Efron & Tibshirani 1993, ch. 13 (percentile bootstrap).
+Sources: Wilson 1927 (score interval); Agresti & Min 2005 (paired shares); Efron & Tibshirani 1993, ch. 13 (percentile
+bootstrap).
 Cost: a bootstrap of n items and R resamples takes O(n R) time, in blocks of bounded memory.
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics.resampling import RESAMPLES, Units, units
+from pythia_tools.core.statistics.resampling import RESAMPLES, Units, frequencies, units
 
 MANY = 256
 """Distinct values up to which a mean can be resampled by their frequencies."""
@@ -71,6 +72,24 @@ def wilson(successes: float, n: int, *, unit: str, level: float = 0.95) -> Estim
     return Estimate(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), n, unit, name)
 
 
+def paired_shares(gained: int, lost: int, n: int, *, unit: str, level: float = 0.95) -> Estimate:
+    """(gained − lost) / n of n paired flags with Agresti and Min's interval: half a pair is added to each cell.
+
+    It stays open when no pair differs: pairs that all agree are evidence of a small difference, not proof of none.
+    """
+    more, total = n + 2, gained + lost + 1
+    centre = (gained - lost) / more
+    half = NormalDist().inv_cdf(0.5 + level / 2) * np.sqrt(total - (gained - lost) ** 2 / more) / more
+    name = f"agresti-min{round(100 * level)}"
+    return Estimate((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), n, unit, name)
+
+
+def normal_bounds(values: npt.ArrayLike, errors: npt.ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of values whose standard errors are known: ± z errors, elementwise; NaN where the error is."""
+    half = NormalDist().inv_cdf(0.5 + level / 2) * np.asarray(errors, dtype=np.float64)
+    return np.asarray(values) - half, np.asarray(values) + half
+
+
 def share(flags: npt.ArrayLike, *, unit: str, clusters: npt.ArrayLike | None = None, level: float = 0.95) -> Estimate:
     """Share of (n,) flags that hold: Wilson's interval, or a bootstrap over clusters where one holds several items."""
     data = _finite(flags)
@@ -96,8 +115,8 @@ def mean(
     if by_frequency and data.size and who.place is None:
         distinct, counts = np.unique(data, return_counts=True)
         if len(distinct) <= MANY:
-            drawn = np.random.default_rng(seed).multinomial(data.size, counts / data.size, size=resamples)
-            return from_draws(data.mean(), drawn @ distinct / data.size, n=data.size, unit=unit, level=level)
+            drawn = frequencies(counts, resamples, seed) @ distinct / data.size
+            return from_draws(data.mean(), drawn, n=data.size, unit=unit, level=level)
     if data.size and who.place is None and np.isin(data, (0.0, 1.0)).all():
         return wilson(float(data.sum()), data.size, unit=unit, level=level)
     return _mean(data, who, unit, level, resamples, seed)
@@ -113,6 +132,28 @@ def difference(
         raise RequestError(f"paired columns differ in length: {a.size} and {b.size}; pair them by item first")
     found = _mean(a - b, units(a.size, clusters), unit, level, resamples, seed)
     return replace(found, interval=f"paired {found.interval}")
+
+
+def difference_of_means(
+    treated: npt.ArrayLike, control: npt.ArrayLike, *, unit: str, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """Mean of one sample minus that of another, independent one; both are resampled. NaN when either is empty."""
+    a, b = _finite(treated), _finite(control)
+    if not a.size or not b.size:
+        return from_draws(NAN, [], n=a.size + b.size, unit=unit)
+    rng = np.random.default_rng(seed)
+    means = [[side[rng.integers(0, side.size, side.size)].mean() for side in (a, b)] for _ in range(resamples)]
+    return from_draws(a.mean() - b.mean(), -np.diff(means)[:, 0], n=a.size + b.size, unit=unit)
+
+
+def crossed(
+    function: Callable[..., float], *tables: np.ndarray, unit: str, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """Any statistic of aligned (a, b) tables of two crossed kinds of units (runs × rows), both resampled; n is a."""
+    rng, (a, b) = np.random.default_rng(seed), tables[0].shape
+    picks = [np.ix_(rng.integers(0, a, a), rng.integers(0, b, b)) for _ in range(resamples)]
+    draws = [function(*(table[pick] for table in tables)) for pick in picks]
+    return replace(from_draws(function(*tables), draws, n=a, unit=unit), interval="crossed bootstrap95")
 
 
 def _mean(data: np.ndarray, who: Units, unit: str, level: float, resamples: int, seed: int) -> Estimate:

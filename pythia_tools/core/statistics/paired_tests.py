@@ -42,6 +42,18 @@ def sign_flip_test(
     return (hits + 1) / (resamples + 1)
 
 
+def permutation_pvalue(draws: np.ndarray, seen: float) -> float:
+    """Two-sided p-value of a statistic by its (R,) values under permutations: twice the smaller tail.
+
+    Never 0, as what was seen counts as one of the draws; NaN when there is nothing to compare.
+    """
+    kept = draws[np.isfinite(draws)]
+    if not len(kept) or not np.isfinite(seen):
+        return float("nan")
+    tail = min((kept >= seen).sum(), (kept <= seen).sum())
+    return float(min(1.0, 2 * (tail + 1) / (len(kept) + 1)))
+
+
 def adjust_pvalues(pvalues: npt.ArrayLike, method: str = "holm") -> np.ndarray:
     """Adjusted p-values, same order; NaN stays NaN and is no look. `holm` controls any false claim, `bh` the share."""
     p = np.asarray(pvalues, dtype=np.float64)

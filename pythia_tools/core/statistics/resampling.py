@@ -53,6 +53,12 @@ class Units:
         return drawn if self.place is None else drawn[:, self.place]
 
 
+def frequencies(counts: npt.ArrayLike, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, k) counts of k kinds of items when all are drawn again: a multinomial draw, whatever their number."""
+    held = np.asarray(counts)
+    return np.random.default_rng(seed).multinomial(held.sum(), held / held.sum(), size=resamples)
+
+
 def units(items: int, clusters: npt.ArrayLike | None = None) -> Units:
     """The units of `items` items, by their (items,) cluster labels. Raises RequestError when a label is missing."""
     if clusters is None:
