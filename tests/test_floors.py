@@ -1,6 +1,8 @@
-"""The house's floors: imports only go down, and no module imports in a circle.
+"""The house's floors: imports only go down, no module imports in a circle, and none hides an import inside a function.
 
-A package's floor is listed once, here. `plots` stands aside: it draws tables and knows no model.
+A package's floor is listed once, here. Every import counts, those inside functions too; only imports for type checkers do
+not. Late imports are for heavy third-party packages, for modules of compiled kernels (which load numba), and for the
+command modules of `cli`.
 """
 
 from __future__ import annotations
@@ -16,92 +18,121 @@ FLOORS = {
     "suites": 1,
     "hub": 2,
     "tokens": 3,
-    "order": 4, "dedup": 4, "counts": 4, "overlays": 4,
-    "models": 5, "micro": 5,
-    "analyses": 7, "doctor": 7,
-    "report": 8, "study": 9, "cli": 10, "__main__": 11, "__init__": 11,
+    "order": 4, "counts": 5, "dedup": 6, "overlays": 6,
+    "models": 6, "micro": 7,
+    "analysis": 8,
+    "analyses": 9, "doctor": 9,
+    "report": 10, "study": 11, "cli": 12, "__main__": 13, "": 13,
 }
-SIDE = {"plots": {"core", "plots"}}
+ASIDE = {"plots": {"core", "plots"}}
+"""Draws tables and knows no model; the floors from `analysis` up may use it."""
 
 
 def _modules() -> dict[str, Path]:
-    return {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rglob("*.py") if "data_manifests" not in p.parts}
-
-
-def _imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    """Modules of this package that a file imports, as dotted names below pythia_tools."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = _top_level(tree) if top_level_only else ast.walk(tree)
-    found: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            found |= {a.name.removeprefix("pythia_tools.") for a in node.names if a.name.startswith("pythia_tools.")}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import; name the module in full"
-            if node.module == "pythia_tools":
-                found |= {a.name for a in node.names}
-            elif (node.module or "").startswith("pythia_tools."):
-                base = (node.module or "").removeprefix("pythia_tools.")
-                found |= {f"{base}.{a.name}" for a in node.names}
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name.removesuffix("__init__").rstrip(".")] = path
     return found
 
 
-def _top_level(tree: ast.Module) -> list[ast.stmt]:
-    kept: list[ast.stmt] = []
-    for node in tree.body:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        kept.append(node)
-    return kept
-
-
 MODULES = _modules()
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+def _imports(tree: ast.Module) -> list[tuple[str, bool]]:
+    """Own modules that a file imports, as dotted names below pythia_tools, and whether inside a function."""
+    typing_only = {id(n) for i in ast.walk(tree) if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.unparse(i.test) for n in ast.walk(i)}
+    functions = (f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef))
+    inside = {id(n) for f in functions for n in ast.walk(f)}
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        for name in _named(node):
+            while name not in MODULES:  # a name imported from a module counts as that module
+                name = name.rpartition(".")[0]
+            found.append((name, id(node) in inside))
+    return found
+
+
+def _named(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [a.name.removeprefix("pythia_tools").lstrip(".") for a in node.names if a.name.split(".")[0] == "pythia_tools"]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "relative import; name the module in full"
+        base = node.module or ""
+        if base.split(".")[0] == "pythia_tools":
+            return [f"{base}.{a.name}".removeprefix("pythia_tools").lstrip(".") for a in node.names]
+    return []
+
+
+def _house(name: str) -> str:
+    return name.split(".")[0]
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_imports_only_go_down(name: str) -> None:
-    house = name.split(".")[0]
-    for target in sorted(_imports(MODULES[name])):
-        other = target.split(".")[0]
+    house = _house(name)
+    for target, _ in _imports(TREES[name]):
+        other = _house(target)
         if house == other == "analyses":
-            assert name.count(".") < 2 or target.split(".")[:2] == name.split(".")[:2], f"{name} imports {target}: analyses stand apart"
-        if other == house or house in ("__init__", "__main__"):
+            mine, theirs = name.split(".")[1:2], target.split(".")[1:2]
+            assert not theirs or mine == theirs, f"{name} imports {target}: analyses stand apart"
+        if other == house or house in ("", "__main__"):
             continue
-        if house in SIDE:
-            assert other in SIDE[house], f"{name} imports {target}: {house} may only use {sorted(SIDE[house])}"
-            continue
-        assert house in FLOORS, f"{house} has no floor; give it one in tests/test_floors.py"
-        if other in SIDE:
-            assert FLOORS[house] >= 7, f"{name} imports {target}: only analyses and doors draw"
-            continue
-        assert other in FLOORS, f"{name} imports {target}, which has no floor"
-        assert FLOORS[other] <= FLOORS[house], f"{name} (floor {FLOORS[house]}) imports {target} (floor {FLOORS[other]})"
+        if house in ASIDE:
+            assert other in ASIDE[house], f"{name} imports {target}: {house} may only use {sorted(ASIDE[house])}"
+        elif other in ASIDE:
+            assert FLOORS[house] >= FLOORS["analysis"], f"{name} imports {target}: only analyses and doors draw"
+        else:
+            assert house in FLOORS and other in FLOORS, f"{house} and {other} need a floor in tests/test_floors.py"
+            assert FLOORS[other] < FLOORS[house], f"{name} (floor {FLOORS[house]}) imports {target} (floor {FLOORS[other]})"
 
 
-def test_no_import_cycles() -> None:
-    graph = {}
-    for name, path in MODULES.items():
-        targets = set()
-        for target in _imports(path, top_level_only=True):
-            while target and target not in MODULES and f"{target}.__init__" not in MODULES:
-                target = target.rpartition(".")[0]
-            key = target if target in MODULES else f"{target}.__init__"
-            if target and key != name:
-                targets.add(key)
-        graph[name] = targets
-    done: set[str] = set()
-    for start in sorted(graph):
-        _walk(start, graph, [], done)
-
-
-def _walk(node: str, graph: dict[str, set[str]], path: list[str], done: set[str]) -> None:
-    if node in path:
-        raise AssertionError("import cycle: " + " -> ".join([*path[path.index(node):], node]))
-    if node in done:
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_import_of_our_own_hides_in_a_function(name: str) -> None:
+    hidden = sorted({target for target, inside in _imports(TREES[name]) if inside and not target.endswith("kernels")})
+    if _house(name) == "cli":
         return
-    for target in sorted(graph.get(node, ())):
-        _walk(target, graph, [*path, node], done)
-    done.add(node)
+    assert not hidden, f"{name} imports {', '.join(hidden)} inside a function; move it to the top, or the code to where it belongs"
+
+
+def test_no_module_imports_in_a_circle() -> None:
+    graph = {name: {target for target, _ in _imports(tree)} - {name} for name, tree in TREES.items()}
+    assert not [" <-> ".join(c) for c in _circles(graph)]
+
+
+def test_circles_are_found_where_there_are_some() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"d", "f"}, "f": {"e"}}
+    assert _circles(graph) == [["a", "b", "c"], ["e", "f"]]
+
+
+def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Sets of modules that reach one another."""
+    reach = {name: _reached(name, graph) for name in graph}
+    found = {tuple(sorted({name} | {o for o in reach[name] if name in reach.get(o, ())})) for name in graph}
+    return [list(c) for c in sorted(found) if len(c) > 1]
+
+
+def _reached(start: str, graph: dict[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    todo = list(graph[start])
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            todo += graph.get(name, ())
+    return seen
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_functions_take_few_parameters(name: str) -> None:
+    for node in ast.walk(TREES[name]):
+        if not isinstance(node, ast.FunctionDef) or any("jit" in d or "kernel" in d for d in map(ast.unparse, node.decorator_list)):
+            continue
+        taken = [a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs] if a.arg not in ("self", "cls")]
+        assert len(taken) <= 8, f"{name}.{node.name} takes {len(taken)} parameters; group what belongs together"
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

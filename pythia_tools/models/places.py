@@ -14,6 +14,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from pythia_tools import hub
 from pythia_tools.core.errors import DataError, EnvironmentFailure
 from pythia_tools.suites.checkpoint import Checkpoint, Folder
 
@@ -27,7 +28,6 @@ def local_folder(checkpoint: Checkpoint, stop: threading.Event | None = None) ->
     """
     if isinstance(checkpoint.location, Folder):
         return checkpoint.location.path
-    from pythia_tools import hub
 
     return Path(hub.fetch(checkpoint, stop=stop))
 
@@ -36,7 +36,6 @@ def held(checkpoint: Checkpoint) -> contextlib.AbstractContextManager[None]:
     """Keeps a fetched checkpoint from being evicted while its files are in use."""
     if isinstance(checkpoint.location, Folder):
         return contextlib.nullcontext()
-    from pythia_tools import hub
 
     return hub.pinned(checkpoint)
 
@@ -45,7 +44,6 @@ def stated_contents(checkpoint: Checkpoint) -> list[str] | None:
     """sha256 of each weight file as the hub states them, sorted; None when it does not, or cannot be asked now."""
     if isinstance(checkpoint.location, Folder):
         return None
-    from pythia_tools import hub
 
     if hub.offline():
         return None
