@@ -74,7 +74,9 @@ class Context:
         for place in self._tokenizer_places():
             if place is not None:
                 return open_tokenizer(place)
-        raise RequestError(f"{self.name} names no tokenizer; give one with --tokenizer, or `tokenizer:` in its manifest")
+        raise RequestError(
+            f"{self.name} names no tokenizer; give one with --tokenizer, or `tokenizer:` in its manifest"
+        )
 
     def _tokenizer_places(self) -> Iterable[Openable | None]:
         yield self._tokenizer
@@ -106,7 +108,9 @@ class Context:
     def need_truth(self, what: str) -> Truth:
         """The truth manifest. Raises RequestError saying that `what` needs one."""
         if self.truth is None:
-            raise RequestError(f"{self.name} has no truth manifest, so no {what}; suites that `pythia-tools train` made have one")
+            raise RequestError(
+                f"{self.name} has no truth manifest, so no {what}; suites that `pythia-tools train` made have one"
+            )
         return self.truth
 
     @property
@@ -120,7 +124,9 @@ class Context:
     def last_steps(self) -> dict[str, int]:
         """Main run → the last step it was saved at."""
         if self.suite is None:
-            return {c.model.name: c.step for c in sorted(self.checkpoints, key=lambda c: c.step) if c.model.branch == "main"}
+            return {
+                c.model.name: c.step for c in sorted(self.checkpoints, key=lambda c: c.step) if c.model.branch == "main"
+            }
         return {name: max(self.suite.steps(name)) for name, info in self.suite.models.items() if info.branch == "main"}
 
     @property
@@ -151,5 +157,9 @@ class Context:
         tokenizer = None if all(isinstance(p, counts.Ngram) for p in patterns) else self.tokenizer
         table = counts.count_terms(self.order, patterns, wanted, tokenizer=tokenizer, cells=self.execution.cells)
         if len(table) != len(patterns) * len(wanted):
-            raise DataError(f"{len(table)} counts for {len(patterns)} patterns at {len(wanted)} steps; two patterns have one name")
-        return table.assign(item=np.repeat(np.arange(len(patterns)), len(wanted)))[["item", "term", "step", "exposures"]]
+            raise DataError(
+                f"{len(table)} counts for {len(patterns)} patterns at {len(wanted)} steps; two patterns have one name"
+            )
+        return table.assign(
+            item=np.repeat(np.arange(len(patterns)), len(wanted))
+        )[["item", "term", "step", "exposures"]]

@@ -108,7 +108,9 @@ def _kind(options: type[Options], name: str) -> _Kind:
     several = typing.get_origin(wanted) is tuple
     one = typing.get_args(wanted)[0] if several else wanted
     if one not in (bool, int, float, str):
-        raise TypeError(f"{options.__name__}.{name}: options hold bool, int, float, str or tuples of them, not {wanted}")
+        raise TypeError(
+            f"{options.__name__}.{name}: options hold bool, int, float, str or tuples of them, not {wanted}"
+        )
     return _Kind(one, several, optional)
 
 

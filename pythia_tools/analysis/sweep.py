@@ -132,7 +132,9 @@ def _flop(missing: Sequence[tuple[Checkpoint, float]], tasks: Sequence[Task]) ->
     sizes = [c.model.non_embedding or c.model.params for c, _ in missing]
     if not tasks or any(i is None for i in ids) or any(s is None for s in sizes):
         return None
-    return float(sum(2 * (size or 0) * share for size, (_, share) in zip(sizes, missing, strict=True)) * sum(i or 0 for i in ids))
+    return float(
+        sum(2 * (size or 0) * share for size, (_, share) in zip(sizes, missing, strict=True)) * sum(i or 0 for i in ids)
+    )
 
 
 def plan_shard(checkpoints: int, parts: int, shard: tuple[int, int] | None) -> list[list[int]]:
@@ -226,5 +228,7 @@ class _Work:
 
     def result(self) -> SweepResult:
         empty = check_items(pd.DataFrame(columns=IDENTITY))
-        tables = {name: pd.concat(frames, ignore_index=True) if frames else empty for name, frames in self.frames.items()}
+        tables = {
+            name: pd.concat(frames, ignore_index=True) if frames else empty for name, frames in self.frames.items()
+        }
         return SweepResult(tables, self.weights, self.computed, self.reused)

@@ -14,8 +14,8 @@ import pandas as pd
 from pythia_tools.core.tables import at_last_step
 
 __all__ = [
-    "at_last_step", "by_size", "clear_of", "compare_ends", "direction", "interval", "largest", "listing", "percent", "plural",
-    "records", "seen", "times",
+    "at_last_step", "by_size", "clear_of", "compare_ends", "direction", "interval", "largest", "listing", "percent",
+    "plural", "records", "seen", "times"
 ]
 
 Row: TypeAlias = dict[str, Any]
@@ -36,7 +36,9 @@ def direction(
 
 
 def percent(share: float) -> str:
-    return "–" if pd.isna(share) else f"{100 * share:.0f} %" if share in (0, 1) or 0.095 <= share <= 0.995 else f"{100 * share:.1f} %"
+    return "–" if pd.isna(
+        share
+    ) else f"{100 * share:.0f} %" if share in (0, 1) or 0.095 <= share <= 0.995 else f"{100 * share:.1f} %"
 
 
 def interval(row: Row, form: Callable[[float], str] = lambda v: f"{v:.2f}") -> str:

@@ -37,15 +37,25 @@ SCAN_RATE = 100e6
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("terms", nargs="+", metavar="TERMS", help="terms, or @FILE with one to a line")
     parser.add_argument("--order", required=True, help="a data order: a name, a manifest path, or a .bin/.idx prefix")
-    parser.add_argument("--batch-rows", type=positive, metavar="N", help="rows per step, for a bare prefix (default 1024)")
-    parser.add_argument("--steps", default="log", help="checkpoints: log, all, 0,512,143000, 1000:143000:10000 (default: log)")
+    parser.add_argument(
+        "--batch-rows", type=positive, metavar="N", help="rows per step, for a bare prefix (default 1024)"
+    )
+    parser.add_argument(
+        "--steps", default="log", help="checkpoints: log, all, 0,512,143000, 1000:143000:10000 (default: log)"
+    )
     parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json or its folder (default: the order's own)")
     parser.add_argument("--all-pairs", action="store_true", help="also every pair of the terms within --window")
     parser.add_argument("--window", type=positive, default=5, help="largest distance of the two of a pair (default 5)")
-    parser.add_argument("--unit", choices=["words", "tokens"], default="words", help="what --window counts (default words)")
-    parser.add_argument("--inputs-only", action="store_true", help="leave out each row's last token, which is only a label")
+    parser.add_argument(
+        "--unit", choices=["words", "tokens"], default="words", help="what --window counts (default words)"
+    )
+    parser.add_argument(
+        "--inputs-only", action="store_true", help="leave out each row's last token, which is only a label"
+    )
     parser.add_argument("--workers", type=positive, help="threads (default: all cores)")
-    parser.add_argument("--shard", type=shard, metavar="i/n", help="count part i of n (0-based); join with `pythia-tools merge`")
+    parser.add_argument(
+        "--shard", type=shard, metavar="i/n", help="count part i of n (0-based); join with `pythia-tools merge`"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan: tokens, bytes, time; count nothing")
     add_output(parser)
 
@@ -73,20 +83,27 @@ def run(args: argparse.Namespace) -> int:
         timings = {"count": time.perf_counter() - start}
         folder.finish(frame, _summary(order, frame), data=getattr(order, "fingerprint", None), timings=timings)
     if not found.complete:
-        emit({"shard": list(args.shard), "batches": [list(b) for b in found.batches], "out": args.out}, as_json=args.json)
+        emit(
+            {"shard": list(args.shard), "batches": [list(b) for b in found.batches], "out": args.out}, as_json=args.json
+        )
     else:
         emit(frame if args.json else _wide(frame, found.terms), as_json=args.json)
     return EXIT_DONE
 
 
-def read_patterns(texts: Sequence[str], *, window: int = 5, unit: Any = "words", all_pairs: bool = False) -> list[counts.Pattern]:
+def read_patterns(
+    texts: Sequence[str], *, window: int = 5, unit: Any = "words", all_pairs: bool = False
+) -> list[counts.Pattern]:
     """Patterns of the command line's little language. Raises RequestError for one that cannot be read."""
     patterns = [_pattern(line, window, unit) for text in texts for line in _written(text)]
     if all_pairs:
         from pythia_tools.counts.patterns import Leaf
 
         leaves = [p for p in patterns if isinstance(p, Leaf)]
-        patterns += [counts.Pair(a, b, window, unit, label=f"{a.name} & {b.name}") for a, b in combinations_with_replacement(leaves, 2)]
+        patterns += [
+            counts.Pair(a, b, window, unit, label=f"{a.name} & {b.name}")
+            for a, b in combinations_with_replacement(leaves, 2)
+        ]
     return patterns
 
 
@@ -155,20 +172,27 @@ def _plan(order: Any, patterns: Sequence[Any], steps: Sequence[int], workers: in
     tokens = rows * (order.seq_length + 1)
     seconds = tokens / SCAN_RATE / (worker_count(workers))
     return {
-        "order": order.name, "terms": len(patterns), "steps": len(steps), "batches": steps[-1], "rows": rows, "tokens": tokens,
-        "read": human_bytes(tokens * order.dtype.itemsize), "parts": len(counts.counting.part_ranges(order, 0, steps[-1])),
-        "seconds": round(seconds, 1), "note": "time of the scan itself; remote or slow disks take longer",
+        "order": order.name, "terms": len(patterns), "steps": len(steps), "batches": steps[-1], "rows": rows,
+        "tokens": tokens, "read": human_bytes(tokens * order.dtype.itemsize),
+        "parts": len(counts.counting.part_ranges(order, 0, steps[-1])), "seconds": round(seconds, 1),
+        "note": "time of the scan itself; remote or slow disks take longer"
     }
 
 
 def _summary(order: Any, frame: pd.DataFrame) -> pd.DataFrame:
     """Exposures as summary rows; the model is no one's, so its columns stay empty."""
     per_step = order.batch_rows * order.seq_length
-    empty = {"model": pd.NA, "params": pd.NA, "branch": "main", "metric": "exposures", "low": float("nan"), "high": float("nan")}
-    return tables.summary({
-        **empty, "suite": order.name, "step": step, "tokens": step * per_step, "group": term, "value": float(seen), "n": seen,
-        "interval": "none",
-    } for term, step, seen in zip(frame["term"], frame["step"].tolist(), frame["exposures"].tolist(), strict=True))
+    empty = {
+        "model": pd.NA, "params": pd.NA, "branch": "main", "metric": "exposures", "low": float("nan"),
+        "high": float("nan")
+    }
+    return tables.summary(
+        {
+            **empty, "suite": order.name, "step": step, "tokens": step * per_step, "group": term, "value": float(seen),
+            "n": seen, "interval": "none"
+        }
+        for term, step, seen in zip(frame["term"], frame["step"].tolist(), frame["exposures"].tolist(), strict=True)
+    )
 
 
 def _wide(frame: pd.DataFrame, terms: Sequence[str]) -> pd.DataFrame:

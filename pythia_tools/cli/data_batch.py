@@ -26,10 +26,15 @@ from pythia_tools.tokens import Tokenizer
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_order(parser)
-    parser.add_argument("--step", type=int, required=True, metavar="N", help="batch number; the first checkpoint that contains it is N+1")
+    parser.add_argument(
+        "--step", type=int, required=True, metavar="N",
+        help="batch number; the first checkpoint that contains it is N+1"
+    )
     parser.add_argument("--rows", type=span, metavar="a:b", help="rows of the batch to show (default: all)")
     parser.add_argument("--text", action="store_true", help="decode with the order's tokenizer")
-    parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json, its folder, or a hub model (default: the order's own)")
+    parser.add_argument(
+        "--tokenizer", metavar="PATH", help="tokenizer.json, its folder, or a hub model (default: the order's own)"
+    )
     parser.add_argument("--out", metavar="FILE", help="write the ids to an .npy file instead of stdout")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -39,7 +44,9 @@ def add_order(parser: argparse.ArgumentParser) -> None:
     """ORDER and where its files are."""
     parser.add_argument("order", metavar="ORDER", help="an order's name, a manifest path, or a .bin/.idx prefix")
     parser.add_argument("--local", metavar="DIR", help="folder that already holds the shards of an order on the hub")
-    parser.add_argument("--batch-rows", type=int, metavar="B", help="rows per step (default: the order's own, or 1024 for a prefix)")
+    parser.add_argument(
+        "--batch-rows", type=int, metavar="B", help="rows per step (default: the order's own, or 1024 for a prefix)"
+    )
 
 
 def span(text: str) -> tuple[int, int]:
@@ -66,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         with files.atomic_write(args.out) as out:
             np.lib.format.write_array(out, rows, allow_pickle=False)
-        progress.note(f"{args.out}: rows {first} to {first + b - a - 1} of {order.name}, shape {rows.shape}, {rows.dtype}")
+        progress.note(
+            f"{args.out}: rows {first} to {first + b - a - 1} of {order.name}, shape {rows.shape}, {rows.dtype}"
+        )
     elif args.json:
         print(json.dumps({
             "order": order.name, "fingerprint": order.fingerprint, "step": args.step, "first_row": first,
@@ -95,7 +104,10 @@ def pieces(order: DataOrder, row: int) -> list[tuple[int | None, int, int]]:
     if not isinstance(order.source, PackedRows):
         return [(None, 0, order.row_tokens)]
     table = documents_of_rows(order, row, row + 1)
-    return [(int(d), int(a), int(b)) for d, a, b in zip(table["document"], table["row_start"], table["row_stop"], strict=True)]
+    return [
+        (int(d), int(a), int(b))
+        for d, a, b in zip(table["document"], table["row_start"], table["row_stop"], strict=True)
+    ]
 
 
 def _show(order: DataOrder, number: int, row: np.ndarray, tokenizer: Tokenizer | None) -> None:

@@ -29,14 +29,20 @@ PARTS = ("train", "valid", "test")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prefix", metavar="PREFIX", help="the store: PREFIX.idx beside PREFIX.bin or its shards")
-    parser.add_argument("--seq-length", type=positive, default=2048, metavar="L", help="inputs per row, of L+1 tokens (default 2048)")
+    parser.add_argument(
+        "--seq-length", type=positive, default=2048, metavar="L", help="inputs per row, of L+1 tokens (default 2048)"
+    )
     parser.add_argument("--batch-rows", type=positive, default=1024, metavar="B", help="rows per step (default 1024)")
-    parser.add_argument("--steps", type=positive, metavar="N", help="steps of the run; gives num_samples as GPT-NeoX computes it")
+    parser.add_argument(
+        "--steps", type=positive, metavar="N", help="steps of the run; gives num_samples as GPT-NeoX computes it"
+    )
     parser.add_argument("--num-samples", type=positive, metavar="N", help="rows to ask for, instead of --steps")
     parser.add_argument("--seed", type=int, default=1234, help="default 1234, Pythia's")
     parser.add_argument("--split", metavar="S", help='documents to use, as in "969,30,1": the first part (see --part)')
     parser.add_argument("--part", choices=PARTS, default="train", help="which part of --split (default train)")
-    parser.add_argument("--separate-last-epoch", action="store_true", help="Megatron-LM's variant instead of GPT-NeoX's")
+    parser.add_argument(
+        "--separate-last-epoch", action="store_true", help="Megatron-LM's variant instead of GPT-NeoX's"
+    )
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
@@ -59,15 +65,22 @@ def run(args: argparse.Namespace) -> int:
     paths = save_maps(maps, name)
     manifest = manifest_beside(prefix, args.part)
     steps = args.steps or len(maps.shuffle_idx) // args.batch_rows
-    files.write_text(manifest, yaml.safe_dump({
-        "name": manifest.name.removesuffix(".order.yaml"), "kind": "packed",
-        "seq_length": args.seq_length, "batch_rows": args.batch_rows, "steps": steps,
-        "dtype": store.dtype.name, "seed": args.seed, "num_samples": samples, "separate_last_epoch": args.separate_last_epoch,
-        "store": {"prefix": prefix.name}, "maps": {"folder": ".", "stem": prefix.name, "name": name.name},
-    }, sort_keys=False))
+    files.write_text(
+        manifest,
+        yaml.safe_dump(
+            {
+                "name": manifest.name.removesuffix(".order.yaml"), "kind": "packed", "seq_length": args.seq_length,
+                "batch_rows": args.batch_rows, "steps": steps, "dtype": store.dtype.name, "seed": args.seed,
+                "num_samples": samples, "separate_last_epoch": args.separate_last_epoch,
+                "store": {"prefix": prefix.name}, "maps": {"folder": ".", "stem": prefix.name, "name": name.name}
+            },
+            sort_keys=False
+        )
+    )
     result = {
-        "manifest": str(manifest), "maps": [str(p) for p in paths.values()], "rows": len(maps.shuffle_idx), "steps": steps,
-        "epochs": len(maps.doc_idx) // (len(store) if documents is None else len(documents)), "num_samples": samples,
+        "manifest": str(manifest), "maps": [str(p) for p in paths.values()], "rows": len(maps.shuffle_idx),
+        "steps": steps, "epochs": len(maps.doc_idx) // (len(store) if documents is None else len(documents)),
+        "num_samples": samples
     }
     if args.json:
         print(json.dumps(result))

@@ -28,8 +28,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ids", nargs="+", type=int, metavar="ID", help="token ids instead of a text")
     parser.add_argument("--steps", type=span, metavar="a:b", help="only batches a to b-1 (default: all)")
     parser.add_argument("--limit", type=positive, metavar="N", help="stop after N hits")
-    parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json, its folder, or a hub model (default: the order's own)")
-    parser.add_argument("--index", metavar="DIR", help="answer from this index; built there if missing (10 bytes per token)")
+    parser.add_argument(
+        "--tokenizer", metavar="PATH", help="tokenizer.json, its folder, or a hub model (default: the order's own)"
+    )
+    parser.add_argument(
+        "--index", metavar="DIR", help="answer from this index; built there if missing (10 bytes per token)"
+    )
     add_output(parser, out=False)
 
 

@@ -22,13 +22,21 @@ from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, RequestError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("suite", nargs="?", metavar="SUITE", help="a suite's name, a manifest path, or a folder of checkpoints")
+    parser.add_argument(
+        "suite", nargs="?", metavar="SUITE", help="a suite's name, a manifest path, or a folder of checkpoints"
+    )
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="models of the suite (default: all)")
-    parser.add_argument("--steps", default="all", help="all, log, last, 0,512,143000, 1000:143000:10000, tokens=2B, 10%% (default: all)")
-    parser.add_argument("--quick", action="store_true", help="file listings only, no bytes of weights (suites on the hub)")
+    parser.add_argument(
+        "--steps", default="all", help="all, log, last, 0,512,143000, 1000:143000:10000, tokens=2B, 10%% (default: all)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="file listings only, no bytes of weights (suites on the hub)"
+    )
     rows = "embedding rows to read per checkpoint (default: 256, fewer from width 2048 on, so that it costs at most 1 MB)"
     parser.add_argument("--rows", type=positive, metavar="N", help=rows)
-    parser.add_argument("--results", metavar="FILE", help="audit a JSON of evaluation results {model: {step: {metric: value}}} instead")
+    parser.add_argument(
+        "--results", metavar="FILE", help="audit a JSON of evaluation results {model: {step: {metric: value}}} instead"
+    )
     add_output(parser)
 
 

@@ -26,14 +26,18 @@ from pythia_tools.hub.repositories import WORKERS
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", metavar="SUITE", help="a suite's name or a manifest path")
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="models of the suite (default: all)")
-    parser.add_argument("--steps", default="all", help="all, log, last, 0,512,143000, 1000:143000:10000, tokens=2B, 10%% (default: all)")
+    parser.add_argument(
+        "--steps", default="all", help="all, log, last, 0,512,143000, 1000:143000:10000, tokens=2B, 10%% (default: all)"
+    )
     add_budget(parser)
     parser.add_argument("--workers", type=positive, default=WORKERS, metavar="N", help="files at a time (default: 8)")
     parser.add_argument("--verify", action="store_true", help="compare what is already there with its digests")
     pins = parser.add_mutually_exclusive_group()
     pins.add_argument("--pin", action="store_true", help="never evict these for a budget")
     pins.add_argument("--unpin", action="store_true", help="evict these again when a budget needs room")
-    parser.add_argument("--allow-defective", action="store_true", help="go on with checkpoints that are known to be wrong")
+    parser.add_argument(
+        "--allow-defective", action="store_true", help="go on with checkpoints that are known to be wrong"
+    )
     parser.add_argument("--skip-missing", action="store_true", help="leave out checkpoints that the hub does not have")
     parser.add_argument("--dry-run", action="store_true", help="print bytes, files and disk peak; fetch nothing")
     add_output(parser, out=False)
@@ -47,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     checkpoints = suite.checkpoints(args.models, args.steps, allow_defective=args.allow_defective)
     todo = hub.plan(checkpoints)
     summary: dict[str, object] = {
-        "checkpoints": len(checkpoints), "files_to_fetch": len(todo.missing), "bytes_to_fetch": todo.bytes, "bytes_cached": todo.already,
-        "disk_peak": min(todo.disk_peak, budget) if budget else todo.disk_peak, "budget": budget, "cache": str(client.cache_root()),
-        "missing_on_hub": list(todo.problems),
+        "checkpoints": len(checkpoints), "files_to_fetch": len(todo.missing), "bytes_to_fetch": todo.bytes,
+        "bytes_cached": todo.already, "disk_peak": min(todo.disk_peak, budget) if budget else todo.disk_peak,
+        "budget": budget, "cache": str(client.cache_root()), "missing_on_hub": list(todo.problems)
     }
     if args.dry_run:
         _show(summary, args.json)

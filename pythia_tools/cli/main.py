@@ -134,7 +134,9 @@ def _overview() -> str:
         "",
     ]
     lines += [f"  {name:{width}}  {what}" for name, what in known.items()]
-    return "\n".join([*lines, "", "`pythia-tools COMMAND --help` shows options and an example. Start with: pythia-tools demo"])
+    return "\n".join([
+        *lines, "", "`pythia-tools COMMAND --help` shows options and an example. Start with: pythia-tools demo"
+    ])
 
 
 def _say(message: str) -> None:

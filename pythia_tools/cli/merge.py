@@ -52,7 +52,9 @@ def whole_config(folders: list[Path]) -> dict[str, Any]:
     shards = [c.get("arguments", {}).get("shard") for c in configs]
     for folder, shard in zip(folders, shards, strict=True):
         if not shard:
-            raise RequestError(f"{folder} is not a shard (it was run without --shard); merge takes runs made with --shard i/n")
+            raise RequestError(
+                f"{folder} is not a shard (it was run without --shard); merge takes runs made with --shard i/n"
+            )
     total = shards[0][1]
     missing = sorted(set(range(total)) - {s[0] for s in shards if s[1] == total})
     if missing:

@@ -14,7 +14,9 @@ from pythia_tools.core.errors import RequestError
 def add_output(parser: argparse.ArgumentParser, *, out: bool = True) -> None:
     """--out, --json, --quiet."""
     if out:
-        parser.add_argument("--out", metavar="DIR", help="folder of the run (config, items, summary, figures, run.json)")
+        parser.add_argument(
+            "--out", metavar="DIR", help="folder of the run (config, items, summary, figures, run.json)"
+        )
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
@@ -31,7 +33,9 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     steps = "all, log, last, 0,512,143000, 1000:143000:10000 (both ends included), tokens=2B, 10%% (default: all)"
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="models of the suite (default: all)")
     parser.add_argument("--steps", default="all", help=steps)
-    parser.add_argument("--allow-defective", action="store_true", help="go on with checkpoints that are known to be wrong")
+    parser.add_argument(
+        "--allow-defective", action="store_true", help="go on with checkpoints that are known to be wrong"
+    )
     add_compute(parser)
     shards = "compute part i of n (0-based); join with `pythia-tools merge`"
     parser.add_argument("--shard", type=shard, metavar="i/n", help=shards)
@@ -42,7 +46,9 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 def add_about(parser: argparse.ArgumentParser) -> None:
     """--order and --tokenizer, for suites that name none, or to use others."""
-    parser.add_argument("--order", metavar="ORDER", help="the data order: a name or a manifest (default: the suite's own)")
+    parser.add_argument(
+        "--order", metavar="ORDER", help="the data order: a name or a manifest (default: the suite's own)"
+    )
     what = "a tokenizer.json, its folder, or a hub name (default: the suite's own)"
     parser.add_argument("--tokenizer", metavar="PATH", help=what)
 
@@ -50,7 +56,9 @@ def add_about(parser: argparse.ArgumentParser) -> None:
 def add_compute(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (default)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: the suite's own policy")
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="rows or items per forward pass (default: chosen to fit)")
+    parser.add_argument(
+        "--batch-size", type=positive, metavar="N", help="rows or items per forward pass (default: chosen to fit)"
+    )
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +120,9 @@ def recorded(command: str, args: argparse.Namespace) -> dict[str, Any]:
 def replayed(config: dict[str, Any], *, out: str, quiet: bool, device: str = "auto") -> argparse.Namespace:
     """The arguments of a recorded run, to be run again into `out`."""
     arguments = {k: tuple(v) if k == "shard" and v else v for k, v in config["arguments"].items()}
-    return argparse.Namespace(**arguments, out=out, quiet=quiet, json=False, dry_run=False, device=device, batch_size=None, budget=None)
+    return argparse.Namespace(
+        **arguments, out=out, quiet=quiet, json=False, dry_run=False, device=device, batch_size=None, budget=None
+    )
 
 
 def require_out(args: argparse.Namespace) -> str:

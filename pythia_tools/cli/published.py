@@ -22,7 +22,9 @@ KINDS = ("bias", "term-frequency")
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("analysis", choices=KINDS, help=" or ".join(KINDS))
     parser.add_argument("results", metavar="RESULTS", help="the evals folder, an archive of it, or a file")
-    parser.add_argument("--models", nargs="+", default=[], metavar="MODEL", help="only these (term-frequency; default: all)")
+    parser.add_argument(
+        "--models", nargs="+", default=[], metavar="MODEL", help="only these (term-frequency; default: all)"
+    )
     parser.add_argument("--exposures", metavar="FILE", help="exposures to set accuracy against (term-frequency)")
     add_output(parser)
 

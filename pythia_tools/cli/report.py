@@ -15,8 +15,12 @@ from pythia_tools.core.files import write_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs, in the order of the report's sections")
-    parser.add_argument("--out", metavar="FILE", default="report.html", help="where the page goes (default: report.html)")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="folders of finished runs, in the order of the report's sections"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", default="report.html", help="where the page goes (default: report.html)"
+    )
     parser.add_argument("--title", default="Training dynamics", help="the page's title")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the page's path")
 

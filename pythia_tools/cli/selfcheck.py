@@ -24,8 +24,10 @@ from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import EXIT_DONE, EXIT_ENVIRONMENT, PythiaToolsError
 from pythia_tools.core.parallel import core_count
 
-PACKAGES = ("pythia-tools", "torch", "transformers", "huggingface-hub", "safetensors", "tokenizers", "datasets", "numpy", "pandas",
-            "pyarrow", "scipy", "numba", "datasketch", "matplotlib")
+PACKAGES = (
+    "pythia-tools", "torch", "transformers", "huggingface-hub", "safetensors", "tokenizers", "datasets", "numpy",
+    "pandas", "pyarrow", "scipy", "numba", "datasketch", "matplotlib"
+)
 ONLINE = ("pythia", "14m", 143000)
 ORDER = ("pile-deduped-preshuffled", 3000)
 
@@ -41,7 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     rows = [_python(), *map(_package, PACKAGES), *_devices(), *_manifests(), *_folders()]
     if args.online:
-        rows += [_tried("hub: checkpoint", _checkpoint), _tried("hub: rows by range", _partial), _tried("hub: batch", _batch)]
+        rows += [
+            _tried("hub: checkpoint", _checkpoint), _tried("hub: rows by range", _partial), _tried("hub: batch", _batch)
+        ]
     if args.json:
         emit([{"what": what, "state": state, "detail": detail} for what, state, detail in rows], as_json=True)
     else:
@@ -81,7 +85,9 @@ def _manifests() -> list[Row]:
     """Every shipped manifest, read by the loader that would use it."""
     from pythia_tools.order.manifest import read_manifest
 
-    readers: dict[str, Callable[[Path], object]] = {"suites": suites.read_suite, "orders": read_manifest, "evaluation_sets": manifests.read}
+    readers: dict[str, Callable[[Path], object]] = {
+        "suites": suites.read_suite, "orders": read_manifest, "evaluation_sets": manifests.read
+    }
     rows: list[Row] = []
     for kind in manifests.KINDS:
         broken = []
@@ -104,9 +110,15 @@ def _folders() -> list[Row]:
         while not probe.exists():
             probe = probe.parent
         writable = os.access(probe, os.W_OK)
-        rows.append((what, "ok" if writable else "fail",
-                     f"{folder}, {files.human_bytes(shutil.disk_usage(probe).free)} free" + ("" if writable else ", not writable")))
-    token = "set" if os.environ.get("HF_TOKEN") or _token_file().is_file() else "not set (only gated and private repositories need one)"
+        rows.append((
+            what, "ok" if writable else "fail",
+            f"{folder}, {files.human_bytes(shutil.disk_usage(probe).free)} free" + (
+                "" if writable else ", not writable"
+            )
+        ))
+    token = "set" if os.environ.get(
+        "HF_TOKEN"
+    ) or _token_file().is_file() else "not set (only gated and private repositories need one)"
     rows.append(("hub token", "note", token))
     rows.append(("hub", "note", f"{client.endpoint()}{', offline (HF_HUB_OFFLINE)' if client.offline() else ''}"))
     return rows
@@ -138,7 +150,9 @@ def _checkpoint() -> str:
     checkpoint = suites.load_suite(name).checkpoint(model, step)
     folder = hub.fetch(checkpoint)
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    ids = AutoTokenizer.from_pretrained(folder, local_files_only=True)("The capital of France is", return_tensors="pt").input_ids
+    ids = AutoTokenizer.from_pretrained(folder, local_files_only=True)(
+        "The capital of France is", return_tensors="pt"
+    ).input_ids
     with torch.no_grad():
         loss = float(loaded(ids, labels=ids).loss)
     return f"{checkpoint} fetched, verified and run (loss {loss:.2f} on one sentence)"

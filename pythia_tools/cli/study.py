@@ -30,7 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_analyses(parser: argparse.ArgumentParser) -> None:
     known = list(analyses.names())
-    parser.add_argument("--analyses", nargs="+", choices=known, metavar="NAME", help=f"{', '.join(known)} (default: all)")
+    parser.add_argument(
+        "--analyses", nargs="+", choices=known, metavar="NAME", help=f"{', '.join(known)} (default: all)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

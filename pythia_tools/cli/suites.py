@@ -22,9 +22,14 @@ from pythia_tools.suites import Defect, ModelInfo, Suite
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("suite", nargs="?", metavar="NAME", help="a suite's name, a manifest path, or a folder; without it, all are listed")
+    parser.add_argument(
+        "suite", nargs="?", metavar="NAME",
+        help="a suite's name, a manifest path, or a folder; without it, all are listed"
+    )
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="models to show (default: all)")
-    parser.add_argument("--online", action="store_true", help="ask the hub which checkpoints exist; exit 1 when some are missing")
+    parser.add_argument(
+        "--online", action="store_true", help="ask the hub which checkpoints exist; exit 1 when some are missing"
+    )
     add_output(parser, out=False)
 
 
@@ -49,8 +54,10 @@ def _list(as_json: bool) -> int:
     rows: list[dict[str, Any]] = []
     for name in suites.suite_names():
         suite = suites.load_suite(name)
-        rows.append({"suite": name, "models": len(suite.models), "checkpoints": sum(len(suite.steps(m)) for m in suite.models),
-                     "about": suite.description})
+        rows.append({
+            "suite": name, "models": len(suite.models), "checkpoints": sum(len(suite.steps(m)) for m in suite.models),
+            "about": suite.description
+        })
     if as_json:
         emit(rows, as_json=True)
         return EXIT_DONE
@@ -73,7 +80,9 @@ def _describe(suite: Suite, models: list[ModelInfo]) -> dict[str, Any]:
 
 def _defect(info: ModelInfo, defect: Defect) -> dict[str, Any]:
     steps = None if defect.steps is None else list(defect.steps)
-    return {"model": info.name, "steps": steps, "severity": defect.severity, "what": defect.what, "source": defect.source}
+    return {
+        "model": info.name, "steps": steps, "severity": defect.severity, "what": defect.what, "source": defect.source
+    }
 
 
 def _model(suite: Suite, info: ModelInfo) -> dict[str, Any]:
@@ -83,9 +92,9 @@ def _model(suite: Suite, info: ModelInfo) -> dict[str, Any]:
         "model": info.name, "params": info.params, "non_embedding": info.non_embedding, "checkpoints": len(steps),
         "first": steps[0] if steps else None, "last": steps[-1] if steps else None,
         "tokens": steps[-1] * info.tokens_per_step if steps and info.tokens_per_step else None,
-        "bytes_each": _bytes(info), "dtype": info.dtype, "peak_lr": info.peak_lr, "seed": info.seed, "branch": info.branch,
-        "base": info.base, "branch_step": info.branch_step, "order": info.order, "note": info.note,
-        "where": place.repo or str(place.folder), "shape": info.shape,
+        "bytes_each": _bytes(info), "dtype": info.dtype, "peak_lr": info.peak_lr, "seed": info.seed,
+        "branch": info.branch, "base": info.base, "branch_step": info.branch_step, "order": info.order,
+        "note": info.note, "where": place.repo or str(place.folder), "shape": info.shape
     }
 
 
@@ -101,7 +110,10 @@ def _bytes(info: ModelInfo) -> int | None:
 
 def _print(suite: Suite, value: dict[str, Any]) -> None:
     print(f"{suite.name}: {suite.description}")
-    facts = [f"{value[k]:,} {label}" for k, label in (("tokens_per_step", "tokens per step"), ("batch_rows", "rows per batch")) if value[k]]
+    facts = [
+        f"{value[k]:,} {label}"
+        for k, label in (("tokens_per_step", "tokens per step"), ("batch_rows", "rows per batch")) if value[k]
+    ]
     if suite.order:
         facts.append(f"order {suite.order}")
     if facts:
@@ -113,7 +125,9 @@ def _print(suite: Suite, value: dict[str, Any]) -> None:
         human_bytes(m["bytes_each"]) if m["bytes_each"] else "-", m["dtype"] or "-",
         m["where"] + (f"  ({m['branch']} of {m['base']} from step {m['branch_step']})" if m["base"] else ""),
     ] for m in value["models"]]
-    _columns(["model", "params", "non-embedding", "ckpts", "steps", "tokens", "each", "dtype", "where"], rows, left=(0, 7, 8))
+    _columns(
+        ["model", "params", "non-embedding", "ckpts", "steps", "tokens", "each", "dtype", "where"], rows, left=(0, 7, 8)
+    )
     _print_remarks(value)
 
 
@@ -121,7 +135,11 @@ def _columns(heads: list[str], rows: list[list[str]], left: tuple[int, ...]) -> 
     """Aligned columns on stdout; numbers to the right."""
     widths = [max(len(r[i]) for r in [heads, *rows]) for i in range(len(heads))]
     for row in [heads, *rows]:
-        print("  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip())
+        print(
+            "  ".join(
+                c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+        )
 
 
 def _print_remarks(value: dict[str, Any]) -> None:
@@ -134,7 +152,9 @@ def _print_remarks(value: dict[str, Any]) -> None:
     grouped: dict[tuple[bool, str, str, str], list[str]] = {}
     for d in value["known_defects"]:
         steps = d["steps"]
-        where = "all steps" if steps is None else f"{len(steps)} steps" if len(steps) > 12 else f"steps {', '.join(map(str, steps))}"
+        where = "all steps" if steps is None else f"{len(steps)} steps" if len(
+            steps
+        ) > 12 else f"steps {', '.join(map(str, steps))}"
         grouped.setdefault((d["severity"] != "wrong", where, d["what"], d["source"]), []).append(d["model"])
     if grouped:
         print("\nknown defects (wrong) and remarks (note):")

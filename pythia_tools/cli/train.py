@@ -29,8 +29,13 @@ from pythia_tools.cli import options
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="YAML with what differs from the default recipe")
     parser.add_argument("--out", metavar="DIR", help="the suite's folder (default: below the cache folder)")
-    parser.add_argument("--workers", type=_workers, metavar="N", help="processes, one thread each; 0: this process (default: one per core)")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan: models, steps, rows, disk; train nothing")
+    parser.add_argument(
+        "--workers", type=_workers, metavar="N",
+        help="processes, one thread each; 0: this process (default: one per core)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the plan: models, steps, rows, disk; train nothing"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
@@ -48,7 +53,10 @@ def run(args: argparse.Namespace) -> int:
         options.emit(plan(recipe, folder), as_json=args.json)
         return 0
     trained = micro.train(recipe, args.out, workers=args.workers)
-    result = {"suite": recipe.name, "folder": str(trained), "models": [m.name for m in recipe.models], "steps": list(recipe.checkpoints())}
+    result = {
+        "suite": recipe.name, "folder": str(trained), "models": [m.name for m in recipe.models],
+        "steps": list(recipe.checkpoints())
+    }
     options.emit(result, as_json=args.json)
     return 0
 
@@ -64,10 +72,12 @@ def plan(recipe: Any, folder: Path) -> dict[str, Any]:
     branches = recipe.steps - recipe.swap_from if recipe.swap_from else 0
     seconds = sum(update_cost(recipe, m) * (recipe.steps + branches) for m in recipe.models) * SECONDS_PER_COST
     return {
-        "suite": recipe.name, "folder": str(folder), "trained": micro.is_trained(folder, recipe), "digest": recipe.digest(),
+        "suite": recipe.name, "folder": str(folder), "trained": micro.is_trained(folder, recipe),
+        "digest": recipe.digest(),
         "models": {m.name: neox_params(m.layers, m.d_model, recipe.vocab) for m in recipe.models},
-        "steps": recipe.steps, "rows": recipe.rows, "checkpoints": list(recipe.checkpoints()), "swap_from": recipe.swap_from,
-        "workers": default_workers(recipe), "cpu_seconds": round(seconds), "disk": files.human_bytes(disk_bytes(recipe)),
+        "steps": recipe.steps, "rows": recipe.rows, "checkpoints": list(recipe.checkpoints()),
+        "swap_from": recipe.swap_from, "workers": default_workers(recipe), "cpu_seconds": round(seconds),
+        "disk": files.human_bytes(disk_bytes(recipe))
     }
 
 

@@ -38,7 +38,9 @@ def find(kind: str, name_or_path: str | Path) -> Path:
     if text.endswith((".yaml", ".yml")) or "/" in text:
         path = Path(text).expanduser()
         if not path.is_file():
-            raise RequestError(f"{text}: no such manifest file; give a path to a .yaml or one of: {', '.join(names(kind))}")
+            raise RequestError(
+                f"{text}: no such manifest file; give a path to a .yaml or one of: {', '.join(names(kind))}"
+            )
         return path
     if text not in names(kind):
         raise unknown(kind.rstrip("s").replace("_", " "), text, names(kind), hint="(or give a path to a .yaml)")

@@ -46,7 +46,9 @@ def bar(total: float | None, label: str, unit: str = "it", *, shown: bool = True
     )
 
 
-def track(items: Iterable[T], label: str, *, total: int | None = None, unit: str = "it", shown: bool = True) -> Iterator[T]:
+def track(
+    items: Iterable[T], label: str, *, total: int | None = None, unit: str = "it", shown: bool = True
+) -> Iterator[T]:
     """Iterate with a bar."""
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]

@@ -38,24 +38,33 @@ COLUMNS: dict[str, Column] = {
     "model": Column("string", "the training run in it (`70m`, `160m-seed3`); <NA> for numbers over several models"),
     "params": Column("Int64", "parameters, embeddings included; <NA> when unknown"),
     "branch": Column("string", "`main`, or the name of an intervention branch (`swap`)"),
-    "seed": Column("Int64", "the run's seed; <NA> when unknown"),
-    "step": Column("Int64", "optimizer steps taken"),
+    "seed": Column("Int64", "the run's seed; <NA> when unknown"), "step": Column("Int64", "optimizer steps taken"),
     "tokens": Column("Int64", "training tokens consumed up to that step; <NA> when unknown"),
     "analysis": Column("string", "the analysis that measured it (`memorization`)"),
-    "task": Column("string", "what was asked: a task, measure or set of items (`facts`, `crows_pairs`); <NA> where an analysis has one"),
+    "task": Column(
+        "string",
+        "what was asked: a task, measure or set of items (`facts`, `crows_pairs`); <NA> where an analysis has one"
+    ),
     "subset": Column("string", "which of the task's items, by kind (`gender`, `heldout`); `all` for all of them"),
-    "reference": Column("string", "what a difference or ratio is taken against: a model, branch, task or subset; else <NA>"),
-    "exposures_low": Column("Int64", "items with at least so many exposures up to the step; <NA> where items are not told apart by them"),
+    "reference": Column(
+        "string", "what a difference or ratio is taken against: a model, branch, task or subset; else <NA>"
+    ),
+    "exposures_low": Column(
+        "Int64", "items with at least so many exposures up to the step; <NA> where items are not told apart by them"
+    ),
     "exposures_high": Column("Int64", "items with at most so many exposures; <NA>: no upper end, or not told apart"),
-    "cohort": Column("Int64", "rows consumed before this step, and not before the previous cohort's; <NA> where there are no cohorts"),
+    "cohort": Column(
+        "Int64", "rows consumed before this step, and not before the previous cohort's; <NA> where there are no cohorts"
+    ),
     "metric": Column("string", "what `value` is (`memorized_share`, `spearman`, `nll`)"),
     "metric_unit": Column("string", "the unit of value, low and high (`share`, `nats per token`)"),
-    "value": Column("float64", "the estimate"),
-    "low": Column("float64", "lower end of its interval; NaN without one"),
+    "value": Column("float64", "the estimate"), "low": Column("float64", "lower end of its interval; NaN without one"),
     "high": Column("float64", "upper end of its interval; NaN without one"),
     "n": Column("Int64", "independent units behind the estimate"),
-    "unit": Column("string", "what is independent and was resampled: canary, row, term, sentence pair, occupation, run"),
-    "interval": Column("string", "how low and high came about (`wilson95`, `bootstrap95`, `none`)"),
+    "unit": Column(
+        "string", "what is independent and was resampled: canary, row, term, sentence pair, occupation, run"
+    ),
+    "interval": Column("string", "how low and high came about (`wilson95`, `bootstrap95`, `none`)")
 }
 IDENTITY = ["suite", "model", "params", "branch", "seed", "step", "tokens"]
 SUMMARY = list(COLUMNS)
@@ -87,7 +96,9 @@ def check_summary(frame: pd.DataFrame) -> pd.DataFrame:
     """The same table with its documented types. Raises DataError naming a missing column."""
     missing = [c for c in SUMMARY if c not in frame.columns]
     if missing and _OF_0_1 in frame.columns:
-        raise DataError("this summary was written by version 0.1 (a column `group`); run its command again with this version")
+        raise DataError(
+            "this summary was written by version 0.1 (a column `group`); run its command again with this version"
+        )
     if missing:
         raise DataError(f"not a summary table: columns {missing} are missing; a summary has {SUMMARY}")
     return frame[SUMMARY].astype(_TYPES).reset_index(drop=True)
@@ -108,7 +119,9 @@ def check_items(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[IDENTITY + rest].astype({c: _TYPES[c] for c in IDENTITY}).reset_index(drop=True)
 
 
-def by_identity(frame: pd.DataFrame, *more: str) -> Iterable[tuple[dict[str, object], tuple[object, ...], pd.DataFrame]]:
+def by_identity(
+    frame: pd.DataFrame, *more: str
+) -> Iterable[tuple[dict[str, object], tuple[object, ...], pd.DataFrame]]:
     """Groups of an item table: the identity columns as a mapping, the values of `more`, and the rows; in order of
     appearance.
     """

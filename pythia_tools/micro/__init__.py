@@ -11,7 +11,17 @@
 """
 
 from pythia_tools.micro.further_runs import deduplicated_rows, train_branch, train_run
-from pythia_tools.micro.recipe import Canaries, Facts, ModelSpec, Pronouns, Recipe, Sums, recipe_from, recipe_of, tiny_recipe
+from pythia_tools.micro.recipe import (
+    Canaries,
+    Facts,
+    ModelSpec,
+    Pronouns,
+    Recipe,
+    Sums,
+    recipe_from,
+    recipe_of,
+    tiny_recipe,
+)
 from pythia_tools.micro.suite import is_trained, micro_folder, train
 from pythia_tools.micro.truth import Truth, load_truth
 

@@ -28,7 +28,9 @@ def learning(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
             style.curve(ax, points, label=label, colour=colours[model], style=style.LINE_STYLES[number % 4])
     for number, subset in enumerate(subsets):
         if len(subsets) > 1:
-            ax.plot([], [], color="0.35", linestyle=style.LINE_STYLES[number % 4], label=NAMES.get(str(subset), str(subset)))
+            ax.plot(
+                [], [], color="0.35", linestyle=style.LINE_STYLES[number % 4], label=NAMES.get(str(subset), str(subset))
+            )
     style.step_axis(ax, rows["step"])
     ax.set_ylabel("loss (nats per token)")
     style.legend(ax)

@@ -25,8 +25,9 @@ from pythia_tools.core.errors import RequestError
 RC: Any = {
     "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "font.size": 10, "axes.titlesize": 11,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.6,
-    "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.8, "lines.markersize": 4, "svg.hashsalt": "pythia_tools",
-    "axes.prop_cycle": cycler(color=["#3b6ea8", "#c8553d", "#3f8f5f", "#8a6bb1", "#a8803b", "#5c6670"]),
+    "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.8, "lines.markersize": 4,
+    "svg.hashsalt": "pythia_tools",
+    "axes.prop_cycle": cycler(color=["#3b6ea8", "#c8553d", "#3f8f5f", "#8a6bb1", "#a8803b", "#5c6670"])
 }
 LINE_STYLES = ["-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1))]
 
@@ -40,7 +41,9 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.4, 4.0)) -> A
     return fresh
 
 
-def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (3.6, 3.0), **options: Any) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, *, columns: int = 3, size: tuple[float, float] = (3.6, 3.0), **options: Any
+) -> tuple[Figure, list[Axes]]:
     """`count` small axes in a grid; spare ones are removed."""
     columns = max(1, min(columns, count))
     rows = max(1, -(-count // columns))
@@ -119,7 +122,9 @@ def curve(
 
 
 def step_axis(ax: Axes, steps: Iterable[int], *, short: bool = False) -> None:
-    """A symmetric-log axis of training steps: 0 is on it, powers of ten beyond; the last step is marked. `short`: a short label."""
+    """A symmetric-log axis of training steps: 0 is on it, powers of ten beyond; the last step is marked. `short`: a
+    short label.
+    """
     values = sorted({int(s) for s in steps})
     if not values:
         return

@@ -1,4 +1,5 @@
-"""Figures of term frequency: the paper's panels of accuracy against exposures, gaps over training, one term's trajectory.
+"""Figures of term frequency: the paper's panels of accuracy against exposures, gaps over training, one term's
+trajectory.
 
 All take tables: bins from `term_frequency.binned_accuracy`, accuracy per term from `term_frequency.by_term` or
 `term_frequency.read_published`, or summary tables.
@@ -17,10 +18,14 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.plots import style
 
 
-def accuracy_by_frequency(bins: pd.DataFrame, *, chance: float | None = None, shift: float = 1.0, columns: int = 4) -> Figure:
-    """The paper's figure 5: a panel per size, accuracy against exposures up to the checkpoint, a line per checkpoint (darker: later).
+def accuracy_by_frequency(
+    bins: pd.DataFrame, *, chance: float | None = None, shift: float = 1.0, columns: int = 4
+) -> Figure:
+    """The paper's figure 5: a panel per size, accuracy against exposures up to the checkpoint, a line per checkpoint
+    (darker: later).
 
-    bins: model, params, step, left, accuracy; several tasks are refused. `shift`: points stand at left edge × shift (√10 for questions).
+    bins: model, params, step, left, accuracy; several tasks are refused. `shift`: points stand at left edge × shift
+    (√10 for questions).
     """
     table = _one_task(bins)
     models = style.by_size(table)
@@ -45,14 +50,17 @@ def accuracy_by_frequency(bins: pd.DataFrame, *, chance: float | None = None, sh
 
 
 def accuracy_by_operand(terms: pd.DataFrame, *, columns: int = 4, width: int = 5) -> Figure:
-    """A panel per size: accuracy against the first operand (mean of `width` neighbours), a line per checkpoint (darker: later).
+    """A panel per size: accuracy against the first operand (mean of `width` neighbours), a line per checkpoint (darker:
+    later).
 
     terms: model, params, step, term (a whole number), accuracy; several tasks are refused. Needs no exposures.
     """
     table = _one_task(terms)
     table = table.assign(operand=pd.to_numeric(table["term"], errors="coerce"))
     if table["operand"].isna().any():
-        raise RequestError(f"term {table.loc[table['operand'].isna(), 'term'].iloc[0]!r} is not a number; this figure is of operands")
+        raise RequestError(
+            f"term {table.loc[table['operand'].isna(), 'term'].iloc[0]!r} is not a number; this figure is of operands"
+        )
     models = style.by_size(table)
     figure, grid = style.panels(len(models), columns=columns, size=(2.9, 2.8), sharey=True, sharex=True)
     steps = sorted(table["step"].unique())
@@ -94,7 +102,9 @@ def accuracy_over_training(table: pd.DataFrame) -> Figure:
 
 
 def gap_over_training(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """The performance gap (most seen minus least seen terms) by step, a line per size with its interval; zero is no gap."""
+    """The performance gap (most seen minus least seen terms) by step, a line per size with its interval; zero is no
+    gap.
+    """
     rows = _one_task(style.require(table, "gap"))
     rows = rows[rows["branch"] == "main"]
     ax = style.axes(ax)
@@ -110,7 +120,8 @@ def gap_over_training(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def term_trajectory(table: pd.DataFrame, *, columns: int = 3) -> Figure:
-    """One term over training: accuracy with its interval (left axis) and exposures (grey, right axis), a panel per size.
+    """One term over training: accuracy with its interval (left axis) and exposures (grey, right axis), a panel per
+    size.
 
     table: summary rows of `term_frequency.trajectory`.
     """
@@ -141,7 +152,9 @@ def term_trajectory(table: pd.DataFrame, *, columns: int = 3) -> Figure:
 
 
 def _steps(ax: Axes, steps: pd.Series) -> None:
-    """The house's logarithmic step axis, or a plain one when the steps span less than two powers of ten, as the stored results do."""
+    """The house's logarithmic step axis, or a plain one when the steps span less than two powers of ten, as the stored
+    results do.
+    """
     known = sorted({int(s) for s in steps})
     if known[0] > 0 and known[-1] < 100 * known[0]:
         ax.set_xlabel("training step")
@@ -160,5 +173,7 @@ def _one_task(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         raise RequestError("there is nothing to draw: no term lies in any bin")
     if "task" in table and table["task"].nunique() > 1:
-        raise RequestError(f"one task is drawn at a time; this table has {', '.join(map(str, table['task'].unique()[:6]))}")
+        raise RequestError(
+            f"one task is drawn at a time; this table has {', '.join(map(str, table['task'].unique()[:6]))}"
+        )
     return table

@@ -74,7 +74,8 @@ class Section:
 
 
 def render(
-    title: str, lead: str, sections: Sequence[Section], *, command: str, record: Mapping[str, Any], timings: Mapping[str, float]
+    title: str, lead: str, sections: Sequence[Section], *, command: str, record: Mapping[str, Any],
+    timings: Mapping[str, float]
 ) -> str:
     """The page. `command` repeats the run; `record` is provenance (run.json's content); `timings` seconds by stage."""
     links = " ".join(f'<a href="#{s.anchor}">{escape(s.title)}</a>' for s in sections)
@@ -121,10 +122,14 @@ def table_html(frame: pd.DataFrame, *, limit: int = 60) -> str:
     """A small table; more rows than `limit` are counted, not shown."""
     shown = frame.head(limit)
     text = [not pd.api.types.is_numeric_dtype(frame[c]) for c in frame.columns]
-    head = "".join(f'<th class="{"text" if t else "num"}">{escape(str(c))}</th>' for c, t in zip(frame.columns, text, strict=True))
+    head = "".join(
+        f'<th class="{"text" if t else "num"}">{escape(str(c))}</th>' for c, t in zip(frame.columns, text, strict=True)
+    )
     rows = []
     for values in shown.itertuples(index=False):
-        cells = "".join(f'<td class="{"text" if t else "num"}">{escape(_cell(v))}</td>' for v, t in zip(values, text, strict=True))
+        cells = "".join(
+            f'<td class="{"text" if t else "num"}">{escape(_cell(v))}</td>' for v, t in zip(values, text, strict=True)
+        )
         rows.append(f"<tr>{cells}</tr>")
     more = f'<p class="soft">… and {len(frame) - limit} more rows in summary.csv</p>' if len(frame) > limit else ""
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>{more}'
@@ -139,14 +144,20 @@ def _cell(value: Any) -> str:
 
 
 def _receipts(command: str, record: Mapping[str, Any], timings: Mapping[str, float]) -> str:
-    rows = {"written": record.get("written_at"), "code revision": record.get("git_revision"), "Python": record.get("python"),
-            "platform": record.get("platform"), "processors": record.get("processors")}
+    rows = {
+        "written": record.get("written_at"), "code revision": record.get("git_revision"),
+        "Python": record.get("python"), "platform": record.get("platform"), "processors": record.get("processors")
+    }
     rows |= {name: version for name, version in (record.get("versions") or {}).items() if version}
-    facts = "".join(f'<tr><td class="text">{escape(str(k))}</td><td class="text">{escape(str(v))}</td></tr>' for k, v in rows.items() if v)
+    facts = "".join(
+        f'<tr><td class="text">{escape(str(k))}</td><td class="text">{escape(str(v))}</td></tr>'
+        for k, v in rows.items() if v
+    )
     spent = "".join(f'<tr><td class="text">{escape(k)}</td><td>{v:,.1f} s</td></tr>' for k, v in timings.items())
     weights = record.get("weights") or {}
     digests = "".join(
-        f'<tr><td class="text">{escape(str(k))}</td><td class="text"><code>{escape(str(v))}</code></td></tr>' for k, v in weights.items()
+        f'<tr><td class="text">{escape(str(k))}</td><td class="text"><code>{escape(str(v))}</code></td></tr>'
+        for k, v in weights.items()
     )
     data = escape(str(record.get("data") or "–"))
     return (

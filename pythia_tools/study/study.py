@@ -37,8 +37,8 @@ class Study:
 
 
 def run_study(
-    context: Context, out: str | Path, wanted: Sequence[str] | None = None, *, record: Mapping[str, object] | None = None,
-    command: str | None = None, title: str | None = None,
+    context: Context, out: str | Path, wanted: Sequence[str] | None = None, *,
+    record: Mapping[str, object] | None = None, command: str | None = None, title: str | None = None
 ) -> Study:
     """The study of a context's checkpoints, written to `out`. Raises what loading, reading and writing raise (see
     `errors`).
@@ -47,7 +47,9 @@ def run_study(
     `command`: the shell line shown in the report.
     """
     prepared = _prepared(context, wanted)
-    record = dict(record or {"command": "study", "suite": context.name, "analyses": [p.analysis.name for p in prepared]})
+    record = dict(
+        record or {"command": "study", "suite": context.name, "analyses": [p.analysis.name for p in prepared]}
+    )
     folder = RunFolder(out, record)
     folders = {p.analysis.name: RunFolder(folder.path / p.analysis.name, _own_config(record, p)) for p in prepared}
     runs = run_all(prepared, context, folder, folders)
@@ -92,8 +94,9 @@ def check_truth(runs: Mapping[str, Run]) -> pd.DataFrame | None:
             by = part.drop_duplicates("metric").set_index("metric")
             rows.append({
                 "table": table, "items": int(by.loc["items_that_differ", "n"]),
-                "planted": int(by.loc["exposures_planted", "value"]), "counted": int(by.loc["exposures_counted", "value"]),
-                "items that differ": int(by.loc["items_that_differ", "value"]),
+                "planted": int(by.loc["exposures_planted", "value"]),
+                "counted": int(by.loc["exposures_counted", "value"]),
+                "items that differ": int(by.loc["items_that_differ", "value"])
             })
     if not rows:
         return None
@@ -125,6 +128,9 @@ def lead(context: Context, truth: pd.DataFrame | None) -> str:
     text += f", and {len(branches)} intervention branch{'es' if len(branches) != 1 else ''}. " if branches else ". "
     if truth is not None:
         differ, total = int(truth["items that differ"].sum()), int(truth["items"].sum())
-        text += (f"Exposures counted in the training order equal what was planted for all {total:,} planted items."
-                 if differ == 0 else f"Exposures counted differ from what was planted for {differ:,} of {total:,} planted items.")
+        text += (
+            f"Exposures counted in the training order equal what was planted for all {total:,} planted items."
+            if differ == 0
+            else f"Exposures counted differ from what was planted for {differ:,} of {total:,} planted items."
+        )
     return text

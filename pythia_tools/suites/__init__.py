@@ -60,7 +60,14 @@ extra: {}                            # anything of your own
 from pythia_tools.suites.checkpoint import Checkpoint, Defect, Folder, HubRevision, ModelInfo
 from pythia_tools.suites.loading import MANIFEST, discover, load_suite, suite_names, trained_root
 from pythia_tools.suites.schema import read_suite
-from pythia_tools.suites.shapes import initial_std, learning_rate, neox_non_embedding, neox_params, shape_params, weight_bytes
+from pythia_tools.suites.shapes import (
+    initial_std,
+    learning_rate,
+    neox_non_embedding,
+    neox_params,
+    shape_params,
+    weight_bytes,
+)
 from pythia_tools.suites.suite import Suite, check_defects
 
 __all__ = [

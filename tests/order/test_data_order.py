@@ -15,7 +15,15 @@ from order_stores import make_documents, packed_folder, preshuffled_store, slow_
 
 import pythia_tools as pt
 from pythia_tools.core.errors import DataError, RequestError, UnknownNameError
-from pythia_tools.order import MapName, build_index_maps, load_order, order_names, packed_order, preshuffled_order, save_maps
+from pythia_tools.order import (
+    MapName,
+    build_index_maps,
+    load_order,
+    order_names,
+    packed_order,
+    preshuffled_order,
+    save_maps,
+)
 from pythia_tools.tokens import open_store, split_store
 
 

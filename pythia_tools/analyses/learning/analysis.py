@@ -12,7 +12,16 @@ from pythia_tools import plots
 from pythia_tools.analyses.learning import curves
 from pythia_tools.analyses.learning.rows import RowsByStep, before_and_after
 from pythia_tools.analysis import Analysis, Context, Figure, Options, Sentence, Task, option
-from pythia_tools.analysis.words import at_last_step, by_size, compare_ends, direction, interval, largest, listing, records
+from pythia_tools.analysis.words import (
+    at_last_step,
+    by_size,
+    compare_ends,
+    direction,
+    interval,
+    largest,
+    listing,
+    records,
+)
 from pythia_tools.core.errors import RequestError
 
 
@@ -41,9 +50,9 @@ class Learning(Analysis[LearningOptions]):
     columns = curves.COLUMNS
     shown = ("nll",)
     methods = (
-        "Loss is the mean negative log-likelihood in nats per token, over {rows} rows of the batches right before a checkpoint (just "
-        "consumed), as many of those right after it (about to be consumed), and held-out rows where the suite has some. The first two "
-        "differ only in having been trained on. Intervals are bootstraps over rows."
+        "Loss is the mean negative log-likelihood in nats per token, over {rows} rows of the batches right before a "
+        "checkpoint (just consumed), as many of those right after it (about to be consumed), and held-out rows where "
+        "the suite has some. The first two differ only in having been trained on. Intervals are bootstraps over rows."
     )
 
     def tasks(self, context: Context, options: LearningOptions) -> list[Task]:

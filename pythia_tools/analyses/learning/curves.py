@@ -32,7 +32,9 @@ NAME = "learning"
 PART_ROWS = 256
 METRICS = {
     "nll": Metric("nats per token", "mean negative log-likelihood of a row's tokens"),
-    "nll_gap": Metric("nats per token", "loss on rows of the batch after a checkpoint minus that on rows of the batch before it"),
+    "nll_gap": Metric(
+        "nats per token", "loss on rows of the batch after a checkpoint minus that on rows of the batch before it"
+    )
 }
 COLUMNS = {
     "subset": Column("string", "`heldout`, or the batches `before` and `after` the checkpoint"),
@@ -99,8 +101,8 @@ def items(result: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def measure(
-    checkpoints: Iterable[Checkpoint], subsets: Mapping[str, npt.ArrayLike | RowsByStep], *, vocabulary: int | None = None,
-    **where: Unpack[Where],
+    checkpoints: Iterable[Checkpoint], subsets: Mapping[str, npt.ArrayLike | RowsByStep], *,
+    vocabulary: int | None = None, **where: Unpack[Where]
 ) -> pd.DataFrame:
     """Mean loss of every row of every subset under every checkpoint; COLUMNS says what the columns hold.
 

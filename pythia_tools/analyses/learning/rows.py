@@ -47,7 +47,9 @@ def before_and_after(
         raise RequestError(
             f"step {beyond[0]} lies beyond the order ({last} batches); choose the order that this run consumed"
         )
-    spans = {BEFORE: {s: (max(0, s - batches), s) for s in steps}, AFTER: {s: (s, min(last, s + batches)) for s in steps}}
+    spans = {
+        BEFORE: {s: (max(0, s - batches), s) for s in steps}, AFTER: {s: (s, min(last, s + batches)) for s in steps}
+    }
     return {side: _read(order, of_steps, rows, seed) for side, of_steps in spans.items()}
 
 

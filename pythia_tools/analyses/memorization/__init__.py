@@ -10,7 +10,13 @@ from pythia_tools.analyses.memorization.extract import STATUS, Extraction, Scree
 from pythia_tools.analyses.memorization.forgetting import align, forgetting_curve
 from pythia_tools.analyses.memorization.measure import MemorizationTask, extractable, measure, measure_model
 from pythia_tools.analyses.memorization.membership import Split, draw_split, signals, summarize_membership, zlib_bytes
-from pythia_tools.analyses.memorization.order_effect import OrderEffect, block_counts, order_effect, qq_points, summarize_order
+from pythia_tools.analyses.memorization.order_effect import (
+    OrderEffect,
+    block_counts,
+    order_effect,
+    qq_points,
+    summarize_order,
+)
 from pythia_tools.analyses.memorization.overlap import Overlap, duplicate_counts, seen_share
 from pythia_tools.analyses.memorization.predict import Confusion, confusion, foresight, from_percent, published, scaling
 from pythia_tools.analyses.memorization.profiles import Profiles, cohort_of, profiles, summarize_profiles

@@ -28,7 +28,15 @@ from pythia_tools.analyses.memorization.branches import branch_differences
 from pythia_tools.analyses.memorization.extract import Window
 from pythia_tools.analyses.memorization.forgetting import align, forgetting_curve
 from pythia_tools.analyses.memorization.measure import MemorizationTask
-from pythia_tools.analyses.memorization.membership import CHUNK, MAX_SHARE, NGRAM, Split, signals, summarize_membership, zlib_bytes
+from pythia_tools.analyses.memorization.membership import (
+    CHUNK,
+    MAX_SHARE,
+    NGRAM,
+    Split,
+    signals,
+    summarize_membership,
+    zlib_bytes,
+)
 from pythia_tools.analyses.memorization.order_effect import BLOCK, summarize_order
 from pythia_tools.analyses.memorization.overlap import Overlap, duplicate_counts
 from pythia_tools.analyses.memorization.predict import foresight, scaling

@@ -34,7 +34,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pythia_tools.analyses.memorization.extract import BEYOND, NONFINITE, OK, STAGES, Window, as_rows, dtype_name, extract
+from pythia_tools.analyses.memorization.extract import (
+    BEYOND,
+    NONFINITE,
+    OK,
+    STAGES,
+    Window,
+    as_rows,
+    dtype_name,
+    extract,
+)
 from pythia_tools.analyses.memorization.score import decoding_table
 from pythia_tools.analyses.memorization.screen import screened
 from pythia_tools.analysis import Context, Task, sweep

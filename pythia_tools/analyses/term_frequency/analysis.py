@@ -45,9 +45,10 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
     columns = COLUMNS
     shown = ("accuracy", "spearman", "gap")
     methods = (
-        "Exposures are occurrences of the term in the rows consumed before the checkpoint. Accuracy is averaged over the questions of a "
-        "term; correlations and gaps are computed within each checkpoint, over terms, with bootstrap intervals over terms. Checkpoints are "
-        "never pooled, because exposures and skill both grow with training."
+        "Exposures are occurrences of the term in the rows consumed before the checkpoint. Accuracy is averaged over "
+        "the questions of a term; correlations and gaps are computed within each checkpoint, over terms, with "
+        "bootstrap intervals over terms. Checkpoints are never pooled, because exposures and skill both grow with "
+        "training."
     )
 
     def tasks(self, context: Context, options: TermFrequencyOptions) -> list[Task]:
@@ -84,8 +85,10 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
             own = summary[summary["task"] == task]
             what = f"accuracy on {task}"
             if own["exposures_low"].notna().any():
-                yield Figure(f"accuracy_by_exposures_{task}", plots.by_exposures(own, "accuracy", label=what),
-                             f"{what.capitalize()} against exposures of their term, at each model's last step; 95 % intervals.")
+                yield Figure(
+                    f"accuracy_by_exposures_{task}", plots.by_exposures(own, "accuracy", label=what),
+                    f"{what.capitalize()} against exposures of their term, at each model's last step; 95 % intervals."
+                )
                 yield Figure(f"accuracy_over_training_{task}", plots.panels_over_training(own, "accuracy", label=what),
                              f"{what.capitalize()} over training, by exposures so far at each checkpoint.")
             yield from paper_figures(terms[terms["task"] == task], own, task)
@@ -94,9 +97,13 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
                 safe = "".join(c if c.isalnum() else "_" for c in term)
                 yield Figure(f"trajectory_{task}_{safe}", plots.term_trajectory(path),
                              f"Accuracy on {term!r} over training, and its exposures so far.")
-        yield Figure("correlation_over_training", plots.correlation_over_training(summary, "spearman"),
-                     "Rank correlation of accuracy with exposures within each checkpoint; ribbons are 95 % intervals over terms.")
-        yield Figure("accuracy_over_training", plots.accuracy_over_training(terms), "Mean accuracy over terms, by task and size.")
+        yield Figure(
+            "correlation_over_training", plots.correlation_over_training(summary, "spearman"),
+            "Rank correlation of accuracy with exposures within each checkpoint; ribbons are 95 % intervals over terms."
+        )
+        yield Figure(
+            "accuracy_over_training", plots.accuracy_over_training(terms), "Mean accuracy over terms, by task and size."
+        )
 
     def sentences(self, summary: pd.DataFrame) -> list[Sentence]:
         return sentences(summary)
@@ -105,10 +112,14 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
 def paper_figures(terms: pd.DataFrame, summary: pd.DataFrame, task: str) -> Iterator[Figure]:
     """The paper's panels of accuracy against exposures, and the gap over training."""
     edges = PAPER_EDGES if terms["exposures"].max() > 1e6 else [0.5 * 2**k for k in range(24)]
-    bins = binned_accuracy(terms.drop(columns="exposures"), terms[["term", "step", "exposures"]].drop_duplicates(), edges=edges)
+    bins = binned_accuracy(
+        terms.drop(columns="exposures"), terms[["term", "step", "exposures"]].drop_duplicates(), edges=edges
+    )
     if len(bins):
-        yield Figure(f"accuracy_by_frequency_{task}", plots.accuracy_by_frequency(bins),
-                     f"Mean accuracy on {task} by exposures of the term up to the step; a line per checkpoint, darker is later.")
+        yield Figure(
+            f"accuracy_by_frequency_{task}", plots.accuracy_by_frequency(bins),
+            f"Mean accuracy on {task} by exposures of the term up to the step; a line per checkpoint, darker is later."
+        )
     yield Figure(f"gap_over_training_{task}", plots.gap_over_training(summary),
                  f"Accuracy on {task}: most seen terms minus least seen ones; 95 % intervals.")
 
@@ -138,5 +149,6 @@ def _against_truth(context: Context, options: TermFrequencyOptions, seen: pd.Dat
     counted = seen[seen["step"] == context.steps[-1]].set_index("term")["exposures"]
     facts = counted.loc[context.truth.facts["term"]].to_numpy()
     return summary([
-        *compare_with_truth(context, "facts", facts), *compare_with_truth(context, "sums", counted.loc[pairs].to_numpy()),
+        *compare_with_truth(context, "facts", facts),
+        *compare_with_truth(context, "sums", counted.loc[pairs].to_numpy())
     ])

@@ -42,14 +42,14 @@ OPERATIONS = {
     "hidden-addition": Operation("#", "+", False),
 }
 CONVERSIONS = {
-    "minutes-seconds": 60, "hours-minutes": 60, "days-hours": 24, "weeks-days": 7, "months-weeks": 4, "years-months": 12,
-    "decades-years": 10,
+    "minutes-seconds": 60, "hours-minutes": 60, "days-hours": 24, "weeks-days": 7, "months-weeks": 4,
+    "years-months": 12, "decades-years": 10
 }
 
 
 def arithmetic_items(
-    operation: str = "multiplication", shots: int = 16, *, operands: Iterable[int] = range(100), second: Iterable[int] = range(1, 51),
-    seed: int = SEED,
+    operation: str = "multiplication", shots: int = 16, *, operands: Iterable[int] = range(100),
+    second: Iterable[int] = range(1, 51), seed: int = SEED
 ) -> list[Item]:
     """5,000 questions by default: 50 for each first operand, which is the term. Raises RequestError for an unknown
     operation.
@@ -67,14 +67,17 @@ def arithmetic_items(
         made = {}
         for x2 in asked:
             examples = _draw(draw, pool, shots)
-            prompt = with_examples([(_question(op, x, y), str(_answer(op, x, y))) for x, y in examples], _question(op, x1, x2))
+            prompt = with_examples(
+                [(_question(op, x, y), str(_answer(op, x, y))) for x, y in examples], _question(op, x1, x2)
+            )
             made[x2] = Item(prompt, (str(_answer(op, x1, x2)),), str(x1), f"{x1}{op.sign}{x2}")
         items += [made[x2] for x2 in seconds]
     return items
 
 
 def time_unit_items(
-    conversion: str = "minutes-seconds", shots: int = 16, *, operands: Iterable[int] = range(100), repeats: int = 10, seed: int = SEED,
+    conversion: str = "minutes-seconds", shots: int = 16, *, operands: Iterable[int] = range(100), repeats: int = 10,
+    seed: int = SEED
 ) -> list[Item]:
     """`Q:What is 5 minutes in seconds? A:`, x = 0 … 99 the term, each asked `repeats` times with other examples (once
     without any).

@@ -172,6 +172,8 @@ def read_exposures(path: str) -> pd.DataFrame:
 
 def _read_table(file: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype=str, keep_default_na=False)
+        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(
+            file, dtype=str, keep_default_na=False
+        )
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read ({error})") from error

@@ -42,9 +42,13 @@ class ClosedTask(Task):
         for e in self.items:
             if len(e.candidates) < 2:
                 number = len(e.candidates)
-                raise RequestError(f"item {e.item.name!r} has {number} candidates; a closed set needs two or more, or decode greedily")
+                raise RequestError(
+                    f"item {e.item.name!r} has {number} candidates; a closed set needs two or more, or decode greedily"
+                )
         self.vocabulary = vocabulary
-        asked = [(e.item.name, e.item.term, e.item.answers, e.prompt, e.item.candidates, e.candidates) for e in self.items]
+        asked = [
+            (e.item.name, e.item.term, e.item.answers, e.prompt, e.item.candidates, e.candidates) for e in self.items
+        ]
         self.digest = files.digest([asked, vocabulary])
         self.parts = -(-len(self.items) // PART_ITEMS)
         self.ids = sum(len(e.prompt) + sum(map(len, e.candidates)) for e in self.items)
@@ -52,7 +56,9 @@ class ClosedTask(Task):
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         items = self.items[part * PART_ITEMS:(part + 1) * PART_ITEMS]
         scores = candidate_scores(model, items, batch_size=context.execution.batch_size, vocabulary=self.vocabulary)
-        return pd.DataFrame([_judged(e, s) for e, s in zip(items, scores, strict=True)], columns=COLUMNS).astype({"correct": "boolean"})
+        return pd.DataFrame(
+            [_judged(e, s) for e, s in zip(items, scores, strict=True)], columns=COLUMNS
+        ).astype({"correct": "boolean"})
 
 
 def candidate_scores(
@@ -87,7 +93,8 @@ def _beginnings(candidates: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
 
 
 def _score_batch(
-    model: Any, items: Sequence[Encoded], passes: Sequence[tuple[int, tuple[int, ...]]], scores: list[np.ndarray], vocabulary: int | None,
+    model: Any, items: Sequence[Encoded], passes: Sequence[tuple[int, tuple[int, ...]]], scores: list[np.ndarray],
+    vocabulary: int | None
 ) -> None:
     rows = [items[n].prompt + begin for n, begin in passes]
     places = [(r, len(items[n].prompt) - 1 + k) for r, (n, begin) in enumerate(passes) for k in range(len(begin) + 1)]
@@ -129,7 +136,9 @@ def token_logprobs(
             here = (place >= a) & (place < a + step)
             if here.any() and int(token[here].max()) >= logits.shape[1]:
                 highest = int(token[here].max())
-                raise RequestError(f"token id {highest} is not in the vocabulary of {logits.shape[1]}; is this its tokenizer?")
+                raise RequestError(
+                    f"token id {highest} is not in the vocabulary of {logits.shape[1]}; is this its tokenizer?"
+                )
             logprobs = logits - torch.logsumexp(logits, 1, keepdim=True)
             found[here] = logprobs[(place[here] - a).to(logits.device), token[here].to(logits.device)].double().cpu()
     return found.numpy()
@@ -143,11 +152,15 @@ def states_at(model: Any, rows: Sequence[tuple[int, ...]], places: Sequence[tupl
 
     highest = max(map(max, rows))
     if highest >= vocabulary_size(model):
-        raise RequestError(f"token id {highest} is not in the model's vocabulary of {vocabulary_size(model)}; is this its tokenizer?")
+        raise RequestError(
+            f"token id {highest} is not in the model's vocabulary of {vocabulary_size(model)}; is this its tokenizer?"
+        )
     limit = getattr(model.config, "max_position_embeddings", None)
     longest = max(map(len, rows))
     if limit is not None and longest > limit:
-        raise RequestError(f"a prompt with its answer has {longest} tokens, the model's context is {limit}; use fewer shots")
+        raise RequestError(
+            f"a prompt with its answer has {longest} tokens, the model's context is {limit}; use fewer shots"
+        )
     device = next(model.parameters()).device
     ids = torch.zeros((len(rows), longest), dtype=torch.long)
     for r, row in enumerate(rows):
@@ -167,4 +180,6 @@ def _judged(encoded: Encoded, scores: np.ndarray) -> list[Any]:
         return [item.name, item.term, None, None, item.answers[0], np.nan, np.nan]
     chosen = int(scores.argmax())
     margin = float(scores[right] - np.delete(scores, right).max())
-    return [item.name, item.term, chosen == right, item.candidates[chosen], item.answers[0], float(scores[right]), margin]
+    return [
+        item.name, item.term, chosen == right, item.candidates[chosen], item.answers[0], float(scores[right]), margin
+    ]

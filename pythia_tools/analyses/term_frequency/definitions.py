@@ -82,7 +82,9 @@ def trajectory(table: pd.DataFrame, exposures: pd.DataFrame, term: str) -> pd.Da
         known = {**{c: row[c] for c in IDENTITY}, "task": row["task"], "subset": term}
         accuracy = wilson(row["accuracy"] * row["items"], int(row["items"]), unit="question")
         seen = Estimate(float(row["exposures"]), n=1, unit="term")
-        rows += [{**known, "metric": m, **e.columns()} for m, e in (("term_exposures", seen), ("term_accuracy", accuracy))]
+        rows += [
+            {**known, "metric": m, **e.columns()} for m, e in (("term_exposures", seen), ("term_accuracy", accuracy))
+        ]
     return summary(rows)
 
 

@@ -55,7 +55,9 @@ class GreedyTask(Task):
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         items = self.items[part * PART_ITEMS:(part + 1) * PART_ITEMS]
         outputs: list[str | None] = [None] * len(items)
-        for numbers in _equal_lengths([len(e.prompt) for e in items], model, context.execution.batch_size, self.max_new_tokens):
+        for numbers in _equal_lengths(
+            [len(e.prompt) for e in items], model, context.execution.batch_size, self.max_new_tokens
+        ):
             rows = np.array([items[n].prompt for n in numbers])
             for n, text in zip(numbers, self._decode(model, rows), strict=True):
                 outputs[n] = text
@@ -72,7 +74,8 @@ class GreedyTask(Task):
         """Greedy texts of prompts (n, length); None where the logits were NaN."""
         return greedy_texts(
             model, rows, self.max_new_tokens, stop=self.stop, vocabulary=self.vocabulary,
-            settled=lambda text: is_settled(text, self.rule), decode=lambda ids: self.backend.decode(ids, skip_special_tokens=True),
+            settled=lambda text: is_settled(text, self.rule),
+            decode=lambda ids: self.backend.decode(ids, skip_special_tokens=True)
         )
 
 

@@ -34,7 +34,9 @@ class Item:
         if not self.answers or not all(self.answers):
             raise RequestError(f"item {self.name!r} needs at least one answer, none empty")
         if self.candidates and (len(self.answers) != 1 or self.answers[0] not in self.candidates):
-            raise RequestError(f"item {self.name!r}: its answer {self.answers!r} is not one of its {len(self.candidates)} candidates")
+            raise RequestError(
+                f"item {self.name!r}: its answer {self.answers!r} is not one of its {len(self.candidates)} candidates"
+            )
         if len(set(self.candidates)) != len(self.candidates):
             raise RequestError(f"item {self.name!r} has a candidate twice")
 

@@ -18,7 +18,9 @@ TASKS = ("planted", *OPERATIONS, *CONVERSIONS, *FROM_FILE)
 class TermFrequencyOptions(Options):
     """Tasks, their questions, and how exposures are counted."""
 
-    task: tuple[str, ...] = option((), "default: planted where there is a truth manifest, else multiplication", choices=TASKS)
+    task: tuple[str, ...] = option(
+        (), "default: planted where there is a truth manifest, else multiplication", choices=TASKS
+    )
     shots: tuple[int, ...] = option((16,), "few-shot examples", minimum=0)
     seed: int = option(42, "of the draw of examples, 42 as published")
     operands: int = option(100, "first operands 0 to N-1", minimum=1)

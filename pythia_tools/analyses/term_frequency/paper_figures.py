@@ -37,8 +37,12 @@ def binned_accuracy(
         place = np.maximum(place, 0)
     inside = (place >= 0) & (place < len(limits) - 1)
     kept = terms[inside].assign(left=limits[place[inside]], right=limits[place[inside] + 1])
-    grouped = kept.groupby([*IDENTITY, "task", "left", "right"], sort=False, dropna=False)["accuracy"].agg(["mean", "size"]).reset_index()
-    return grouped.rename(columns={"mean": "accuracy", "size": "n"}).sort_values(["params", "step", "task", "left"], ignore_index=True)
+    grouped = kept.groupby(
+        [*IDENTITY, "task", "left", "right"], sort=False, dropna=False
+    )["accuracy"].agg(["mean", "size"]).reset_index()
+    return grouped.rename(columns={"mean": "accuracy", "size": "n"}).sort_values(
+        ["params", "step", "task", "left"], ignore_index=True
+    )
 
 
 def gap_table(table: pd.DataFrame, exposures: pd.DataFrame, *, top: int = TOP) -> pd.DataFrame:

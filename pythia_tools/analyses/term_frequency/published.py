@@ -33,8 +33,9 @@ FILE = "term_frquency_all_shots.csv"
 TOKENS_PER_STEP = 2_097_152
 QUESTIONS = 50
 CURRENT_NAMES = {
-    "19m": ("70m", 70_426_624), "125m": ("160m", 162_322_944), "350m": ("410m", 405_334_016), "800m": ("1b", 1_011_781_632),
-    "1.3b": ("1.4b", 1_414_647_808), "2.7b": ("2.8b", 2_775_208_960), "6.7b": ("6.9b", 6_857_302_016), "13b": ("12b", 11_846_072_320),
+    "19m": ("70m", 70_426_624), "125m": ("160m", 162_322_944), "350m": ("410m", 405_334_016),
+    "800m": ("1b", 1_011_781_632), "1.3b": ("1.4b", 1_414_647_808), "2.7b": ("2.8b", 2_775_208_960),
+    "6.7b": ("6.9b", 6_857_302_016), "13b": ("12b", 11_846_072_320)
 }
 """Old name → today's name and parameters."""
 _COLUMNS = ["model", "checkpoint", "task", "fewshot", "acc", "acc_stderr"]
@@ -56,8 +57,12 @@ def read_published(source: str | os.PathLike[str]) -> pd.DataFrame:
     twice = table.duplicated(["model", "step", "task", "term"])
     if twice.any():
         first = table[twice].iloc[0]
-        raise DataError(f"{source}: {first['model']} step {first['step']} {first['task']} operand {first['term']} is there twice")
-    order = table.assign(operand=table["term"].astype(int)).sort_values(["params", "step", "operation", "shots", "operand"], kind="stable")
+        raise DataError(
+            f"{source}: {first['model']} step {first['step']} {first['task']} operand {first['term']} is there twice"
+        )
+    order = table.assign(operand=table["term"].astype(int)).sort_values(
+        ["params", "step", "operation", "shots", "operand"], kind="stable"
+    )
     return check_items(table.loc[order.index])
 
 
@@ -96,10 +101,11 @@ def _tidy(name: str, content: bytes) -> pd.DataFrame:
     today = {n: (n, p) for n, p in CURRENT_NAMES.values()} | CURRENT_NAMES
     operation = fields[1].where(fields[0] == "arithmetic", "hidden-" + fields[1])
     return pd.DataFrame({
-        "suite": SUITE, "model": old.map(lambda m: today[m][0]), "params": old.map(lambda m: today[m][1]), "step": raw["checkpoint"],
-        "tokens": raw["checkpoint"] * TOKENS_PER_STEP, "branch": "main", "seed": pd.NA,
+        "suite": SUITE, "model": old.map(lambda m: today[m][0]), "params": old.map(lambda m: today[m][1]),
+        "step": raw["checkpoint"], "tokens": raw["checkpoint"] * TOKENS_PER_STEP, "branch": "main", "seed": pd.NA,
         "task": operation + "-" + raw["fewshot"].astype(str) + "shot", "operation": operation, "shots": raw["fewshot"],
-        "term": fields[2], "accuracy": raw["acc"].astype("float64"), "stderr": raw["acc_stderr"].astype("float64"), "items": QUESTIONS,
+        "term": fields[2], "accuracy": raw["acc"].astype("float64"), "stderr": raw["acc_stderr"].astype("float64"),
+        "items": QUESTIONS
     })
 
 
@@ -118,8 +124,9 @@ def publish_run(source: Path, folder: RunFolder, *, models: Sequence[str] = (), 
         whole = summarize(table, seen)
     else:
         progress.note(
-            "accuracy against frequency and the gap (the paper's figure 5 and table 4) need --exposures, which were not published; count "
-            "them with `pythia-tools count @keys.txt --order pile-deduped-preshuffled --steps ...`, keys pythia:0 to pythia:99"
+            "accuracy against frequency and the gap (the paper's figure 5 and table 4) need --exposures, which were "
+            "not published; count them with `pythia-tools count @keys.txt --order pile-deduped-preshuffled --steps "
+            "...`, keys pythia:0 to pythia:99"
         )
         whole = summary(
             {**identity, "task": task, "metric": "accuracy", **mean(part["accuracy"], unit="term").columns()}

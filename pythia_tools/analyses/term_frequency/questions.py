@@ -63,7 +63,8 @@ def read_questions(path: str | os.PathLike[str]) -> list[Question]:
 
 
 def question_items(
-    questions: Sequence[Question], shots: int = 0, *, examples: Sequence[Question] = (), seed: int = SEED, prompt: str = PROMPT,
+    questions: Sequence[Question], shots: int = 0, *, examples: Sequence[Question] = (), seed: int = SEED,
+    prompt: str = PROMPT
 ) -> list[Item]:
     """Items of questions; the term is the question's id. Examples are drawn from `examples`, never the question itself.
 
@@ -116,7 +117,9 @@ def _question(file: Path, n: int, record: Any) -> Question:
         raise DataError(f"{file}: record {n} has no answer; give `answers` (a list) or `answer`")
     raw = record.get("entities")
     entities = tuple(tuple(map(str, e)) if not isinstance(e, str) else e for e in (raw if raw is not None else ()))
-    return Question(str(record.get("id") or record.get("question_id") or n), str(record["question"]), shown, answers, entities)
+    return Question(
+        str(record.get("id") or record.get("question_id") or n), str(record["question"]), shown, answers, entities
+    )
 
 
 def _answers(record: dict[str, Any]) -> tuple[tuple[str, ...], str]:
@@ -126,7 +129,9 @@ def _answers(record: dict[str, Any]) -> tuple[tuple[str, ...], str]:
         value = str(answer.get("value") or (aliases[0] if aliases else ""))
         return aliases or ((value,) if value else ()), value
     listed = record.get("answers")
-    answers = tuple(str(a) for a in listed) if listed is not None and not isinstance(listed, str) else ((listed,) if listed else ())
+    answers = tuple(str(a) for a in listed) if listed is not None and not isinstance(listed, str) else (
+        (listed,) if listed else ()
+    )
     if not answers and answer:
         answers = (str(answer),)
     return answers, str(answer) if answer else (answers[0] if answers else "")

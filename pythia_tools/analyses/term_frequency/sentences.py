@@ -48,7 +48,8 @@ def _relations(spearman: pd.DataFrame, several: bool) -> Iterator[Sentence]:
             common = f"changes with exposures differently by size ({each})"
         on = f" on {task}" if several else ""
         yield Sentence.of(
-            f"At step {final[-1]['step']:,} accuracy{on} {common}: rank correlation over {final[-1]['n']} terms {values}.", read,
+            f"At step {final[-1]['step']:,} accuracy{on} {common}: rank correlation over {final[-1]['n']} terms "
+            f"{values}.", read
         )
 
 

@@ -34,7 +34,9 @@ def by_term(table: pd.DataFrame, exposures: pd.DataFrame) -> pd.DataFrame:
         terms["items"] = frame.get("items", 1)
     else:
         known = frame[frame["correct"].notna()].assign(correct=lambda f: f["correct"].astype("float64"))
-        terms = known.groupby([*KEYS, "term"], sort=False, dropna=False, observed=True)["correct"].agg(["mean", "size"]).reset_index()
+        terms = known.groupby(
+            [*KEYS, "term"], sort=False, dropna=False, observed=True
+        )["correct"].agg(["mean", "size"]).reset_index()
         terms = terms.rename(columns={"mean": "accuracy", "size": "items"})
     seen = exposures[["term", "step", "exposures"]].astype({"step": "Int64"})
     joined = terms.merge(seen, on=["term", "step"], how="left", validate="many_to_one")
@@ -42,15 +44,15 @@ def by_term(table: pd.DataFrame, exposures: pd.DataFrame) -> pd.DataFrame:
     if len(lost):
         first = lost.iloc[0]
         raise RequestError(
-            f"exposures of term {first['term']!r} up to step {first['step']} are missing ({len(lost)} term × checkpoint cells in all); "
-            "count them with counts.count_terms(order, terms, steps)"
+            f"exposures of term {first['term']!r} up to step {first['step']} are missing ({len(lost)} term × "
+            "checkpoint cells in all); count them with counts.count_terms(order, terms, steps)"
         )
     return joined
 
 
 def summarize(
-    table: pd.DataFrame, exposures: pd.DataFrame, *, top: int = TOP, controls: Mapping[str, Mapping[str, float]] | None = None,
-    bins: Sequence[float] | None = None, seed: int = 0,
+    table: pd.DataFrame, exposures: pd.DataFrame, *, top: int = TOP,
+    controls: Mapping[str, Mapping[str, float]] | None = None, bins: Sequence[float] | None = None, seed: int = 0
 ) -> pd.DataFrame:
     """Per checkpoint and task, over terms, with bootstrap intervals over terms, as a summary table (see
     `columns.METRICS`).
