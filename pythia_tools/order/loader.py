@@ -73,7 +73,8 @@ class OrderLoader:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         todo = range(self._next, self._next + len(self))
-        for tokens in DataLoader(self.dataset, batch_size=None, sampler=todo, **self._options):  # type: ignore[arg-type]
+        batches = DataLoader(self.dataset, batch_size=None, sampler=todo, **self._options)  # type: ignore[arg-type]
+        for tokens in batches:
             self._next += 1
             yield tokens
 
