@@ -102,7 +102,7 @@ class OrderLoader:
         if state["micro_step"] and known != (layout.world_size, layout.accumulation):
             raise RequestError(
                 f"this state lies within step {state['step']} of a layout of {known[0]} ranks × {known[1]} "
-                f"micro-steps; only a state between steps can go on with {layout.world_size} × {layout.accumulation}"
+                f"micro-steps; only a state between steps can continue with {layout.world_size} × {layout.accumulation}"
             )
         if not 0 <= state["step"] <= self.stop:
             raise RequestError(f"this state is at step {state['step']}, the loader ends at {self.stop}")

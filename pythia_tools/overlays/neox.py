@@ -12,7 +12,6 @@ Cost: one read and one write of the rows, 4 bytes per place for the shuffle map.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ import yaml
 from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError
 from pythia_tools.order import IndexMaps, MapName, Rows, save_maps
+from pythia_tools.order import num_samples as samples_asked
 from pythia_tools.overlays.overlay import BLOCK_ROWS, Overlay
 from pythia_tools.tokens import StoreWriter
 
@@ -56,7 +56,7 @@ def write_out(
     if version not in INFIXES:
         raise RequestError(f"GPT-NeoX version {version!r}: allowed are {', '.join(INFIXES)}")
     first, last = _span(order, steps)
-    wanted = num_samples if num_samples is not None else math.ceil(order.steps * order.batch_rows * 1.0 * 1.005)
+    wanted = samples_asked(order.steps, order.batch_rows) if num_samples is None else num_samples
     prefix = Path(prefix)
     width = order.seq_length + 1
     with StoreWriter(prefix, order.dtype) as out:
