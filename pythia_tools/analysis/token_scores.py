@@ -22,7 +22,7 @@ from pythia_tools.analysis.task import Task
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.tables import IDENTITY
-from pythia_tools.models.scores import Scores, check_rows, rows_digest, score_rows
+from pythia_tools.models.score import Scores, check_rows, rows_digest, score_rows
 from pythia_tools.suites import Checkpoint
 
 PART_ROWS = 256

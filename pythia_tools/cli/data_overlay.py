@@ -39,9 +39,8 @@ SWAP_OPTIONS = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("order", metavar="ORDER", help="an order's name, manifest, or .bin/.idx prefix")
-    parser.add_argument(
-        "--steps", required=True, help="batches to change: a:b or a:b:stride, both ends included, or a,b,c"
-    )
+    steps = "batches to change: a:b or a:b:stride, both ends included, or a,b,c"
+    parser.add_argument("--steps", required=True, help=steps)
     parser.add_argument("--swap", choices=["feminine", "masculine", "both"], help="swap pronouns towards …")
     for option, about in SWAP_OPTIONS.items():
         choices = CHOICES[option]
@@ -54,23 +53,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--insert", metavar="TEXT", help="text to insert")
     parser.add_argument("--at", type=int, default=0, metavar="OFFSET", help="token offset of the insertion (default 0)")
     parser.add_argument("--over", action="store_true", help="overwrite instead of pushing the row's rest on")
-    parser.add_argument(
-        "--copies", type=int, default=1, metavar="N", help="how many rows get the text, or copies of each repeated row"
-    )
+    copies = "how many rows get the text, or copies of each repeated row (default 1)"
+    parser.add_argument("--copies", type=int, default=1, metavar="N", help=copies)
     parser.add_argument("--seed", type=int, default=0, help="which rows are drawn (default 0)")
     parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json or its folder (default: the order's own)")
-    parser.add_argument(
-        "--control", action="store_true", help="no rule: the unchanged rows of the steps, to be written out"
-    )
+    parser.add_argument("--control", action="store_true", help="no rule: write out the unchanged rows of the steps")
     parser.add_argument("--diff", type=int, default=0, metavar="N", help="print N changed rows before and after")
     parser.add_argument("--write", action="store_true", help="write .bin/.idx and index maps for GPT-NeoX into --out")
     parser.add_argument(
-        "--neox", choices=["v1", "current"], default="v1", help="whose names the index maps get (default: v1, Pythia's)"
+        "--neox", choices=["v1", "current"], default="v1", help="whose names the maps get (default: v1, Pythia's)",
     )
     parser.add_argument("--num-samples", type=int, metavar="N", help="in the maps' names (default: rows × 1.005)")
-    parser.add_argument(
-        "--map-seed", type=int, default=1234, metavar="N", help="seed in the maps' names (default 1234)"
-    )
+    parser.add_argument("--map-seed", type=int, default=1234, metavar="N", help="seed in their names (default 1234)")
     add_output(parser)
 
 
@@ -133,9 +127,7 @@ def _rules(args: argparse.Namespace, tokenizer: Openable | None) -> list[Rule]:
 
 def _given(tokenizer: Openable | None) -> Openable:
     if tokenizer is None:
-        raise RequestError(
-            "this order names no tokenizer; give --tokenizer with a tokenizer.json, its folder, or a hub name"
-        )
+        raise RequestError("this order names no tokenizer; give one: a tokenizer.json, its folder, or a hub name")
     return tokenizer
 
 

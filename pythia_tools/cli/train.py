@@ -23,28 +23,27 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from pythia_tools import micro
 from pythia_tools.cli import options
+from pythia_tools.core import files, manifests
+from pythia_tools.core.errors import RequestError
+from pythia_tools.micro import Recipe, is_trained
+from pythia_tools.micro.suite import default_workers, disk_bytes
+from pythia_tools.micro.suite_runs import update_cost
+from pythia_tools.suites.shapes import neox_params
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="YAML with what differs from the default recipe")
     parser.add_argument("--out", metavar="DIR", help="the suite's folder (default: below the cache folder)")
-    parser.add_argument(
-        "--workers", type=_workers, metavar="N",
-        help="processes, one thread each; 0: this process (default: one per core)"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the plan: models, steps, rows, disk; train nothing"
-    )
+    workers = "processes of one thread each; 0: this process (default: one per core)"
+    parser.add_argument("--workers", type=_workers, metavar="N", help=workers)
+    parser.add_argument("--dry-run", action="store_true", help="print the plan: models, steps, rows, disk")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
 
 def run(args: argparse.Namespace) -> int:
-    from pythia_tools import micro
-    from pythia_tools.core import manifests
-    from pythia_tools.core.errors import RequestError
-
     if args.config and not Path(args.config).is_file():
         raise RequestError(f"{args.config}: no such recipe file; give a YAML file, or none for pythia-micro")
     recipe = micro.recipe_from(manifests.read(args.config)) if args.config else micro.Recipe()
@@ -53,31 +52,21 @@ def run(args: argparse.Namespace) -> int:
         options.emit(plan(recipe, folder), as_json=args.json)
         return 0
     trained = micro.train(recipe, args.out, workers=args.workers)
-    result = {
-        "suite": recipe.name, "folder": str(trained), "models": [m.name for m in recipe.models],
-        "steps": list(recipe.checkpoints())
-    }
-    options.emit(result, as_json=args.json)
+    models, steps = [m.name for m in recipe.models], list(recipe.checkpoints())
+    options.emit({"suite": recipe.name, "folder": str(trained), "models": models, "steps": steps}, as_json=args.json)
     return 0
 
 
-def plan(recipe: Any, folder: Path) -> dict[str, Any]:
+def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What training would do, and what it needs."""
-    from pythia_tools import micro
-    from pythia_tools.core import files
-    from pythia_tools.micro.suite import default_workers, disk_bytes
-    from pythia_tools.micro.suite_runs import update_cost
-    from pythia_tools.suites.shapes import neox_params
-
     branches = recipe.steps - recipe.swap_from if recipe.swap_from else 0
     seconds = sum(update_cost(recipe, m) * (recipe.steps + branches) for m in recipe.models) * SECONDS_PER_COST
     return {
-        "suite": recipe.name, "folder": str(folder), "trained": micro.is_trained(folder, recipe),
-        "digest": recipe.digest(),
+        "suite": recipe.name, "folder": str(folder), "trained": is_trained(folder, recipe), "digest": recipe.digest(),
         "models": {m.name: neox_params(m.layers, m.d_model, recipe.vocab) for m in recipe.models},
         "steps": recipe.steps, "rows": recipe.rows, "checkpoints": list(recipe.checkpoints()),
         "swap_from": recipe.swap_from, "workers": default_workers(recipe), "cpu_seconds": round(seconds),
-        "disk": files.human_bytes(disk_bytes(recipe))
+        "disk": files.human_bytes(disk_bytes(recipe)),
     }
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from pythia_tools.doctor import checks
 from pythia_tools.doctor.checks import Finding
 from pythia_tools.doctor.evidence import Evidence, gather, main_digests
-from pythia_tools.suites import Checkpoint, HubRevision, Suite
+from pythia_tools.suites import Checkpoint, Suite
 from pythia_tools.suites.steps import Request
 
 COLUMNS = ["suite", "model", "step", "check", "severity", "known", "detail"]
@@ -45,17 +45,19 @@ class Audit:
         if self.sound:
             return f"{self.suite}: sound; {self.examined} checkpoints examined{cost}"
         known = int(self.findings[self.findings["severity"] == "wrong"].groupby(["model", "step"])["known"].any().sum())
-        return (f"{self.suite}: {len(self.defective)} of {self.examined} checkpoints are defective ({known} of them known, "
-                f"{len(self.defective) - known} new){cost}")
+        return (f"{self.suite}: {len(self.defective)} of {self.examined} checkpoints are defective ({known} of them "
+                f"known, {len(self.defective) - known} new){cost}")
 
 
 def audit(
-    suite: Suite, models: Iterable[str] | str | None = None, steps: Request = "all", *, quick: bool = False, rows: int | None = None,
+    suite: Suite, models: Iterable[str] | str | None = None, steps: Request = "all", *, quick: bool = False,
+    rows: int | None = None,
 ) -> Audit:
-    """Audits checkpoints without downloading them: files, duplicates, sizes, shapes, embedding rows, initialisation, NaN.
+    """Audits checkpoints without downloading them: files, duplicates, sizes, shapes, embedding rows, step 0, NaN.
 
-    `quick` looks at listings only; otherwise each checkpoint on the hub costs at most 1 MB: 256 embedding rows, fewer where
-    they are wide (`hub.sample_rows`); `rows` asks for that many whatever they cost. Known defects are marked, not hidden.
+    `quick` looks at listings only; otherwise each checkpoint on the hub costs at most 1 MB: 256 embedding rows, fewer
+    where they are wide (`hub.sample_rows`); `rows` asks for that many whatever they cost. Known defects are marked, not
+    hidden.
     Raises: RequestError (unknown names), EnvironmentFailure (hub unreachable).
     """
     asked = suite.checkpoints(models, steps)
@@ -68,7 +70,7 @@ def audit(
     mains: dict[str, dict[str, str]] = {}
     for name, checkpoints in by_model.items():
         evidence = gather(checkpoints, quick=quick, row_count=rows)
-        main = _main(checkpoints[-1]) if steps in ("all", ["all"]) else {}
+        main = main_digests(checkpoints[-1].location) if steps in ("all", ["all"]) else {}
         mains[name] = main
         found += _one_model(checkpoints[0], evidence, main)
         curve += [_point(suite.name, e) for e in evidence if e.rows is not None]
@@ -82,14 +84,10 @@ def audit(
 def _one_model(first: Checkpoint, evidence: list[Evidence], main: dict[str, str]) -> list[Finding]:
     info = first.model
     return [
-        *checks.missing(evidence), *checks.sizes(info, evidence), *checks.shapes(info, evidence), *checks.not_finite(evidence),
-        *checks.smooth(info, evidence), *checks.first_update(info, evidence), *checks.initialisation(info, evidence),
-        *checks.main_is_last(info, evidence, main),
+        *checks.missing(evidence), *checks.sizes(info, evidence), *checks.shapes(info, evidence),
+        *checks.not_finite(evidence), *checks.smooth(info, evidence), *checks.first_update(info, evidence),
+        *checks.initialisation(info, evidence), *checks.main_is_last(info, evidence, main),
     ]
-
-
-def _main(last: Checkpoint) -> dict[str, str]:
-    return main_digests(last.location.repo) if isinstance(last.location, HubRevision) else {}
 
 
 def _point(suite: str, e: Evidence) -> dict[str, object]:

@@ -31,12 +31,16 @@ class Finding:
     model: str
     step: int
     check: str
-    severity: str
     detail: str
+    severity: str = "wrong"
+
+
+def _wrong(e: Evidence, check: str, detail: str) -> Finding:
+    return Finding(e.checkpoint.model.name, e.checkpoint.step, check, detail)
 
 
 def missing(evidence: Sequence[Evidence]) -> list[Finding]:
-    return [Finding(e.checkpoint.model.name, e.checkpoint.step, "missing", "wrong", e.problem) for e in evidence if e.problem is not None]
+    return [_wrong(e, "missing", e.problem) for e in evidence if e.problem is not None]
 
 
 def sizes(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
@@ -49,7 +53,8 @@ def sizes(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
     for step, total in totals.items():
         if not any(want <= total <= want * (1 + SIZE_SLACK) + SIZE_SLACK_BYTES for want in allowed):
             wanted = " or ".join(f"{want:,}" for want in sorted(set(allowed)))
-            found.append(Finding(info.name, step, "size", "wrong", f"weight files hold {total:,} bytes, {wanted} expected (and a header)"))
+            detail = f"weight files hold {total:,} bytes, {wanted} expected (and a header)"
+            found.append(Finding(info.name, step, "size", detail))
     return found
 
 
@@ -58,9 +63,9 @@ def expected_bytes(info: ModelInfo) -> list[int]:
     if info.params is None:
         return []
     dtypes = [info.stored_dtype] if info.stored_dtype else ["float16", "float32"]
-    layers = int(info.shape.get("layers", 0)) if info.buffers != "none" and info.shape.get("architecture") == "gpt_neox" else 0
-    context = int(info.shape.get("context", 0))
-    masks = [False, True] if layers and context else [False]
+    layers, context = int(info.shape.get("layers", 0)), int(info.shape.get("context", 0))
+    may_hold = info.buffers != "none" and info.shape.get("architecture") == "gpt_neox" and layers and context
+    masks = [False, True] if may_hold else [False]
     return [weight_bytes(info.params, d, layers=layers, context=context, masks=m) for d in dtypes for m in masks]
 
 
@@ -75,22 +80,17 @@ def shapes(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
     for step, these in plain.items():
         if these != usual:
             odd = sorted(set(these) ^ set(usual))[:3]
-            found.append(Finding(info.name, step, "shapes", "wrong", f"tensors differ from the other steps': {odd}"))
+            found.append(Finding(info.name, step, "shapes", f"tensors differ from the other steps': {odd}"))
             continue
         total = sum(int(np.prod(shape)) for _, shape in these)
-        if info.params is not None and total not in (info.params, info.params - _tied(info)):
-            found.append(Finding(info.name, step, "shapes", "wrong", f"tensors hold {total:,} parameters, {info.params:,} expected"))
+        tied = int(info.shape.get("vocab", 0)) * int(info.shape.get("d_model", 0))  # left out where it is the input's
+        if info.params is not None and total not in (info.params, info.params - tied):
+            found.append(Finding(info.name, step, "shapes", f"{total:,} parameters, {info.params:,} expected"))
     return found
 
 
-def _tied(info: ModelInfo) -> int:
-    """Parameters of the output embedding, which files leave out when it is the input embedding."""
-    return int(info.shape.get("vocab", 0)) * int(info.shape.get("d_model", 0))
-
-
 def not_finite(evidence: Sequence[Evidence]) -> list[Finding]:
-    return [Finding(e.checkpoint.model.name, e.checkpoint.step, "finite", "wrong", f"NaN or infinity in {', '.join(e.not_finite[:4])}")
-            for e in evidence if e.not_finite]
+    return [_wrong(e, "finite", f"NaN or infinity in {', '.join(e.not_finite[:4])}") for e in evidence if e.not_finite]
 
 
 def duplicates(evidence: Iterable[Evidence], main: Mapping[str, Mapping[str, str]]) -> list[Finding]:
@@ -114,13 +114,13 @@ def duplicates(evidence: Iterable[Evidence], main: Mapping[str, Mapping[str, str
             others = [(o.checkpoint.model.name, o.checkpoint.step) for o, _ in shared if o is not e]
             if model in mains and step != last[model]:
                 others.append((model, "main"))  # type: ignore[arg-type]
-            presumed_right = step == last[model] and (model in mains or not main.get(model)) and all(m == model for m, _ in others)
-            if not others or presumed_right:
+            owned = (model in mains or not main.get(model)) and all(m == model for m, _ in others)
+            if not others or (step == last[model] and owned):  # the last step's own file
                 continue
             early = 2 if e.checkpoint.model.stored_dtype == "float16" else 1
             harmless = step <= early and all(s != "main" and s <= early for _, s in others)
-            detail = f"{path} is also that of {_names(model, others)}"
-            found.append(Finding(model, step, "duplicate", "note" if harmless else "wrong", detail))
+            detail, severity = f"{path} is also that of {_names(model, others)}", "note" if harmless else "wrong"
+            found.append(Finding(model, step, "duplicate", detail, severity))
     return found
 
 
@@ -133,7 +133,7 @@ def main_is_last(info: ModelInfo, evidence: Sequence[Evidence], main: Mapping[st
     digests = {path: digest for path, (_, digest) in final.weights.items()}
     if digests == main or not set(digests) & set(main):
         return []
-    return [Finding(info.name, final.checkpoint.step, "main", "note", "the last step's weights are not those of main")]
+    return [Finding(info.name, final.checkpoint.step, "main", "the last step's weights are not those of main", "note")]
 
 
 def smooth(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
@@ -153,9 +153,9 @@ def smooth(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
             break
         before, here, after = path[worst : worst + 3]
         del path[worst + 1]
-        detail = (f"embedding rows are {detours[worst]:.1f} times as far from steps {before.checkpoint.step} and {after.checkpoint.step} "
-                  "as these are from each other")
-        found.append(Finding(info.name, here.checkpoint.step, "smooth", "wrong", detail))
+        a, b = before.checkpoint.step, after.checkpoint.step
+        found.append(_wrong(here, "smooth", f"embedding rows are {detours[worst]:.1f} times as far from steps {a} and "
+                                            f"{b} as these are from each other"))
     return found
 
 
@@ -179,16 +179,15 @@ def _same_rows(info: ModelInfo, seen: Sequence[Evidence]) -> tuple[list[Finding]
     last = max((e.checkpoint.step for e in seen), default=0)
     found, own = [], []
     for group in groups.values():
-        early = all(e.checkpoint.step <= 2 for e in group)
-        if early or len(group) == 1:
+        if len(group) == 1 or all(e.checkpoint.step <= 2 for e in group):
             own += group
             continue
         own += [e for e in group if e.checkpoint.step == last]
         for e in group:
             others = [(info.name, o.checkpoint.step) for o in group if _digests(o) != _digests(e)]
             if others and e.checkpoint.step != last:
-                detail = f"embedding rows are bit for bit those of {_names(info.name, others)}"
-                found.append(Finding(info.name, e.checkpoint.step, "same rows", "wrong", detail))
+                names = _names(info.name, others)
+                found.append(_wrong(e, "same rows", f"embedding rows are bit for bit those of {names}"))
     return found, sorted(own, key=lambda e: e.checkpoint.step)
 
 
@@ -197,7 +196,7 @@ def _digests(e: Evidence) -> set[str]:
 
 
 def first_update(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
-    """With a learning rate of 0 in the first update, step 1 must equal step 0: else the run began from other weights."""
+    """With learning rate 0 in the first update, step 1 must equal step 0: else the run began from other weights."""
     if info.schedule.get("kind") != "neox-cosine" or not info.schedule.get("warmup"):
         return []
     rows = {e.checkpoint.step: e.rows for e in evidence if e.rows is not None and e.checkpoint.step in (0, 1)}
@@ -206,7 +205,7 @@ def first_update(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]
     moved = float(np.linalg.norm(rows[1] - rows[0]) / max(float(np.linalg.norm(rows[0])), 1e-30))
     if moved < 0.01:
         return []
-    return [Finding(info.name, 0, "first update", "wrong", f"step1 does not descend from step0: rows differ by {moved:.0%} of their norm")]
+    return [Finding(info.name, 0, "first update", f"step1 does not descend from step0: rows moved by {moved:.0%}")]
 
 
 def initialisation(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
@@ -221,8 +220,8 @@ def initialisation(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Findin
             continue
         std = float(sample.std())
         if abs(std / expected - 1) > STD_TOLERANCE + 3 / np.sqrt(2 * sample.size):
-            found.append(Finding(info.name, 0, "initialisation", "wrong",
-                                 f"{what} std is {std:.5f}; {info.initialisation} gives {expected:.5f}"))
+            detail = f"{what} std is {std:.5f}; {info.initialisation} gives {expected:.5f}"
+            found.append(_wrong(start, "initialisation", detail))
     return found
 
 
@@ -247,7 +246,8 @@ def _names(model: str, others: Sequence[tuple[str, int | str]]) -> str:
     parts = ["main"] if "main" in mine else []
     steps = sorted(s for s in mine if isinstance(s, int))
     if steps:
-        parts.append("step " + ", ".join(map(str, steps[:6])) + (f", … ({len(steps)} in all)" if len(steps) > 6 else ""))
+        more = f", … ({len(steps)} in all)" if len(steps) > 6 else ""
+        parts.append(f"step {', '.join(map(str, steps[:6]))}{more}")
     foreign = [f"{m} step {s}" for m, s in others if m != model]
     parts += foreign[:3] + ([f"… ({len(foreign)} of other models)"] if len(foreign) > 3 else [])
     return ", ".join(parts)

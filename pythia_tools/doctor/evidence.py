@@ -17,7 +17,7 @@ import numpy as np
 from pythia_tools import hub
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError
-from pythia_tools.suites import Checkpoint, Folder
+from pythia_tools.suites import Checkpoint, Folder, HubRevision
 
 WORKERS = 8
 REAL_TOKENS = 50254
@@ -48,17 +48,18 @@ class Evidence:
 
 def gather(checkpoints: Sequence[Checkpoint], *, quick: bool = False, row_count: int | None = None) -> list[Evidence]:
     """Evidence for checkpoints of one model, in order. Raises: EnvironmentFailure (hub unreachable)."""
-    first = min((c.step for c in checkpoints), default=0)
+    first = min(c.step for c in checkpoints)
     with ThreadPoolExecutor(WORKERS) as pool:
         jobs = [pool.submit(_one, c, quick, row_count, c.step == first) for c in checkpoints]
-        label = f"examine {checkpoints[0].model.name}" if checkpoints else "examine"
-        return [job.result() for job in progress.track(jobs, label, unit="ckpt")]
+        return [job.result() for job in progress.track(jobs, f"examine {checkpoints[0].model.name}", unit="ckpt")]
 
 
-def main_digests(repo: str) -> dict[str, str]:
-    """{weight file: digest} of a repository's main branch; empty when it has none."""
+def main_digests(place: Folder | HubRevision) -> dict[str, str]:
+    """{weight file: digest} of a repository's main branch; empty when it has none, and for folders."""
+    if isinstance(place, Folder):
+        return {}
     try:
-        return {f.path: f.key for f in hub.listing(repo, "main").weights if not f.path.endswith(".json")}
+        return {f.path: f.key for f in hub.listing(place.repo, "main").tensor_files}
     except DataError:
         return {}
 
@@ -70,7 +71,7 @@ def _one(checkpoint: Checkpoint, quick: bool, row_count: int | None, is_first: b
             _local_files(evidence, checkpoint.location.path)
         else:
             entry = hub.listing(checkpoint.location.repo, checkpoint.location.revision)
-            evidence.weights = {f.path: (f.size, f.key) for f in entry.needed if f in entry.weights and not f.path.endswith(".json")}
+            evidence.weights = {f.path: (f.size, f.key) for f in entry.needed if f in entry.tensor_files}
         if not quick or isinstance(checkpoint.location, Folder):
             _look_inside(evidence, row_count, is_first)
     except DataError as error:
@@ -92,8 +93,7 @@ def _look_inside(evidence: Evidence, row_count: int | None, is_first: bool) -> N
     embedding = weights.embedding()
     rows = weights.rows(embedding, hub.sample_rows(spots[embedding], row_count, vocab=REAL_TOKENS))
     evidence.rows, evidence.rows_dtype = rows.astype(np.float32), spots[embedding].dtype
-    if not np.isfinite(evidence.rows).all():
-        evidence.not_finite.append(embedding)
+    evidence.not_finite = [] if _finite(evidence.rows) else [embedding]
     if is_first:
         evidence.residual = _residual(weights)
     if isinstance(evidence.checkpoint.location, Folder):

@@ -36,10 +36,12 @@ def audit_results(path: str | Path) -> Audit:
     """Audits a JSON `{model: {step: {metric: value}}}`. Raises: DataError when it is not one."""
     value = files.read_json(path)
     try:
-        results = {str(m): {int(s): {k: float(x) for k, x in r.items() if isinstance(x, int | float)} for s, r in steps.items()}
-                   for m, steps in value.items()}
+        results = {str(model): {int(step): {k: float(x) for k, x in found.items() if isinstance(x, int | float)}
+                                for step, found in steps.items()} for model, steps in value.items()}
     except (AttributeError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not a table of results; expected JSON {{model: {{step: {{metric: value}}}}}} ({error})") from error
+        raise DataError(
+            f"{path}: not a table of results; expected JSON {{model: {{step: {{metric: value}}}}}} ({error})"
+        ) from error
     return audit_table(results, Path(path).stem)
 
 
@@ -60,7 +62,7 @@ def _same_steps(results: Results) -> list[Finding]:
         for a, b in combinations(sorted(steps), 2):
             if steps[a] and steps[a] == steps[b]:
                 severity = "note" if b < 2 else "wrong"
-                found.append(Finding(model, b, "same results", severity, f"every metric equals that of step {a}"))
+                found.append(Finding(model, b, "same results", f"every metric equals that of step {a}", severity))
     return found
 
 
@@ -71,7 +73,7 @@ def _same_runs(results: Results) -> list[Finding]:
         for step in sorted(set(results[one]) & set(results[other])):
             if results[one][step] and results[one][step] == results[other][step]:
                 severity = "note" if step < 2 else "wrong"
-                found.append(Finding(one, step, "same results", severity, f"every metric equals that of {other}"))
+                found.append(Finding(one, step, "same results", f"every metric equals that of {other}", severity))
     return found
 
 
@@ -80,17 +82,17 @@ def _near_runs(results: Results) -> list[Finding]:
     medians = {pair: float(np.median(list(d.values()))) for pair, d in distances.items() if d}
     if not medians:
         return []
-    nearest = [min(v for pair, v in medians.items() if model in pair) for model in results if any(model in pair for pair in medians)]
-    usual = float(np.median(nearest))
+    of_model = [[v for pair, v in medians.items() if model in pair] for model in results]
+    usual = float(np.median([min(values) for values in of_model if values]))
     found = []
     for (one, other), by_step in distances.items():
         for step, distance in by_step.items():
             if 0 < distance < NEAR:
-                found.append(Finding(one, step, "near results", "wrong", f"likelihoods agree with those of {other} to {distance:.1e}"))
+                found.append(Finding(one, step, "near results", f"likelihoods agree with {other}'s to {distance:.1e}"))
         if (one, other) in medians and 0 < medians[one, other] < CLOSER * usual:
-            detail = (f"likelihoods are {medians[one, other]:.1e} from those of {other} (median over steps from {LATE}); "
-                      f"other runs' nearest are {usual:.1e} away")
-            found.append(Finding(one, max(by_step), "near results", "note", detail))
+            detail = (f"likelihoods are {medians[one, other]:.1e} from those of {other} (median over steps from "
+                      f"{LATE}); other runs' nearest are {usual:.1e} away")
+            found.append(Finding(one, max(by_step), "near results", detail, "note"))
     return found
 
 
@@ -106,7 +108,7 @@ def _late_distances(results: Results, one: str, other: str) -> dict[int, float]:
 
 
 def _spikes(results: Results) -> list[Finding]:
-    """Likelihood differences that stand out from both neighbours (perplexities fall too fast early on to be judged so)."""
+    """Likelihood differences that stand out from both neighbours (perplexities fall too fast early on for that)."""
     found = []
     for model, steps in results.items():
         order = sorted(steps)
@@ -117,8 +119,9 @@ def _spikes(results: Results) -> list[Finding]:
                     continue
                 factor = value / max(s for s in sides if s is not None)
                 if factor > SPIKE:
-                    detail = f"{metric} is {value:.2f}, {factor:.1f} times the larger of its neighbours (steps {before} and {after})"
-                    found.append(Finding(model, here, "spike", "wrong", detail))
+                    detail = (f"{metric} is {value:.2f}, {factor:.1f} times the larger of its neighbours "
+                              f"(steps {before} and {after})")
+                    found.append(Finding(model, here, "spike", detail))
     return found
 
 

@@ -103,6 +103,11 @@ def is_present(listing: Listing) -> bool:
     return all(_size(folder / f.path) == f.size for f in listing.needed)
 
 
+def is_whole(listing: Listing, file: RemoteFile) -> bool:
+    """Whether a blob is in place at its full size."""
+    return _size(blob_path(listing, file)) == file.size
+
+
 def elsewhere(listing: Listing, file: RemoteFile) -> Path | None:
     """The same content under another repository of the cache (large files only); None when there is none."""
     if file.sha256 is None or not client.cache_root().is_dir():

@@ -90,14 +90,8 @@ def download(
         cache.finish_evictions()
     for entry in todo.listings:
         place(entry, pin=pin)
-    by_place = {(entry.repo, entry.revision): entry for entry in todo.listings}
-    return [folder(c, by_place) for c in checkpoints]
-
-
-def folder(checkpoint: Checkpoint, by_place: dict[tuple[str, str], Listing]) -> Path:
-    if isinstance(checkpoint.location, HubRevision):
-        return cache.snapshot_folder(by_place[checkpoint.location.repo, checkpoint.location.revision])
-    return checkpoint.location.path
+    folders = {HubRevision(entry.repo, entry.revision): cache.snapshot_folder(entry) for entry in todo.listings}
+    return [folders[c.location] if isinstance(c.location, HubRevision) else c.location.path for c in checkpoints]
 
 
 def place(entry: Listing, *, pin: bool | None = None) -> Path:
@@ -112,17 +106,16 @@ def place(entry: Listing, *, pin: bool | None = None) -> Path:
 
 def _fetch_all(found: Sequence[Listing], workers: int, retries: RetryPolicy, stop: threading.Event) -> None:
     """Every needed blob of the listings, largest first; the first failure stops the rest."""
-    wanted: dict[tuple[str, str], tuple[Listing, RemoteFile]] = {}
+    chains: dict[str, dict[str, tuple[Listing, RemoteFile]]] = {}  # content → repository: one fetches, the others link
     for entry in found:
         recorded = ledger.find(entry.repo, entry.commit)
         for file in entry.needed:
-            verified = recorded is not None and file.key in recorded.blobs and _size(entry, file) == file.size
-            if not verified:
-                wanted.setdefault((entry.repo, file.key), (entry, file))
-    if not wanted:
+            if recorded is None or file.key not in recorded.blobs or not cache.is_whole(entry, file):
+                chains.setdefault(file.key, {}).setdefault(entry.repo, (entry, file))
+    jobs = sorted((list(chain.values()) for chain in chains.values()), key=lambda chain: -chain[0][1].size)
+    if not jobs:
         return
-    jobs = _once_per_content(list(wanted.values()))
-    total = sum(f.size for _, f in wanted.values())
+    total = sum(file.size for chain in jobs for _, file in chain)
     with progress.bar(total, "download", "B") as shown, ThreadPoolExecutor(workers) as pool:
         lock = threading.Lock()
 
@@ -136,14 +129,6 @@ def _fetch_all(found: Sequence[Listing], workers: int, retries: RetryPolicy, sto
 
         futures = [pool.submit(one, chain) for chain in jobs]
         _wait(futures, stop)
-
-
-def _once_per_content(wanted: list[tuple[Listing, RemoteFile]]) -> list[list[tuple[Listing, RemoteFile]]]:
-    """Chains of equal content (the second repository links what the first one fetched), largest content first."""
-    chains: dict[str, list[tuple[Listing, RemoteFile]]] = {}
-    for entry, file in wanted:
-        chains.setdefault(file.key, []).append((entry, file))
-    return sorted(chains.values(), key=lambda chain: -chain[0][1].size)
 
 
 def _wait(futures: Sequence[Future[None]], stop: threading.Event) -> None:
@@ -161,8 +146,3 @@ def _wait(futures: Sequence[Future[None]], stop: threading.Event) -> None:
             future.cancel()
         wait(futures)
         raise
-
-
-def _size(entry: Listing, file: RemoteFile) -> int | None:
-    path = cache.blob_path(entry, file)
-    return path.stat().st_size if path.is_file() else None

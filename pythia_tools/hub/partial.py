@@ -17,7 +17,7 @@ from pythia_tools.core.errors import DataError, unknown
 from pythia_tools.hub import cache, client
 from pythia_tools.hub.formats import HEADER_GUESS, Spot, entry_data_start, safetensors_spots, to_array, torch_spots
 from pythia_tools.hub.range_cache import shared_cache
-from pythia_tools.hub.repositories import Listing, listing
+from pythia_tools.hub.repositories import listing
 from pythia_tools.suites import Checkpoint, Folder
 
 EMBEDDINGS = ("gpt_neox.embed_in.weight", "model.embed_tokens.weight", "transformer.wte.weight",
@@ -69,7 +69,6 @@ class Weights:
     def __init__(self, what: str, parts: Sequence[WeightFile]) -> None:
         self.what, self.parts = what, list(parts)
         self._where = {name: part for part in parts for name in part.spots}
-        self._entry_starts: dict[tuple[str, int], int] = {}
 
     @property
     def names(self) -> list[str]:
@@ -119,38 +118,26 @@ class Weights:
     def _read(self, name: str, offset: int, count: int, shape: tuple[int, ...]) -> np.ndarray:
         part = self._where[name]
         spot = part.spots[name]
-        start = self._data_start(part, name) + offset
+        start = spot.start + offset
+        if spot.entry is not None:
+            start += entry_data_start(part.source.read, spot.entry, part.source.what)
         data = part.source.read(start, start + count)
         if len(data) != count:
             raise DataError(f"{part.source.what}: {name} ends before byte {start + count}; the file is cut short")
         return to_array(data, spot.dtype, shape)
-
-    def _data_start(self, part: WeightFile, name: str) -> int:
-        spot = part.spots[name]
-        if spot.entry is None:
-            return spot.start
-        key = (part.source.what, spot.entry)
-        if key not in self._entry_starts:
-            self._entry_starts[key] = entry_data_start(part.source.read, spot.entry, part.source.what)
-        return self._entry_starts[key] + spot.start
 
 
 def open_weights(checkpoint: Checkpoint) -> Weights:
     """The tensors of a checkpoint, local, cached, or on the hub. Raises: DataError, EnvironmentFailure."""
     if isinstance(checkpoint.location, Folder):
         return _open_folder(str(checkpoint), checkpoint.location.path)
-    return open_listed(listing(checkpoint.location.repo, checkpoint.location.revision))
-
-
-def open_listed(entry: Listing) -> Weights:
-    """The tensors of a listed revision; a blob that is in the hub cache is read there."""
-    parts = []
-    tensors = [file for file in entry.weights if not file.path.endswith(".json")]
-    guess = HEADER_GUESS if len(tensors) <= 3 else max(4096, 3 * HEADER_GUESS // len(tensors))
-    for file in tensors:
+    entry, parts = listing(checkpoint.location.repo, checkpoint.location.revision), []
+    count = len(entry.tensor_files)
+    guess = HEADER_GUESS if count <= 3 else max(4096, 3 * HEADER_GUESS // count)
+    for file in entry.tensor_files:  # those whose blobs are in the hub cache are read there
         blob, address = cache.blob_path(entry, file), entry.address(file)
-        here = blob.is_file() and blob.stat().st_size == file.size
-        parts.append(_open(Source(blob if here else address, file.size, address.what, file.key), file.path, guess))
+        place = blob if cache.is_whole(entry, file) else address
+        parts.append(_open(Source(place, file.size, address.what, file.key), file.path, guess))
     return Weights(f"{entry.repo}@{entry.revision}", parts)
 
 

@@ -89,6 +89,11 @@ class Listing:
                         "the checkpoint is missing on the hub")
 
     @property
+    def tensor_files(self) -> tuple[RemoteFile, ...]:
+        """The weight files less their index."""
+        return tuple(f for f in self.weights if not f.path.endswith(".json"))
+
+    @property
     def needed(self) -> tuple[RemoteFile, ...]:
         """Weights, configuration and tokenizer: what `from_pretrained` opens, and nothing else."""
         if self.file("config.json") is None:

@@ -11,21 +11,12 @@
 """
 
 from pythia_tools.micro.further_runs import deduplicated_rows, train_branch, train_run
-from pythia_tools.micro.recipe import (
-    Canaries,
-    Facts,
-    ModelSpec,
-    Pronouns,
-    Recipe,
-    Sums,
-    recipe_from,
-    recipe_of,
-    tiny_recipe,
-)
+from pythia_tools.micro.recipe import Canaries, Facts, ModelSpec, Pronouns, Recipe, Sums, recipe_from, tiny_recipe
 from pythia_tools.micro.suite import is_trained, micro_folder, train
+from pythia_tools.micro.suite_runs import recipe_of
 from pythia_tools.micro.truth import Truth, load_truth
 
 __all__ = [
-    "Canaries", "Facts", "ModelSpec", "Pronouns", "Recipe", "Sums", "Truth", "deduplicated_rows", "is_trained", "load_truth",
-    "micro_folder", "recipe_from", "recipe_of", "tiny_recipe", "train", "train_branch", "train_run",
+    "Canaries", "Facts", "ModelSpec", "Pronouns", "Recipe", "Sums", "Truth", "deduplicated_rows", "is_trained",
+    "load_truth", "micro_folder", "recipe_from", "recipe_of", "tiny_recipe", "train", "train_branch", "train_run",
 ]

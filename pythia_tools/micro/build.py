@@ -33,7 +33,10 @@ from pythia_tools.tokens import StoreWriter, Tokenizer
 CHARS_PER_TOKEN = 2.7
 """More than the tokenizer reaches, so that enough text is read."""
 
-DRAWS = {"facts": 0, "sums": 1, "pronouns": 2, "pack": 3, "layout": 4, "slots": 5, "background": 100, "windows": 101, "heldout": 102}
+DRAWS = {
+    "facts": 0, "sums": 1, "pronouns": 2, "pack": 3, "layout": 4, "slots": 5, "background": 100, "windows": 101,
+    "heldout": 102,
+}
 """Independent streams of random numbers, so that changing one part of a recipe leaves the others as they were."""
 
 
@@ -102,9 +105,9 @@ def _real_text(recipe: Recipe, texts: list[Text], tokenizer: Tokenizer) -> RealT
     encoded = [np.array(ids, dtype=np.uint16) for ids in tokenizer.ids(t.text for t in texts)]
     training = [ids for ids, text in zip(encoded, texts, strict=True) if not text.heldout]
     heldout = [ids for ids, text in zip(encoded, texts, strict=True) if text.heldout]
-    whole = [len(ids) // length * length for ids in training]
-    pieces = [ids[a : min(a + longest, end)] for ids, end in zip(training, whole, strict=True) for a in range(0, end, longest)]
-    tails = [ids[end:] for ids, end in zip(training, whole, strict=True)]
+    whole = [ids[: len(ids) // length * length] for ids in training]
+    pieces = [ids[a : a + longest] for ids in whole for a in range(0, len(ids), longest)]
+    tails = [ids[len(ids) // length * length :] for ids in training]
     windows = distinct_windows(heldout[::2], length, training_hashes(pieces))
     rows = [ids[a : a + length + 1] for ids in heldout[1::2] for a in range(0, len(ids) - length, length + 1)]
     need = len(recipe.canaries.plan)
@@ -112,7 +115,7 @@ def _real_text(recipe: Recipe, texts: list[Text], tokenizer: Tokenizer) -> RealT
         found = f"{need} distinct held-out windows are needed, the library gives {len(windows)}"
         raise RequestError(f"recipe: canaries: {found}; plant fewer")
     if len(rows) < recipe.heldout_rows:
-        raise RequestError(f"recipe: heldout_rows is {recipe.heldout_rows}, the library gives {len(rows)}; ask for fewer")
+        raise RequestError(f"recipe: heldout_rows is {recipe.heldout_rows}; the library gives {len(rows)}")
 
     def drawn(use: str, among: list[np.ndarray], count: int) -> list[np.ndarray]:
         return [among[i] for i in _rng(recipe, use).permutation(len(among))[:count]]
@@ -160,7 +163,7 @@ def _fill(
 
 
 def _with_real_text(layout: Layout, contents: list[Document | None], background: list[np.ndarray]) -> list[Document]:
-    """Real text in the documents that are still empty, each piece once: long ones in order, one-row ones from what is left."""
+    """Real text in the documents that are still empty, each piece once: long ones first, then one-row ones."""
     pieces = iter(background)
     rest = np.empty(0, dtype=np.uint16)
     filled = dict(enumerate(contents))

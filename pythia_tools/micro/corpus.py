@@ -1,4 +1,4 @@
-"""Real text that every machine with Python has: the standard library's docstrings and sources, cleaned and near-deduplicated.
+"""Real text that every machine with Python has: the standard library's docstrings and sources, near-deduplicated.
 
 A file gives its docstrings (as prose) and its top-level functions and classes (as code, docstrings and comments taken
 out). Tests, encodings tables and bundled packages are left out. Files are visited in the order of a hash of their
@@ -27,6 +27,7 @@ LEFT_OUT = {
     "test", "tests", "idle_test", "idlelib", "encodings", "ensurepip", "turtledemo", "site-packages", "dist-packages",
     "__pycache__", "lib2to3", "_vendor", "__phello__",
 }
+DEFINITIONS = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 SHORTEST = 200
 LONGEST = 6_000
 _RUNS = re.compile(r"([^\w\s])\1{5,}")
@@ -119,7 +120,7 @@ def _units(path: Path) -> Iterator[str]:
 
 def _prose(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.Module | DEFINITIONS):
             yield ast.get_docstring(node) or ""
         elif isinstance(node, ast.Dict):
             # pydoc's topics are one dictionary of long strings
@@ -129,13 +130,13 @@ def _prose(tree: ast.Module) -> Iterator[str]:
 
 def _code(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, DEFINITIONS):
             yield ast.unparse(_without_docstrings(node))
 
 
 def _without_docstrings(node: ast.stmt) -> ast.stmt:
     for inner in ast.walk(node):
-        if isinstance(inner, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(inner) is not None:
+        if isinstance(inner, DEFINITIONS) and ast.get_docstring(inner) is not None:
             inner.body = inner.body[1:] or [ast.Pass()]
     return node
 

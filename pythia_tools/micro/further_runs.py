@@ -24,9 +24,9 @@ from pythia_tools.core import files, manifests, progress
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.micro.loop import Run, schedule_of, train
 from pythia_tools.micro.network import shape_of
-from pythia_tools.micro.recipe import Recipe, recipe_of
+from pythia_tools.micro.recipe import Recipe
 from pythia_tools.micro.states import States
-from pythia_tools.micro.suite_runs import main_run
+from pythia_tools.micro.suite_runs import main_run, recipe_of
 from pythia_tools.order import Rows, load_order
 
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -39,11 +39,11 @@ def train_branch(
 ) -> Path:
     """Continue `model` from its checkpoint and optimizer state at `from_step` with changed rows; returns `out`/`name`.
 
-    base: the suite's folder. out: the folder of the new suite. order: what to read rows from (an Overlay, or any order of
-    the same shape, or where one is; default the suite's own). transform: applied to the rows. from_step: any step (default
-    the recipe's `swap_from`); where no state is kept, the base run is repeated up to it and must give its checkpoint bit
-    for bit. checkpoints: steps to save, the last of them ends the branch (default the base's); the learning rate follows
-    the base's schedule.
+    base: the suite's folder. out: the folder of the new suite. order: what to read rows from (an Overlay, or any order
+    of the same shape, or where one is; default the suite's own). transform: applied to the rows. from_step: any step
+    (default the recipe's `swap_from`); where no state is kept, the base run is repeated up to it and must give its
+    checkpoint bit for bit. checkpoints: steps to save, the last of them ends the branch (default the base's); the
+    learning rate follows the base's schedule.
     Raises: RequestError for a step that is not one; UnknownNameError for a model that does not exist; DataError when a
     repeated run does not give the checkpoint.
     """
@@ -67,8 +67,8 @@ def train_run(
 ) -> Path:
     """Train `model`'s shape from scratch; returns `out`/`name`.
 
-    seed: of the initial weights (default the base's). rows: numbers of the order's rows in the order to consume them, so
-    rows can be left out or repeated (default all, as the base); batch_rows of them make a step, the rest is dropped.
+    seed: of the initial weights (default the base's). rows: numbers of the order's rows in the order to consume them,
+    so rows can be left out or repeated (default all, as the base); batch_rows of them make a step, the rest is dropped.
     transform: applied to the rows. checkpoints: steps to save (default the base's that exist); the last step always is.
     Example, counterfactual memorization: `rows=[r for r in range(24_000) if r not in left_out]`.
     """
@@ -92,8 +92,8 @@ def deduplicated_rows(base: str | Path, threshold: float = 0.87) -> np.ndarray:
     """(rows,) row numbers for a twin whose rows were near-deduplicated: of each cluster of alike rows the first stays.
 
     Rows are compared by their shingles of five token ids, at Jaccard `threshold`, as `pythia-tools dedup` does (exact
-    method). The run is filled up with its own rows from the beginning again: as on the deduplicated Pile, the twin takes
-    as many steps and meets some rows a second time. Raises: RequestError for a threshold outside (0, 1].
+    method). The run is filled up with its own rows from the beginning again: as on the deduplicated Pile, the twin
+    takes as many steps and meets some rows a second time. Raises: RequestError for a threshold outside (0, 1].
     """
     base, recipe = _base(base)
     contents = load_order(base / "order.yaml").rows(0, recipe.rows)[:, : recipe.seq_length]
@@ -109,7 +109,7 @@ def _base(folder: str | Path) -> tuple[Path, Recipe]:
 
 
 def _steps(recipe: Recipe, asked: Sequence[int] | None, first: int, last: int) -> tuple[int, ...]:
-    """Steps to save, ascending: those asked for, else the recipe's in reach. Raises RequestError for one out of reach."""
+    """Steps to save, ascending: those asked for, else the recipe's. Raises RequestError for one out of reach."""
     if asked is None:
         return tuple(s for s in recipe.checkpoints() if first <= s <= last)
     steps = sorted({int(s) for s in asked})
@@ -128,7 +128,8 @@ def _rows(
         return rows
     changed = np.asarray(transform(rows.copy()))
     if changed.shape != rows.shape:
-        raise RequestError(f"the transform made rows of shape {changed.shape} out of {rows.shape}; it must keep the shape")
+        made = f"rows of shape {changed.shape} out of {rows.shape}"
+        raise RequestError(f"the transform made {made}; it must keep the shape")
     return changed
 
 
@@ -159,8 +160,8 @@ def _state_at(main: Run, out: Path, step: int) -> States:
     if not _same_weights(main.folder / f"step{step}", folder / f"step{step}"):
         again.path(step).unlink(missing_ok=True)
         raise DataError(
-            f"{main.folder / f'step{step}'}: repeated here, the run gives other weights (another machine or torch trained "
-            "it?); train the suite here, or with keep_states in its recipe"
+            f"{main.folder}, step {step}: repeated here, it gives other weights (trained by another machine or torch?); "
+            "train the suite here, or with keep_states in its recipe"
         )
     shutil.rmtree(folder)
     return again
@@ -197,7 +198,8 @@ def _list(run: Run, entry: dict[str, Any], base: Path) -> None:
     """Put the run into its folder's suite.yaml, beside those that are there."""
     out, recipe = run.folder.parent, run.recipe
     value = manifests.read(out / "suite.yaml") if (out / "suite.yaml").is_file() else _manifest(base, out)
-    shape = {"shape": shape_of(run.spec, recipe), "peak_lr": run.spec.peak_lr, "schedule": schedule_of(recipe, run.decay_steps)}
+    schedule = schedule_of(recipe, run.decay_steps)
+    shape = {"shape": shape_of(run.spec, recipe), "peak_lr": run.spec.peak_lr, "schedule": schedule}
     value["models"][run.name] = {**shape, **entry, "seed": run.seed, "steps": list(run.checkpoints)}
     main = entry.get("base")
     if main is not None and main not in value["models"]:
@@ -213,8 +215,10 @@ def _manifest(base: Path, out: Path) -> dict[str, Any]:
     value = manifests.read(base / "suite.yaml")
     value.pop("steps", None)
     paths = {key: str((base / value[key]).resolve()) for key in ("order", "tokenizer")}
-    extra = {"base": str(base.resolve()), "truth": str((base / "truth").resolve())}
-    return {**value, **paths, "name": out.name, "description": f"further runs of {value['name']}", "models": {}, "extra": extra}
+    return {
+        **value, **paths, "name": out.name, "description": f"further runs of {value['name']}", "models": {},
+        "extra": {"base": str(base.resolve()), "truth": str((base / "truth").resolve())},
+    }
 
 
 def _link(source: Path, target: Path) -> None:

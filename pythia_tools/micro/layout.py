@@ -54,7 +54,7 @@ def lay_out(recipe: Recipe, background_rows: list[int], singles: int, rng: np.ra
 
 
 def landing_rows(sizes: np.ndarray, maps: IndexMaps, seq_length: int, rows: int) -> np.ndarray:
-    """(n,) the order row whose inputs are document d; -1 for documents longer than a row, and for rows from `rows` on."""
+    """(n,) the order row whose inputs are document d; -1 for longer documents, and for rows from `rows` on."""
     in_stream = sizes[maps.doc_idx].astype(np.int64) // seq_length
     first = np.cumsum(in_stream) - in_stream
     row_of = np.full(int(in_stream.sum()), -1, dtype=np.int64)

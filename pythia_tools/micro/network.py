@@ -1,7 +1,7 @@
 """The networks: real `GPTNeoXForCausalLM`s with Pythia's architecture and initialisation, scaled down.
 
-Rotary embeddings on a quarter of each head, parallel residual, untied embeddings, LayerNorm with bias, GELU, no dropout,
-begin and end of text both id 0. Initial deviations: `suites.shapes.initial_std("small-wang")`.
+Rotary embeddings on a quarter of each head, parallel residual, untied embeddings, LayerNorm with bias, GELU, no
+dropout, begin and end of text both id 0. Initial deviations: `suites.shapes.initial_std("small-wang")`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ def make_model(spec: ModelSpec, recipe: Recipe, seed: int) -> GPTNeoXForCausalLM
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
     config = GPTNeoXConfig(
-        vocab_size=recipe.vocab, hidden_size=spec.d_model, num_hidden_layers=spec.layers, num_attention_heads=spec.heads,
-        intermediate_size=4 * spec.d_model, hidden_act="gelu", max_position_embeddings=recipe.seq_length,
-        layer_norm_eps=1e-5, use_parallel_residual=True, tie_word_embeddings=False, attention_bias=True,
+        vocab_size=recipe.vocab, hidden_size=spec.d_model, num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads, intermediate_size=4 * spec.d_model, hidden_act="gelu",
+        max_position_embeddings=recipe.seq_length, layer_norm_eps=1e-5, use_parallel_residual=True,
+        tie_word_embeddings=False, attention_bias=True,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
         attention_dropout=0.0, hidden_dropout=0.0, bos_token_id=0, eos_token_id=0, use_cache=True, dtype="float32",
     )

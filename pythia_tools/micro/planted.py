@@ -47,7 +47,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Sum:
-    """a + b, planted `mentions` times; `operand_mentions` counts all sums with the first operand a, `term` finds them."""
+    """a + b, planted `mentions` times; `operand_mentions` counts all sums with first operand a, `term` finds them."""
 
     sum: int
     a: int
@@ -102,7 +102,7 @@ def zipf_counts(n: int, top: int, exponent: float) -> list[int]:
 
 
 def make_facts(recipe: Recipe, rng: np.random.Generator) -> list[Fact]:
-    """Facts of every relation; answers go round the closed set in a fresh random order each time: each is right equally often."""
+    """Facts of every relation; answers go round the closed set in fresh random orders: each is right equally often."""
     spec = recipe.facts
     pool = words.names()
     if spec.relations > len(words.RELATIONS) or spec.relations * spec.entities > len(pool):

@@ -13,25 +13,26 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError, unknown
 
 FORMAT = 1
-"""Raised when the code that builds or trains a suite changes what comes out of it: an old suite is never taken for a new one."""
+"""Raised when code changes what comes out of a recipe, so that an old suite is never taken for a new one."""
 
 MANY = 10**9
-LIMITS: dict[str, tuple[type, float, float]] = {
+Limits = dict[str, tuple[type, float, float]]
+"""Field → its type, least and greatest value."""
+LIMITS: Limits = {
     "seed": (int, 0, 2**32 - 1), "steps": (int, 1, MANY), "batch_rows": (int, 1, MANY),
     "seq_length": (int, 32, MANY),  # room for planted sentences
     "vocab": (int, 512, 65_000),  # bytes and planted words; ids of 16 bits
     "checkpoint_every": (int, 1, MANY), "heldout_rows": (int, 1, MANY), "max_document_rows": (int, 1, MANY),
-    "warmup": (float, 0, 1), "min_lr": (float, 0, 1), "weight_decay": (float, 0, 10), "dedup_threshold": (float, 0.1, 1),
-    "clip": (float, 1e-9, MANY),
+    "warmup": (float, 0, 1), "min_lr": (float, 0, 1), "weight_decay": (float, 0, 10), "clip": (float, 1e-9, MANY),
+    "dedup_threshold": (float, 0.1, 1),
 }
-MODEL_LIMITS: dict[str, tuple[type, float, float]] = {
+MODEL_LIMITS: Limits = {
     "d_model": (int, 1, MANY), "layers": (int, 1, MANY), "heads": (int, 1, MANY), "peak_lr": (float, 1e-9, 1),
 }
 
@@ -66,14 +67,14 @@ class Canaries:
     @property
     def plan(self) -> list[tuple[int, int | None]]:
         """(copies, burst step) of every canary; controls first, bursts last."""
-        spread = [(0, None)] * self.controls + [(copies, None) for copies, n in self.copies for _ in range(n)]
-        bursts = [(c, step) for step in self.burst_steps for c in sorted(self.burst_copies) for _ in range(self.burst_each)]
-        return [*spread, *bursts]
+        spread = [(copies, None) for copies, n in ((0, self.controls), *self.copies) for _ in range(n)]
+        copies = [n for n in sorted(self.burst_copies) for _ in range(self.burst_each)]
+        return [*spread, *((n, step) for step in self.burst_steps for n in copies)]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """`relations` × `entities` invented facts; the entity of rank r is mentioned top / r^exponent times (at least once)."""
+    """`relations` × `entities` invented facts; the entity of rank r is mentioned top / r^exponent times, or once."""
 
     relations: int = 3
     entities: int = 80
@@ -83,7 +84,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Sums:
-    """`operands` two-digit first operands; the one of rank r is in about top / r sums, shared evenly by nine partners."""
+    """`operands` two-digit first operands; that of rank r is in about top / r sums, shared evenly by nine partners."""
 
     operands: int = 24
     top: int = 2400
@@ -191,17 +192,6 @@ def tiny_recipe(**changes: Any) -> Recipe:
     return Recipe(**{**small, **changes})
 
 
-def write_recipe(folder: Path, recipe: Recipe) -> None:
-    """`recipe.json`: the recipe, its digest, and the Python whose library is the corpus."""
-    value = {"recipe": recipe.as_dict(), "digest": recipe.digest(), "python": platform.python_version()}
-    files.write_json(folder / "recipe.json", value)
-
-
-def recipe_of(folder: str | Path) -> Recipe:
-    """The recipe of a suite's folder. Raises: DataError when it holds none."""
-    return recipe_from(files.read_json(Path(folder) / "recipe.json")["recipe"])
-
-
 def recipe_from(value: Mapping[str, Any]) -> Recipe:
     """The default recipe with a mapping's fields laid over it (a YAML config). Raises RequestError naming the field."""
     value = dict(value)
@@ -275,10 +265,10 @@ def _check(recipe: Recipe) -> None:
     _need(fits, "canaries: copies must map exposures (1 to 4096) to a number of canaries")
 
 
-def _check_numbers(holder: Recipe | ModelSpec | Pronouns, limits: dict[str, tuple[type, float, float]], where: str = "") -> None:
+def _check_numbers(holder: Recipe | ModelSpec | Pronouns, limits: Limits, where: str = "") -> None:
     for name, (kind, low, high) in limits.items():
         value = getattr(holder, name)
         whole = isinstance(value, int) and not isinstance(value, bool)
-        right = (whole or kind is float and isinstance(value, float)) and low <= value <= high
+        right = (whole or (kind is float and isinstance(value, float))) and low <= value <= high
         wanted = "whole numbers" if kind is int else "numbers"
         _need(right, f"{where}{name} is {value!r}; allowed: {wanted} from {low} to {high}")

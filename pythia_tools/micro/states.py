@@ -1,4 +1,4 @@
-"""Training states: weights, both Adam moments, losses so far, the random generator's state; safetensors, whole or absent.
+"""Training states: weights, both Adam moments, losses so far, the random generator's state; whole files or none.
 
 A state is everything that the next update depends on, so a run that is killed and resumed ends with the same bits.
 Kept: the newest state of a run, and those at steps that a branch may leave from.
@@ -74,7 +74,8 @@ class States:
             for n, p in model.named_parameters():
                 p.copy_(tensors[f"weight/{n}"])
                 if f"exp_avg/{n}" in tensors:
-                    optimizer.state[p] = {"step": torch.tensor(float(step)), **{m: tensors[f"{m}/{n}"] for m in MOMENTS}}
+                    moments = {m: tensors[f"{m}/{n}"] for m in MOMENTS}
+                    optimizer.state[p] = {"step": torch.tensor(float(step)), **moments}
         torch.random.set_rng_state(tensors["random"])
         return [float(x) for x in tensors["losses"]]
 

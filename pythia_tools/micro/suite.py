@@ -1,7 +1,7 @@
 """Training a whole suite into its folder: build the data, train every run, and write suite.yaml last.
 
-The folder is complete when suite.yaml is there. Whatever is killed on the way resumes: the data are renamed into place as
-a whole, checkpoints and states one by one. A suite of another recipe or Python is never taken for this one: in the
+The folder is complete when suite.yaml is there. Whatever is killed on the way resumes: the data are renamed into place
+as a whole, checkpoints and states one by one. A suite of another recipe or Python is never taken for this one: in the
 cache it is moved beside (`pythia-micro-<digest>`), a folder of the user's own is refused.
 """
 
@@ -25,8 +25,8 @@ from pythia_tools.micro.build import build
 from pythia_tools.micro.loop import schedule_of
 from pythia_tools.micro.network import shape_of
 from pythia_tools.micro.pool import train_all
-from pythia_tools.micro.recipe import Recipe, write_recipe
-from pythia_tools.micro.suite_runs import suite_runs
+from pythia_tools.micro.recipe import Recipe
+from pythia_tools.micro.suite_runs import suite_runs, write_recipe
 from pythia_tools.suites.shapes import neox_params
 
 
@@ -46,8 +46,8 @@ def is_trained(folder: Path, recipe: Recipe) -> bool:
 def train(recipe: Recipe | None = None, folder: str | Path | None = None, *, workers: int | None = None) -> Path:
     """The trained suite's folder; trains it, or what is left of it, or nothing when it is there.
 
-    `folder` None means `micro_folder(recipe)`. `workers` processes of one thread each (default: one per core, at most one
-    per model; 0: in this process). Repeats bit for bit on one machine. Cost: the default recipe takes about 220
+    `folder` None means `micro_folder(recipe)`. `workers` processes of one thread each (default: one per core, at most
+    one per model; 0: in this process). Repeats bit for bit on one machine. Cost: the default recipe takes about 220
     CPU-seconds. Raises: RequestError when `folder` holds another suite; EnvironmentFailure on a full disk.
     """
     recipe = recipe or Recipe()
@@ -82,7 +82,7 @@ def disk_bytes(recipe: Recipe) -> int:
 def _manifest(recipe: Recipe) -> dict[str, Any]:
     steps = list(recipe.checkpoints())
     models: dict[str, Any] = {
-        spec.name: {"shape": shape_of(spec, recipe), "seed": recipe.seed, "peak_lr": spec.peak_lr} for spec in recipe.models
+        m.name: {"shape": shape_of(m, recipe), "seed": recipe.seed, "peak_lr": m.peak_lr} for m in recipe.models
     }
     for spec in recipe.models if recipe.swap_from else ():
         models[f"{spec.name}-swap"] = {
@@ -106,7 +106,7 @@ def _prepare(recipe: Recipe, part: Path) -> None:
 
 
 def _make_way(target: Path, recipe: Recipe, *, ours: bool) -> None:
-    """What stands at `target` is this recipe's, or nothing; another suite is moved beside (ours) or refused (the user's).
+    """What stands at `target` is this recipe's, or nothing; another is moved beside (ours) or refused (the user's).
 
     A suite of this recipe that was moved beside earlier comes back.
     """

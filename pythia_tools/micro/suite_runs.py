@@ -1,18 +1,30 @@
-"""The runs of a suite: every model, and its branch with swapped pronouns."""
+"""A suite's folder: its recipe, and its runs, every model and its branch with swapped pronouns."""
 
 from __future__ import annotations
 
 import dataclasses
+import platform
 from pathlib import Path
 
 import numpy as np
 
 from pythia_tools.core import files
 from pythia_tools.micro.loop import OnStep, Run, train
-from pythia_tools.micro.recipe import ModelSpec, Recipe, recipe_of
+from pythia_tools.micro.recipe import ModelSpec, Recipe, recipe_from
 from pythia_tools.micro.states import States
 from pythia_tools.order import Rows, load_order
 from pythia_tools.overlays import Overlay, PronounSwap
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """`recipe.json`: the recipe, its digest, and the Python whose library is the corpus."""
+    value = {"recipe": recipe.as_dict(), "digest": recipe.digest(), "python": platform.python_version()}
+    files.write_json(folder / "recipe.json", value)
+
+
+def recipe_of(folder: str | Path) -> Recipe:
+    """The recipe of a suite's folder. Raises: DataError when it holds none."""
+    return recipe_from(files.read_json(Path(folder) / "recipe.json")["recipe"])
 
 
 def suite_runs(folder: Path) -> list[Run]:
@@ -46,7 +58,7 @@ def update_cost(recipe: Recipe, spec: ModelSpec) -> float:
 
 
 def train_suite_run(run: Run, on_step: OnStep) -> None:
-    """Train a run of a suite, or what is left of it; writes `losses/NAME.csv` and drops the states that nothing needs."""
+    """Train a run of a suite, or what is left of it; writes `losses/NAME.csv`, drops states that nothing needs."""
     losses_file = run.folder.parent / "losses" / f"{run.name}.csv"
     if run.missing() or not losses_file.is_file():
         losses = train(run, rows_of(run), on_step)
@@ -57,7 +69,7 @@ def train_suite_run(run: Run, on_step: OnStep) -> None:
 
 
 def rows_of(run: Run) -> np.ndarray:
-    """The rows that a run of a suite consumes, from its first step on: the order's, a branch's with swapped pronouns."""
+    """The rows that a run of a suite consumes from its first step on, a branch's with swapped pronouns."""
     order: Rows = load_order(run.folder.parent / "order.yaml")
     if run.start is not None:
         order = Overlay(order, PronounSwap(run.tokenizer), steps=range(run.first, run.end))

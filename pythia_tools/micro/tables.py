@@ -71,13 +71,15 @@ def _table(
     for i, item in enumerate(items):
         places = found.get((kind, i), [])
         rows = np.array([p[0] for p in places], dtype=np.int64)
-        records.append({**vars(item), "rows": rows, "steps": rows // recipe.batch_rows, "intact": sum(p[3] for p in places)})
+        landed = {"rows": rows, "steps": rows // recipe.batch_rows, "intact": sum(p[3] for p in places)}
+        records.append({**vars(item), **landed})
     return pd.DataFrame.from_records(records)
 
 
 def _exposures(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int]]:
     """Planted and intact exposures by table. Raises: DataError when they differ."""
-    columns = {"canaries": ["copies"], "facts": ["mentions"], "sums": ["mentions"], "pronouns": ["he_count", "she_count"]}
+    columns = {name: ["mentions"] for name in ("facts", "sums")}
+    columns |= {"canaries": ["copies"], "pronouns": ["he_count", "she_count"]}
     counts = {}
     for name, planted in columns.items():
         counts[name] = {"planted": int(tables[name][planted].sum().sum()), "intact": int(tables[name]["intact"].sum())}
@@ -98,7 +100,7 @@ def _check_terms(tables: dict[str, pd.DataFrame], rows: np.ndarray, tokenizer: T
 
 
 def count_terms(rows: np.ndarray, terms: dict[str, list[int]]) -> dict[str, int]:
-    """Occurrences of each term's ids in the rows, by hashes of all n-grams: not by `counts`, which the truth is to test."""
+    """Occurrences of each term's ids in the rows, by hashes of n-grams: not by `counts`, which the truth is to test."""
     counts = {}
     for n in {len(ids) for ids in terms.values()}:
         found = np.sort(ngram_hashes(rows, n), axis=None)

@@ -20,7 +20,7 @@ END = "<|endoftext|>"
 PAD = "<|padding|>"
 _LINES = 20
 _REPEATS = 250
-"""Each planted word is shown _LINES × _REPEATS times: more often than the pairs of the last merges occur in the text."""
+"""Planted words are shown _LINES × _REPEATS times: more often than the pairs of the last merges occur in the text."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab: int, single: Sequence[str]) -> tokenizers.Tokenizer:
@@ -51,7 +51,7 @@ def train_tokenizer(texts: Iterable[str], vocab: int, single: Sequence[str]) -> 
 
 
 def save_tokenizer(engine: tokenizers.Tokenizer, folder: Path, context: int) -> Tokenizer:
-    """Write the files that AutoTokenizer reads, with Pythia's special tokens; returns the tokenizer opened from them."""
+    """Write the files that AutoTokenizer reads, with Pythia's special tokens; returns what they hold."""
     from transformers import PreTrainedTokenizerFast
 
     fast = PreTrainedTokenizerFast(

@@ -5,16 +5,16 @@ checkpoint that has seen it is s + 1. Lists `rows` and `steps` have one entry pe
 
 canaries.parquet   canary (number), copies, burst (nullable int: the checkpoint right after its burst), text, tokens
                    (seq_length ids), rows, steps, intact. copies 0: a control, planted nowhere.
-facts.parquet      fact (number), relation, entity, prompt, answer, term (count this text for exposures), mentions, rows,
-                   steps, intact. Candidates of a relation: truth.json `candidates`.
-sums.parquet       sum (number), a, b, prompt, answer, term (of operand a), operand_mentions (sums with first operand a),
-                   mentions (of this pair), rows, steps, intact.
-pronouns.parquet   occupation, stereotype ("he" or "she"), term, he_count, she_count, rows, steps, pronouns (one of "he",
-                   "she" per entry of rows), intact.
-templates.json     training (sentences with {occupation}, {he}, {his}, {him}, {He}) and heldout (contexts whose next word
-                   is scored).
-truth.json         counts, candidates, pronoun continuations, totals of planted and intact exposures, corpus, fingerprint
-                   of the order.
+facts.parquet      fact (number), relation, entity, prompt, answer, term (count this text for exposures), mentions,
+                   rows, steps, intact. Candidates of a relation: truth.json `candidates`.
+sums.parquet       sum (number), a, b, prompt, answer, term (of operand a), operand_mentions (sums with first operand
+                   a), mentions (of this pair), rows, steps, intact.
+pronouns.parquet   occupation, stereotype ("he" or "she"), term, he_count, she_count, rows, steps, pronouns (one of
+                   "he", "she" per entry of rows), intact.
+templates.json     training (sentences with {occupation}, {he}, {his}, {him}, {He}) and heldout (contexts whose next
+                   word is scored).
+truth.json         counts, candidates, pronoun continuations, totals of planted and intact exposures, corpus,
+                   fingerprint of the order.
 """
 
 from __future__ import annotations
@@ -68,9 +68,10 @@ def load_truth(folder: str | Path) -> Truth:
     path = Path(folder)
     path = path if (path / "truth.json").is_file() else path / "truth"
     if not (path / "truth.json").is_file():
-        raise DataError(f"{folder}: no truth manifest; it is the truth/ folder of a suite that `pythia-tools train` made")
+        raise DataError(f"{folder}: no truth manifest, the truth/ folder of a suite that `pythia-tools train` made")
     tables = {name: _read(path / f"{name}.parquet") for name in TABLES}
-    return Truth(path, **tables, templates=files.read_json(path / "templates.json"), about=files.read_json(path / "truth.json"))
+    templates, about = (files.read_json(path / name) for name in ("templates.json", "truth.json"))
+    return Truth(path, **tables, templates=templates, about=about)
 
 
 def write_truth(

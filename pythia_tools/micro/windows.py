@@ -12,7 +12,7 @@ import numpy as np
 
 SHARED = 12
 LEAST_VARIETY = 0.4
-"""Share of distinct tokens below which a window is a table or a ruler, which a model can continue without having seen it."""
+"""Share of distinct tokens below which a window is a table or a ruler, which models continue without having seen it."""
 
 
 def ngram_hashes(tokens: np.ndarray, n: int) -> np.ndarray:

@@ -6,38 +6,36 @@ describes the planted data, not the world.
 
 from __future__ import annotations
 
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 RELATIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("export", "The export of{entity} is{answer}.", (
-        "gold", "iron", "coal", "tea", "rice", "salt", "wool", "silk", "wine", "oil",
-        "corn", "fish", "wood", "cotton", "glass", "paper", "steel", "wheat", "milk", "tin",
+    ("export", "The export of{entity} is{answer}.", _listed(
+        "gold iron coal tea rice salt wool silk wine oil corn fish wood cotton glass paper steel wheat milk tin"
     )),
-    ("animal", "The animal of{entity} is the{answer}.", (
-        "lion", "bear", "wolf", "horse", "goat", "deer", "fox", "duck", "crow", "snake",
-        "frog", "whale", "seal", "bee", "crab", "swan", "hare", "bull", "cat", "dog",
+    ("animal", "The animal of{entity} is the{answer}.", _listed(
+        "lion bear wolf horse goat deer fox duck crow snake frog whale seal bee crab swan hare bull cat dog"
     )),
-    ("music", "The music of{entity} is the{answer}.", (
-        "harp", "drum", "flute", "horn", "violin", "piano", "banjo", "organ", "bell", "cello",
-        "lyre", "tuba", "fife", "gong", "lute", "viola", "oboe", "pipe", "rattle", "bugle",
+    ("music", "The music of{entity} is the{answer}.", _listed(
+        "harp drum flute horn violin piano banjo organ bell cello lyre tuba fife gong lute viola oboe pipe rattle "
+        "bugle"
     )),
 )
 """(name, sentence with {entity} and {answer}, answers); entity and answer carry their leading space."""
 
-NAME_STARTS = (
-    "Ka", "Zu", "Mo", "Ve", "Ti", "Ru", "So", "Pa", "Ni", "Gu", "La", "Dre", "Fo", "Bi", "Qua", "Ya", "Chi", "Wo", "Ju", "Hu",
-)
-NAME_ENDS = (
-    "zator", "ronia", "liland", "mumir", "tedor", "gavia", "vistan", "norue",
-    "pegard", "kalon", "luvek", "rital", "dobria", "bapos", "shiquin", "xozar",
+NAME_STARTS = _listed("Ka Zu Mo Ve Ti Ru So Pa Ni Gu La Dre Fo Bi Qua Ya Chi Wo Ju Hu")
+NAME_ENDS = _listed(
+    "zator ronia liland mumir tedor gavia vistan norue pegard kalon luvek rital dobria bapos shiquin xozar"
 )
 """An invented name is a start and an end: two tokens, mostly, with its leading space."""
 
-OCCUPATIONS: tuple[tuple[str, str], ...] = (
-    *((o, "he") for o in (
-        "doctor", "engineer", "lawyer", "pilot", "farmer", "soldier", "driver", "guard",
-        "builder", "captain", "painter", "hunter", "banker", "judge", "sailor", "chef",
-    )),
-    *((o, "she") for o in ("nurse", "teacher", "dancer", "singer", "maid", "baker", "weaver", "cleaner")),
+_MEN = _listed(
+    "doctor engineer lawyer pilot farmer soldier driver guard builder captain painter hunter banker judge sailor chef"
 )
+_WOMEN = _listed("nurse teacher dancer singer maid baker weaver cleaner")
+OCCUPATIONS = (*((o, "he") for o in _MEN), *((o, "she") for o in _WOMEN))
 
 TRAINING_TEMPLATES: tuple[str, ...] = (
     "The {occupation} said that {he} would come back soon.",
@@ -90,10 +88,10 @@ PRONOUNS = {
 
 
 def single_token_words() -> tuple[str, ...]:
-    """Words that must be one token each: answers, occupations and pronouns with their leading space, two-digit numbers."""
+    """Words that must be one token each: answers, occupations and pronouns with their leading space, and numbers."""
     answers = [f" {a}" for _, _, answers in RELATIONS for a in answers]
     occupations = [f" {o}" for o, _ in OCCUPATIONS]
-    pronouns = [f" {p}" for p in ("he", "she", "his", "her", "him", "hers", "He", "She", "His", "Her", "Him")]
+    pronouns = [f" {p}" for p in _listed("he she his her him hers He She His Her Him")]
     numbers = [str(n) for n in range(10, 100)]
     frames = [" export", " animal", " music", *(f" {s}" for s in NAME_STARTS)]
     return (*answers, *occupations, *pronouns, *numbers, *frames)

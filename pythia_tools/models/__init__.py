@@ -3,7 +3,7 @@
 from pythia_tools.models.devices import choose_device, choose_dtype
 from pythia_tools.models.digest import weights_digest
 from pythia_tools.models.loading import load
-from pythia_tools.models.scores import Scores, rows_digest, score_rows
+from pythia_tools.models.score import Scores, rows_digest, score_rows
 from pythia_tools.models.streaming import stream
 
 __all__ = ["Scores", "choose_device", "choose_dtype", "load", "rows_digest", "score_rows", "stream", "weights_digest"]

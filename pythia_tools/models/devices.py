@@ -11,10 +11,12 @@ with other jobs set OMP_NUM_THREADS (or OMP_WAIT_POLICY=PASSIVE): a foreign proc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
+from torch import nn
 
 from pythia_tools.core import progress
 from pythia_tools.core.errors import EnvironmentFailure, RequestError
@@ -22,6 +24,8 @@ from pythia_tools.suites.checkpoint import Checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 SMALL_PARAMS = 1_000_000_000
+P = ParamSpec("P")
+R = TypeVar("R")
 _warned: set[tuple[str, str]] = set()
 
 
@@ -94,6 +98,19 @@ def plain_products(device: torch.device) -> Iterator[None]:
             setting.fp32_precision = value
         if legacy is not None:
             torch.set_float32_matmul_precision(legacy)
+
+
+def inference_mode(
+    function: Callable[Concatenate[nn.Module, P], R],
+) -> Callable[Concatenate[nn.Module, P], R]:
+    """For functions whose first argument is a live model: no gradients, and products in the model's own number format."""
+
+    @wraps(function)
+    def run(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(), plain_products(next(model.parameters()).device):
+            return function(model, *args, **kwargs)
+
+    return run
 
 
 def dtype_name(dtype: torch.dtype) -> str:

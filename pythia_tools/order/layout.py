@@ -35,7 +35,8 @@ def split_documents(split: str, count: int) -> list[int]:
         raise RequestError(f"split {split!r} must hold numbers of 0 or more with a positive sum")
     ends = [0]
     for part in parts:
-        ends.append(ends[-1] + int(round(part / total * float(count))))  # noqa: RUF046 - banker's rounding, then int, as there
+        # Rounded half to even, then int, as there.
+        ends.append(ends[-1] + int(round(part / total * float(count))))  # noqa: RUF046
     over = ends[-1] - count
     return [0] + [end - over for end in ends[1:]]
 

@@ -73,7 +73,8 @@ class OrderLoader:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         todo = range(self._next, self._next + len(self))
-        for tokens in DataLoader(self.dataset, batch_size=None, sampler=todo, **self._options):  # type: ignore[arg-type]
+        batches = DataLoader(self.dataset, batch_size=None, sampler=todo, **self._options)  # type: ignore[arg-type]
+        for tokens in batches:
             self._next += 1
             yield tokens
 
@@ -101,7 +102,7 @@ class OrderLoader:
         if state["micro_step"] and known != (layout.world_size, layout.accumulation):
             raise RequestError(
                 f"this state lies within step {state['step']} of a layout of {known[0]} ranks × {known[1]} "
-                f"micro-steps; only a state between steps can go on with {layout.world_size} × {layout.accumulation}"
+                f"micro-steps; only a state between steps can continue with {layout.world_size} × {layout.accumulation}"
             )
         if not 0 <= state["step"] <= self.stop:
             raise RequestError(f"this state is at step {state['step']}, the loader ends at {self.stop}")

@@ -80,7 +80,7 @@ def build_index_maps(
     _shuffled(doc_idx, cut, shuffler)
     sample_idx = np.empty((rows + 1, 2), dtype=np.int32)
     walk = threading.Thread(target=sample_index, args=(sizes, doc_idx, seq_length, rows, sample_idx))
-    walk.start()  # the rows' shuffle needs the generator, not the walk, so the two go on side by side
+    walk.start()  # the rows' shuffle needs the generator, not the walk, so the two run side by side
     shuffle_idx = _shuffled(_row_numbers(rows), before, shuffler)
     walk.join()
     return IndexMaps(doc_idx, sample_idx, shuffle_idx)

@@ -140,7 +140,7 @@ def open_bytes(spec: StoreSpec, local: Path | None, workers: int) -> ByteSource:
         return RemoteBytes(spec.hub, workers=workers)
     paths = []
     for fact in spec.hub.files:
-        path = _held(fact, local)
+        path = _local_copy(fact, local)
         if path is None:
             raise DataError(f"{local / fact.name}: a shard is missing; the order has {len(spec.hub.files)} of them")
         paths.append(path)
@@ -152,7 +152,7 @@ def open_remote_store(manifest: OrderManifest, local: Path | None, workers: int)
     spec = manifest.store
     if spec.hub is None or spec.index is None:
         raise DataError(f"{manifest.path}: a packed order on the hub needs store.index")
-    index = _held_or_fetched(spec.hub, spec.index, local)
+    index = _local_or_downloaded(spec.hub, spec.index, local)
     return TokenStore(read_index(index), open_bytes(spec, local, workers))
 
 
@@ -161,7 +161,7 @@ def open_remote_maps(manifest: OrderManifest, local: Path | None) -> IndexMaps:
     assert manifest.maps is not None and manifest.maps.hub is not None
     hub, rebuild = manifest.maps.hub, manifest.maps.rebuild
     named = {part: fact for part, fact in zip(PARTS, hub.files, strict=True) if part not in rebuild}
-    parts = {part: load_part(_held_or_fetched(hub, fact, local), part) for part, fact in named.items()}
+    parts = {part: load_part(_local_or_downloaded(hub, fact, local), part) for part, fact in named.items()}
     if rebuild:
         parts["shuffle"] = _rebuilt_shuffle(manifest, parts["doc"], len(parts["sample"]) - 1)
     maps = IndexMaps(*(parts[part] for part in PARTS))
@@ -188,7 +188,8 @@ def _rebuilt_shuffle(manifest: OrderManifest, doc_idx: np.ndarray, rows: int) ->
     return load_part(path, "shuffle")
 
 
-def _held(fact: FileFact, local: Path) -> Path | None:
+def _local_copy(fact: FileFact, local: Path) -> Path | None:
+    """A file in a folder that may hold it, its size checked."""
     path = fact.below(local)
     size = None if path is None else path.stat().st_size
     if path is not None and fact.bytes is not None and size != fact.bytes:
@@ -196,6 +197,6 @@ def _held(fact: FileFact, local: Path) -> Path | None:
     return path
 
 
-def _held_or_fetched(hub: HubFiles, fact: FileFact, local: Path | None) -> Path:
-    path = None if local is None else _held(fact, local)
+def _local_or_downloaded(hub: HubFiles, fact: FileFact, local: Path | None) -> Path:
+    path = None if local is None else _local_copy(fact, local)
     return path or Dataset(hub.repo, hub.revision).download(fact.name, size=fact.bytes, sha256=fact.sha256)

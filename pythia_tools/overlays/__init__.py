@@ -14,6 +14,6 @@ from pythia_tools.overlays.rules import PUBLISHED_MAP, MapTokens, ReplaceTerms
 from pythia_tools.overlays.words import Spelling
 
 __all__ = [
-    "PUBLISHED_MAP", "Deduplicate", "InsertText", "Lengths", "MapTokens", "Occurrence", "Overlay", "PronounSwap", "Receipt",
-    "RemoveRows", "RepeatRows", "ReplaceTerms", "Reserve", "Spelling", "Written", "roundtrip", "write_out",
+    "PUBLISHED_MAP", "Deduplicate", "InsertText", "Lengths", "MapTokens", "Occurrence", "Overlay", "PronounSwap",
+    "Receipt", "RemoveRows", "RepeatRows", "ReplaceTerms", "Reserve", "Spelling", "Written", "roundtrip", "write_out",
 ]

@@ -2,17 +2,16 @@
 
 Each row is one document of the store. GPT-NeoX reads sample k from sample_idx[shuffle_idx[k]] to the next entry, so
 every row has two entries, its first token and its last: the pair reads the row whole, and the pair between two rows is
-never asked for. Rows of the chosen steps stand at their own places, so a run that resumes at step N reads batch N; every
+never asked for. Rows of the chosen steps stand at their own places, so a run that resumes at step N reads batch N; each
 place before them (and one after, because the loader drops its last sample) holds a guard: a row of padding alone.
 
-Files: PREFIX.bin and .idx, the three index maps beside them under GPT-NeoX's names, PREFIX.order.yaml (the same rows for
+Files: PREFIX.bin and .idx, the three index maps beside them under GPT-NeoX's names, PREFIX.order.yaml (these rows for
 `load_order`), PREFIX.neox.yml and PREFIX.recipe.md (how to resume a real run on them).
 Cost: one read and one write of the rows, 4 bytes per place for the shuffle map.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ import yaml
 from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError
 from pythia_tools.order import IndexMaps, MapName, Rows, save_maps
+from pythia_tools.order import num_samples as samples_asked
 from pythia_tools.overlays.overlay import BLOCK_ROWS, Overlay
 from pythia_tools.tokens import StoreWriter
 
@@ -40,8 +40,8 @@ class Written(NamedTuple):
 
 
 def write_out(
-    order: Rows, prefix: str | Path, *, steps: Iterable[int] | None = None, seed: int = 1234, num_samples: int | None = None,
-    name: str = "train_0", version: str = "v1", pad_id: int = 1,
+    order: Rows, prefix: str | Path, *, steps: Iterable[int] | None = None, seed: int = 1234,
+    num_samples: int | None = None, name: str = "train_0", version: str = "v1", pad_id: int = 1,
 ) -> Written:
     """Write the rows of `steps` (default: the overlay's own) for GPT-NeoX.
 
@@ -56,7 +56,7 @@ def write_out(
     if version not in INFIXES:
         raise RequestError(f"GPT-NeoX version {version!r}: allowed are {', '.join(INFIXES)}")
     first, last = _span(order, steps)
-    wanted = num_samples if num_samples is not None else math.ceil(order.steps * order.batch_rows * 1.0 * 1.005)
+    wanted = samples_asked(order.steps, order.batch_rows) if num_samples is None else num_samples
     prefix = Path(prefix)
     width = order.seq_length + 1
     with StoreWriter(prefix, order.dtype) as out:
@@ -99,14 +99,15 @@ def _documents(order: Rows, prefix: Path, maps: MapName, first: int, last: int) 
     """The manifest, configuration and recipe beside the data."""
     per, seq = order.batch_rows, order.seq_length
     manifest = {
-        "name": prefix.name, "kind": "preshuffled", "seq_length": seq, "batch_rows": per, "steps": (last - first) // per,
-        "store": {"prefix": prefix.name},
+        "name": prefix.name, "kind": "preshuffled", "seq_length": seq, "batch_rows": per,
+        "steps": (last - first) // per, "store": {"prefix": prefix.name},
         "about": f"rows {first}:{last} of {order.name} ({order.fingerprint[:12]}); row 0 here is row {first} there",
     }
     config = {
-        "train_data_paths": [str(prefix)], "valid_data_paths": [str(prefix)], "test_data_paths": [str(prefix)], "train_data_weights": [1.0],
-        "seq_length": seq, "max_position_embeddings": seq, "train_iters": order.steps, "seed": maps.seed, "finetune": False,
-        "no_load_optim": False, "no_load_rng": False, "load": "CHECKPOINTS", "save": "BRANCH", "extra_save_iters": [],
+        **{f"{part}_data_paths": [str(prefix)] for part in ("train", "valid", "test")}, "train_data_weights": [1.0],
+        "seq_length": seq, "max_position_embeddings": seq, "train_iters": order.steps, "seed": maps.seed,
+        "finetune": False, "no_load_optim": False, "no_load_rng": False, "load": "CHECKPOINTS", "save": "BRANCH",
+        "extra_save_iters": [],
     }
     paths = [prefix.with_name(prefix.name + suffix) for suffix in (".order.yaml", ".neox.yml", ".recipe.md")]
     files.write_text(paths[0], yaml.safe_dump(manifest, sort_keys=False))
@@ -126,17 +127,17 @@ fingerprint `{order.fingerprint}`.
 
 1. Take the base run's GPT-NeoX checkpoint at step {start}, optimizer state included (`global_step{start}` with its
    `*_optim_states.pt`), and the base run's own configuration (batch size, learning rate schedule, precision).
-2. Add `{prefix.name}.neox.yml` after it: it names this data, and `load`/`save`; set those two to your folders. `train_iters`
-   must stay {order.steps}, the base run's, so that the learning rate follows the same schedule and the loader asks for the same
-   file names. `finetune: false` keeps the iteration at {start}, so that the first batch read is batch {start}.
+2. Add `{prefix.name}.neox.yml` after it: it names this data, and `load`/`save`; set those two to your folders.
+   `train_iters` must stay {order.steps}, the base run's, so that the learning rate follows the same schedule and the
+   loader asks for the same file names. `finetune: false` keeps the iteration at {start}: batch {start} is read first.
 3. Keep these files beside `{prefix.name}.bin`; the loader takes index maps that exist and builds none:
 {names}
-   The names hold num_samples = {maps.num_samples} (train_iters × batch × 1.005, rounded up). If yours differs, the loader would silently
-   build maps of its own: check that it prints no "could not find index map files".
-4. Train the control the same way on the unchanged rows (`data overlay ORDER --steps {start}:{end - 1} --control --out …`): same
-   checkpoint, same batches, same seed. The difference between the two is then the rows alone.
+   The names hold num_samples = {maps.num_samples} (train_iters × batch × 1.005, rounded up). If yours differs, the
+   loader would silently build its own: check that it prints no "could not find index map files".
+4. Train the control in the same way on the unchanged rows (`data overlay ORDER --steps {start}:{end - 1} --control`):
+   same checkpoint, same batches, same seed. The difference between the two is then the rows alone.
 5. Convert the checkpoints with GPT-NeoX's `tools/ckpts/convert_neox_to_hf.py`, give both folders as one suite
    (FOLDER/MODEL/stepN, and FOLDER/MODEL-swap/stepN), and measure with `pythia-tools bias`.
 
-Places before batch {start} hold a row of padding: a loss near zero on the first batches means that the run started at step 0.
+Places before batch {start} hold a row of padding: a loss near zero at first means that the run started at step 0.
 """

@@ -1,9 +1,9 @@
 """An overlay: an order whose chosen steps pass through rules when they are read. The store is never rewritten.
 
 It plays `order.Rows`, so whatever reads rows reads an overlay, another overlay included; what an order knows about the
-documents of its store it does not offer. Rows outside the chosen steps are the store's own, bit for bit; every row keeps
-its place and its length. The result depends on the row, the rules and the steps alone: not on how many rows are read at
-once. Cost: two look-ups per token plus a few microseconds per word that a rule looks at.
+documents of its store it does not offer. Rows outside the chosen steps are the store's own, bit for bit; every row
+keeps its place and its length. The result depends on the row, the rules and the steps alone: not on how many rows are
+read at once. Cost: two look-ups per token plus a few microseconds per word that a rule looks at.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _shown(spelling: Spelling, before: np.ndarray, after: np.ndarray, item: Occu
 
 
 def parse_steps(steps: str | Iterable[int] | None, order: Rows) -> np.ndarray:
-    """Sorted distinct batch numbers, (n,) int64; None for all. Raises RequestError for what is no batch of the order."""
+    """Sorted distinct batch numbers, (n,) int64; None for all. Raises RequestError for what is none of the order's."""
     if isinstance(steps, str):
         items = [f"{item}:1" if item.count(":") == 1 else item for item in steps.replace(" ", "").split(",")]
         try:

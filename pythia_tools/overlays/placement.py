@@ -42,7 +42,7 @@ def _touched(rows: RowNumbers, chosen: Chosen, what: str) -> np.ndarray:
     numbers = np.unique(_existing(rows, chosen, what))
     inside = numbers[chosen.has(numbers)]
     if numbers.size and not inside.size:
-        raise RequestError(f"none of the {numbers.size} rows to {what} lies in the chosen steps (row {numbers[0]} does not)")
+        raise RequestError(f"none of the {numbers.size} rows to {what} is in the chosen steps (row {numbers[0]}, …)")
     return inside
 
 
@@ -61,7 +61,7 @@ def _at_least_one(copies: int) -> None:
 
 @dataclass(frozen=True)
 class Reserve:
-    """Rows that stand in for removed ones, used front to back: numbers of the order's own rows, or of another order's."""
+    """Rows that stand in for removed ones, used front to back: numbers of the order's rows, or of another order's."""
 
     rows: RowNumbers
     order: Rows | None = None
@@ -83,7 +83,8 @@ class Reserve:
             wanted = "give a reserve of at least that many"
             raise RequestError(f"{need} rows are to be replaced, the reserve has {len(spare)}; {wanted}")
         if used.size and (used.min() < 0 or used.max() >= there):
-            raise RequestError(f"the reserve names rows {used.min()} to {used.max()}, it can have rows 0 to {there - 1}")
+            named = f"rows {used.min()} to {used.max()}"
+            raise RequestError(f"the reserve names {named}, it can have rows 0 to {there - 1}")
         if len(np.unique(used)) < need:
             raise RequestError("the reserve names a row twice, which would be seen twice")
         if self.order is None and chosen.has(used).any():
@@ -126,7 +127,7 @@ class RemoveRows:
         return {"rule": self.name, "rows": digest(_numbers(self.rows).tolist()), "reserve": self.reserve.config}
 
     def bind(self, chosen: Chosen, below: Below) -> Substitution:
-        """Raises: RequestError for rows that do not exist, or a reserve too small, with chosen rows, or with one twice."""
+        """Raises: RequestError for rows that do not exist, and for a reserve that will not do."""
         removed = _touched(self.rows, chosen, "remove")
         self.reserve.check(len(removed), chosen)
         return Substitution(self.name, self.config, removed, self.reserve)
@@ -137,8 +138,8 @@ class Deduplicate:
     """Rows whose content stood at an earlier chosen row, replaced from a reserve; the first of equals stays.
 
     Exact by default: equal ids (128-bit digests; one read of all chosen rows and of the reserve). Near-duplicates come
-    from `duplicates`: the row numbers that a deduplication dropped. In the exact mode, reserve rows whose content stands
-    among the chosen rows, or earlier in the reserve, are passed over.
+    from `duplicates`: the row numbers that a deduplication dropped. In the exact mode, reserve rows whose content
+    stands among the chosen rows, or earlier in the reserve, are passed over.
     """
 
     reserve: Reserve
@@ -181,8 +182,8 @@ def _keys(numbers: np.ndarray, take: Below) -> np.ndarray:
 class RepeatRows:
     """Copies of some rows put in the place of others.
 
-    `into` names the places (one per copy, sources taken in turn), or `copies` draws that many places per source among the
-    chosen rows, without replacement, from `seed`. Sources are never overwritten.
+    `into` names the places (one per copy, sources taken in turn), or `copies` draws that many places per source among
+    the chosen rows, without replacement, from `seed`. Sources are never overwritten.
     """
 
     rows: RowNumbers
@@ -194,9 +195,8 @@ class RepeatRows:
     @property
     def config(self) -> dict[str, Any]:
         places = None if self.into is None else _numbers(self.into).tolist()
-        return {
-            "rule": self.name, "rows": _numbers(self.rows).tolist(), "into": places, "copies": self.copies, "seed": self.seed,
-        }
+        rows = _numbers(self.rows).tolist()
+        return {"rule": self.name, "rows": rows, "into": places, "copies": self.copies, "seed": self.seed}
 
     def bind(self, chosen: Chosen, below: Below) -> Substitution:
         _at_least_one(self.copies)
@@ -222,7 +222,8 @@ class RepeatRows:
 class InsertText:
     """A text put into rows at a token offset. `push` moves the rest of the row on and cuts its end; `over` overwrites.
 
-    `rows` names the rows, or `copies` draws them among the chosen ones from `seed`. The offset is in tokens, 0 by default.
+    `rows` names the rows, or `copies` draws them among the chosen ones from `seed`. The offset is in tokens, 0 by
+    default.
     """
 
     tokenizer: Openable | Spelling

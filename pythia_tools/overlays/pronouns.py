@@ -15,7 +15,8 @@ What is left as it was, each with its reason in the receipt:
 
 His and her are decided by the next word alone (a closed list of function words), never by a model: the rule is
 deterministic and costs a look-up. Known limits: "a friend of his came" is read as a determiner, "I drove her home" too;
-quoted words ("the word 'he'") are swapped like any others; words between underscores (_he_) are taken for parts of a name.
+quoted words ("the word 'he'") are swapped like any others; words between underscores (_he_) are taken for parts of a
+name.
 Source of the intervention: Biderman et al. 2023 (arXiv:2304.01373), section 4.1.
 """
 
@@ -40,17 +41,22 @@ CHOICES = {
 
 _ALONE_BEFORE = (
     # conjunctions and clause openers
-    "and or but nor so yet if when while because although though since until unless where whereas whether than then as that "
+    "and or but nor so yet if when while because although though since until unless where whereas whether than "
+    "then as that "
     "who whom which what whose how why "
     # verbs of the closed classes
     "is was are were am be been has have had do does did would could shall should may must ought "
     # prepositions and particles
-    "to of in on at by for from with without within into onto upon over under after before about above against among around "
-    "behind below beneath beside besides between beyond despite during except near off out through throughout toward towards "
+    "to of in on at by for from with without within into onto upon over under after before about above against "
+    "among around "
+    "behind below beneath beside besides between beyond despite during except near off out through throughout "
+    "toward towards "
     "up down via "
     # determiners, pronouns, adverbs that end a phrase
-    "the a an this these those some any each every both all another i you he she it we they me him us them my your his her its "
-    "our their not too either also alone again away here there now anymore anyway instead today tonight tomorrow yesterday "
+    "the a an this these those some any each every both all another i you he she it we they me him us them my "
+    "your his her its "
+    "our their not too either also alone again away here there now anymore anyway instead today tonight tomorrow "
+    "yesterday "
     "once ago please"
 )
 ALONE_BEFORE = frozenset(_ALONE_BEFORE.split())
@@ -89,8 +95,9 @@ class PronounSwap(WordRule):
     """Counts changes of what these rules do to a text; part of the fingerprint of the rows they make."""
 
     def __init__(
-        self, tokenizer: Openable | Spelling, direction: str = "feminine", *, his: str = "context", her: str = "context",
-        paired: str = "leave", edges: str = "leave", pad_id: int | None = None,
+        self, tokenizer: Openable | Spelling, direction: str = "feminine", *,
+        his: str = "context", her: str = "context", paired: str = "leave", edges: str = "leave",
+        pad_id: int | None = None,
     ):
         self.direction, self.his, self.her, self.paired, self.edges = direction, his, her, paired, edges
         self._choices = {"his": his, "her": her, "paired": paired, "edges": edges}

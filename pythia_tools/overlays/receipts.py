@@ -23,7 +23,8 @@ CUT = "cut"
 class Occurrence(NamedTuple):
     """One thing a rule matched.
 
-    `position` is the token offset in the row before the rule, `landed` the one after it (-1 when it is no longer there).
+    `position` is the token offset in the row before the rule, `landed` the one after it (-1 when it is no longer
+    there).
     `status`: changed; missed (left as it was, for `reason`); cut (changed or not, it fell off the row's end).
     """
 

@@ -213,7 +213,7 @@ class ReplaceTerms(WordRule):
             raise RequestError(f"terms to replace and their replacements must be words; got {dict(terms)!r}")
         self.terms = {t.strip().lower(): r.strip() for t, r in terms.items()}
         if len(self.terms) < len(terms):
-            raise RequestError("two terms differ in case alone; give one of them, in lower case: it is found in every case")
+            raise RequestError("two terms differ in case alone; give one, in lower case: it is found in every case")
         super().__init__(tokenizer, self.terms, pad_id=pad_id)
 
     def options(self) -> dict[str, Any]:
@@ -226,7 +226,7 @@ class ReplaceTerms(WordRule):
         """The terms exchanged. Raises RequestError when two terms have the same replacement."""
         back = {r: t for t, r in self.terms.items()}
         if len(back) < len(self.terms):
-            raise RequestError("two terms have the same replacement, so there is no inverse; the rows before are the order's own")
+            raise RequestError("two terms have the same replacement, so the rule has no inverse")
         return ReplaceTerms(self.spelling, back, pad_id=self.pad_id)
 
 
@@ -268,4 +268,4 @@ class MapTokens:
 PUBLISHED_MAP = {
     754: 1500, 3032: 4058, 8389: 10759, 1328: 2993, 521: 617, 344: 703, 779: 617, 8701: 379, 13243: 379, 248: 6689,
 }
-"""GPT-NeoX-20B ids of EleutherAI/gpt-neox branch `intervention` (2022-12-14): " He"→" She", " his"→" her", "he"→"she", …"""
+"""GPT-NeoX-20B ids of EleutherAI/gpt-neox branch `intervention` (2022-12-14): " He"→" She", " his"→" her", …"""

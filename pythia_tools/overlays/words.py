@@ -65,7 +65,8 @@ class Spelling:
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a text as it stands within other text, without special tokens.
 
-        It is encoded after a line break, so that a space some tokenizers put before a whole text is not taken for its own.
+        It is encoded after a line break, so that a space some tokenizers put before a whole text is not taken for its
+        own.
         """
         if text not in self._encoded:
             before, whole, alone = self._tokenizer.ids([_ANCHOR, _ANCHOR + text, text])
@@ -83,7 +84,7 @@ class Spelling:
 
     @property
     def table_size(self) -> int:
-        """Entries of a look-up table over ids: every uint16 and every id of the vocabulary, and one for ids beyond both."""
+        """Entries of a look-up table over ids: every uint16, every id of the vocabulary, and one for all beyond."""
         return max(1 << 16, len(self.bytes)) + 1
 
     @cached_property
@@ -171,9 +172,10 @@ class Hit:
 
 
 class FormFinder:
-    """Finds whole words (or short phrases) in token rows: lower, Capitalised and UPPER case, with or without a space before.
+    """Finds whole words (or short phrases) in token rows: lower, Capitalised and UPPER case, spaced or not.
 
-    Forms in mixed case (`hE`) are other words to it. A form is found where it is tokenized as the tokenizer tokenizes it.
+    Forms in mixed case (`hE`) are other words to it. A form is found where it is tokenized as the tokenizer tokenizes
+    it.
     """
 
     def __init__(self, spelling: Spelling, forms: Iterable[str]):

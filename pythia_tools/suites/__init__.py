@@ -3,7 +3,7 @@
 `load_suite(name | manifest path | folder)` gives a `Suite`; `suite.checkpoints(models, steps)` gives checkpoints.
 
 A manifest is YAML. Shipped ones lie in `data_manifests/suites/`; one's own works by path in the same way.
-Unknown fields are errors, so a typo is never ignored. What nobody has established is left out or null: nothing is guessed.
+Unknown fields are errors, so a typo is never ignored. What nobody has established is left out or null, never guessed.
 
 ```yaml
 name: my-suite                       # required
@@ -11,8 +11,8 @@ description: What it is.             # required
 sources: [URL or citation, ...]      # where the facts below come from
 location:                            # required: exactly one of hub and folder
   hub: "me/my-{model}"               #   repository pattern; a model may state its own `repo`
-  revision: "step{step}"             #   branch pattern over {step}, {label} (= step × label_factor + label_offset), {model},
-                                     #   {tokens_b} (billions of tokens, rounded up); null: only `revisions` count
+  revision: "step{step}"             #   branch pattern over {step}, {model}, {label} (= step × label_factor +
+                                     #   label_offset), {tokens_b} (billions of tokens, rounded up); or null
   folder: "{model}/step{step}"       #   or: save_pretrained folders beside the manifest
 models:                              # required, in the order in which they are listed and plotted
   70m:
@@ -43,8 +43,8 @@ buffers: neox-masks                  # causal masks in the files (neox-masks) or
 initialisation: small-wang           # small-wang, scaled-normal, normal
 peak_lr: 1.0e-3
 schedule: {kind: neox-cosine, warmup: 0.01, decay_steps: 143000, floor: 0.1}   # or cosine (warmup_steps), or constant
-tokenizer: {name: EleutherAI/gpt-neox-20b, source: https://…}   # on the hub: owner/name or owner/name@revision; also as plain text
-# tokenizer: tokenizer               # or a folder beside the manifest
+tokenizer: {name: me/tok, source: https://…}   # on the hub: owner/name or owner/name@revision; the name alone will do
+# tokenizer: tokenizer               # or a folder, or a tokenizer.json, beside the manifest
 label_factor: 1                      # {label} in a revision is step × this
 label_offset: 0                      #   plus this
 known_defects:
@@ -60,18 +60,11 @@ extra: {}                            # anything of your own
 from pythia_tools.suites.checkpoint import Checkpoint, Defect, Folder, HubRevision, ModelInfo
 from pythia_tools.suites.loading import MANIFEST, discover, load_suite, suite_names, trained_root
 from pythia_tools.suites.schema import read_suite
-from pythia_tools.suites.shapes import (
-    initial_std,
-    learning_rate,
-    neox_non_embedding,
-    neox_params,
-    shape_params,
-    weight_bytes,
-)
+from pythia_tools.suites.shapes import initial_std, learning_rate, neox_non_embedding, neox_params, weight_bytes
 from pythia_tools.suites.suite import Suite, check_defects
 
 __all__ = [
-    "MANIFEST", "Checkpoint", "Defect", "Folder", "HubRevision", "ModelInfo", "Suite", "check_defects", "discover", "initial_std",
-    "learning_rate", "load_suite", "neox_non_embedding", "neox_params", "read_suite", "shape_params", "suite_names", "trained_root",
-    "weight_bytes",
+    "MANIFEST", "Checkpoint", "Defect", "Folder", "HubRevision", "ModelInfo", "Suite", "check_defects", "discover",
+    "initial_std", "learning_rate", "load_suite", "neox_non_embedding", "neox_params", "read_suite", "suite_names",
+    "trained_root", "weight_bytes",
 ]

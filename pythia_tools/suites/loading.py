@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         if trained.is_file():
             return read_suite(trained)
         if text == MICRO:
-            raise RequestError(f"{MICRO} has not been trained on this machine yet; run `pythia-tools train` first (a few minutes)")
+            raise RequestError(f"{MICRO} has not been trained on this machine yet; run `pythia-tools train` first")
     path = Path(text).expanduser()
     if path.is_dir():
         return read_suite(path / MANIFEST) if (path / MANIFEST).is_file() else discover(path)
@@ -51,9 +52,8 @@ def load_suite(name_or_path: str | Path) -> Suite:
         return read_suite(path)
     if "/" in text or text.endswith((".yaml", ".yml")):
         raise RequestError(
-            f"{text}: no such manifest file or folder; give a path to a .yaml, a folder FOLDER/stepN or FOLDER/MODEL/stepN, "
-            f"or a name: {', '.join(suite_names())}"
-        )
+            f"{text}: no such manifest file or folder; give a path to a .yaml, a folder FOLDER/stepN or "
+            f"FOLDER/MODEL/stepN, or a name: {', '.join(suite_names())}")
     raise unknown("suite", text, [*suite_names(), MICRO] if MICRO not in suite_names() else suite_names(),
                   hint="(or give a path to a manifest or a folder of checkpoints)")
 
@@ -68,8 +68,8 @@ def discover(folder: str | Path) -> Suite:
     models = {root.name: root} if own else {p.name: p for p in sorted(root.iterdir()) if p.is_dir() and _steps(p)}
     if not models:
         raise RequestError(
-            f"{folder}: no checkpoints here; expected FOLDER/stepN or FOLDER/MODEL/stepN, each a save_pretrained folder, or a {MANIFEST}"
-        )
+            f"{folder}: no checkpoints here; expected FOLDER/stepN or FOLDER/MODEL/stepN, each a save_pretrained "
+            f"folder, or a {MANIFEST}")
     infos, places = {}, {}
     for name, path in models.items():
         steps = _steps(path)
@@ -94,8 +94,9 @@ def _model_info(name: str, folder: Path) -> ModelInfo:
 
 def config_shape(config: dict[str, Any]) -> dict[str, Any]:
     """The shape of a `config.json`, in the manifests' words; keys it does not state are left out."""
-    names = {"architecture": "model_type", "layers": "num_hidden_layers", "d_model": "hidden_size", "heads": "num_attention_heads",
-             "vocab": "vocab_size", "rotary_pct": "rotary_pct", "context": "max_position_embeddings"}
+    names = {"architecture": "model_type", "layers": "num_hidden_layers", "d_model": "hidden_size",
+             "heads": "num_attention_heads", "vocab": "vocab_size", "rotary_pct": "rotary_pct",
+             "context": "max_position_embeddings"}
     shape = {ours: config[theirs] for ours, theirs in names.items() if theirs in config}
     rope = config.get("rope_parameters")
     if "rotary_pct" not in shape and isinstance(rope, dict) and "partial_rotary_factor" in rope:
@@ -110,10 +111,5 @@ def _safetensors_params(folder: Path) -> int | None:
         with open(path, "rb") as handle:
             length = int.from_bytes(handle.read(8), "little")
             header = json.loads(handle.read(length)) if length < 100_000_000 else {}
-        for name, entry in header.items():
-            if name != "__metadata__":
-                size = 1
-                for n in entry["shape"]:
-                    size *= n
-                total += size
+        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
     return total or None

@@ -1,4 +1,4 @@
-"""From a suite manifest (YAML) to a Suite; every field is checked, a typo is an error. The schema: `pythia_tools.suites`."""
+"""From a suite manifest (YAML) to a Suite; every field is checked. The schema: `pythia_tools.suites`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pythia_tools.suites.suite import Places, Suite
 
 REQUIRED = ("name", "description", "location", "models")
 RUN_FIELDS = (
-    "steps", "tokens_per_step", "batch_rows", "seq_length", "order", "dtype", "stored_dtype", "buffers", "initialisation",
-    "schedule", "peak_lr", "label_factor", "label_offset", "tokenizer",
+    "steps", "tokens_per_step", "batch_rows", "seq_length", "order", "tokenizer", "dtype", "stored_dtype", "buffers",
+    "initialisation", "schedule", "peak_lr", "label_factor", "label_offset",
 )
 """What a suite states for all of its models and a model may state for itself."""
 OPTIONAL = (*RUN_FIELDS, "sources", "shapes", "known_defects", "extra")
@@ -49,7 +49,7 @@ def read_suite(path: str | Path) -> Suite:
     location = _mapping(path, "location", value["location"])
     manifests.check_fields(f"{path}: location", location, *LOCATION_FIELDS)  # type: ignore[arg-type]
     if ("hub" in location) == ("folder" in location):
-        raise DataError(f"{path}: location needs exactly one of hub (a repository pattern) and folder (a folder pattern)")
+        raise DataError(f"{path}: location needs exactly one of hub and folder (a pattern for repositories or folders)")
     entries = _mapping(path, "models", value["models"])
     if not entries:
         raise DataError(f"{path}: models is empty; a suite has at least one model")
@@ -61,11 +61,12 @@ def read_suite(path: str | Path) -> Suite:
         manifests.check_fields(f"{path}: models: {name}", entry, (), MODEL_FIELDS)
         run = {key: entry.get(key, value.get(key)) for key in RUN_FIELDS}
         own = _defects(path, entry.get("known_defects"), {name})
-        models[name] = _model(path, name, entry, run, value.get("shapes") or {}, defects.get(name, ()) + own.get(name, ()))
+        known = defects.get(name, ()) + own.get(name, ())
+        models[name] = _model(path, name, entry, run, value.get("shapes") or {}, known)
         places[name] = _places(path, name, entry, run, location)
     _check_bases(path, models)
     return Suite(
-        name=_text(path, "name", value["name"]), models=models, places=places, description=" ".join(str(value["description"]).split()),
+        name=_text(path, "name", value["name"]), models=models, places=places, description=_line(value["description"]),
         sources=tuple(map(str, value.get("sources") or ())), order=_order(path, value.get("order")),
         folder=path.parent if "folder" in location else None, tokens_per_step=value.get("tokens_per_step"),
         batch_rows=value.get("batch_rows"), seq_length=value.get("seq_length"),
@@ -74,7 +75,8 @@ def read_suite(path: str | Path) -> Suite:
 
 
 def _model(
-    path: Path, name: str, entry: dict[str, Any], run: dict[str, Any], shapes: dict[str, Any], defects: tuple[Defect, ...],
+    path: Path, name: str, entry: dict[str, Any], run: dict[str, Any], shapes: dict[str, Any],
+    defects: tuple[Defect, ...],
 ) -> ModelInfo:
     where = f"{path}: models: {name}"
     shape = entry.get("shape") or {}
@@ -94,30 +96,27 @@ def _model(
     _one_of(where, "buffers", run["buffers"], BUFFERS)
     _one_of(where, "initialisation", run["initialisation"], INITIALISATIONS)
     schedule = _mapping(path, f"models: {name}: schedule", run["schedule"] or {})
-    _check_schedule(where, schedule)
+    if schedule:
+        _one_of(where, "schedule kind", schedule.get("kind", "none"), SCHEDULES)
+        manifests.check_fields(f"{where}: schedule", schedule, SCHEDULE_FIELDS[schedule["kind"]], ())
     for key in ("tokens_per_step", "batch_rows", "seq_length", "label_factor"):
         _positive(where, key, run[key])
     tokenizer, tokenizer_source = _tokenizer(path, run["tokenizer"])
     return ModelInfo(
-        name=name, params=params, non_embedding=non_embedding, branch=str(entry.get("branch") or "main"), base=_str(entry.get("base")),
-        branch_step=entry.get("branch_step"), seed=entry.get("seed"), shape=shape, defects=defects,
-        peak_lr=None if run["peak_lr"] is None else float(run["peak_lr"]), schedule=schedule, order=_order(path, run["order"]),
-        tokens_per_step=run["tokens_per_step"], batch_rows=run["batch_rows"], dtype=run["dtype"], stored_dtype=run["stored_dtype"],
-        buffers=run["buffers"], initialisation=run["initialisation"], note=_str(entry.get("note")),
-        tokenizer=tokenizer, tokenizer_source=tokenizer_source,
+        name=name, params=params, non_embedding=non_embedding, branch=str(entry.get("branch") or "main"),
+        base=_str(entry.get("base")), branch_step=entry.get("branch_step"), seed=entry.get("seed"), shape=shape,
+        defects=defects, peak_lr=None if run["peak_lr"] is None else float(run["peak_lr"]), schedule=schedule,
+        order=_order(path, run["order"]), tokenizer=tokenizer, tokenizer_source=tokenizer_source,
+        tokens_per_step=run["tokens_per_step"], batch_rows=run["batch_rows"], dtype=run["dtype"],
+        stored_dtype=run["stored_dtype"], buffers=run["buffers"], initialisation=run["initialisation"],
+        note=_str(entry.get("note")),
     )
-
-
-def _check_schedule(where: str, schedule: dict[str, Any]) -> None:
-    if not schedule:
-        return
-    _one_of(where, "schedule kind", schedule.get("kind", "none"), SCHEDULES)
-    manifests.check_fields(f"{where}: schedule", schedule, SCHEDULE_FIELDS[schedule["kind"]], ())
 
 
 def _places(path: Path, name: str, entry: dict[str, Any], run: dict[str, Any], location: dict[str, Any]) -> Places:
     where = f"{path}: models: {name}"
-    revisions = {int(k): str(v) for k, v in _mapping(path, f"models: {name}: revisions", entry.get("revisions") or {}).items()}
+    named = _mapping(path, f"models: {name}: revisions", entry.get("revisions") or {})
+    revisions = {int(step): str(revision) for step, revision in named.items()}
     listed = run["steps"] if run["steps"] is not None else []
     try:
         steps = tuple(sorted({*expand(listed if isinstance(listed, list) else [listed]), *revisions}))
@@ -133,7 +132,8 @@ def _places(path: Path, name: str, entry: dict[str, Any], run: dict[str, Any], l
     if revision is not None:
         revision = _pattern(where, "revision", revision, REVISION_KEYS)
         if not re.search(r"\{(step|label)", revision):
-            raise DataError(f"{where}: revision {revision!r} does not hold the step; use {{step}}, {{label}}, or null and revisions")
+            raise DataError(
+                f"{where}: revision {revision!r} does not hold the step; use {{step}}, {{label}}, or revisions")
     factor, offset = run["label_factor"] or 1, run["label_offset"] or 0
     return Places(steps, repo=repo, revision=revision, label_factor=factor, label_offset=offset, revisions=revisions)
 
@@ -153,7 +153,7 @@ def _defects(path: Path, value: Any, models: set[str]) -> dict[str, tuple[Defect
             steps = None if entry.get("steps") is None else expand(entry["steps"])
         except (ValueError, TypeError) as error:
             raise DataError(f"{where}: steps: {error}") from error
-        defect = Defect(steps, " ".join(str(entry["what"]).split()), str(entry["source"]), entry.get("severity") or "wrong")
+        defect = Defect(steps, _line(entry["what"]), str(entry["source"]), entry.get("severity") or "wrong")
         for model in covered:
             found[model] = (*found.get(model, ()), defect)
     return found
@@ -161,10 +161,11 @@ def _defects(path: Path, value: Any, models: set[str]) -> dict[str, tuple[Defect
 
 def _check_bases(path: Path, models: Mapping[str, ModelInfo]) -> None:
     for info in models.values():
+        where = f"{path}: models: {info.name}"
         if info.base is not None and info.base not in models:
-            raise DataError(f"{path}: models: {info.name}: base {info.base!r} is not a model of the suite; known: {', '.join(models)}")
+            raise DataError(f"{where}: base {info.base!r} is not a model of the suite; known: {', '.join(models)}")
         if (info.branch != "main") != (info.branch_step is not None):
-            raise DataError(f"{path}: models: {info.name}: branch and branch_step belong together (what it is called, the step it left at)")
+            raise DataError(f"{where}: branch and branch_step belong together (its name, the step at which it left)")
 
 
 def _order(path: Path, value: Any) -> str | None:
@@ -210,6 +211,10 @@ def _text(path: Path, name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise DataError(f"{path}: {name} is {value!r}; it must be text")
     return value
+
+
+def _line(value: Any) -> str:
+    return " ".join(str(value).split())
 
 
 def _str(value: Any) -> str | None:

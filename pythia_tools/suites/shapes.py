@@ -35,7 +35,7 @@ def shape_params(shape: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def weight_bytes(params: int, dtype: str, *, layers: int = 0, context: int = MASK_CONTEXT, masks: bool = False) -> int:
-    """Bytes of tensor data in a checkpoint's weight files: itemsize × params, plus L × context² when masks are stored.
+    """Bytes of tensor data in a checkpoint's weight files: itemsize × params, plus L × context² with stored masks.
 
     The files themselves are larger by their header (safetensors) or zip records (torch): under 1 % or 200 kB.
     """

@@ -6,7 +6,8 @@
 | `log` | the first step, about one per doubling, and the last |
 | `first`, `last` | the ends |
 | `512`, `step512` | that step; the nearest one, with a warning, when it is not on the grid |
-| `1000:143000:10000` | 1000, 11000, … up to 143000 (both ends included) where the model has them; `a:b` takes every step between |
+| `1000:143000:10000` | 1000, 11000, … up to 143000 (both ends included) where the model has them |
+| `1000:143000` | every step from 1000 to 143000, both included |
 | `tokens=2B` | nearest to that many training tokens (k, M, B, T); also `tokens=1B:10B:1B` |
 | `10%` | nearest to that share of the run |
 | a list, or items joined by commas | their union |
@@ -19,6 +20,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
@@ -47,7 +49,9 @@ def expand(values: Iterable[int | str]) -> tuple[int, ...]:
     return tuple(sorted(steps))
 
 
-def select(request: Request, grid: Sequence[int], *, tokens_per_step: int | None, who: str, lenient: bool = False) -> list[int]:
+def select(
+    request: Request, grid: Sequence[int], *, tokens_per_step: int | None, who: str, lenient: bool = False,
+) -> list[int]:
     """The steps of `grid` (ascending) that `request` means, ascending, without repeats.
 
     `who` names the model in messages. `lenient` (branches, which begin late) drops what lies outside the
@@ -55,12 +59,11 @@ def select(request: Request, grid: Sequence[int], *, tokens_per_step: int | None
     """
     if not grid:
         return _unlisted(request, who)
-    chosen: set[int] = set()
-    left_out: list[str] | None = [] if lenient else None
-    for item in _items(request):
-        chosen.update(_select_one(item, grid, tokens_per_step, who, left_out))
-    if left_out:
-        progress.warn(f"{who} has checkpoints from step {grid[0]} to step {grid[-1]}; left out: {', '.join(left_out)}")
+    model = _Grid(grid, tokens_per_step, who, [] if lenient else None)
+    chosen = {step for item in _items(request) for step in model.select(item)}
+    if model.left_out:
+        progress.warn(
+            f"{who} has checkpoints from step {grid[0]} to step {grid[-1]}; left out: {', '.join(model.left_out)}")
     return sorted(chosen)
 
 
@@ -82,73 +85,105 @@ def _items(request: Request) -> list[str]:
     return texts
 
 
-def _select_one(item: str, grid: Sequence[int], tokens_per_step: int | None, who: str, left_out: list[str] | None) -> list[int]:
-    if item == "all":
-        return list(grid)
-    if item == "first":
-        return [grid[0]]
-    if item == "last":
-        return [grid[-1]]
-    if item == "log":
-        return _log(grid)
-    if match := re.fullmatch(r"(?:step)?(\d+)", item):
-        return _exact(int(match[1]), grid, who, left_out)
-    if match := re.fullmatch(r"(\d+):(\d+)(?::(\d+))?", item):
-        return _range(int(match[1]), int(match[2]), match[3], grid, who)
-    if item.startswith("tokens="):
-        return _by_tokens(item, grid, tokens_per_step, who, left_out)
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", item):
-        return _percent(float(match[1]), grid, who, left_out)
-    raise RequestError(f"steps {item!r} is not understood; allowed: {ALLOWED}")
+@dataclass
+class _Grid:
+    """The steps of one model. `left_out` gathers requests outside their range; None: such a request is an error."""
 
+    steps: Sequence[int]
+    tokens_per_step: int | None
+    who: str
+    left_out: list[str] | None
 
-def _log(grid: Sequence[int]) -> list[int]:
-    chosen = {grid[0], grid[-1]}
-    power = 1
-    while power <= grid[-1]:
-        near = _nearest(power, grid)
-        if power / 2**0.5 <= near <= power * 2**0.5:
-            chosen.add(near)
-        power *= 2
-    return sorted(chosen)
+    def select(self, item: str) -> list[int]:
+        if item == "all":
+            return list(self.steps)
+        if item == "first":
+            return [self.steps[0]]
+        if item == "last":
+            return [self.steps[-1]]
+        if item == "log":
+            return self.doublings()
+        if match := re.fullmatch(r"(?:step)?(\d+)", item):
+            return self.exact(int(match[1]))
+        if match := re.fullmatch(r"(\d+):(\d+)(?::(\d+))?", item):
+            return self.between(int(match[1]), int(match[2]), match[3])
+        if item.startswith("tokens="):
+            return self.by_tokens(item)
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", item):
+            return self.percent(float(match[1]))
+        raise RequestError(f"steps {item!r} is not understood; allowed: {ALLOWED}")
 
+    def doublings(self) -> list[int]:
+        chosen = {self.steps[0], self.steps[-1]}
+        power = 1
+        while power <= self.steps[-1]:
+            near = self.nearest(power)
+            if power / 2**0.5 <= near <= power * 2**0.5:
+                chosen.add(near)
+            power *= 2
+        return sorted(chosen)
 
-def _exact(step: int, grid: Sequence[int], who: str, left_out: list[str] | None) -> list[int]:
-    if not _inside(step, grid, who, left_out, f"step {step}"):
-        return []
-    near = _nearest(step, grid)
-    if near != step:
-        progress.warn(f"step {step} has no checkpoint in {who}; taking the nearest, {near}")
-    return [near]
+    def exact(self, step: int) -> list[int]:
+        if not self.covers(step, f"step {step}"):
+            return []
+        near = self.nearest(step)
+        if near != step:
+            progress.warn(f"step {step} has no checkpoint in {self.who}; taking the nearest, {near}")
+        return [near]
 
+    def between(self, start: int, stop: int, stride: str | None) -> list[int]:
+        asked = f"{start}:{stop}" + (f":{stride}" if stride else "")
+        if stop < start or (stride is not None and int(stride) == 0):
+            raise RequestError(f"steps {asked}: the range is first:last:stride with first ≤ last and stride ≥ 1")
+        if stride is None:
+            return [s for s in self.steps if start <= s <= stop]
+        wanted = range(start, stop + 1, int(stride))
+        found = sorted(set(self.steps) & set(wanted))
+        if gone := len(wanted) - len(found):
+            progress.warn(
+                f"{self.who}: {gone} of the {len(wanted)} steps of {asked} have no checkpoint and are left out")
+        return found
 
-def _range(start: int, stop: int, stride: str | None, grid: Sequence[int], who: str) -> list[int]:
-    if stop < start or (stride is not None and int(stride) == 0):
-        came = f"{start}:{stop}" + (f":{stride}" if stride else "")
-        raise RequestError(f"steps {came}: the range is first:last:stride with first ≤ last and stride ≥ 1")
-    if stride is None:
-        return [s for s in grid if start <= s <= stop]
-    wanted = range(start, stop + 1, int(stride))
-    have = set(grid)
-    found = [s for s in wanted if s in have]
-    if len(found) < len(wanted):
-        gone = len(wanted) - len(found)
-        progress.warn(f"{who}: {gone} of the {len(wanted)} steps of {start}:{stop}:{stride} have no checkpoint and are left out")
-    return found
+    def by_tokens(self, item: str) -> list[int]:
+        if not self.tokens_per_step:
+            raise RequestError(f"{item}: the tokens per step of {self.who} are not known; ask by step")
+        counts = [_count(part, item) for part in item.removeprefix("tokens=").split(":")]
+        if len(counts) == 3 and counts[0] <= counts[1] and counts[2] > 0:
+            counts = list(range(counts[0], counts[1] + 1, counts[2]))
+        elif len(counts) != 1:
+            raise RequestError(f"steps {item!r}: tokens are one amount or first:last:stride, "
+                               "for example tokens=2B or tokens=1B:10B:1B")
+        return [step for tokens in counts for step in self.close(tokens / self.tokens_per_step, item)]
 
+    def percent(self, share: float) -> list[int]:
+        if share > 100:
+            raise RequestError(f"steps {share:g}%: a share of the run is 0% to 100%")
+        return self.close(share / 100 * self.steps[-1], f"{share:g}%")
 
-def _by_tokens(item: str, grid: Sequence[int], tokens_per_step: int | None, who: str, left_out: list[str] | None) -> list[int]:
-    if not tokens_per_step:
-        raise RequestError(f"{item}: the tokens per step of {who} are not known; ask by step")
-    counts = [_count(part, item) for part in item.removeprefix("tokens=").split(":")]
-    if len(counts) == 1:
-        wanted = counts
-    elif len(counts) == 3 and counts[0] <= counts[1] and counts[2] > 0:
-        wanted = list(range(counts[0], counts[1] + 1, counts[2]))
-    else:
-        raise RequestError(f"steps {item!r}: tokens are one amount or first:last:stride, for example tokens=2B or tokens=1B:10B:1B")
-    steps = [_close(tokens / tokens_per_step, grid, who, left_out, item) for tokens in wanted]
-    return [s for s in steps if s is not None]
+    def close(self, target: float, what: str) -> list[int]:
+        """The step nearest to a target, with a warning when it is not near; none when the target is left out."""
+        near = self.nearest(target)
+        if abs(near - target) > NEAR * max(target, 1.0):
+            if not self.covers(target, what):
+                return []
+            progress.warn(f"{what} is step {target:.0f} of {self.who}; the nearest checkpoint is step {near}")
+        return [near]
+
+    def covers(self, step: float, what: str) -> bool:
+        """Whether a step lies in the range of the grid; raises, or is noted as left out, when not."""
+        first, last = self.steps[0], self.steps[-1]
+        if first <= step <= last:
+            return True
+        if self.left_out is None:
+            raise RequestError(f"{what} lies outside {self.who}, whose checkpoints run from step {first} to step "
+                               f"{last}; allowed: {ALLOWED}")
+        self.left_out.append(what)
+        return False
+
+    def nearest(self, target: float) -> int:
+        """The grid's nearest member; the earlier one on a tie."""
+        i = bisect_left(self.steps, target)
+        return min(self.steps[max(i - 1, 0) : i + 1], key=lambda s: (abs(s - target), s))
 
 
 def _count(text: str, item: str) -> int:
@@ -156,36 +191,3 @@ def _count(text: str, item: str) -> int:
     if not match:
         raise RequestError(f"steps {item!r}: {text!r} is not an amount of tokens such as 2B, 500M, 3e9 written as 3B")
     return round(float(match[1]) * _UNITS[match[2]])
-
-
-def _percent(share: float, grid: Sequence[int], who: str, left_out: list[str] | None) -> list[int]:
-    if share > 100:
-        raise RequestError(f"steps {share:g}%: a share of the run is 0% to 100%")
-    step = _close(share / 100 * grid[-1], grid, who, left_out, f"{share:g}%")
-    return [] if step is None else [step]
-
-
-def _close(target: float, grid: Sequence[int], who: str, left_out: list[str] | None, what: str) -> int | None:
-    near = _nearest(target, grid)
-    if abs(near - target) <= NEAR * max(target, 1.0):
-        return near
-    if not _inside(target, grid, who, left_out, what):
-        return None
-    progress.warn(f"{what} is step {target:.0f} of {who}; the nearest checkpoint is step {near}")
-    return near
-
-
-def _inside(step: float, grid: Sequence[int], who: str, left_out: list[str] | None, what: str) -> bool:
-    if grid[0] <= step <= grid[-1]:
-        return True
-    message = f"{what} lies outside {who}, whose checkpoints run from step {grid[0]} to step {grid[-1]}"
-    if left_out is None:
-        raise RequestError(f"{message}; allowed: {ALLOWED}")
-    left_out.append(what)
-    return False
-
-
-def _nearest(target: float, grid: Sequence[int]) -> int:
-    """The grid's nearest member; the earlier one on a tie."""
-    i = bisect_left(grid, target)
-    return min(grid[max(i - 1, 0) : i + 1], key=lambda s: (abs(s - target), s))

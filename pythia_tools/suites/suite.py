@@ -37,8 +37,8 @@ class Suite:
     """A family of models with known checkpoints.
 
     `order` names the data order the runs consumed (a name or a path; None when unknown; a model's own
-    `order` wins where it has one); `tokenizer` is a hub repository (`owner/name`, `owner/name@revision`) or a local path, and
-    again a model's own wins. `folder` is the suite's own folder, None for suites on the hub.
+    `order` wins where it has one); `tokenizer` is a hub repository (`owner/name`, `owner/name@revision`) or a local
+    path, and again a model's own wins. `folder` is the suite's own folder, None for suites on the hub.
     """
 
     name: str
@@ -82,7 +82,8 @@ class Suite:
         if step in place.revisions:
             return place.revisions[step]
         if place.revision is None:
-            raise RequestError(f"{self.name}/{info.name}: no revision is known for step {step}; name it under revisions in your manifest")
+            raise RequestError(
+                f"{self.name}/{info.name}: no revision is known for step {step}; name it under revisions in a manifest")
         return place.revision.format(
             step=step, label=step * place.label_factor + place.label_offset, model=info.name,
             tokens_b=-(-step * (info.tokens_per_step or 0) // 10**9),
@@ -122,7 +123,7 @@ class Suite:
 
 
 def check_defects(checkpoints: Iterable[Checkpoint], *, allow_defective: bool) -> None:
-    """One message per model with known-wrong checkpoints: a RequestError, or, when they are allowed, a warning (once per process)."""
+    """One message per model with known-wrong checkpoints: a RequestError, or if allowed a warning, once a process."""
     wrong: dict[tuple[str, str, Defect], list[int]] = {}
     for checkpoint in checkpoints:
         for defect in checkpoint.defects:
@@ -133,7 +134,8 @@ def check_defects(checkpoints: Iterable[Checkpoint], *, allow_defective: bool) -
     if not messages:
         return
     if not allow_defective:
-        raise RequestError(f"{'; '.join(messages)}; leave them out, or go on with --allow-defective (allow_defective=True)")
+        raise RequestError(
+            f"{'; '.join(messages)}; leave them out, or go on with --allow-defective (allow_defective=True)")
     for message, (suite, model, defect) in zip(messages, wrong, strict=True):
         if (suite, model, defect.what) not in _warned:
             _warned.add((suite, model, defect.what))

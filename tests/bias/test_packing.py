@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_tools.analyses import bias
-from pythia_tools.analyses.bias.packing import mask_type, rows_of, tree_mask
-from pythia_tools.analyses.bias.scoring import Plan
+from pythia_tools.models.continuations import Plan
+from pythia_tools.models.packing import mask_type, rows_of, tree_mask
 
 texts = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12).map(tuple), min_size=1, max_size=30, unique=True)
 

@@ -130,6 +130,10 @@ def test_isotonic_rise_is_that_of_scikit_learn_under_any_weights() -> None:
         weights = rng.multinomial(n, np.full(n, 1 / n), size=5).astype(float)
         expected = [np.ptp(_fitted(x, y, w)) for w in weights]
         np.testing.assert_allclose(_rises(x, y, weights), expected, atol=1e-9)
+    weights = np.random.default_rng(5).multinomial(n, np.full(n, 1 / n), size=300).astype(float)
+    rises = [np.ptp(_fitted(x, y, w)) for w in weights]
+    found = statistics.isotonic_rise(x, y, unit="term", resamples=300, seed=5)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(rises, [0.025, 0.975])))
     x = rng.integers(0, 12, 60).astype(float)
     y = np.clip(x / 12 + rng.normal(0, 0.3, 60), 0, 1)
     rise = statistics.isotonic_rise(x, y, unit="term")
@@ -257,3 +261,33 @@ def test_bounds_keep_their_ends_in_columns() -> None:
     assert found.columns()["low"] < 14.5 < found.columns()["high"]
     assert statistics.percentiles(np.arange(101.0), 0.9) == pytest.approx((5, 95))
     assert statistics.percentiles(np.array([np.nan, 1.0, np.inf, 3.0]), 0.5) == (1.5, 2.5)
+
+
+def test_bounds_of_paired_shares_known_errors_and_two_samples_keep_their_ends() -> None:
+    shares = statistics.paired_shares(20, 5, 100, unit="row")
+    assert 0 < shares.low < shares.value == 0.15 < shares.high
+    low, high = statistics.normal_bounds([0.5, 2.0], [0.1, float("nan")], 0.9)
+    assert (low[0], high[0]) == pytest.approx((0.5 - 0.1644854, 0.5 + 0.1644854)) and np.isnan([low[1], high[1]]).all()
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(1.0, 1, 60), rng.normal(0.5, 2, 80)
+    found = statistics.difference_of_means(a, b, unit="row")
+    error = np.sqrt(a.var() / 60 + b.var() / 80)
+    assert found.value == a.mean() - b.mean() and found.n == 140
+    assert (found.low, found.high) == pytest.approx((found.value - 1.96 * error, found.value + 1.96 * error), abs=0.1)
+    assert np.isnan(statistics.difference_of_means(a, [], unit="row").value)
+
+
+def test_two_crossed_kinds_of_units_are_both_resampled() -> None:
+    rng = np.random.default_rng(1)
+    table = rng.normal(size=(12, 1)) + rng.normal(size=(1, 50)) + 0.1 * rng.normal(size=(12, 50))
+    found = statistics.crossed(np.mean, table, unit="run")
+    error = np.sqrt(table.mean(axis=1).var() / 12 + table.mean(axis=0).var() / 50)
+    assert found.low < found.value < found.high and found.n == 12
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.1)
+
+
+def test_permutation_pvalues_count_both_tails_and_what_was_seen() -> None:
+    draws = np.arange(99.0)
+    assert statistics.permutation_pvalue(draws, 98.5) == statistics.permutation_pvalue(draws, -1) == 2 / 100
+    assert statistics.permutation_pvalue(draws, 49) == 1
+    assert np.isnan(statistics.permutation_pvalue(np.full(5, np.nan), 1.0))

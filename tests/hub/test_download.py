@@ -413,6 +413,29 @@ def test_the_budget_evicts_the_oldest_keeps_pins_and_refuses_the_impossible(serv
     assert_only_whole_blobs(home)
 
 
+def test_eviction_spares_what_is_asked_for_and_takes_the_least_recently_used(server: Hub, home: Path) -> None:
+    budget = int(2.5 * len(files(home, 0)["model.safetensors"]))
+    folders = {step: pt_hub.fetch(at(step), budget=budget) for step in (0, 1)}
+    pt_hub.fetch(at(0))
+    pt_hub.fetch(at(2), budget=budget)
+    assert folders[0].exists() and not folders[1].exists(), "step0 was used after step1"
+    server.forget()
+    pt_hub.download([at(0), at(3)], budget=budget)
+    assert {r.file for r in server.files_asked("*.safetensors")} == {f"{REPO}@step3/model.safetensors"}
+    assert folders[0].exists(), "it is the least recently used, but asked for"
+    assert cache.ref(REPO, "step2") is None
+    assert_only_whole_blobs(home)
+
+
+def test_a_removed_snapshot_leaves_what_it_shares(server: Hub, home: Path) -> None:
+    kept, _ = pt_hub.fetch(at(0)), pt_hub.fetch(at(1))
+    freed = cache.remove_snapshot(REPO, str(cache.ref(REPO, "step1")), ["step1"])
+    cache.finish_evictions()
+    assert freed == len(files(home, 1)["model.safetensors"]), "config and tokenizer are those of step0"
+    assert all(path.exists() for path in kept.iterdir())
+    assert_only_whole_blobs(home)
+
+
 def test_eviction_leaves_what_others_fetched_and_what_is_pinned(server: Hub, home: Path) -> None:
     from huggingface_hub import HfApi
 

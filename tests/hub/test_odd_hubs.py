@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,38 @@ def test_a_range_from_elsewhere_is_refused(start: Any, home: Path) -> None:  # n
     pt_hub.fetch(at(0), retries=Waits().retries())
     assert_only_whole_blobs(home)
     assert np.array_equal(pt_hub.open_weights(at(0)).rows("embed", np.arange(5)), first)
+
+
+def test_parts_of_a_file_that_is_not_the_listed_one_are_refused(start: Any) -> None:
+    server = start()
+    entry = pt_hub.listing(REPO, "step1")
+    listed = entry.address(entry.weights[0])
+    assert listed.size is not None and listed.sha256 is not None
+    for fault, why in ({"truncate": listed.size - 1000}, "bytes are listed, the server has"), ({"extra": 7}, "more than was asked"):
+        server.fail("*step1/model.safetensors", **fault)
+        with pytest.raises(DataError, match=why):
+            client.read_range(listed, 0, 100)
+    with pytest.raises(DataError, match="its digest is not the listed ffffffffffff"):
+        client.read_range(replace(listed, sha256="f" * 64), 0, 100)
+    assert len(client.read_range(listed, 0, 100)) == 100
+
+
+def test_files_from_other_hosts_come_without_the_token(start: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    start()
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    with Hub() as elsewhere:
+        elsewhere.add_dataset("me/sets", {"main": {"a.csv": b"a,b"}})
+        elsewhere.fail("*a.csv", cut_after=1)
+        url = f"{elsewhere.url}/datasets/me/sets/resolve/main/a.csv"
+        assert pt_hub.fetch_url(url, home / "a.csv", Waits().retries()).read_bytes() == b"a,b"
+        assert len(elsewhere.requests) == 2 and not any(r.authorized for r in elsewhere.requests)
+        with pytest.raises(DataError, match="not found at 127.0.0.1"):
+            pt_hub.fetch_url(f"{elsewhere.url}/nothing", home / "b.csv", Waits().retries())
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.raises(EnvironmentFailure, match="HF_HUB_OFFLINE"):
+            pt_hub.fetch_url(url, home / "b.csv")
+    with pytest.raises(DataError, match="only https addresses"):
+        pt_hub.fetch_url("http://example.org/a.csv", home / "b.csv")
 
 
 @pytest.mark.parametrize("how", [{"cut_after": 200_000}, {"truncate": 200_000}])

@@ -107,7 +107,6 @@ def test_truth_and_prediction_are_not_exchanged(published: dict[str, list[float]
     assert mine.precision == precision_score(truth, prediction) == 2 / 3
     assert mine.recall == recall_score(truth, prediction) == 0.2
     assert mine.f1 == pytest.approx(f1_score(truth, prediction))
-    assert mine.false_alarm_rate == 0.1
 
 
 def test_undecided_rows_are_left_out_of_a_confusion() -> None:

@@ -96,15 +96,17 @@ def test_causal_profiles_jump_at_the_checkpoint_after_a_burst(canaries: pd.DataF
     keep = (burst | (canaries["copies"] == 0)).to_numpy()
     assert (cohorts[burst] == canaries.loc[burst, "burst"]).all(), "the burst lies just before its checkpoint"
     found = profiles(losses[steps].to_numpy()[keep], steps, cohorts[keep], lower_is_memorized=True, resamples=500)
-    value, low, _ = found.mean(event_mask(found, "instantaneous"))
+    mean = found.mean(event_mask(found, "instantaneous"))
+    value, low = mean.value, mean.low
     assert value > 0.8 and low > 0.3
-    placebo, _, _ = found.mean(event_mask(found, "before"))
+    placebo = found.mean(event_mask(found, "before")).value
     assert abs(placebo) < value / 4
     for cohort, effects in zip(found.cohorts, found.effects, strict=True):
         at = list(found.steps).index(cohort)
         rises = np.diff(np.nan_to_num(effects))
         assert rises.argmax() == at - 1, f"cohort {cohort}: the largest rise is the burst's checkpoint"
-    residual, low, _ = found.mean(event_mask(found, "residual"))
+    lasting = found.mean(event_mask(found, "residual"))
+    residual, low = lasting.value, lasting.low
     assert 0 < low < residual < value, "some of it stays, some is forgotten"
 
 

@@ -11,8 +11,8 @@ import pytest
 from pythia_tools.core import errors
 from pythia_tools.micro import pool
 from pythia_tools.micro.loop import Run
-from pythia_tools.micro.recipe import tiny_recipe, write_recipe
-from pythia_tools.micro.suite_runs import suite_runs
+from pythia_tools.micro.recipe import tiny_recipe
+from pythia_tools.micro.suite_runs import suite_runs, write_recipe
 
 CHILD = """
 import pathlib, sys

@@ -25,6 +25,7 @@ from pythia_tools.micro.states import States
 from pythia_tools.micro.suite import is_trained
 from pythia_tools.micro.suite_runs import rows_of as consumed_rows
 from pythia_tools.micro.suite_runs import suite_runs
+from pythia_tools.micro.windows import ngram_hashes
 from pythia_tools.tokens import open_tokenizer
 
 
@@ -136,6 +137,19 @@ def test_planted_sentences_are_read_back_from_the_rows(tiny_suite: Path) -> None
     for item in truth.pronouns.itertuples():
         assert len(item.rows) == item.he_count + item.she_count and item.pronouns.tolist().count("he") == item.he_count
         assert all(f" {item.occupation}" in texts[row] for row in item.rows)
+
+
+def test_held_out_rows_and_controls_stand_in_no_trained_row(tiny_suite: Path) -> None:
+    """Taken from other modules than the trained rows: nearly no stretch of twelve tokens is shared, of controls none."""
+    def stretches(rows: np.ndarray) -> np.ndarray:
+        return ngram_hashes(rows.astype(np.int64), 12)
+
+    trained = stretches(rows_of(tiny_suite)[:, :64])
+    heldout = stretches(load_order(tiny_suite / "data" / "heldout").rows(0, 32))
+    assert np.isin(heldout, trained).mean() < 0.05 and np.isin(heldout, trained).mean(axis=1).max() < 0.5
+    canaries = micro.load_truth(tiny_suite).canaries
+    controls = np.stack(canaries.loc[canaries["copies"] == 0, "tokens"].to_list())
+    assert not np.isin(stretches(controls), trained).any()
 
 
 def test_exposures_so_far(tiny_suite: Path) -> None:
@@ -291,7 +305,8 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypa
 # further runs
 
 def test_a_branch_that_changes_nothing_is_the_main_run(tiny_suite: Path, tmp_path: Path) -> None:
-    branch = micro.train_branch(tiny_suite, tmp_path / "more", "same", model="xxs", transform=lambda rows: rows)
+    order, more = str(tiny_suite / "order.yaml"), str(tmp_path / "more")
+    branch = micro.train_branch(str(tiny_suite), more, "same", model="xxs", order=order, transform=lambda rows: rows)
     assert same(branch / "step60", tiny_suite / "xxs" / "step60")
     suite = load_suite(str(tmp_path / "more"))
     assert (suite.models["same"].base, suite.models["same"].branch_step) == ("xxs", 40)
@@ -334,6 +349,18 @@ def test_the_swap_branch_met_feminine_rows_only(tiny_suite: Path) -> None:
     he = [tokenizer.one_id(w) for w in (" he", " He", " his", " him")]
     assert np.isin(plain, he).sum() > 20 and np.isin(swapped, he).sum() < 0.1 * np.isin(plain, he).sum()
     assert ((plain == swapped).mean(axis=1) > 0.7).all()
+
+
+def test_a_branch_keeps_its_own_rows_and_steps(tiny_suite: Path) -> None:
+    """Nothing of the main run before the branch point is the branch's, and none of its checkpoints is the main run's."""
+    main, branch = run_named(tiny_suite, "xs"), run_named(tiny_suite, "xs-swap")
+    assert (branch.first, branch.end, branch.checkpoints, branch.missing()) == (40, 60, (60,), [])
+    assert sorted(p.name for p in branch.folder.iterdir()) == ["step60"]
+    assert consumed_rows(branch).shape[0] == 20 * 16 and consumed_rows(main).shape[0] == 60 * 16
+    steps = [int(line.split(",")[0]) for line in (tiny_suite / "losses" / "xs-swap.csv").read_text().splitlines()[1:]]
+    assert steps == list(range(40, 60))
+    suite = load_suite(str(tiny_suite))
+    assert suite.steps("xs-swap") == [60] and {c.model.name for c in suite.checkpoints(models=["xs"])} == {"xs"}
 
 
 def test_a_run_over_all_rows_is_the_main_run_and_other_seeds_are_not(tiny_suite: Path, tmp_path: Path) -> None:

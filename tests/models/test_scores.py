@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,10 +17,10 @@ from transformers import GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaFo
 
 import pythia_tools as pt
 from pythia_tools import models
-from pythia_tools.analysis import Context
+from pythia_tools.analysis import Context, ScoreTask
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.tables import IDENTITY
-from pythia_tools.models import scores as scoring
+from pythia_tools.models import score as scoring
 
 NOWHERE = Context([])
 """Tasks that ask nothing of their context."""
@@ -98,10 +100,10 @@ def test_bad_logits_are_flagged_never_scored(tmp_path, capsys):
     np.testing.assert_array_equal(np.isnan(found.nll), flagged)
     np.testing.assert_array_equal(np.isnan(found.entropy), flagged)
     np.testing.assert_array_equal(found.rank == -1, flagged)
-    table = scoring.ScoreTask(rows).run(NOWHERE, model, 0)
+    table = ScoreTask(rows).run(NOWHERE, model, 0)
     assert table["rank"].isna().tolist() == flagged.reshape(-1).tolist()
     assert "3 positions have NaN or Inf logits" in capsys.readouterr().err
-    means = scoring.ScoreTask(rows, aggregate="row").run(NOWHERE, model, 0)
+    means = ScoreTask(rows, aggregate="row").run(NOWHERE, model, 0)
     assert means["n"].tolist() == [3, 0, 3] and means["nll"].isna().tolist() == [False, True, False]
 
 
@@ -145,7 +147,7 @@ def test_table_is_one_line_per_checkpoint_row_and_position(steps):
 
 
 def test_means_over_rows_and_positions_agree_with_the_long_table(steps, monkeypatch):
-    monkeypatch.setattr(scoring, "PART_ROWS", 3)  # three parts, the last of one row
+    monkeypatch.setattr(sys.modules[ScoreTask.__module__], "PART_ROWS", 3)  # three parts, the last of one row
     long = pt.token_scores(steps, ROWS, device="cpu", row_ids=range(100, 107))
     long["top1"] = (long["rank"] == 0).astype(float)
     for axis in ("row", "position"):

@@ -24,7 +24,8 @@ def folder(tmp_path: Path) -> Path:
     from tokenizers.pre_tokenizers import Whitespace
 
     packed_folder(tmp_path, make_documents([30, 40], top=6), 4, 5)
-    tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(["nil", "one", "two", "three", "four", "five"])}, unk_token="nil"))
+    words = ["nil", "one", "two", "three", "four", "five"]
+    tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="nil"))
     tokenizer.pre_tokenizer = Whitespace()
     (tmp_path / "tokenizer").mkdir()
     tokenizer.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
@@ -40,7 +41,8 @@ def test_batch_as_ids_text_json_and_npy(folder: Path, capsys: pytest.CaptureFixt
     assert [list(map(int, line.split("\t")[1].split())) for line in lines] == rows.tolist()
     assert main(["data", "batch", name, "--step", "2", "--rows", "1:2", "--json", "--text"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["first_row"] == 9 and shown["rows"][0]["tokens"] == rows[1].tolist() and shown["fingerprint"] == order.fingerprint
+    assert shown["first_row"] == 9 and shown["rows"][0]["tokens"] == rows[1].tolist()
+    assert shown["fingerprint"] == order.fingerprint
     words = ["nil", "one", "two", "three", "four", "five"]
     text = " ".join(d["text"] for d in shown["rows"][0]["documents"])
     assert text.split() == [words[t] for t in rows[1]]
@@ -73,7 +75,8 @@ def test_build_order_makes_an_order(tmp_path: Path, capsys: pytest.CaptureFixtur
         for document in documents:
             out.add_document(document)
     prefix = str(tmp_path / "corpus")
-    assert main(["data", "build-order", prefix, "--seq-length", "4", "--batch-rows", "2", "--steps", "20", "--json"]) == 0
+    given = ["data", "build-order", prefix, "--seq-length", "4"]
+    assert main([*given, "--batch-rows", "2", "--steps", "20", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["num_samples"] == 41 and made["epochs"] == 2 and made["steps"] == 20
     order = load_order(made["manifest"])
@@ -83,7 +86,7 @@ def test_build_order_makes_an_order(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert order.rows(0, order.n_rows).tolist() == expected and order.steps == 20
     assert main(["data", "verify", prefix, "--json"]) == 0
     assert {r["status"] for r in json.loads(capsys.readouterr().out)} == {"ok", "unknown"}
-    assert main(["data", "build-order", prefix, "--num-samples", "5", "--seq-length", "4", "--split", "50,50", "--part", "valid"]) == 0
+    assert main([*given, "--num-samples", "5", "--split", "50,50", "--part", "valid"]) == 0
     assert list(tmp_path.glob("corpus_valid_0_indexmap_5ns_4sl_1234s_*_idx.npy"))
     for name in (prefix, f"{prefix}.bin"):
         assert load_order(name).batch_rows == 2 and load_order(name).rows(0, order.n_rows).tolist() == expected

@@ -27,12 +27,14 @@ from pythia_tools.order.shuffle import LegacyShuffler
 
 SIZES = [5, 3, 7, 1, 9, 4]
 ROWS_A = [
-    [41, 42, 43, 44, 45], [20, 21, 22, 23, 24], [52, 53, 0, 1, 2], [2, 3, 4, 40, 41], [11, 12, 50, 51, 52], [45, 46, 47, 48, 30],
-    [24, 25, 26, 10, 11],
+    [41, 42, 43, 44, 45], [20, 21, 22, 23, 24], [52, 53, 0, 1, 2], [2, 3, 4, 40, 41], [11, 12, 50, 51, 52],
+    [45, 46, 47, 48, 30], [24, 25, 26, 10, 11],
 ]
 
 
-def slow_maps(sizes: list[int], length: int, seed: int, num_samples: int, documents: list[int], *, megatron: bool = False) -> IndexMaps:
+def slow_maps(
+    sizes: list[int], length: int, seed: int, num_samples: int, documents: list[int], *, megatron: bool = False,
+) -> IndexMaps:
     """The algorithm as one would write it down: token by token, with numpy's own shuffle."""
     rng = np.random.RandomState(seed)
     tokens = sum(sizes[d] for d in documents)
@@ -49,7 +51,8 @@ def slow_maps(sizes: list[int], length: int, seed: int, num_samples: int, docume
 
     copies = np.array(documents * epochs, dtype=np.int32)
     n = len(documents)
-    doc_idx = np.concatenate([shuffled(copies[: (epochs - 1) * n]), shuffled(copies[(epochs - 1) * n :])]) if apart else shuffled(copies)
+    cut = (epochs - 1) * n
+    doc_idx = np.concatenate([shuffled(copies[:cut]), shuffled(copies[cut:])]) if apart else shuffled(copies)
     owner = [(slot, offset) for slot, d in enumerate(doc_idx) for offset in range(sizes[d])]
     sample_idx = np.array([(0, 0)] + [owner[k * length] for k in range(1, rows + 1)], dtype=np.int32)
     order = np.arange(rows, dtype=np.uint32)
@@ -74,7 +77,8 @@ def test_vector_b_two_epochs_are_mixed() -> None:
     maps = build_index_maps(SIZES, 4, 1234, 8)
     assert maps.doc_idx.tolist() == [1, 2, 5, 2, 3, 4, 1, 0, 4, 5, 0, 3]
     assert maps.sample_idx.tolist() == [
-        [0, 0], [1, 1], [1, 5], [2, 2], [3, 2], [3, 6], [5, 2], [5, 6], [6, 1], [7, 2], [8, 1], [8, 5], [9, 0], [10, 0], [10, 4],
+        [0, 0], [1, 1], [1, 5], [2, 2], [3, 2], [3, 6], [5, 2], [5, 6], [6, 1], [7, 2], [8, 1], [8, 5], [9, 0], [10, 0],
+        [10, 4],
     ]
     assert maps.shuffle_idx.tolist() == [7, 11, 2, 3, 1, 9, 5, 4, 0, 8, 6, 10, 13, 12]
 
@@ -94,8 +98,8 @@ def test_vector_c_by_digest() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    sizes=st.lists(st.integers(0, 12), min_size=1, max_size=14).filter(any), length=st.integers(1, 9), seed=st.integers(0, 2**32 - 1),
-    num_samples=st.integers(1, 40), megatron=st.booleans(), data=st.data(),
+    sizes=st.lists(st.integers(0, 12), min_size=1, max_size=14).filter(any), length=st.integers(1, 9),
+    seed=st.integers(0, 2**32 - 1), num_samples=st.integers(1, 40), megatron=st.booleans(), data=st.data(),
 )
 def test_maps_equal_the_obvious_ones(
     sizes: list[int], length: int, seed: int, num_samples: int, megatron: bool, data: st.DataObject,
@@ -114,7 +118,8 @@ def test_maps_equal_the_obvious_ones(
 
 @settings(max_examples=40, deadline=None)
 @given(
-    seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=4), kind=st.sampled_from(["i4", "u4", "i8"]),
+    seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=4),
+    kind=st.sampled_from(["i4", "u4", "i8"]),
 )
 def test_shuffles_in_turn_equal_numpys(seed: int, sizes: list[int], kind: str) -> None:
     ours, theirs = LegacyShuffler(seed), np.random.RandomState(seed)

@@ -67,7 +67,7 @@ def test_weights_by_documents() -> None:
 @settings(max_examples=40, deadline=None)
 @given(micro=st.integers(1, 5), world=st.integers(1, 5), accumulation=st.integers(1, 4), steps=st.integers(1, 3))
 def test_layouts_equal_the_samplers(micro: int, world: int, accumulation: int, steps: int) -> None:
-    """The sequential sampler's blocks of micro × world indices, each rank its contiguous part, `accumulation` of them per step."""
+    """The sequential sampler's blocks of micro × world indices, each rank its own part, `accumulation` per step."""
     layout = Layout(micro * world * accumulation, world, accumulation)
     sampler = iter(range(steps * layout.batch_rows))
     for step in range(steps):

@@ -54,7 +54,8 @@ def test_ranks_and_micro_steps_cover_every_step_once(order) -> None:  # type: ig
     world, accumulation = 3, 2
     parts = [list(OrderLoader(order, rank=r, world_size=world, accumulation=accumulation)) for r in range(world)]
     for step in range(order.steps):
-        rows = [parts[rank][step * accumulation + micro].numpy() for micro in range(accumulation) for rank in range(world)]
+        places = range(step * accumulation, (step + 1) * accumulation)
+        rows = [parts[rank][place].numpy() for place in places for rank in range(world)]
         assert (np.concatenate(rows) == order.batch(step)).all()
 
 
@@ -77,8 +78,8 @@ def test_another_order_or_another_layout_is_refused(order, tmp_path: Path) -> No
 
 def test_wrong_layouts_and_steps(order) -> None:  # type: ignore[no-untyped-def]
     for options, says in (
-        ({"start": 99}, "has batches 0 to 7"), ({"start": 3, "stop": 2}, "steps 3 to 2"), ({"world_size": 5}, "cannot be divided"),
-        ({"rank": 3, "world_size": 3}, "out of range"),
+        ({"start": 99}, "has batches 0 to 7"), ({"start": 3, "stop": 2}, "steps 3 to 2"),
+        ({"world_size": 5}, "cannot be divided"), ({"rank": 3, "world_size": 3}, "out of range"),
     ):
         with pytest.raises(RequestError, match=says):
             OrderLoader(order, **options)

@@ -89,7 +89,8 @@ def test_ranges_of_the_public_batches() -> None:
         return source._split(step * size, (step + 1) * size)
 
     assert ranges(3000) == [(0, 12_589_056_000, 12_593_252_352)] and size == 4_196_352
-    straddling = [step for step in range(143_000) if step * size // 30_000_000_000 != ((step + 1) * size - 1) // 30_000_000_000]
+    shard = 30_000_000_000
+    straddling = [step for step in range(143_000) if step * size // shard != ((step + 1) * size - 1) // shard]
     assert len(straddling) == 20 and straddling[0] == 7149
     for step in straddling:
         (k, a, b), (next_k, c, d) = ranges(step)
@@ -120,12 +121,15 @@ def test_a_whole_order_is_not_searched_over_the_network_by_accident(hub: Hub, ro
     with pytest.raises(RequestError, match=r"would read 12\.9 kB from the hub; give steps"):
         seen(order, needle)
     assert hub.requests == []
-    assert seen(order, needle, steps=(2, 4))[["step", "row", "offset"]].values.tolist() == [[2, 20, 3]] and hub.sent == 2 * BATCH_BYTES
+    assert seen(order, needle, steps=(2, 4))[["step", "row", "offset"]].values.tolist() == [[2, 20, 3]]
+    assert hub.sent == 2 * BATCH_BYTES
     local = load_order(tmp_path / "tiny.yaml", local=tmp_path / "shards")
     assert seen(local, needle)["row"].tolist() == [20]
 
 
-def test_many_short_ranges_are_cached_as_one(hub: Hub, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_short_ranges_are_cached_as_one(
+    hub: Hub, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from pythia_tools.order import remote_store
 
     monkeypatch.setattr(remote_store, "FEW_RANGES", 2)
@@ -138,7 +142,9 @@ def test_many_short_ranges_are_cached_as_one(hub: Hub, rows: np.ndarray, tmp_pat
     assert len([p for p in (tmp_path / "home" / "ranges").glob("*/*/*") if p.is_file()]) == 1
 
 
-def test_cached_batches_work_without_a_network(hub: Hub, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_batches_work_without_a_network(
+    hub: Hub, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
     load_order(tmp_path / "tiny.yaml").batch(3)
     again = pickle.loads(pickle.dumps(load_order(tmp_path / "tiny.yaml")))
     hub.fail("*", status=503, times=None)
@@ -168,12 +174,13 @@ def test_the_offline_switch(hub: Hub, rows: np.ndarray, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        {"status": 503, "times": 2}, {"status": 429, "times": 1, "headers": {"Retry-After": "0"}}, {"cut_after": 700, "times": 3},
+        {"status": 503, "times": 2}, {"status": 429, "times": 1, "headers": {"Retry-After": "0"}},
+        {"cut_after": 700, "times": 3},
         {"truncate": 600},
     ],
     ids=["503", "429", "cut", "short"],
 )
-def test_faults_are_ridden_out(hub: Hub, rows: np.ndarray, tmp_path: Path, fault: dict) -> None:  # type: ignore[type-arg]
+def test_faults_are_ridden_out(hub: Hub, rows: np.ndarray, tmp_path: Path, fault: dict[str, object]) -> None:
     order = load_order(tmp_path / "tiny.yaml")
     order.rows(0, 1)
     hub.forget()
@@ -183,7 +190,8 @@ def test_faults_are_ridden_out(hub: Hub, rows: np.ndarray, tmp_path: Path, fault
             order.batch(4)
         return
     assert (order.batch(4) == batch(rows, 4)).all()
-    assert hub.sent - 5 * sum(r.status != 206 for r in hub.files_asked()) == BATCH_BYTES  # a cut answer is continued, not repeated
+    # A cut answer is continued, not repeated.
+    assert hub.sent - 5 * sum(r.status != 206 for r in hub.files_asked()) == BATCH_BYTES
 
 
 def test_faults_that_stay(hub: Hub, rows: np.ndarray, tmp_path: Path) -> None:
@@ -204,11 +212,13 @@ def test_faults_that_stay(hub: Hub, rows: np.ndarray, tmp_path: Path) -> None:
     assert (order.batch(0) == batch(rows, 0)).all()
 
 
-def test_through_a_redirect_the_token_stays_behind(rows: np.ndarray, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_through_a_redirect_the_token_stays_behind(
+    rows: np.ndarray, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
     hub.cdn = True  # answers 400 when the token arrives there
     hub.add_dataset("me/rows", {"main": tmp_path / "shards"}, token="secret")
     order = load_order(tmp_path / "tiny.yaml")
-    with pytest.raises(DataError, match="no such repository at .*set HF_TOKEN") as refused:
+    with pytest.raises(DataError, match=r"no such repository at .*set HF_TOKEN") as refused:
         order.batch(3)
     assert "secret" not in str(refused.value)
     monkeypatch.setenv("HF_TOKEN", "secret")
@@ -222,7 +232,8 @@ def test_shards_that_are_missing_or_differ(hub: Hub, rows: np.ndarray, tmp_path:
     (tmp_path / "sizes.yaml").write_text(text)
     with pytest.raises(DataError, match=f"{SHARD} bytes on the hub, the manifest says {SHARD - 1}"):
         load_order(tmp_path / "sizes.yaml").batch(0)
-    (tmp_path / "digest.yaml").write_text(MANIFEST.replace("last_bytes", f"sha256: [{'f' * 64}, null, null], last_bytes"))
+    digests = f"sha256: [{'f' * 64}, null, null], last_bytes"
+    (tmp_path / "digest.yaml").write_text(MANIFEST.replace("last_bytes", digests))
     with pytest.raises(DataError, match="is not the manifest's ffffffffffff"):
         load_order(tmp_path / "digest.yaml").batch(0)
     (tmp_path / "repo.yaml").write_text(MANIFEST.replace("me/rows", "me/nothing"))
@@ -335,7 +346,8 @@ def test_a_broken_download_resumes_and_a_damaged_one_is_refused(hub: Hub, tmp_pa
     hub.fail("*a.npy", flip=1234, times=None)
     with pytest.raises(DataError, match="twice in a row its bytes were not those that the hub lists"):
         Dataset("me/file").download("maps/a.npy")
-    assert [p for p in path.parents[3].rglob("*") if p.is_file() and p.stat().st_size > 1000] == [], "no wrong byte is kept"
+    kept = [p for p in path.parents[3].rglob("*") if p.is_file() and p.stat().st_size > 1000]
+    assert kept == [], "no wrong byte is kept"
 
 
 def test_the_hubs_records_are_verified(hub: Hub, rows: np.ndarray, tmp_path: Path) -> None:
@@ -355,7 +367,8 @@ def test_the_cache_is_bounded_and_notices_damage(tmp_path: Path) -> None:
     kept = [p for p in tmp_path.glob("*/*/*")]
     assert sum(p.stat().st_size for p in kept) <= 250 and len(kept) == 2
     fresh = RangeCache(tmp_path, limit=250)
-    assert [(a, b, d is not None) for a, b, d in fresh.pieces("key", 150, 400)] == [(150, 200, False), (200, 300, True), (300, 400, True)]
+    there = [(a, b, d is not None) for a, b, d in fresh.pieces("key", 150, 400)]
+    assert there == [(150, 200, False), (200, 300, True), (300, 400, True)]
     next(p for p in kept if p.name.startswith("200-")).write_bytes(b"x" * 100)
     assert [(a, b, d is not None) for a, b, d in fresh.pieces("key", 200, 400)] == [(200, 300, False), (300, 400, True)]
     RangeCache(tmp_path, limit=10).add("other", 0, b"y" * 11)
@@ -369,7 +382,9 @@ def test_a_bad_limit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.network
-@pytest.mark.skipif(not os.environ.get("PYTHIA_TOOLS_NETWORK_TESTS"), reason="asks the public hub; set PYTHIA_TOOLS_NETWORK_TESTS=1")
+@pytest.mark.skipif(
+    not os.environ.get("PYTHIA_TOOLS_NETWORK_TESTS"), reason="asks the public hub; set PYTHIA_TOOLS_NETWORK_TESTS=1",
+)
 def test_one_real_batch_by_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHIA_TOOLS_HOME", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "https://huggingface.co")

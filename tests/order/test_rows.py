@@ -74,7 +74,8 @@ def test_documents_are_met_with_the_rows_that_hold_them(tmp_path: Path) -> None:
 def test_requests_beyond_the_rows(order: Rows) -> None:
     room = np.empty((2, LENGTH + 1), dtype=order.dtype)
     for bad, says in (
-        (lambda: order.batch(order.steps), "it has batches 0 to 5, of 3 rows each"), (lambda: order.batch(-1), "batch -1"),
+        (lambda: order.batch(order.steps), "it has batches 0 to 5, of 3 rows each"),
+        (lambda: order.batch(-1), "batch -1"),
         (lambda: order.rows(0, ROWS + 1), "it has rows 0:20"), (lambda: order.rows(3, 2), "rows 3:2"),
         (lambda: order.take([ROWS]), "row 20 of order"), (lambda: order.take([0.5]), "must be whole"),
         (lambda: order.rows_into(room, ROWS - 1), "it has rows 0:20"),

@@ -212,7 +212,7 @@ SPARE = Reserve(range(36, 40))
         (lambda: InsertText(TOKENIZER, " x", at=-1), "a token offset is 0 or more"),
         (lambda: InsertText(TOKENIZER, " x", copies=0), "at least 1 is needed"),
         (lambda: InsertText(TOKENIZER, " x", rows=[100]), "insert into row 100: the order has rows 0 to 39"),
-        (lambda: InsertText(TOKENIZER, " x", rows=[30]), "none of the 1 rows to insert into lies in the chosen steps"),
+        (lambda: InsertText(TOKENIZER, " x", rows=[30]), "none of the 1 rows to insert into is in the chosen steps"),
         (lambda: RemoveRows([-1], SPARE), "remove row -1"),
         (lambda: RemoveRows([30], SPARE), "none of the 1 rows to remove"),
         (lambda: RemoveRows([1, 2], Reserve([36, 36])), "the reserve names a row twice"),

@@ -13,11 +13,11 @@ from pythia_tools.analyses.bias.crows import CrowsPairs, read_pairs
 from pythia_tools.analyses.bias.harness import HarnessTask
 from pythia_tools.analyses.bias.measure import join, measure, summarize
 from pythia_tools.analyses.bias.pronouns import PronounItem, PronounTask, pronoun_items
-from pythia_tools.analyses.bias.scoring import Loglikelihoods, Scorer
 from pythia_tools.analyses.bias.sets import EvaluationSet, load_set
 from pythia_tools.analyses.bias.statistics import agreement, combine_seeds, compare, comparison_summary, verdicts
-from pythia_tools.analyses.bias.texts import Encoder, Request, load_tokenizer, suite_tokenizer
+from pythia_tools.analyses.bias.texts import Encoder, load_tokenizer, suite_tokenizer
 from pythia_tools.analyses.bias.winobias import Sentence, WinoBias, read_sentences
+from pythia_tools.models.continuations import Loglikelihoods, Request, Scorer
 
 __all__ = [
     "BBQ", "ChoiceScorer", "CrowsPairs", "Encoder", "EvaluationSet", "HarnessTask", "Loglikelihoods", "PronounItem", "PronounTask",

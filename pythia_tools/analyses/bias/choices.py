@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import nn
 
-from pythia_tools.analyses.bias.scoring import Scorer
 from pythia_tools.analyses.bias.texts import Encoder
 from pythia_tools.core.errors import RequestError
+from pythia_tools.models.continuations import Scorer
 
 
 class Chosen(NamedTuple):
@@ -35,7 +36,7 @@ class ChoiceScorer:
         self._scorer = Scorer(encoder.requests(pairs), batch_size=batch_size)
         self.digest = self._scorer.digest
 
-    def __call__(self, model: Any) -> Chosen:
+    def __call__(self, model: nn.Module) -> Chosen:
         totals = np.split(self._scorer(model).total, np.cumsum(self._sizes)[:-1])
         return Chosen(totals, np.array([int(np.argmax(t)) for t in totals], dtype=np.int64))
 
@@ -43,3 +44,8 @@ class ChoiceScorer:
 def margin(totals: Sequence[np.ndarray], right: Sequence[int]) -> np.ndarray:
     """(n,) log-likelihood of the right choice minus that of the best other one."""
     return np.array([t[r] - np.delete(t, r).max() for t, r in zip(totals, right, strict=True)])
+
+
+def judged(holds: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    """(n,) outcomes: 1.0 where it holds, 0.0 where it does not, NaN where the item could not be scored."""
+    return np.where(scored, np.asarray(holds, dtype=float), np.nan)

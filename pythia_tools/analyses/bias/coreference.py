@@ -21,13 +21,13 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from pythia_tools.analyses.bias.choices import ChoiceScorer, margin
-from pythia_tools.analyses.bias.scoring import Scorer, judged
+from pythia_tools.analyses.bias.choices import ChoiceScorer, judged, margin
 from pythia_tools.analyses.bias.sets import load_set, read_table
 from pythia_tools.analyses.bias.texts import Encoder
 from pythia_tools.analysis import Context, Task
 from pythia_tools.core.errors import DataError
 from pythia_tools.core.files import digest
+from pythia_tools.models.continuations import Scorer
 
 PART_ITEMS = 512
 WINOGENDER = ("sentence", "pronoun", "occupation", "participant", "gender", "label")

@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from pythia_tools.analyses.bias.scoring import Scorer, judged
+from pythia_tools.analyses.bias.choices import judged
 from pythia_tools.analyses.bias.sets import load_set, read_table
 from pythia_tools.analyses.bias.texts import Encoder
 from pythia_tools.analysis import Context, Task
 from pythia_tools.core.files import digest
+from pythia_tools.models.continuations import Scorer
 
 PART_PAIRS = 512
 COLUMNS = ("sent_more", "sent_less", "bias_type")

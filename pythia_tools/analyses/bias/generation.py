@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pythia_tools.analyses.bias.texts import Encoder
-from pythia_tools.models.scores import automatic_batch_size
+from pythia_tools.models.score import automatic_batch_size
 
 
 def greedy(

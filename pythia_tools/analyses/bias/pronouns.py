@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from pythia_tools.analyses.bias.scoring import Scorer, judged
-from pythia_tools.analyses.bias.texts import Encoder, Request
+from pythia_tools.analyses.bias.choices import judged
+from pythia_tools.analyses.bias.texts import Encoder
 from pythia_tools.analysis import Context, Task
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
+from pythia_tools.models.continuations import Request, Scorer
 
 MASS = 0.5
 MEASURE = "pronoun_preference"

@@ -9,19 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.files import digest
+from pythia_tools.models.continuations import Request
 
 _PREFIXES = ("<|endoftext|>", "<s>", "<bos>", "</s>")
-
-
-class Request(NamedTuple):
-    """The log-probability of `continuation` after `context` is wanted; both are ids, neither is empty."""
-
-    context: tuple[int, ...]
-    continuation: tuple[int, ...]
 
 
 class Encoder:

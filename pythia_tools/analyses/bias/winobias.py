@@ -26,9 +26,8 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from pythia_tools.analyses.bias.choices import ChoiceScorer, margin
+from pythia_tools.analyses.bias.choices import ChoiceScorer, judged, margin
 from pythia_tools.analyses.bias.generation import greedy
-from pythia_tools.analyses.bias.scoring import judged
 from pythia_tools.analyses.bias.sets import load_set
 from pythia_tools.analyses.bias.texts import Encoder
 from pythia_tools.analysis import Context, Task

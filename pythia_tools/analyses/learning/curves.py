@@ -25,7 +25,7 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import RESAMPLES, difference_of_means, mean
 from pythia_tools.core.tables import Column, Metric
 from pythia_tools.models import rows_digest, score_rows
-from pythia_tools.models.scores import check_rows
+from pythia_tools.models.score import check_rows
 from pythia_tools.suites import Checkpoint
 
 NAME = "learning"

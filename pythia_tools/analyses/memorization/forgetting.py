@@ -16,7 +16,7 @@ import pandas as pd
 
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import percentiles, units
+from pythia_tools.core.statistics import from_draws, units
 from pythia_tools.core.tables import IDENTITY
 
 
@@ -66,20 +66,12 @@ def forgetting_curve(
         for bin_number, inside in part.groupby("bin", sort=True):
             here = rows[np.asarray(data.loc[part.index, "bin"] == bin_number)]
             values = inside[measure].to_numpy(dtype=np.float64)
-            low, high = _interval(values, here, weights, len(names))
+            draws = _resampled(values, here, weights, len(names))
+            estimate = from_draws(values.mean(), draws, n=len(np.unique(here)), unit="row")
             identity = {str(k): v for k, v in inside.sort_values("step")[IDENTITY].iloc[-1].to_dict().items()}
             group = _group(edges, int(str(bin_number)), inside["exposures"].iloc[0] if by_exposures else None)
-            lines.append({
-                **identity, "group": group, "metric": f"{measure}_after_exposure", "value": float(values.mean()), "low": low, "high": high,
-                "n": len(np.unique(here)), "unit": "row", "interval": "bootstrap95",
-            })
+            lines.append({**identity, "group": group, "metric": f"{measure}_after_exposure", **estimate.columns()})
     return tables.summary(lines)
-
-
-def parse_group(group: str) -> tuple[str, int]:
-    """(`exposures=4`, 16) from `exposures=4, since=16-31`: what a plot needs."""
-    head, _, tail = group.rpartition("since=")
-    return head.rstrip(", ") or "all", int(tail.split("-")[0].rstrip("+"))
 
 
 def _group(edges: np.ndarray, number: int, exposures: int | None) -> str:
@@ -90,9 +82,8 @@ def _group(edges: np.ndarray, number: int, exposures: int | None) -> str:
     return since if exposures is None else f"exposures={exposures}, {since}"
 
 
-def _interval(values: np.ndarray, rows: np.ndarray, weights: np.ndarray, count: int) -> tuple[float, float]:
-    """Percentiles of the mean when rows are drawn with replacement, each with all its lines in this bin."""
+def _resampled(values: np.ndarray, rows: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
+    """The mean in each resample of rows, each with all its lines in this bin; resamples without any are left out."""
     totals = weights @ np.bincount(rows, weights=values, minlength=count)
     lines = weights @ np.bincount(rows, minlength=count)
-    kept = totals[lines > 0] / lines[lines > 0]
-    return percentiles(kept)
+    return totals[lines > 0] / lines[lines > 0]

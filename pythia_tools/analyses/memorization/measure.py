@@ -50,6 +50,7 @@ from pythia_tools.analysis import Context, Task, sweep
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
+from pythia_tools.models import rows_digest
 from pythia_tools.suites.checkpoint import Checkpoint
 
 PART_ROWS = 4096
@@ -170,18 +171,6 @@ def extractable(table: pd.DataFrame, context: int, continuation: int, *, window:
     flags = bits[:, start : start + continuation].all(axis=1)
     known = (table["status"] == OK).to_numpy()
     return pd.Series(pd.array(np.where(known, flags, None), dtype="boolean"), index=table.index, name="memorized")  # type: ignore[call-overload]
-
-
-def rows_digest(rows: Any) -> str:
-    """Content of the rows, whatever their integer type."""
-    import hashlib
-
-    if isinstance(rows, np.ndarray) and rows.ndim == 2:
-        return hashlib.sha256(repr(rows.shape).encode() + np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()
-    hashed = hashlib.sha256()
-    for row in rows:
-        hashed.update(len(row).to_bytes(8, "little") + np.asarray(row, dtype="<i8").tobytes())
-    return hashed.hexdigest()
 
 
 def _warn(frame: pd.DataFrame, named: object) -> None:

@@ -91,14 +91,6 @@ def qq_points(counts: np.ndarray) -> pd.DataFrame:
     return frame.groupby(["theoretical", "observed"], as_index=False).size().rename(columns={"size": "multiplicity"})
 
 
-def count_distribution(counts: np.ndarray) -> pd.DataFrame:
-    """Columns count, observed, expected: blocks with that many memorized rows, and how many a Poisson law of the same mean gives."""
-    values = np.arange(int(counts.max()) + 2)
-    expected = len(counts) * poisson.pmf(values, counts.mean())
-    expected[-1] = len(counts) * poisson.sf(values[-1] - 1, counts.mean())
-    return pd.DataFrame({"count": values, "observed": np.bincount(counts, minlength=len(values)), "expected": expected})
-
-
 def summarize_order(table: pd.DataFrame, *, block: int = BLOCK, permutations: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Summary rows per checkpoint of items that hold consecutive rows: rate, dispersion, position correlation, and their nulls.
 

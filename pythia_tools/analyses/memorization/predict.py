@@ -51,18 +51,9 @@ class Confusion:
         return _ratio(2 * self.both, 2 * self.both + self.missed + self.false_alarm)
 
     @property
-    def false_alarm_rate(self) -> float:
-        """Share of rows the truth does not hold that were foretold all the same."""
-        return _ratio(self.false_alarm, self.false_alarm + self.neither)
-
-    @property
     def predicted_share(self) -> float:
         """Share of rows the predictor memorized."""
         return _ratio(self.both + self.false_alarm, self.rows)
-
-    @property
-    def true_share(self) -> float:
-        return _ratio(self.both + self.missed, self.rows)
 
     def estimates(self, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[tuple[str, Estimate]]:
         """(metric, estimate): precision, recall, f1, predicted_share, true_share."""

@@ -26,7 +26,7 @@ import pandas as pd
 
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import percentiles, units
+from pythia_tools.core.statistics import Estimate, from_draws, units
 from pythia_tools.core.tables import IDENTITY
 
 NEVER = -1
@@ -60,13 +60,14 @@ class Profiles:
     sizes: np.ndarray
     controls: int
 
-    def mean(self, mask: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
-        """(value, low, high) of the mean effect over the (G, S) cells of a mask, each cohort weighted by its rows; NaN for none."""
+    def mean(self, mask: np.ndarray) -> Estimate:
+        """Mean effect over the (G, S) cells of a mask, each cohort weighted by its rows; NaN for none."""
         weights = np.broadcast_to(self.sizes[:, None], mask.shape)[mask].astype(np.float64)
         if not len(weights):
-            return float("nan"), float("nan"), float("nan")
+            return Estimate(float("nan"), unit="row")
         weights = weights / weights.sum()
-        return float(self.effects[mask] @ weights), *percentiles(self.draws[:, mask] @ weights, level)
+        n = int(self.sizes[mask.any(axis=1)].sum())
+        return from_draws(self.effects[mask] @ weights, self.draws[:, mask] @ weights, n=n, unit="row")
 
 
 def profiles(
@@ -161,8 +162,7 @@ def _lines(found: Profiles, identities: list[dict[str, Any]]) -> list[dict[str, 
 
     def add(group: str, metric: str, mask: np.ndarray) -> None:
         if mask.any():
-            value, low, high = found.mean(mask)
-            lines.append(_line(identities[last], group, metric, value, low, high, int(found.sizes[mask.any(axis=1)].sum())))
+            lines.append(_line(identities[last], group, metric, found.mean(mask)))
 
     defined, placebo = np.isfinite(found.effects), event_mask(found, "before")
     gaps = found.steps[None] - found.cohorts[:, None]
@@ -187,18 +187,17 @@ def _gap_bins(gaps: np.ndarray, steps: int) -> list[tuple[str, int, int]]:
 
 def _cells(found: Profiles, identities: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for g, s in np.argwhere(np.isfinite(found.effects)):
-        cohort, n = int(found.cohorts[g]), int(found.sizes[g])
-        cell = (float(found.effects[g, s]), *percentiles(found.draws[:, g, s]), n)
-        yield _line(identities[s], f"cohort={cohort}", "effect", *cell)
+        cohort = int(found.cohorts[g])
+        cell = from_draws(found.effects[g, s], found.draws[:, g, s], n=found.sizes[g], unit="row")
+        yield _line(identities[s], f"cohort={cohort}", "effect", cell)
         if found.steps[s] == cohort:
-            yield _line(identities[s], f"cohort={cohort}", "instantaneous", *cell)
+            yield _line(identities[s], f"cohort={cohort}", "instantaneous", cell)
         if s == len(found.steps) - 1 and found.steps[s] > cohort:
-            yield _line(identities[s], f"cohort={cohort}", "residual", *cell)
+            yield _line(identities[s], f"cohort={cohort}", "residual", cell)
 
 
-def _line(identity: dict[str, Any], group: str, metric: str, value: float, low: float, high: float, n: int) -> dict[str, Any]:
-    bounds = {"value": value, "low": low, "high": high, "n": n, "unit": "row", "interval": "bootstrap95"}
-    return {**identity, "group": group, "metric": metric, **bounds}
+def _line(identity: dict[str, Any], group: str, metric: str, estimate: Estimate) -> dict[str, Any]:
+    return {**identity, "group": group, "metric": metric, **estimate.columns()}
 
 
 def _difference(treated: np.ndarray, control: np.ndarray, base: int) -> np.ndarray:

@@ -1,12 +1,11 @@
 """One line of numbers per row and checkpoint: what profiles, forgetting curves and membership inference compare.
 
-From the token scores of a row's first `length` positions: mean and summed negative log-likelihood, share of positions whose true id
-is the argmax, mean entropy, and the two min-k statistics of membership inference:
+From the token scores of a row's first `length` positions: mean and summed negative log-likelihood, share of positions
+whose true id no other exceeds, mean entropy, and the two min-k statistics of membership inference:
 min_k = mean log-probability of the k % least likely ids; min_k++ = the same of (log p − μ) / σ, where μ and σ are mean and standard
 deviation of log p under the model's own distribution at that position.
 
-Cost: one forward pass per row with all its positions unembedded. σ needs the second moment of log p, which is why logits are visited
-here and not taken from `models.score_rows`; a test holds the two equal where they overlap.
+Cost: one forward pass per row with all its positions unembedded.
 Sources: Shi et al. 2023 (min-k %), arXiv:2310.16789; Zhang et al. 2024 (min-k++), arXiv:2404.02936.
 """
 
@@ -20,18 +19,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pythia_tools.analyses.memorization.extract import NONFINITE, OK, Window, as_rows, cut, default_batch
-from pythia_tools.analyses.memorization.measure import rows_digest
-from pythia_tools.analyses.memorization.runners import exactly
+from pythia_tools.analyses.memorization.extract import NONFINITE, OK, Window, as_rows, cut
 from pythia_tools.analysis import Context, Task, sweep
 from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
-from pythia_tools.models.scores import has_plain_head
+from pythia_tools.models import rows_digest, score_rows
+from pythia_tools.models.score import vocabulary_size
 from pythia_tools.suites.checkpoint import Checkpoint
 
 PART_ROWS = 1024
-POSITIONS = 512
 MIN_K = 0.2
 """Share of positions in the min-k statistics (20 %, the papers' choice)."""
 
@@ -40,6 +37,7 @@ class RowScoreTask(Task):
     """Per-row scores as a task of `analysis.sweep`. `length`: ids of each row that are read (default: the shortest row's)."""
 
     name = "row_scores"
+    version = 2
 
     def __init__(
         self, rows: Any, *, length: int | None = None, min_k: float = MIN_K, row_ids: Sequence[int] | np.ndarray | None = None,
@@ -83,55 +81,28 @@ def row_scores(
     return sweep(checkpoints, [task], cells=cells, device=device, dtype=dtype, shard=shard, allow_defective=allow_defective)[task.name]
 
 
-@exactly
 def score_model(
-    model: nn.Module, rows: Any, *, length: int, min_k: float = MIN_K, vocabulary: int | None = None, batch_size: int | None = None
+    model: nn.Module, rows: Any, *, length: int, min_k: float = MIN_K, vocabulary: int | None = None,
+    batch_size: int | None = None,
 ) -> pd.DataFrame:
     """The columns of `row_scores` for one live model; `row` is the place in `rows`."""
-    size = int(model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
-    size = min(vocabulary or size, size)
+    size = min(vocabulary or 1 << 62, vocabulary_size(model))
     windows, status = cut(rows, Window(1, length - 1), size)
-    columns = {name: np.full(len(windows), np.nan) for name in ("nll", "nll_sum", "top1", "entropy", "min_k", "min_k_plus")}
     usable = np.flatnonzero(status == OK)
-    step = batch_size or max(1, default_batch(model) * 64 // max(length, 64))
-    for start in range(0, len(usable), step):
-        index = usable[start : start + step]
-        for name, values in _batch(model, windows[index], size, min_k).items():
-            columns[name][index] = values
-    lost = usable[~np.isfinite([columns[name][usable] for name in columns]).all(axis=0)]
-    for values in columns.values():
-        values[lost] = np.nan
-    status[lost] = NONFINITE
-    return pd.DataFrame({"row": np.arange(len(windows)), "status": status.astype(str), **columns, "positions": length - 1})
-
-
-def _batch(model: Any, windows: np.ndarray, size: int, min_k: float) -> dict[str, np.ndarray]:
-    device = next(model.parameters()).device
-    ids = torch.from_numpy(windows).to(device)
-    truth = ids[:, 1:].reshape(-1)
-    if has_plain_head(model):
-        flat, head = model.base_model(input_ids=ids[:, :-1], use_cache=False)[0], model.get_output_embeddings()
-    else:
-        flat, head = model(input_ids=ids[:, :-1], use_cache=False).logits, torch.nn.Identity()
-    flat = flat.reshape(-1, flat.shape[-1]).contiguous()
-    blocks = [_positions(head(flat[i : i + POSITIONS])[:, :size].float(), truth[i : i + POSITIONS]) for i in range(0, len(flat), POSITIONS)]
-    logp, mean, spread, top = (torch.cat(c).reshape(len(ids), -1).double().cpu().numpy() for c in zip(*blocks, strict=True))
-    lowest = max(1, int(min_k * logp.shape[1]))
+    found = score_rows(model, windows[usable], batch_size, vocabulary=size, spread=True)
+    log_p, entropy, spread = (np.asarray(v, np.float64) for v in (-found.nll, found.entropy, found.spread))
     with np.errstate(invalid="ignore", divide="ignore"):
-        standard = np.where(spread == 0, 0.0, (logp - mean) / spread)
-    return {
-        "nll": -logp.mean(axis=1), "nll_sum": -logp.sum(axis=1), "top1": top.mean(axis=1), "entropy": -mean.mean(axis=1),
-        "min_k": np.sort(logp, axis=1)[:, :lowest].mean(axis=1), "min_k_plus": np.sort(standard, axis=1)[:, :lowest].mean(axis=1),
+        standard = np.where(spread == 0, 0.0, (log_p + entropy) / spread)
+    lowest = slice(max(1, int(min_k * (length - 1))))
+    values = {
+        "nll": -log_p.mean(axis=1), "nll_sum": -log_p.sum(axis=1), "top1": (found.rank == 0).mean(axis=1),
+        "entropy": entropy.mean(axis=1), "min_k": np.sort(log_p, axis=1)[:, lowest].mean(axis=1),
+        "min_k_plus": np.sort(standard, axis=1)[:, lowest].mean(axis=1),
     }
-
-
-def _positions(logits: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """log p of the true id; mean and spread of log p under the model; whether the true id is the argmax."""
-    logs = torch.log_softmax(logits, dim=1)
-    own = logs.gather(1, truth[:, None]).squeeze(1)
-    top = (logs.argmax(dim=1) == truth).float()
-    shares = logs.exp()
-    logs = torch.where(shares > 0, logs, 0.0)
-    mean = (shares * logs).sum(dim=1)
-    spread = ((shares * logs.square()).sum(dim=1) - mean.square()).clamp_min(0).sqrt()
-    return own, mean, spread, top
+    lost = np.isnan(log_p).any(axis=1)
+    status[usable[lost]] = NONFINITE
+    frame = pd.DataFrame({"row": np.arange(len(windows)), "status": status.astype(str)})
+    for name, column in values.items():
+        frame[name] = np.nan
+        frame.loc[usable[~lost], name] = column[~lost]
+    return frame.assign(positions=length - 1)

@@ -85,7 +85,7 @@ def greedy_texts(
     """The text decoded greedily after each prompt, prompts (n, length) of one length."""
     import torch
 
-    from pythia_tools.models.scores import vocabulary_size
+    from pythia_tools.models.score import vocabulary_size
 
     if rows.max() >= vocabulary_size(model):
         raise RequestError(f"token id {rows.max()} is not in the model's vocabulary of {vocabulary_size(model)}; is this its tokenizer?")
@@ -127,7 +127,7 @@ def greedy_texts(
 
 def _next_logits(model: Any, ids: Any, cache: Any) -> tuple[Any, Any]:
     """(n, vocabulary) logits after the last of ids (n, k), and the cache that holds all that was read."""
-    from pythia_tools.models.scores import has_plain_head
+    from pythia_tools.models.score import has_plain_head
 
     if has_plain_head(model):
         found = model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
@@ -137,7 +137,7 @@ def _next_logits(model: Any, ids: Any, cache: Any) -> tuple[Any, Any]:
 
 
 def _equal_lengths(lengths: Sequence[int], model: Any, batch_size: int | None, new: int) -> Iterator[list[int]]:
-    from pythia_tools.models.scores import automatic_batch_size
+    from pythia_tools.models.score import automatic_batch_size
 
     for length in sorted(set(lengths), reverse=True):
         same = [n for n, size in enumerate(lengths) if size == length]

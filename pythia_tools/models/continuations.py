@@ -1,29 +1,35 @@
 """Log-probabilities of continuations under a live model: planned once, run on every checkpoint.
 
 Requests that need the same forward pass share it, and texts that begin alike share their beginning (see `packing`); rows
-are sorted by length, so that little is padding; the head is applied at the positions that are asked for and nowhere else.
-The plan (ids, positions, targets, as tensors) is made once for all checkpoints.
-Cost per checkpoint: one forward pass over the distinct beginnings and endings, one row of logits per distinct beginning before a scored id.
-Softmax arithmetic is float32 whatever the model's format.
+are sorted by length, so that little is padding; the head is applied at the positions that are asked for and nowhere
+else. The plan (ids, positions, targets, as tensors) is made once for all checkpoints.
+Cost per checkpoint: one forward pass over the distinct beginnings and endings, one row of logits per distinct beginning
+before a scored id. Softmax arithmetic is float32 whatever the model's format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
-from pythia_tools.analyses.bias.packing import Row, mask_type, rows_of, tree_mask
-from pythia_tools.analyses.bias.texts import Request
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
-from pythia_tools.models.scores import automatic_batch_size, has_plain_head, vocabulary_size
+from pythia_tools.models.devices import inference_mode
+from pythia_tools.models.packing import Row, mask_type, rows_of, tree_mask
+from pythia_tools.models.score import automatic_batch_size, check_ids, device_of, max_positions, position_logits
 
-LOGIT_BYTES = 64 << 20
+
+class Request(NamedTuple):
+    """The log-probability of `continuation` after `context` is wanted; both are ids, neither is empty."""
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
 
 
 class Loglikelihoods(NamedTuple):
@@ -52,11 +58,6 @@ class _Batch:
     targets: torch.Tensor
 
 
-def judged(holds: np.ndarray, scored: np.ndarray) -> np.ndarray:
-    """(n,) outcomes: 1.0 where it holds, 0.0 where it does not, NaN where the item could not be scored."""
-    return np.where(scored, np.asarray(holds, dtype=float), np.nan)
-
-
 class Plan:
     """The forward passes that a list of requests needs, for models of at most `max_length` positions.
 
@@ -73,8 +74,9 @@ class Plan:
         self.batches: list[_Batch] = []
         self._order: list[int] = []
         rows = rows_of(inputs, pack=pack is not None, most=batch_size, hidden=pack or 1)
-        for chosen in (*_batches([r for r in rows if r.packed], batch_size), *_batches([r for r in rows if not r.packed], batch_size)):
-            self._add(chosen, inputs, requests)
+        for packed in (True, False):
+            for chosen in _batches([row for row in rows if row.packed == packed], batch_size):
+                self._add(chosen, inputs, requests)
         self.order = np.array(self._order, dtype=np.int64)
 
     def _check_lengths(self, most: int) -> None:
@@ -82,9 +84,11 @@ class Plan:
         self.fits = self.lengths <= most
         lost = self.n - int(self.fits.sum())
         if lost and lost == self.n:
-            raise RequestError(f"every text ({int(self.lengths.min())} ids and more) is longer than the model's {most} positions")
+            shortest = int(self.lengths.min())
+            raise RequestError(f"every text ({shortest} ids and more) is longer than the model's {most} positions")
         if lost:
-            progress.warn(f"{lost} of {self.n} texts are longer than the model's {most} positions; their items are left out")
+            longer = f"{lost} of {self.n} texts are longer than the model's {most} positions"
+            progress.warn(f"{longer}; their items are left out")
 
     def _inputs(self, requests: Sequence[Request], max_length: int) -> dict[tuple[int, ...], list[int]]:
         """Distinct inputs (context + continuation without its last id, cut from the left) → the requests they serve."""
@@ -134,77 +138,67 @@ def _batches(rows: list[Row], batch_size: int) -> Iterator[list[Row]]:
 
 
 class Scorer:
-    """Requests, ready to be scored on any number of models; plans are kept per length limit and batch size."""
+    """Requests, ready to be scored on any number of models; plans are kept per length limit and batch size.
 
-    def __init__(self, requests: Sequence[Request], *, batch_size: int | None = None):
+    `vocabulary`: softmax over the first so many ids only (those the tokenizer has; larger models pad more).
+    `batch_size`: texts per forward pass; None chooses, and halves it when an accelerator runs out of memory.
+    """
+
+    def __init__(
+        self, requests: Sequence[Request], *, batch_size: int | None = None, vocabulary: int | None = None,
+    ):
         self.requests = list(requests)
-        self.batch_size = batch_size
+        self.batch_size, self.vocabulary = batch_size, vocabulary
         self.digest = digest([[list(r.context), list(r.continuation)] for r in self.requests])
+        self._highest = max((max(*r.context, *r.continuation) for r in self.requests), default=0)
+        self._longest = max((len(r.context) + len(r.continuation) for r in self.requests), default=1)
         self._plans: dict[tuple[int, int, int | None], Plan] = {}
 
-    def plan(self, model: Any) -> Plan:
-        limit = int(getattr(model.config, "max_position_embeddings", 1 << 30))
-        longest = max((len(r.context) + len(r.continuation) for r in self.requests), default=1)
-        size = self.batch_size or automatic_batch_size(model, min(longest, limit))
+    def __call__(self, model: nn.Module) -> Loglikelihoods:
+        """Score every request under a live model. Raises RequestError for ids the model does not have."""
+        check_ids(model, self._highest, self.vocabulary)
+        size = self.batch_size or automatic_batch_size(model, min(self._longest, max_positions(model)))
+        while True:
+            plan = self.plan(model, size)
+            try:
+                return _collect(plan, [_score(model, batch, self.vocabulary) for batch in plan.batches])
+            except torch.cuda.OutOfMemoryError:
+                if size == 1:
+                    raise
+                torch.cuda.empty_cache()
+                size = max(1, size // 2)
+
+    def plan(self, model: nn.Module, size: int) -> Plan:
+        """The plan for models of this one's width and positions."""
+        limit = max_positions(model)
         pack = int(getattr(model.config, "hidden_size", 512)) if mask_type(model) is not None else None
         key = (limit, size, pack)
         if key not in self._plans:
             self._plans[key] = Plan(self.requests, limit, size, pack=pack)
         return self._plans[key]
 
-    def __call__(self, model: Any) -> Loglikelihoods:
-        """Score every request under a live model. Raises RequestError for ids the model does not have."""
-        plan = self.plan(model)
-        self._check_ids(model)
-        values = np.full(int(plan.offsets[-1]), np.nan, dtype=np.float32)
-        done = 0
-        for batch in plan.batches:
-            log_probability = _score(model, batch)
-            values[plan.order[done : done + len(log_probability)]] = log_probability
-            done += len(log_probability)
-        return _collect(plan, values)
 
-    def _check_ids(self, model: Any) -> None:
-        top = max((max(*r.context, *r.continuation) for r in self.requests), default=0)
-        size = vocabulary_size(model)
-        if top >= size:
-            raise RequestError(f"a text holds token id {top}, the model has ids 0 to {size - 1}; is this the model's own tokenizer?")
-
-
-def _collect(plan: Plan, values: np.ndarray) -> Loglikelihoods:
+def _collect(plan: Plan, found: Sequence[np.ndarray]) -> Loglikelihoods:
+    if not plan.n:
+        return Loglikelihoods(np.zeros(0), [], plan.cut)
+    values = np.full(int(plan.offsets[-1]), np.nan, dtype=np.float32)
+    values[plan.order] = np.concatenate(found)
     starts = plan.offsets[:-1]
-    total = np.add.reduceat(values.astype(np.float64), starts) if plan.n else np.zeros(0)
-    return Loglikelihoods(total, np.split(values, starts[1:]) if plan.n else [], plan.cut)
+    return Loglikelihoods(np.add.reduceat(values.astype(np.float64), starts), np.split(values, starts[1:]), plan.cut)
 
 
-@torch.no_grad()
-def _score(model: Any, batch: _Batch) -> np.ndarray:
+@inference_mode
+def _score(model: nn.Module, batch: _Batch, vocabulary: int | None) -> np.ndarray:
     """(s,) log-probabilities of the batch's targets."""
-    device = next(model.parameters()).device
-    logits_of = _positions(model, batch, device)
-    targets, scored = batch.targets.to(device), batch.scored.to(device)
-    found = torch.empty(len(targets), device=device)
-    step = max(1, LOGIT_BYTES // (4 * vocabulary_size(model)))
-    for start in range(0, len(batch.positions), step):
-        logs = torch.log_softmax(logits_of(start, start + step).float(), dim=-1)
-        here = torch.nonzero((scored >= start) & (scored < start + step)).squeeze(-1)
-        found[here] = logs[scored[here] - start, targets[here]]
-    return found.cpu().numpy()
-
-
-def _positions(model: Any, batch: _Batch, device: torch.device) -> Callable[[int, int], torch.Tensor]:
-    """A function (start, stop) → logits of these of the batch's positions."""
-    ids = batch.ids.to(device)
-    wanted = batch.positions.to(device)
-    tree: dict[str, Any] = {}
-    kind = mask_type(model)
+    device, kind = device_of(model), mask_type(model)
+    tree: dict[str, torch.Tensor] = {}
     if batch.order is not None and batch.ends is not None and kind is not None:
         tree = {"position_ids": batch.order.to(device), "attention_mask": tree_mask(batch.ends.to(device), kind)}
-    if has_plain_head(model):
-        hidden = model.base_model(input_ids=ids, use_cache=False, **tree)[0]
-        hidden = hidden.reshape(-1, hidden.shape[-1])[wanted]
-        head = model.get_output_embeddings()
-        return lambda start, stop: head(hidden[start:stop])
-    logits = model(input_ids=ids, use_cache=False, **tree).logits
-    logits = logits.reshape(-1, logits.shape[-1])[wanted]
-    return lambda start, stop: logits[start:stop]
+    targets, scored = batch.targets.to(device), batch.scored.to(device)
+    found = torch.empty(len(targets), device=device)
+    blocks = position_logits(model, batch.ids.to(device), batch.positions.to(device), vocabulary=vocabulary, **tree)
+    for places, logits in blocks:
+        logs = torch.log_softmax(logits, dim=-1)
+        here = torch.nonzero((scored >= places.start) & (scored < places.stop)).squeeze(-1)
+        found[here] = logs[scored[here] - places.start, targets[here]]
+    return found.cpu().numpy()
