@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _ROOMS = {
-    **{room: room for room in ("counts", "dedup", "hub", "micro", "models", "order", "overlays", "plots", "report")},
-    **{room: room for room in ("study", "suites", "tokens")},
+    **{room: room for room in ("analyses", "analysis", "counts", "dedup", "hub", "micro", "models", "order", "overlays")},
+    **{room: room for room in ("plots", "report", "study", "suites", "tokens")},
     **{room: f"core.{room}" for room in ("errors", "results", "statistics", "tables")},
     **{room: f"analyses.{room}" for room in ("bias", "learning", "memorization", "term_frequency")},
 }
@@ -20,18 +20,20 @@ _NAMES = {
     "load_suite": "suites",
     "load_order": "order",
     "load_run": "core.results",
+    "register": "analyses",
     "stream": "models",
     "token_scores": "analysis",
 }
 
 if TYPE_CHECKING:
+    from pythia_tools.analyses import register
     from pythia_tools.analysis import token_scores
     from pythia_tools.core.results import load_run
     from pythia_tools.models import stream
     from pythia_tools.order import load_order
     from pythia_tools.suites import load_suite
 
-__all__ = ["__version__", "load_order", "load_run", "load_suite", "stream", "token_scores", *_ROOMS]  # noqa: PLE0604
+__all__ = ["__version__", *_NAMES, *_ROOMS]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

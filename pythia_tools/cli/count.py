@@ -30,6 +30,7 @@ from pythia_tools.core.files import human_bytes
 from pythia_tools.core.parallel import worker_count
 from pythia_tools.core.results import RunFolder
 
+METRICS = {"exposures": tables.Metric("exposures", "occurrences of the term that subset names, up to the step")}
 SCAN_RATE = 100e6
 """Tokens per second and core that a plan reckons with."""
 
@@ -180,18 +181,14 @@ def _plan(order: Any, patterns: Sequence[Any], steps: Sequence[int], workers: in
 
 
 def _summary(order: Any, frame: pd.DataFrame) -> pd.DataFrame:
-    """Exposures as summary rows; the model is no one's, so its columns stay empty."""
+    """Exposures as summary rows, a term in `subset`; an order has no model, so its columns stay empty."""
     per_step = order.batch_rows * order.seq_length
-    empty = {
-        "model": pd.NA, "params": pd.NA, "branch": "main", "metric": "exposures", "low": float("nan"),
-        "high": float("nan")
-    }
+    rows = zip(frame["term"], frame["step"].tolist(), frame["exposures"].tolist(), strict=True)
+    shared = {"suite": order.name, "branch": "main", "metric": "exposures", "unit": "occurrence", "interval": "none"}
     return tables.summary(
-        {
-            **empty, "suite": order.name, "step": step, "tokens": step * per_step, "group": term, "value": float(seen),
-            "n": seen, "interval": "none"
-        }
-        for term, step, seen in zip(frame["term"], frame["step"].tolist(), frame["exposures"].tolist(), strict=True)
+        ({**shared, "step": step, "tokens": step * per_step, "subset": term, "value": float(seen), "n": seen}
+         for term, step, seen in rows),
+        analysis="count", metrics=METRICS,
     )
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import pythia_tools as pt
+from pythia_tools import analyses
 from pythia_tools.cli import main as cli
 
 LAZY = (
@@ -28,7 +29,7 @@ def test_every_public_name_resolves() -> None:
         _ = pt.lode_suite
 
 
-@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+@pytest.mark.parametrize("command", sorted([*cli.COMMANDS, *analyses.BUILT_IN]))
 def test_every_command_shows_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         cli.main([command, "--help"])

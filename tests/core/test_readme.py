@@ -8,28 +8,43 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
+from pythia_tools import analyses
 from pythia_tools.cli import main as cli
+from pythia_tools.core.results import load_run
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
 @pytest.mark.trained
 def test_its_python_runs(micro_suite: Path) -> None:
     mpl.use("Agg")
-    block = re.search(r"```python\n(.*?)```", README, re.S)
-    assert block
     scope: dict = {}
-    exec(compile(block[1], "README.md", "exec"), scope)
+    exec(compile(BLOCKS[0], "README.md", "exec"), scope)
     assert scope["rows"].shape == (512, 65)
     assert len(scope["curve"]) > 0
 
 
+def test_its_analysis_is_a_command(tiny_suite: Path, tmp_path: Path) -> None:
+    try:
+        exec(compile(BLOCKS[1], "README.md", "exec"), {})
+        out = str(tmp_path / "norms")
+        assert cli.main(["embedding-norm", str(tiny_suite), "--out", out, "--quiet", "--device", "cpu"]) == 0
+    finally:
+        analyses._registered.pop("embedding-norm", None)
+    summary = load_run(out).summary
+    assert (summary["metric"] == "mean_norm").all() and (summary["value"] > 0).all()
+
+
 def test_its_commands_exist() -> None:
-    named = set(re.findall(r"pythia-tools ([a-z][a-z-]+)", README)) - {"is"}
-    assert named <= set(cli.COMMANDS)
+    known = {*cli.COMMANDS, *analyses.BUILT_IN}
+    named = set(re.findall(r"pythia-tools ([a-z][a-z-]+)", README)) - {"is", "embedding-norm"}
+    assert named <= known
     table = README.split("## Commands")[1].split("###")[0]
-    assert set(cli.COMMANDS) == {c for c in cli.COMMANDS if f"`{c}`" in table or f"`{c} " in table}
+    assert known == {c for c in known if f"`{c}`" in table or f"`{c} " in table}
 
 
 def test_its_files_are_there() -> None:
