@@ -203,9 +203,8 @@ def first_update(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]
     if len(rows) < 2 or rows[0].shape != rows[1].shape:
         return []
     moved = float(np.linalg.norm(rows[1] - rows[0]) / max(float(np.linalg.norm(rows[0])), 1e-30))
-    if moved < 0.01:
-        return []
-    return [Finding(info.name, 0, "first update", f"step1 does not descend from step0: rows moved by {moved:.0%}")]
+    detail = f"step1 does not descend from step0: rows differ by {moved:.0%} of their norm"
+    return [Finding(info.name, 0, "first update", detail)] if moved >= 0.01 else []
 
 
 def initialisation(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:

@@ -101,7 +101,8 @@ def _late_distances(results: Results, one: str, other: str) -> dict[int, float]:
     found = {}
     for step in sorted(set(results[one]) & set(results[other])):
         a, b = results[one][step], results[other][step]
-        metrics = [k for k in a if k in b and _continuous(k) and max(abs(a[k]), abs(b[k])) > 0]
+        shared = [k for k in a if k in b and "stderr" not in k and any(part in k for part in CONTINUOUS)]
+        metrics = [k for k in shared if max(abs(a[k]), abs(b[k])) > 0]
         if step >= LATE and metrics:
             found[step] = max(abs(a[k] - b[k]) / max(abs(a[k]), abs(b[k])) for k in metrics)
     return found
@@ -123,7 +124,3 @@ def _spikes(results: Results) -> list[Finding]:
                               f"(steps {before} and {after})")
                     found.append(Finding(model, here, "spike", detail))
     return found
-
-
-def _continuous(metric: str) -> bool:
-    return "stderr" not in metric and any(part in metric for part in CONTINUOUS)

@@ -160,7 +160,7 @@ def _state_at(main: Run, out: Path, step: int) -> States:
     if not _same_weights(main.folder / f"step{step}", folder / f"step{step}"):
         again.path(step).unlink(missing_ok=True)
         raise DataError(
-            f"{main.folder}, step {step}: repeated here, it gives other weights (trained by another machine or torch?); "
+            f"{main.folder}, step {step}: repeated here, other weights came out (another machine or torch?); "
             "train the suite here, or with keep_states in its recipe"
         )
     shutil.rmtree(folder)

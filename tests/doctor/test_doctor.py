@@ -122,11 +122,13 @@ def test_a_sound_suite_is_sound_and_cheap(patient: Patient) -> None:
         patient.serve(model)
     audit = patient.examine(None)
     assert wrong(audit) == set() and audit.sound
-    assert set(audit.findings["detail"]) == {"model.safetensors is also that of step 1", "model.safetensors is also that of step 0"}
+    assert set(audit.findings["detail"]) == {"model.safetensors is also that of step 1",
+                                             "model.safetensors is also that of step 0"}
     assert audit.examined == 2 * len(STEPS) and len(audit.curve) == audit.examined
     assert audit.verdict.startswith(f"patient: sound; {2 * len(STEPS)} checkpoints examined")
     assert patient.server.sent == audit.curve["bytes"].sum(), "nothing but the rows and headers was read"
-    norm = np.linalg.norm(RUNS["a"][100]["gpt_neox.embed_in.weight"][hub.sample_rows(hub.formats.Spot("F32", (V, D), 0))], axis=1).mean()
+    sampled = RUNS["a"][100]["gpt_neox.embed_in.weight"][hub.sample_rows(hub.formats.Spot("F32", (V, D), 0))]
+    norm = np.linalg.norm(sampled, axis=1).mean()
     last = audit.curve[(audit.curve["model"] == "a") & (audit.curve["step"] == 100)]
     assert last["row_norm"].item() == pytest.approx(norm, rel=1e-6)
 
@@ -186,7 +188,8 @@ def test_a_large_sharded_checkpoint_costs_at_most_a_megabyte(patient: Patient) -
     content: dict[str, bytes] = {"config.json": b"{}", "model.safetensors.index.json": b"{}"}
     names = ["gpt_neox.embed_in.weight", "gpt_neox.layers.0.attention.dense.weight", "embed_out.weight"]
     for i, name in enumerate(names):
-        content[f"model-0000{i + 1}-of-0000{shards}.safetensors"] = patient.data({name: rng.normal(size=(1500, width)).astype(np.float16)})
+        tensor = rng.normal(size=(1500, width)).astype(np.float16)
+        content[f"model-0000{i + 1}-of-0000{shards}.safetensors"] = patient.data({name: tensor})
     patient.server.add_model("me/large", {"step0": content})
     lines = ["name: large", "description: x", 'location: {hub: "me/{model}"}', "steps: [0]", "models: {large: {}}"]
     (patient.home / "large.yaml").write_text("\n".join(lines))
@@ -266,7 +269,8 @@ def test_local_folders_are_read_whole(patient: Patient, tmp_path: Path) -> None:
             tensors["gpt_neox.layers.1.mlp.dense_h_to_4h.bias"] = np.full(4 * D, np.inf, dtype=np.float32)
         save_file(tensors, folder / "model.safetensors")
         (folder / "config.json").write_text(
-            f'{{"model_type": "gpt_neox", "hidden_size": {D}, "num_hidden_layers": {L}, "vocab_size": {V}, "max_position_embeddings": 64}}'
+            f'{{"model_type": "gpt_neox", "hidden_size": {D}, "num_hidden_layers": {L}, "vocab_size": {V}, '
+            '"max_position_embeddings": 64}'
         )
     audit = doctor.audit(load_suite(tmp_path / "runs"))
     assert wrong(audit) == {("a", 20, "finite")}
@@ -297,5 +301,6 @@ def test_no_walk_at_any_spacing_is_called_unsmooth(seed: int, drift: float) -> N
 
 
 def test_findings_are_a_table() -> None:
-    audit = doctor.Audit("s", 3, pd.DataFrame(columns=["suite", "model", "step", "check", "severity", "known", "detail"]), pd.DataFrame())
+    columns = ["suite", "model", "step", "check", "severity", "known", "detail"]
+    audit = doctor.Audit("s", 3, pd.DataFrame(columns=columns), pd.DataFrame())
     assert audit.sound and audit.verdict == "s: sound; 3 checkpoints examined"

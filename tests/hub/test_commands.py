@@ -63,7 +63,8 @@ def test_a_dry_run_prints_the_plan_and_fetches_nothing(mine: Any, capsys: pytest
     assert not server.files_asked()
     assert main(["download", manifest, "--models", "b", "--steps", "all", "--dry-run"]) == 1
     out = capsys.readouterr().out
-    assert "missing         2 checkpoints; --skip-missing leaves them out" in out and "mine/b/step10: me/b@step10: no such revision" in out
+    assert "missing         2 checkpoints; --skip-missing leaves them out" in out
+    assert "mine/b/step10: me/b@step10: no such revision" in out
 
 
 def test_download_fetches_verifies_and_says_what_it_did(mine: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +124,8 @@ def test_suites_lists_shows_and_asks_the_hub(mine: Any, capsys: pytest.CaptureFi
     assert "pythia-deduped " in capsys.readouterr().out
     assert main(["suites", manifest]) == 0
     out = capsys.readouterr().out
-    assert "mine: a suite of my own" in out and "wrong  a, steps 20: weights of another run (https://example.org/1)" in out
+    assert "mine: a suite of my own" in out
+    assert "wrong  a, steps 20: weights of another run (https://example.org/1)" in out
     assert "0…20" in out and "20.0B" in out
     assert main(["suites", manifest, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["models"][0]["params"] == 128000
@@ -147,7 +149,8 @@ def test_doctor_by_command(mine: Any, capsys: pytest.CaptureFixture[str], tmp_pa
     assert json.loads(capsys.readouterr().out)["sound"] is True
 
 
-def test_a_hub_that_is_down_is_exit_3(mine: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hub_that_is_down_is_exit_3(mine: Any, monkeypatch: pytest.MonkeyPatch,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
     manifest, server = mine
     server.stop()
     monkeypatch.setattr("pythia_tools.hub.client.RetryPolicy.wait", lambda self, attempt, after=None: None)

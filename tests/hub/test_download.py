@@ -73,7 +73,8 @@ class Waits(list[float]):
 def blobs(home: Path, repo: str = REPO) -> dict[str, bytes]:
     """Everything under a blob's own name: it must be what its name says."""
     folder = home / "cache" / f"models--{repo.replace('/', '--')}" / "blobs"
-    return {p.name: p.read_bytes() for p in folder.iterdir() if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", p.name)} if folder.is_dir() else {}
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return {p.name: p.read_bytes() for p in paths if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", p.name)}
 
 
 def assert_only_whole_blobs(home: Path) -> None:
@@ -90,10 +91,12 @@ def test_only_what_is_needed_is_fetched_where_the_real_client_finds_it(server: H
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    found = hf_hub_download(REPO, "model.safetensors", revision="step0", cache_dir=home / "cache", local_files_only=True)
+    found = hf_hub_download(REPO, "model.safetensors", revision="step0", cache_dir=home / "cache",
+                            local_files_only=True)
     assert Path(found) == folder / "model.safetensors"
     wanted = ["config.json", "*.safetensors"]
-    whole = snapshot_download(REPO, revision="step0", cache_dir=home / "cache", local_files_only=True, allow_patterns=wanted)
+    whole = snapshot_download(REPO, revision="step0", cache_dir=home / "cache", local_files_only=True,
+                              allow_patterns=wanted)
     assert Path(whole) == folder
     assert_only_whole_blobs(home)
 
@@ -115,7 +118,8 @@ def test_torch_files_are_taken_when_there_is_no_safetensors(server: Hub, home: P
     content = files(home, 0)
     del content["model.safetensors"]
     server.add_model("me/old", {"step0": content})
-    assert sorted(p.name for p in pt_hub.fetch(at(0, "me/old")).iterdir()) == ["config.json", "pytorch_model.bin", "tokenizer.json"]
+    found = sorted(p.name for p in pt_hub.fetch(at(0, "me/old")).iterdir())
+    assert found == ["config.json", "pytorch_model.bin", "tokenizer.json"]
 
 
 def test_a_missing_shard_is_named(server: Hub, home: Path) -> None:
@@ -123,7 +127,8 @@ def test_a_missing_shard_is_named(server: Hub, home: Path) -> None:
     data = content.pop("model.safetensors")
     content |= {"model-00001-of-00002.safetensors": data, "model.safetensors.index.json": b"{}"}
     server.add_model("me/sharded", {"step0": content})
-    with pytest.raises(DataError, match=r"me/sharded@step0: shards \[2\] of 2 missing; the checkpoint is incomplete on the hub"):
+    with pytest.raises(DataError,
+                       match=r"me/sharded@step0: shards \[2\] of 2 missing; the checkpoint is incomplete on the hub"):
         pt_hub.fetch(at(0, "me/sharded"))
     content["model-00002-of-00002.safetensors"] = data
     server.add_model("me/whole", {"step0": content})
@@ -177,7 +182,8 @@ def test_an_error_that_stays_is_one_line_and_the_next_run_resumes(server: Hub, h
     with pytest.raises(EnvironmentFailure) as error:
         pt_hub.fetch(at(0), retries=Waits().retries(3))
     assert str(error.value) == (
-        f"me/tiny@step0/model.safetensors: HTTP 503 after 3 tries at {server.url}; what came is kept, run the same command again to resume"
+        f"me/tiny@step0/model.safetensors: HTTP 503 after 3 tries at {server.url}; what came is kept, "
+        "run the same command again to resume"
     )
     assert not (cache.repo_folder(REPO) / "snapshots").exists()
     server.heal()
@@ -204,7 +210,8 @@ def test_a_server_that_is_down_says_so(home: Path, monkeypatch: pytest.MonkeyPat
         client.ask("me/tiny", lambda: client.api().list_repo_refs("me/tiny"), Waits().retries(2))
 
 
-def test_a_cached_checkpoint_outlives_the_server(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cached_checkpoint_outlives_the_server(home: Path, monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
     with Hub() as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         running.add_model(REPO, {"step0": files(home, 0)})
@@ -215,13 +222,15 @@ def test_a_cached_checkpoint_outlives_the_server(home: Path, monkeypatch: pytest
     assert "going on with the cached copy" in capsys.readouterr().err
 
 
-def test_a_flipped_bit_is_fetched_again_and_never_kept(server: Hub, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flipped_bit_is_fetched_again_and_never_kept(server: Hub, home: Path,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
     server.fail("*model.safetensors", flip=300_000)
     pt_hub.fetch(at(0))
     assert "came with wrong bytes; fetching it once more" in capsys.readouterr().err
     assert_only_whole_blobs(home)
     server.fail("*step1/model.safetensors", flip=300_000, times=None)
-    with pytest.raises(DataError, match=r"me/tiny@step1/model.safetensors: twice in a row its bytes were not those that the hub lists \("):
+    why = r"me/tiny@step1/model.safetensors: twice in a row its bytes were not those that the hub lists \("
+    with pytest.raises(DataError, match=why):
         pt_hub.fetch(at(1))
     assert_only_whole_blobs(home)
     assert not list((home / "cache").rglob("*.part"))
@@ -235,9 +244,11 @@ def test_a_file_cut_short_on_the_hub_is_refused(server: Hub, home: Path) -> None
     assert not [name for name in blobs(home) if len(name) == 64], "no weights"
 
 
-def test_gated_repositories_ask_for_a_token_and_take_it(server: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_repositories_ask_for_a_token_and_take_it(server: Hub, home: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     server.add_model("me/gated", {"step0": files(home, 0)}, token="hf_good", gated=True)
-    with pytest.raises(EnvironmentFailure, match="me/gated: gated or private, no valid token was sent; accept its terms"):
+    with pytest.raises(EnvironmentFailure,
+                       match="me/gated: gated or private, no valid token was sent; accept its terms"):
         pt_hub.fetch(at(0, "me/gated"))
     monkeypatch.setenv("HF_TOKEN", "hf_bad")
     with pytest.raises(EnvironmentFailure, match="the token in use may not read it") as error:
@@ -307,9 +318,11 @@ class _FullDisk:
         self._handle.close()
 
 
-def test_no_space_left_is_one_line_and_resumes_when_there_is_room(server: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_space_left_is_one_line_and_resumes_when_there_is_room(server: Hub, home: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "open", _FullDisk, raising=False)
-    with pytest.raises(EnvironmentFailure, match=r"me/tiny@step0/model.safetensors: the disk of .* is full \(No space left on device"):
+    with pytest.raises(EnvironmentFailure,
+                       match=r"me/tiny@step0/model.safetensors: the disk of .* is full \(No space left on device"):
         pt_hub.fetch(at(0))
     assert_only_whole_blobs(home)
     monkeypatch.delattr(parts, "open")
@@ -326,7 +339,8 @@ def test_a_real_limit_of_the_system_reads_the_same(server: Hub, home: Path) -> N
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
-        with pytest.raises(EnvironmentFailure, match=r"the disk of .* is full \(File too large, .* free\); what came is kept"):
+        with pytest.raises(EnvironmentFailure,
+                           match=r"the disk of .* is full \(File too large, .* free\); what came is kept"):
             pt_hub.fetch(at(0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -338,7 +352,8 @@ def test_a_real_limit_of_the_system_reads_the_same(server: Hub, home: Path) -> N
 def test_too_little_disk_is_said_before_anything_is_fetched(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 5, 5))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage",
+                        lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 5, 5))  # type: ignore[attr-defined]
     with pytest.raises(EnvironmentFailure, match=r"needs 512.* of disk, 5 B are free"):
         pt_hub.fetch(at(0))
     assert not server.files_asked()
@@ -408,7 +423,8 @@ def test_the_budget_evicts_the_oldest_keeps_pins_and_refuses_the_impossible(serv
     pt_hub.fetch(at(2), budget=budget)
     assert not step1.exists() and ledger.used_bytes() <= budget
     assert pt_hub.fetch(at(0), budget=budget).exists()
-    with pytest.raises(RequestError, match=r"the disk budget of .* is too small: .* to come, .* pinned, in use or asked for; raise"):
+    with pytest.raises(RequestError,
+                       match=r"the disk budget of .* is too small: .* to come, .* pinned, in use or asked for; raise"):
         pt_hub.download([at(0), at(1), at(3)], budget=budget)
     assert_only_whole_blobs(home)
 
@@ -439,7 +455,8 @@ def test_a_removed_snapshot_leaves_what_it_shares(server: Hub, home: Path) -> No
 def test_eviction_leaves_what_others_fetched_and_what_is_pinned(server: Hub, home: Path) -> None:
     from huggingface_hub import HfApi
 
-    theirs = HfApi(endpoint=server.url).hf_hub_download(REPO, "model.safetensors", revision="step3", cache_dir=home / "cache")
+    theirs = HfApi(endpoint=server.url).hf_hub_download(REPO, "model.safetensors", revision="step3",
+                                                        cache_dir=home / "cache")
     one = len(files(home, 0)["model.safetensors"])
     pt_hub.fetch(at(0))
     with pt_hub.pinned(at(0)), pytest.raises(RequestError, match="too small"):
@@ -455,7 +472,8 @@ def test_a_killed_process_is_resumed_by_the_next(home: Path, monkeypatch: pytest
         script = textwrap.dedent("""
             from pythia_tools import hub
             from pythia_tools.suites import Checkpoint, HubRevision, ModelInfo
-            hub.fetch(Checkpoint("tests", ModelInfo("tiny", None, None), 0, None, "step0", HubRevision("me/tiny", "step0")))
+            tiny = ModelInfo("tiny", None, None)
+            hub.fetch(Checkpoint("tests", tiny, 0, None, "step0", HubRevision("me/tiny", "step0")))
         """)
         child = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
@@ -482,12 +500,14 @@ def interruptible() -> None:
 
 
 def test_an_interrupted_download_exits_130_and_resumes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (home / "mine.yaml").write_text('name: mine\ndescription: x\nlocation: {hub: "me/{model}"}\nsteps: [0]\nmodels: {tiny: {}}\n')
+    (home / "mine.yaml").write_text(
+        'name: mine\ndescription: x\nlocation: {hub: "me/{model}"}\nsteps: [0]\nmodels: {tiny: {}}\n')
     with Hub(rate=4_000_000) as slow:
         slow.add_model(REPO, {"step0": files(home, 0, rows=40_000)})
         monkeypatch.setenv("HF_ENDPOINT", slow.url)
         command = [sys.executable, "-m", "pythia_tools", "download", str(home / "mine.yaml")]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible)  # noqa: PLW1509 - no threads fork here
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                 preexec_fn=interruptible)  # noqa: PLW1509 - no threads fork here
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             found = [p for p in (home / "cache").rglob("*.part") if p.stat().st_size > 500_000]
@@ -497,7 +517,8 @@ def test_an_interrupted_download_exits_130_and_resumes(home: Path, monkeypatch: 
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=60)
         assert child.returncode == 130
-        assert "interrupted; what was finished is kept, run the same command again to resume" in err and "Traceback" not in err
+        assert "interrupted; what was finished is kept, run the same command again to resume" in err
+        assert "Traceback" not in err
         kept = next((home / "cache").rglob("*.part")).stat().st_size
         slow.rate = None
         slow.forget()
@@ -526,27 +547,31 @@ def test_file_names_stay_inside(server: Hub, home: Path) -> None:
 
 
 def test_bytes_are_read_as_people_write_them() -> None:
-    assert [pt_hub.parse_bytes(t) for t in ("50GB", "1.5 TB", "300mb", "7")] == [50 * 10**9, 1_500_000_000_000, 300_000_000, 7]
+    read = [pt_hub.parse_bytes(t) for t in ("50GB", "1.5 TB", "300mb", "7")]
+    assert read == [50 * 10**9, 1_500_000_000_000, 300_000_000, 7]
     with pytest.raises(RequestError, match="'much' is not an amount of bytes"):
         pt_hub.parse_bytes("much")
 
 
-def test_the_tokenizer_files_come_alone_once_and_serve_offline(server: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tokenizer_files_come_alone_once_and_serve_offline(server: Hub, home: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     server.add_model("me/words", {"main": {**files(home, 0), "tokenizer_config.json": b"{ }"}, "v1": files(home, 1)})
     folder = pt_hub.fetch_tokenizer("me/words")
     assert sorted(p.name for p in folder.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
-    assert [r.file for r in server.requests if r.file] == ["me/words@main/tokenizer.json", "me/words@main/tokenizer_config.json"]
+    asked = [r.file for r in server.requests if r.file]
+    assert asked == ["me/words@main/tokenizer.json", "me/words@main/tokenizer_config.json"]
     assert pt_hub.fetch_tokenizer("me/words") == folder, "a second call asks for no file"
     assert len([r for r in server.requests if r.file]) == 2
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     asked = len(server.requests)
     assert pt_hub.fetch_tokenizer("me/words", "main") == folder
-    with pytest.raises(EnvironmentFailure, match="tokenizer of me/words@v1.*HF_HUB_OFFLINE"):
+    with pytest.raises(EnvironmentFailure, match=r"tokenizer of me/words@v1.*HF_HUB_OFFLINE"):
         pt_hub.fetch_tokenizer("me/words", "v1")
     assert len(server.requests) == asked, "offline asks nothing"
 
 
-def test_the_tokenizer_of_a_revision_and_of_a_fetched_checkpoint(server: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tokenizer_of_a_revision_and_of_a_fetched_checkpoint(server: Hub, home: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     folder = pt_hub.fetch(at(1))
     asked = len([r for r in server.requests if r.file])
     assert pt_hub.fetch_tokenizer(REPO, "step1") == folder, "it came with the checkpoint"
@@ -555,7 +580,7 @@ def test_the_tokenizer_of_a_revision_and_of_a_fetched_checkpoint(server: Hub, ho
         pt_hub.fetch_tokenizer(REPO, "step99")
     bare = {name: data for name, data in files(home, 5).items() if name != "tokenizer.json"}
     server.add_model("me/bare", {"main": bare})
-    with pytest.raises(DataError, match="me/bare@main: no tokenizer.json"):
+    with pytest.raises(DataError, match=r"me/bare@main: no tokenizer.json"):
         pt_hub.fetch_tokenizer("me/bare")
 
 

@@ -1,4 +1,4 @@
-"""Hubs, mirrors and repositories out of the ordinary: whatever the server's manners, the right bytes or one plain line."""
+"""Hubs, mirrors and repositories out of the ordinary: whatever the server's manners, right bytes or one plain line."""
 
 from __future__ import annotations
 
@@ -45,11 +45,14 @@ def start(home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: F811 - t
 
 @pytest.mark.parametrize(
     "manners",
-    [{"prefix": "/mirror/hf"}, {"prefix": "/mirror", "cdn": True}, {"relative": True}, {"relative": True, "prefix": "/m", "cdn": True},
+    [{"prefix": "/mirror/hf"}, {"prefix": "/mirror", "cdn": True}, {"relative": True},
+     {"relative": True, "prefix": "/m", "cdn": True},
      {"etag": 'W/"{}"'}, {"etag": "{}"}],
-    ids=["below a path", "below a path, files elsewhere", "relative redirects", "all three", "weak ETags", "bare ETags"],
+    ids=["below a path", "below a path, files elsewhere", "relative redirects", "all three", "weak ETags",
+         "bare ETags"],
 )
-def test_mirrors_and_redirects(start: Any, home: Path, monkeypatch: pytest.MonkeyPatch, manners: dict[str, Any]) -> None:  # noqa: F811
+def test_mirrors_and_redirects(start: Any, home: Path, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+                               manners: dict[str, Any]) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_good")
     server = start(**manners)
     server.repos["models", REPO].token = "hf_good"
@@ -82,7 +85,8 @@ def test_tags_and_names_with_slashes_are_revisions(start: Any, home: Path) -> No
     assert pt_hub.fetch(named("a%2Fb")).name == repo.commit("step0")
     from huggingface_hub import hf_hub_download
 
-    found = hf_hub_download(REPO, "config.json", revision="stage1/step 100-tokens4B", cache_dir=home / "cache", local_files_only=True)
+    found = hf_hub_download(REPO, "config.json", revision="stage1/step 100-tokens4B", cache_dir=home / "cache",
+                            local_files_only=True)
     assert Path(found).parent == slashed
 
 
@@ -105,7 +109,8 @@ def test_retry_after_may_be_a_date(start: Any) -> None:
     waits = Waits()
     pt_hub.fetch(at(0), retries=waits.retries())
     assert sorted(w > 30 for w in waits) == [False, True] and max(waits) <= 40
-    server.fail("*step1/model.safetensors", status=429, headers={"Retry-After": formatdate(time.time() - 40, usegmt=True)})
+    server.fail("*step1/model.safetensors", status=429,
+                headers={"Retry-After": formatdate(time.time() - 40, usegmt=True)})
     waits.clear()
     pt_hub.fetch(at(1), retries=waits.retries())
     assert waits == [0.0]
@@ -138,7 +143,8 @@ def test_parts_of_a_file_that_is_not_the_listed_one_are_refused(start: Any) -> N
     entry = pt_hub.listing(REPO, "step1")
     listed = entry.address(entry.weights[0])
     assert listed.size is not None and listed.sha256 is not None
-    for fault, why in ({"truncate": listed.size - 1000}, "bytes are listed, the server has"), ({"extra": 7}, "more than was asked"):
+    faults = {"truncate": listed.size - 1000}, {"extra": 7}
+    for fault, why in zip(faults, ("bytes are listed, the server has", "more than was asked"), strict=True):
         server.fail("*step1/model.safetensors", **fault)
         with pytest.raises(DataError, match=why):
             client.read_range(listed, 0, 100)
@@ -147,7 +153,8 @@ def test_parts_of_a_file_that_is_not_the_listed_one_are_refused(start: Any) -> N
     assert len(client.read_range(listed, 0, 100)) == 100
 
 
-def test_files_from_other_hosts_come_without_the_token(start: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_files_from_other_hosts_come_without_the_token(start: Any, home: Path,  # noqa: F811
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     start()
     monkeypatch.setenv("HF_TOKEN", "hf_good")
     with Hub() as elsewhere:
@@ -156,7 +163,7 @@ def test_files_from_other_hosts_come_without_the_token(start: Any, home: Path, m
         url = f"{elsewhere.url}/datasets/me/sets/resolve/main/a.csv"
         assert pt_hub.fetch_url(url, home / "a.csv", Waits().retries()).read_bytes() == b"a,b"
         assert len(elsewhere.requests) == 2 and not any(r.authorized for r in elsewhere.requests)
-        with pytest.raises(DataError, match="not found at 127.0.0.1"):
+        with pytest.raises(DataError, match=r"not found at 127\.0\.0\.1"):
             pt_hub.fetch_url(f"{elsewhere.url}/nothing", home / "b.csv", Waits().retries())
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         with pytest.raises(EnvironmentFailure, match="HF_HUB_OFFLINE"):
@@ -166,17 +173,21 @@ def test_files_from_other_hosts_come_without_the_token(start: Any, home: Path, m
 
 
 @pytest.mark.parametrize("how", [{"cut_after": 200_000}, {"truncate": 200_000}])
-def test_a_server_that_neither_resumes_nor_finishes_is_given_up(start: Any, home: Path, how: dict[str, int]) -> None:  # noqa: F811
+def test_a_server_that_neither_resumes_nor_finishes_is_given_up(start: Any, home: Path,  # noqa: F811
+                                                                how: dict[str, int]) -> None:
     start().fail("*model.safetensors", ignore_range=True, times=None, **how)
     with pytest.raises(EnvironmentFailure, match=r"after 3 tries at|cannot resume and broke off 3 times"):
         pt_hub.fetch(at(0), retries=Waits().retries(3))
     assert_only_whole_blobs(home)
 
 
-def test_no_ranges_at_all_is_said_by_partial_reads_and_does_not_hinder_downloads(start: Any, home: Path) -> None:  # noqa: F811
+def test_no_ranges_at_all_is_said_by_partial_reads_and_does_not_hinder_downloads(
+    start: Any, home: Path,  # noqa: F811
+) -> None:
     server = start()
     server.fail("*model.safetensors", ignore_range=True, times=None)
-    with pytest.raises(EnvironmentFailure, match="the server ignores ranges, so parts of a file cannot be read; download it whole"):
+    with pytest.raises(EnvironmentFailure,
+                       match="the server ignores ranges, so parts of a file cannot be read; download it whole"):
         pt_hub.open_weights(at(0))
     pt_hub.fetch(at(0))
     assert_only_whole_blobs(home)
@@ -208,7 +219,8 @@ def test_a_snapshot_that_another_tool_named_too_stays(start: Any, home: Path) ->
     folder = pt_hub.fetch(at(0))
     HfApi(endpoint=server.url).hf_hub_download(REPO, "config.json", revision="main", cache_dir=home / "cache")
     pt_hub.fetch(at(2), budget=int(1.5 * len(files(home, 0)["model.safetensors"])))
-    assert (folder / "model.safetensors").is_file() and cache.ref(REPO, "step0") == cache.ref(REPO, "main") == repo.commit("step0")
+    assert (folder / "model.safetensors").is_file()
+    assert cache.ref(REPO, "step0") == cache.ref(REPO, "main") == repo.commit("step0")
 
 
 def test_two_processes_fetch_a_checkpoint_once(start: Any, home: Path) -> None:  # noqa: F811
@@ -216,14 +228,16 @@ def test_two_processes_fetch_a_checkpoint_once(start: Any, home: Path) -> None: 
     script = textwrap.dedent("""
         from pythia_tools import hub
         from pythia_tools.suites import Checkpoint, HubRevision, ModelInfo
-        print(hub.fetch(Checkpoint("tests", ModelInfo("tiny", None, None), 0, None, "step0", HubRevision("me/tiny", "step0"))))
+        tiny = ModelInfo("tiny", None, None)
+        print(hub.fetch(Checkpoint("tests", tiny, 0, None, "step0", HubRevision("me/tiny", "step0"))))
     """)
     how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     children = [subprocess.Popen([sys.executable, "-c", script], **how) for _ in range(2)]
     said = [child.communicate(timeout=120) for child in children]
     assert [child.returncode for child in children] == [0, 0], said
     assert said[0][0] == said[1][0] != ""
-    assert server.sent == sum(len(files(home, 0)[n]) for n in ("config.json", "tokenizer.json", "model.safetensors")), "no byte came twice"
+    needed = ("config.json", "tokenizer.json", "model.safetensors")
+    assert server.sent == sum(len(files(home, 0)[name]) for name in needed), "no byte came twice"
     assert_only_whole_blobs(home)
 
 

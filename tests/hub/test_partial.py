@@ -65,7 +65,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("layout", ["safetensors", "torch", "sharded"])
-def test_rows_and_tensors_are_those_that_torch_loads(server: Hub, tmp_path: Path, layout: str, dtype: torch.dtype) -> None:
+def test_rows_and_tensors_are_those_that_torch_loads(server: Hub, tmp_path: Path, layout: str,
+                                                     dtype: torch.dtype) -> None:
     folder = write(tmp_path / "w", layout, dtype)
     server.add_model("me/tiny", {"step0": folder})
     rows = np.array([5, 6, 7, 2999, 0, 6])
@@ -84,7 +85,8 @@ def test_rows_and_tensors_are_those_that_torch_loads(server: Hub, tmp_path: Path
         weights.rows(EMBED, [-1, 3])
 
 
-def test_neighbours_come_in_one_request_and_nothing_twice(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_come_in_one_request_and_nothing_twice(server: Hub, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     server.add_model("me/tiny", {"step0": write(tmp_path / "w", "safetensors", torch.float32)})
     weights = pt_hub.open_weights(at(HubRevision("me/tiny", "step0")))
     rows = pt_hub.sample_rows(weights.spot(EMBED), 256, blocks=4)
@@ -116,7 +118,8 @@ def test_a_cut_range_is_continued(server: Hub, tmp_path: Path) -> None:
         client.read_range(file, 100, 200)
 
 
-@pytest.mark.parametrize(("width", "itemsize", "rows"), [(512, 2, 256), (1024, 2, 256), (2048, 2, 207), (5120, 2, 83), (5120, 4, 41)])
+@pytest.mark.parametrize(("width", "itemsize", "rows"),
+                         [(512, 2, 256), (1024, 2, 256), (2048, 2, 207), (5120, 2, 83), (5120, 4, 41)])
 def test_a_checkpoint_never_costs_more_than_a_megabyte(width: int, itemsize: int, rows: int) -> None:
     spot = formats.Spot("F16" if itemsize == 2 else "F32", (50304, width), 0)
     chosen = pt_hub.sample_rows(spot, vocab=50254)
@@ -157,7 +160,8 @@ def test_a_pickle_that_calls_anything_is_refused(tmp_path: Path, capsys: pytest.
     (tmp_path / "w").mkdir()
     with zipfile.ZipFile(tmp_path / "w" / "pytorch_model.bin", "w") as archive:
         archive.writestr("a/data.pkl", pickle.dumps({"x": _Evil()}, protocol=2))
-    with pytest.raises(DataError, match=r"refers to (builtins|__builtin__)\.print, which a weight file has no need of; refused"):
+    with pytest.raises(DataError,
+                       match=r"refers to (builtins|__builtin__)\.print, which a weight file has no need of; refused"):
         pt_hub.open_weights(at(Folder(tmp_path / "w")))
     assert "never run" not in capsys.readouterr().out
 
@@ -195,9 +199,11 @@ def test_state_dictionaries_with_metadata_parameters_and_shared_storage(tmp_path
 def test_a_transposed_tensor_is_refused_not_misread(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     torch.save(
-        {"t": torch.arange(6.0).reshape(2, 3).t(), "slice": torch.arange(20.0).reshape(5, 4)[2:4]}, tmp_path / "w" / "pytorch_model.bin"
+        {"t": torch.arange(6.0).reshape(2, 3).t(), "slice": torch.arange(20.0).reshape(5, 4)[2:4]},
+        tmp_path / "w" / "pytorch_model.bin"
     )
     with pytest.raises(DataError, match=r"is stored with strides \(1, 3\); parts of it cannot be read"):
         pt_hub.open_weights(at(Folder(tmp_path / "w")))
     torch.save({"slice": torch.arange(20.0).reshape(5, 4)[2:4]}, tmp_path / "w" / "pytorch_model.bin")
-    assert np.array_equal(pt_hub.open_weights(at(Folder(tmp_path / "w"))).tensor("slice"), np.arange(8.0, 16.0).reshape(2, 4))
+    assert np.array_equal(pt_hub.open_weights(at(Folder(tmp_path / "w"))).tensor("slice"),
+                          np.arange(8.0, 16.0).reshape(2, 4))

@@ -1,4 +1,4 @@
-"""A trained suite served as a repository with branches: our download, then the real `from_pretrained` offline, and the other way round."""
+"""A trained suite as a repository with branches: our download, then the real `from_pretrained` offline, and back."""
 
 from __future__ import annotations
 
@@ -50,9 +50,11 @@ def test_a_suite_as_a_repository_with_branches(fixture: str, request: pytest.Fix
     places = {step: suite.checkpoint(model, step).location for step in steps}
     folders = {step: str(place.path) for step, place in places.items() if isinstance(place, Folder)}
     manifest = tmp_path / "served.yaml"
-    manifest.write_text(f'name: served\ndescription: x\nlocation: {{hub: "me/micro"}}\nsteps: {steps}\nmodels: {{m: {{}}}}\n')
+    manifest.write_text(
+        f'name: served\ndescription: x\nlocation: {{hub: "me/micro"}}\nsteps: {steps}\nmodels: {{m: {{}}}}\n')
     with Hub(cdn=True) as server:
-        server.add_model("me/micro", {"main": folders[last], **{f"step{step}": folder for step, folder in folders.items()}})
+        server.add_model("me/micro",
+                         {"main": folders[last], **{f"step{step}": folder for step, folder in folders.items()}})
         given = [str(manifest), "me/micro", first, middle, last, folders]
         online = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
         environment = online | {
@@ -62,7 +64,8 @@ def test_a_suite_as_a_repository_with_branches(fixture: str, request: pytest.Fix
             "OMP_NUM_THREADS": "1",
         }
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT, json.dumps(given)], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", SCRIPT, json.dumps(given)], env=environment, capture_output=True, text=True,
+            check=False
         )
         assert done.returncode == 0, done.stderr[-2000:]
         report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -329,7 +329,7 @@ def test_a_run_that_does_not_repeat_is_not_branched_from(tiny_suite: Path, tmp_p
     shutil.copytree(tiny_suite, copy)
     shutil.rmtree(copy / "xxs" / "step16")
     shutil.copytree(copy / "xxs" / "step8", copy / "xxs" / "step16")
-    with pytest.raises(DataError, match="gives other weights"):
+    with pytest.raises(DataError, match="other weights came out"):
         micro.train_branch(copy, tmp_path / "more", "b", model="xxs", from_step=16)
     assert not list((tmp_path / "more" / "states" / "xxs-main").glob("step16*"))
 

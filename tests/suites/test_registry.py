@@ -1,4 +1,4 @@
-"""The shipped suites against the published tables: parameters, file sizes, steps, learning rates, initialisation, labels, defects."""
+"""The shipped suites against the published tables: sizes, steps, learning rates, step 0, labels and defects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pythia_tools.core import manifests
 from pythia_tools.core.errors import RequestError
 from pythia_tools.suites import load_suite
 
-# name, layers, d_model, heads, padded vocabulary, parameters, non-embedding, peak learning rate: Pythia's tables and model cards
+# name, layers, d_model, heads, padded vocabulary, parameters, non-embedding, peak learning rate: Pythia's model cards
 TABLE = """
 14m   6  128  4 50304    14067712     1189888 1e-3
 31m   6  256  8 50304    30494720     4739072 1e-3
@@ -44,7 +44,7 @@ def test_shapes_parameters_and_peak_learning_rates(suite: str, row: list[str]) -
     assert (info.params, info.non_embedding) == (int(params), int(non_embedding))
     assert suites.neox_params(int(layers), int(d_model), int(vocab)) == int(params)
     assert suites.neox_non_embedding(int(layers), int(d_model)) == int(non_embedding)
-    assert info.peak_lr == (None if peak == "-" else float(peak)), "the two published values for 1b disagree, so none is stated"
+    assert info.peak_lr == (None if peak == "-" else float(peak)), "published values for 1b disagree: none is stated"
     assert info.seed == 1234 and info.tokens_per_step == 1024 * 2048
 
 
@@ -78,7 +78,8 @@ def test_every_run_has_the_154_checkpoints(suite: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("update", "share"), [(0, 0.0), (1, 0.0007), (512, 0.358), (1000, 0.699), (1430, 1.0), (71500, 0.516), (93000, 0.287), (100000, 0.220)]
+    ("update", "share"),
+    [(0, 0.0), (1, 0.0007), (512, 0.358), (1000, 0.699), (1430, 1.0), (71500, 0.516), (93000, 0.287), (100000, 0.220)]
 )
 def test_learning_rates_at_given_steps(update: int, share: float) -> None:
     lr = load_suite("pythia").learning_rate("160m", update)
@@ -112,7 +113,8 @@ def test_the_floor_is_reached_at_step_115139_and_kept() -> None:
 def test_initial_standard_deviations(name: str, most: float, residual: float) -> None:
     info = load_suite("pythia").model(name)
     assert info.initialisation is not None
-    assert suites.initial_std(info.initialisation, info.shape) == (pytest.approx(most, abs=6e-7), pytest.approx(residual, abs=6e-7))
+    expected = (pytest.approx(most, abs=6e-7), pytest.approx(residual, abs=6e-7))
+    assert suites.initial_std(info.initialisation, info.shape) == expected
 
 
 @pytest.mark.parametrize("suite", ["pythia-v0", "pythia-deduped-v0"])
@@ -149,14 +151,16 @@ def test_interventions_leave_their_base_at_a_step() -> None:
         info = suite.model(f"{size}-intervention")
         assert (info.branch, info.base, info.branch_step) == ("intervention", size, 133_000)
         assert suite.steps(info.name) == list(range(134_000, 143_001, 1000))
-        assert str(suite.checkpoint(info.name, 134_000).location) == f"EleutherAI/pythia-intervention-{size}-deduped@step134000"
+        place = suite.checkpoint(info.name, 134_000).location
+        assert str(place) == f"EleutherAI/pythia-intervention-{size}-deduped@step134000"
     assert suite.steps("1.4b-intervention-long") == list(range(114_000, 143_001, 1000))
     assert suite.model("1.4b-intervention-long").branch_step == 113_000
 
 
 def test_the_28b_defect_covers_86_branches() -> None:
     suite = load_suite("pythia")
-    wrong = {step for step in suite.steps("2.8b") for d in suite.checkpoint("2.8b", step).defects if d.severity == "wrong"}
+    checkpoints = [suite.checkpoint("2.8b", step) for step in suite.steps("2.8b")]
+    wrong = {c.step for c in checkpoints for d in c.defects if d.severity == "wrong"}
     assert len(wrong) == 86
     first = next(d for d in suite.model("2.8b").defects if "that of main" in d.what and d.severity == "wrong")
     assert first.steps is not None and len(first.steps) == 76
@@ -225,7 +229,8 @@ def test_the_example_that_explains_manifests_is_one(tmp_path: Path) -> None:
     assert len(blocks) == 2
     (tmp_path / "my-suite.yaml").write_text(blocks[0], encoding="utf-8")
     suite = load_suite(tmp_path / "my-suite.yaml")
-    assert [str(c) for c in suite.checkpoints(steps="last")] == ["my-suite/small/step30000", "my-suite/small-swap/step30000"]
+    assert [str(c) for c in suite.checkpoints(steps="last")] == ["my-suite/small/step30000",
+                                                                 "my-suite/small-swap/step30000"]
     (tmp_path / "suite.yaml").write_text(blocks[1], encoding="utf-8")
     assert load_suite(tmp_path).checkpoint("m", 10).location == suites.Folder(tmp_path / "m" / "step10")
 
@@ -236,7 +241,8 @@ def test_the_other_suites() -> None:
     datadecide = load_suite("datadecide")
     assert len(datadecide.models) == 25 * 14
     last = datadecide.checkpoint("dolma1_7-1B", 69_369)
-    assert (str(last.location), last.tokens) == ("allenai/DataDecide-dolma1_7-1B@step69369-seed-default", 69_369 * 704 * 2048)
+    assert (str(last.location),
+            last.tokens) == ("allenai/DataDecide-dolma1_7-1B@step69369-seed-default", 69_369 * 704 * 2048)
     assert datadecide.steps("falcon-and-cc-qc-orig-10p-4M") == [0, 1250, 2500, 3750, 5000, 5725]
     smollm = load_suite("smollm")
     assert smollm.checkpoints("135M", "240000")[0].tokens == pytest.approx(250e9, rel=0.01)
@@ -263,8 +269,10 @@ def test_every_shipped_suite_names_its_tokenizer_with_its_source() -> None:
     for name in manifests.names("suites"):
         suite = load_suite(name)
         for model in suite.models.values():
-            assert model.tokenizer and re.fullmatch(r"[\w-]+/[\w.-]+(@[\w-]+)?", model.tokenizer), f"{name}/{model.name}"
+            assert model.tokenizer and re.fullmatch(r"[\w-]+/[\w.-]+(@[\w-]+)?",
+                                                    model.tokenizer), f"{name}/{model.name}"
             assert model.tokenizer_source and model.tokenizer_source.startswith("https://"), f"{name}/{model.name}"
         assert suite.tokenizer in {model.tokenizer for model in suite.models.values()}
     assert load_suite("pythia-deduped").tokenizer == "EleutherAI/pythia-70m-deduped"
-    assert load_suite("smollm").model("SmolLM3-3B").tokenizer == "HuggingFaceTB/SmolLM3-3B-checkpoints@stage1-step-40000"
+    own = load_suite("smollm").model("SmolLM3-3B").tokenizer
+    assert own == "HuggingFaceTB/SmolLM3-3B-checkpoints@stage1-step-40000"

@@ -32,7 +32,8 @@ def pick(request: Request, *, lenient: bool = False) -> list[int]:
         ([0, 512, 143000], [0, 512, 143000]),
         ("143000,0, 512", [0, 512, 143000]),
         (["first", "last"], [0, 143000]),
-        ("log", [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 2000, 4000, 8000, 16000, 33000, 66000, 131000, 143000]),
+        ("log",
+         [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 2000, 4000, 8000, 16000, 33000, 66000, 131000, 143000]),
         ("1000:143000:10000", list(range(1000, 143001, 10000))),
         ("500:3000", [512, 1000, 2000, 3000]),
         ("tokens=2B", [1000]),
@@ -56,10 +57,12 @@ def test_requests(request_: Request, steps: list[int], capsys: pytest.CaptureFix
         (1500, [1000], "step 1500 has no checkpoint in pythia/70m; taking the nearest, 1000"),
         ("1501", [2000], "step 1501 has no checkpoint in pythia/70m; taking the nearest, 2000"),
         ("tokens=1.5B", [512], "tokens=1.5B is step 715 of pythia/70m; the nearest checkpoint is step 512"),
-        ("0:3000:500", [0, 1000, 2000, 3000], "pythia/70m: 3 of the 7 steps of 0:3000:500 have no checkpoint and are left out"),
+        ("0:3000:500", [0, 1000, 2000, 3000],
+         "pythia/70m: 3 of the 7 steps of 0:3000:500 have no checkpoint and are left out"),
     ],
 )
-def test_the_nearest_is_taken_with_a_warning(request_: Request, steps: list[int], warning: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_nearest_is_taken_with_a_warning(request_: Request, steps: list[int], warning: str,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
     assert pick(request_) == steps
     assert f"warning: {warning}" in capsys.readouterr().err
 
@@ -136,7 +139,8 @@ def test_a_manifest_of_ones_own_works_by_path(tmp_path: Path) -> None:
     assert suite.checkpoint("b", 5).location == HubRevision("you/b", "five")
     found = suite.checkpoints(["b", "a-swap"], "last")
     assert [str(c) for c in found] == ["mine/b/step30", "mine/a-swap/step30"]
-    assert found[1].identity == {"suite": "mine", "model": "a-swap", "params": None, "step": 30, "tokens": 30720, "branch": "swap"}
+    assert found[1].identity == {"suite": "mine", "model": "a-swap", "params": None, "step": 30, "tokens": 30720,
+                                 "branch": "swap"}
     with pytest.raises(RequestError, match="mine/a: step 10 is known to be wrong: wrong weights"):
         suite.checkpoints("a", allow_defective=False)
     with pytest.raises(UnknownNameError, match="unknown model of mine 'c'"):
@@ -146,8 +150,10 @@ def test_a_manifest_of_ones_own_works_by_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("models:\n", "schedule: {kind: cosine, floor: 0.1}\nmodels:\n", r"models: a: schedule: missing \['decay_steps', 'warmup_steps'\]"),
-        ("models:\n", "schedule: {kind: wave}\nmodels:\n", "schedule kind 'wave' is not one of neox-cosine, cosine, constant"),
+        ("models:\n", "schedule: {kind: cosine, floor: 0.1}\nmodels:\n",
+         r"models: a: schedule: missing \['decay_steps', 'warmup_steps'\]"),
+        ("models:\n", "schedule: {kind: wave}\nmodels:\n",
+         "schedule kind 'wave' is not one of neox-cosine, cosine, constant"),
         ("steps: [0,", "stepz: [0,", r"unknown \['stepz'\]"),
         ("name: mine\n", "", r"missing \['name'\]"),
         ("params: 10", "parms: 10", r"models: a: unknown \['parms'\]"),
@@ -171,7 +177,8 @@ def test_a_wrong_manifest_is_refused_by_field(tmp_path: Path, old: str, new: str
 
 
 def test_a_shape_that_disagrees_with_its_parameters_is_refused(tmp_path: Path) -> None:
-    text = MINE.replace("{params: 10, seed: 3}", "{params: 10, shape: {architecture: gpt_neox, layers: 2, d_model: 8, vocab: 32}}")
+    text = MINE.replace("{params: 10, seed: 3}",
+                        "{params: 10, shape: {architecture: gpt_neox, layers: 2, d_model: 8, vocab: 32}}")
     with pytest.raises(DataError, match=f"params is 10, its shape gives {suites.neox_params(2, 8, 32)}"):
         load_suite(write(tmp_path, text))
 
@@ -190,7 +197,8 @@ models: {s: {}}
 def test_a_folder_with_a_manifest(tmp_path: Path) -> None:
     write(tmp_path, LOCAL, "suite.yaml")
     suite = load_suite(tmp_path)
-    assert suite.folder == tmp_path and suite.order == str(tmp_path / "order.yaml") and suite.tokenizer == str(tmp_path / "tokenizer")
+    assert suite.folder == tmp_path and suite.order == str(tmp_path / "order.yaml")
+    assert suite.tokenizer == str(tmp_path / "tokenizer")
     assert suite.checkpoint("s", 1).location == Folder(tmp_path / "s" / "step1")
     with pytest.raises(RequestError, match="leads outside"):
         load_suite(write(tmp_path, LOCAL.replace("{model}/step", "../{model}/step"), "suite2.yaml"))
@@ -205,7 +213,8 @@ def test_a_folder_with_a_manifest(tmp_path: Path) -> None:
     ("there/tok", "HERE/there/tok", None),
     ("a/b/tokenizer.json", "HERE/a/b/tokenizer.json", None),
 ])
-def test_a_tokenizer_is_a_name_on_the_hub_or_a_path_beside_the_manifest(tmp_path: Path, written: str, name: str, source: str) -> None:
+def test_a_tokenizer_is_a_name_on_the_hub_or_a_path_beside_the_manifest(tmp_path: Path, written: str, name: str,
+                                                                        source: str) -> None:
     (tmp_path / "there" / "tok").mkdir(parents=True)
     suite = load_suite(write(tmp_path, LOCAL.replace("tokenizer: tokenizer", f"tokenizer: {written}")))
     assert suite.tokenizer == suite.model("s").tokenizer == name.replace("HERE", str(tmp_path))
@@ -214,8 +223,9 @@ def test_a_tokenizer_is_a_name_on_the_hub_or_a_path_beside_the_manifest(tmp_path
 
 def test_a_models_own_tokenizer_wins(tmp_path: Path) -> None:
     suite = load_suite(write(tmp_path, LOCAL.replace("models: {s: {}}", "models: {s: {}, t: {tokenizer: me/other}}")))
-    assert suite.model("t").tokenizer == "me/other" and suite.model("s").tokenizer == suite.tokenizer == str(tmp_path / "tokenizer")
-    with pytest.raises(DataError, match="tokenizer.*nam"):
+    assert suite.model("t").tokenizer == "me/other"
+    assert suite.model("s").tokenizer == suite.tokenizer == str(tmp_path / "tokenizer")
+    with pytest.raises(DataError, match=r"tokenizer.*nam"):
         load_suite(write(tmp_path, LOCAL.replace("tokenizer: tokenizer", "tokenizer: {nam: x}"), "b.yaml"))
 
 
@@ -235,7 +245,8 @@ def test_folders_without_a_manifest_are_discovered(tmp_path: Path) -> None:
     assert list(suite.models) == ["one", "two"] and suite.steps("one") == [0, 9, 10]
     assert suite.model("one").params == suites.neox_params(2, 8, 32)
     alone = load_suite(str(tmp_path / "runs" / "two"))
-    assert list(alone.models) == ["two"] and alone.checkpoints(steps="last")[0].location == Folder((tmp_path / "runs/two/step10").resolve())
+    assert list(alone.models) == ["two"]
+    assert alone.checkpoints(steps="last")[0].location == Folder((tmp_path / "runs/two/step10").resolve())
     with pytest.raises(RequestError, match="tokens=1B: the tokens per step of two/two are not known; ask by step"):
         alone.checkpoints(steps="tokens=1B")
     with pytest.raises(RequestError, match="no checkpoints here; expected FOLDER/stepN or FOLDER/MODEL/stepN"):
@@ -248,7 +259,8 @@ def test_names_that_do_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load_suite("pythai")
     with pytest.raises(RequestError, match=r"no such manifest file or folder; give a path to a \.yaml"):
         load_suite("no/such.yaml")
-    with pytest.raises(RequestError, match=r"pythia-micro has not been trained on this machine yet; run `pythia-tools train` first"):
+    with pytest.raises(RequestError,
+                       match=r"pythia-micro has not been trained on this machine yet; run `pythia-tools train` first"):
         load_suite("pythia-micro")
     trained = tmp_path / "suites" / "pythia-micro"
     trained.mkdir(parents=True)
