@@ -112,25 +112,18 @@ def _fill(words, lane, row, row_words, data, begin, size, block, blocks):  # typ
 
 @njit(nogil=True, cache=True)
 def _order_by_blocks(sizes, count, order):  # type: ignore[no-untyped-def]
-    """Put string numbers in order of block count; returns where each count begins: order[firsts[b] : firsts[b + 1]] have b."""
-    singles, others = 0, count
-    for i in range(count):  # most strings are one block: set them apart first, without a branch
-        one = sizes[i] < BLOCK_BYTES - PADDING_BYTES + 1
-        order[singles if one else others - 1] = i
-        singles += one
-        others -= not one
-    rest = order[singles:count].copy()
+    """Put string numbers in order of block count, by counting; returns where each count begins: order[firsts[b] :
+    firsts[b + 1]] have b."""
     most = 1
-    for i in rest:
+    for i in range(count):
         most = max(most, (sizes[i] + PADDING_BYTES + BLOCK_BYTES - 1) // BLOCK_BYTES)
     firsts = np.zeros(most + 2, np.int64)
-    firsts[2] = singles
-    for i in rest:
+    for i in range(count):
         firsts[(sizes[i] + PADDING_BYTES + BLOCK_BYTES - 1) // BLOCK_BYTES + 1] += 1
-    for blocks in range(3, most + 2):
+    for blocks in range(1, most + 2):
         firsts[blocks] += firsts[blocks - 1]
     place = firsts.copy()
-    for i in rest:
+    for i in range(count):
         blocks = (sizes[i] + PADDING_BYTES + BLOCK_BYTES - 1) // BLOCK_BYTES
         order[place[blocks]] = i
         place[blocks] += 1

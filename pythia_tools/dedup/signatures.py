@@ -82,18 +82,6 @@ def _block_end(offsets, first, last):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _largest_block(offsets, lo, hi):  # type: ignore[no-untyped-def]
-    """Bytes of text in the largest block of a span."""
-    most = 0
-    first = lo
-    while first < hi:
-        end = _block_end(offsets, first, hi)
-        most = max(most, offsets[end] - offsets[first])
-        first = end
-    return most
-
-
-@njit(nogil=True, cache=True)
 def _shingles_of_block(data, offsets, first, end, kind, n, text, starts, flags, begins, sizes, counts):  # type: ignore[no-untyped-def]
     """Byte ranges of every shingle of documents first to end-1, into begins and sizes; shingles per document into counts."""
     gap = 1 if kind == 0 else 0
@@ -188,11 +176,13 @@ def _minima_legacy(hashes, a, b, signature):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _scratch(offsets, lo, hi):  # type: ignore[no-untyped-def]
-    """Work space for the largest block of a span: text, unit starts, flags, shingle begins and sizes, order, hashes, counts."""
-    room = _largest_block(offsets, lo, hi) + (hi - lo) + SLACK
+    """Work space for any block of a span: text, unit starts, flags, shingle begins and sizes, order, hashes, counts."""
+    longest = np.max(offsets[lo + 1 : hi + 1] - offsets[lo:hi])
+    room = max(BLOCK_BYTES, longest) + (hi - lo) + SLACK
     return (
-        np.empty(room + SLACK, np.uint8), np.empty(room + 2, np.int64), np.empty(room + 2, np.uint8), np.empty(room, np.int64),
-        np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.uint32), np.empty(hi - lo, np.int64),
+        np.empty(room + SLACK, np.uint8), np.empty(room + 2, np.int64), np.empty(room + 2, np.uint8),
+        np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.uint32),
+        np.empty(hi - lo, np.int64),
     )
 
 

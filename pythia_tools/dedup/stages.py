@@ -1,7 +1,7 @@
 """Deduplication of corpora on disk: sign → band → cluster → filter, with files between, each restartable.
 
     OUT/config.json      the request; another request into the same folder is refused
-    OUT/work/sign|keys|buckets|clusters|filter/   what the stages hand on, each part with its digests
+    OUT/work/sign|buckets|clusters|filter/   what the stages hand on, each part with its digests
     OUT/kept/*.jsonl, OUT/dropped/*.jsonl         the documents, dropped ones with cluster, kept member and similarity
     OUT/items.parquet    one row per member of a cluster; summary.csv; run.json last: its presence means complete
 
@@ -26,7 +26,7 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import sweep_parts
 from pythia_tools.core.results import RunFolder, load_run
 from pythia_tools.dedup.backends import Runner, open_backend
-from pythia_tools.dedup.band import bucket_tasks, write_buckets, write_exact_links, write_keys
+from pythia_tools.dedup.band import bucket_tasks, write_buckets
 from pythia_tools.dedup.cluster import write_clusters
 from pythia_tools.dedup.config import DedupConfig
 from pythia_tools.dedup.filter import filter_shard
@@ -114,13 +114,10 @@ def _all_stages(
     signed = job.signed()
     lap("sign")
     if job.config.method == "lsh":
-        run(write_keys, [(job, i) for i in range(len(signed))], "band keys")
         tasks = bucket_tasks(job.config, int(first_documents(signed)[-1]))
         run(write_buckets, [(job, task) for task in tasks], "band")
-    else:
-        run(write_exact_links, [(job, workers)], "band")
     lap("band")
-    clusters = write_clusters(job, signed)
+    clusters = write_clusters(job, signed, workers)
     lap("cluster")
     run(filter_shard, [(job, i) for i in range(len(job.shards))], "filter")
     lap("filter")

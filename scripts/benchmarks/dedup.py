@@ -413,9 +413,6 @@ def million_cluster(work: Path, args: argparse.Namespace) -> dict:
     memory = AnonymousMemory()
     clock = Clock()
     signed = job.signed()
-    for i in range(len(signed)):
-        band.write_keys(job, i)
-    clock.lap("keys")
     documents = sum(p.facts["documents"] for p in signed)
     for task in band.bucket_tasks(config, documents):
         band.write_buckets(job, task)
