@@ -171,7 +171,7 @@ def _count_shingles(values, offsets, chosen, bits, counts):  # type: ignore[no-u
 
 @njit(inline="always")
 def _needed_alone(size, threshold):  # type: ignore[no-untyped-def]
-    """Least overlap that any partner of a set of `size` must have: o/size ≥ threshold, in floating point as the answer is."""
+    """Least overlap that any partner of a set of `size` must have: o/size ≥ threshold, rounded as the answer is."""
     needed = max(1, int(np.ceil(threshold * size)) - 1)
     while needed / size < threshold:
         needed += 1
@@ -221,7 +221,8 @@ def _prefixes(values, offsets, chosen, threshold, bits, counts, tokens, owners, 
 
 @njit(nogil=True, cache=True)
 def _index(tokens, bits):  # type: ignore[no-untyped-def]
-    """Inverted index by counting sort on a hash: heads per bucket, entries in `slots` in order of size, each entry's place."""
+    """Inverted index by counting sort on a hash: where each bucket begins, its entries in order of size, and the place
+    of each entry."""
     shift = np.uint64(64 - bits)
     heads = np.zeros((1 << bits) + 1, np.int64)
     for i in range(len(tokens)):
@@ -239,14 +240,21 @@ def _index(tokens, bits):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _probe(values, offsets, chosen, threshold, tokens, owners, firsts, heads, slots, places, bits,  # type: ignore[no-untyped-def]
-           start, step, stamps, forest, all_pairs, left, right, similarity):
-    """Partners of every step-th set from `start`, among sets not larger. Returns (where to go on, pairs held)."""
+def _probe(values, offsets, chosen, threshold, tokens, owners, firsts, heads, slots, places,  # type: ignore[no-untyped-def]
+           bits, start, step, stamps, forest, all_pairs, left, right, similarity):
+    """Partners of every step-th set from `start`, among sets not larger. Returns (where to resume, pairs held).
+
+    The idea: two sets with J ≥ threshold share one of their rarest shingles, so a set meets its partners by looking up
+    its own prefix in the inverted index. Sets are numbered by size and a bucket's entries lie in that order, so walking
+    a bucket backwards from the set's own entry meets partners of falling size, and the first one that is too small
+    (J ≤ smaller / larger) ends the walk. Each partner is compared once (`stamps`), and not at all when it is connected
+    already and pairs are not wanted (`forest`). The pairs go to left, right, similarity until those are full.
+    """
     shift = np.uint64(64 - bits)
     held = 0
     x = start
     while x < len(chosen):
-        if len(left) - held < x:
+        if len(left) - held < x:  # a set has at most x partners before it
             return x, held
         d = chosen[x]
         size = offsets[d + 1] - offsets[d]
@@ -262,7 +270,7 @@ def _probe(values, offsets, chosen, threshold, tokens, owners, firsts, heads, sl
                 if other / size < threshold:
                     break  # this one and all before it are too small
                 if tokens[entry] != tokens[i] or stamps[y] == x or y == x:
-                    continue
+                    continue  # another shingle of the same bucket, or a partner met already
                 stamps[y] = x
                 if not all_pairs and find(forest, x) == find(forest, y):
                     continue

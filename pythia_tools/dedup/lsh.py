@@ -41,7 +41,7 @@ def sorted_keys(signatures: np.ndarray, bands: int, rows: int) -> dict[str, np.n
 
 
 def buckets(keys: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Documents with equal keys, two and more: members, ascending in each bucket, and where each begins, the end included."""
+    """Documents with equal keys: members of buckets of two and more, ascending; where each begins, and the end."""
     order = np.argsort(keys)
     return _runs(keys[order], documents[order])
 

@@ -1,9 +1,9 @@
 """Stage 1, sign: documents to signatures (or sets of shingle hashes), a part of the input at a time.
 
 A shard is one input file, or many small ones; it is read as a stream and cut into parts of about `part_bytes` of text.
-A part holds what later stages need of its documents: signatures and the sorted keys of their bands (8 bytes of key and 4
-of document per band), or sets; labels (id, group, preview); sizes; and the sha256 of the texts, by which the last stage
-knows that the input is still the same.
+A part holds what later stages need of its documents: signatures and the sorted keys of their bands (8 bytes of key and
+4 of document per band), or sets; labels (id, group, preview); sizes; and the sha256 of the texts, by which the last
+stage knows that the input is still the same.
 Cost: reading and signing overlap; memory is two parts of text and one of output.
 """
 
@@ -178,7 +178,7 @@ def _signed(
 
 
 def _label(config: DedupConfig, document: Document) -> tuple[str, str, str]:
-    """Id, group and preview. The group is a metadata field's value, else the ending of the id or the name of the source."""
+    """Id, group and preview. The group is a metadata field's value, else the id's ending or the source's name."""
     preview = " ".join(document.text[: 4 * PREVIEW_CHARS].split())[:PREVIEW_CHARS]
     if config.group_by is not None:
         return document.id, str(document.metadata.get(config.group_by, "(none)")), preview

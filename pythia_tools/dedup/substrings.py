@@ -26,7 +26,8 @@ _STEP = np.uint64(0xA0761D6478BD642F)
 
 
 def repeated_runs(
-    sequences: TokenStore | np.ndarray | Sequence[Any], length: int = 50, *, within: bool = False, memory_bytes: int = 1 << 30
+    sequences: TokenStore | np.ndarray | Sequence[Any], length: int = 50, *, within: bool = False,
+    memory_bytes: int = 1 << 30,
 ) -> pd.DataFrame:
     """Maximal runs of tokens whose every window of `length` also occurs in another sequence.
 
@@ -70,7 +71,8 @@ def run_shares(runs: pd.DataFrame, sequences: int, tokens: int) -> dict[str, flo
     """Share of sequences with a run, share of tokens inside runs, and the longest run."""
     covered = _covered(runs)
     return {
-        "sequences": sequences, "sequences_with_a_run": int(runs.sequence.nunique()), "tokens": tokens, "tokens_in_runs": covered,
+        "sequences": sequences, "sequences_with_a_run": int(runs.sequence.nunique()),
+        "tokens": tokens, "tokens_in_runs": covered,
         "share_of_sequences": runs.sequence.nunique() / max(1, sequences), "share_of_tokens": covered / max(1, tokens),
         "longest_run": int(runs.tokens.max()) if len(runs) else 0,
     }
@@ -138,7 +140,7 @@ def _windows(tokens, begins, length, share, passes):  # type: ignore[no-untyped-
 
 @njit(nogil=True, cache=True)
 def _mark(hashes, places, tokens, begins, length, within, marks):  # type: ignore[no-untyped-def]
-    """Mark places whose window occurs elsewhere; returns for each the first place of its window, -1 where it is alone."""
+    """Mark places whose window occurs elsewhere; returns for each the window's first place, -1 where it is alone."""
     firsts = np.full(len(places), -1, np.int64)
     begin = 0
     for end in range(1, len(hashes) + 1):
@@ -147,7 +149,7 @@ def _mark(hashes, places, tokens, begins, length, within, marks):  # type: ignor
         for i in range(begin, end):
             if firsts[i] >= 0:
                 continue
-            shared = 0  # windows equal to window i, in order of place; unequal ones of the same hash wait for their turn
+            shared = 0  # windows equal to window i, by place; unequal ones of the same hash wait their turn
             owner = np.searchsorted(begins, places[i], "right")
             other = False
             for j in range(i + 1, end):
