@@ -1,5 +1,6 @@
 """Stage 3, cluster: buckets to connected components, the member kept of each, and every dropped one's similarity to it.
 
+With method `exact` the pairs come from the join over all sets (memory: the sets, about the size of the text).
 With `verify`, two documents of a bucket are joined only when their exact similarity reaches the threshold; pairs that
 are connected already are not compared.
 Cost: 20 ns per record of a bucket; memory 16 bytes per document and one bucket file.
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from pythia_tools.core.parallel import worker_count
 from pythia_tools.dedup.band import bucket_parts, buckets_key
 from pythia_tools.dedup.config import DedupConfig
-from pythia_tools.dedup.connected import find, flatten, join, join_buckets, kept_member
-from pythia_tools.dedup.exact import overlap, similarities
+from pythia_tools.dedup.connected import find, flatten, join, join_buckets, join_pairs, kept_member
+from pythia_tools.dedup.exact import exact_links, overlap, similarities
 from pythia_tools.dedup.parts import Part, need_part, open_part, write_part
 from pythia_tools.dedup.sets import ShingleSets
 from pythia_tools.dedup.sign import Job, by_part, first_documents
@@ -24,19 +26,22 @@ PAIRS_AT_ONCE = 1 << 13
 
 
 def cluster_key(config: DedupConfig, signed: list[Part]) -> dict[str, Any]:
-    return {**buckets_key(config, signed), "stage": "cluster", "verify": config.verify, "keep": config.keep}
+    names = ("method", "threshold", "verify", "keep")
+    return {**buckets_key(config, signed), "stage": "cluster", **{name: getattr(config, name) for name in names}}
 
 
-def write_clusters(job: Job, signed: list[Part]) -> Part:
+def write_clusters(job: Job, signed: list[Part], workers: int | None = None) -> Part:
     """Arrays: roots (n,), kept (n,), and for each dropped document its number and its similarity to the kept one."""
     config, path, key = job.config, job.work / "clusters", cluster_key(job.config, signed)
     if (done := open_part(path, key)) is not None:
         return done
     firsts = first_documents(signed)
     parents = np.arange(firsts[-1], dtype=np.int64)
-    for part in bucket_parts(job, signed):
+    if config.method == "exact":
+        join_pairs(parents, *exact_links(_all_sets(signed), config.threshold, worker_count(workers)))
+    for part in bucket_parts(job, signed) if config.method == "lsh" else ():
         members, begins = np.asarray(part.array("members")), np.asarray(part.array("begins"))
-        if config.verify and config.method == "lsh":
+        if config.verify:
             sets, numbers = _gather_sets(signed, firsts, members)
             _join_verified(parents, members, begins, numbers, sets.values, sets.offsets, config.threshold)
         else:
@@ -54,6 +59,13 @@ def write_clusters(job: Job, signed: list[Part]) -> Part:
 def text_bytes(signed: list[Part]) -> np.ndarray:
     """Bytes of every document's text; int64 (n,)."""
     return np.concatenate([np.empty(0, np.int64), *(p.array("bytes") for p in signed)])
+
+
+def _all_sets(signed: list[Part]) -> ShingleSets:
+    """Every document's set, from the parts."""
+    values = [np.empty(0, np.uint64), *(p.array("set_values") for p in signed)]
+    sizes = [np.empty(0, np.int64), *(np.diff(p.array("set_offsets")) for p in signed)]
+    return ShingleSets.of_sizes(np.concatenate(values), np.concatenate(sizes))
 
 
 def _gather_sets(signed: list[Part], firsts: np.ndarray, documents: np.ndarray) -> tuple[ShingleSets, np.ndarray]:

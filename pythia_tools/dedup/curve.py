@@ -1,8 +1,8 @@
 """Bands and rows for a threshold, and what a choice of them finds.
 
-A signature is cut into `bands` of `rows` values, and documents that agree on all values of a band are candidates. A pair
-of Jaccard similarity J becomes one with probability 1 − (1 − J^rows)^bands. Bands and rows are chosen as datasketch's
-MinHashLSH does: the sum of false positives below the threshold and false negatives above it, as areas under that curve,
+A signature is cut into `bands` of `rows` values, and documents that agree on all values of a band are candidates. A
+pair of Jaccard similarity J becomes one with probability 1 − (1 − J^rows)^bands. Bands and rows are chosen as in
+datasketch's MinHashLSH: the sum of false positives below the threshold and false negatives above it, as areas under that curve,
 is least.
 """
 

@@ -25,7 +25,8 @@ DEFAULT_SEED = 1234
 
 
 def exposure_effect(
-    folder: str | os.PathLike[str], order: DataOrder, provenance: pd.DataFrame, *, step: int | None = None, seed: int = DEFAULT_SEED
+    folder: str | os.PathLike[str], order: DataOrder, provenance: pd.DataFrame, *, step: int | None = None,
+    seed: int = DEFAULT_SEED,
 ) -> pd.DataFrame:
     """Per kept document of the order's store, times its tokens are trained on by a step, before and after.
 
@@ -47,8 +48,9 @@ def exposure_effect(
     rows = packed_rows(order)
     before = document_exposures(order, step)["mean"].fillna(0.0).to_numpy()
     remaining = np.flatnonzero(kept == np.arange(len(kept)))
-    maps = build_index_maps(rows.store.sizes, order.seq_length, seed, max(1, step * order.batch_rows), documents=remaining)
-    twin = packed_order(rows.store, maps, order.seq_length, order.batch_rows, name=f"{order.name}-deduplicated", steps=step)
+    length, count = order.seq_length, order.batch_rows
+    maps = build_index_maps(rows.store.sizes, length, seed, max(1, step * count), documents=remaining)
+    twin = packed_order(rows.store, maps, length, count, name=f"{order.name}-deduplicated", steps=step)
     after = document_exposures(twin, step)["mean"].fillna(0.0).to_numpy()
     members = np.bincount(kept, minlength=len(kept))
     summed = np.bincount(kept, weights=before, minlength=len(kept))
@@ -59,19 +61,19 @@ def exposure_effect(
 
 
 def effect_summary(effect: pd.DataFrame, tokens: int) -> pd.DataFrame:
-    """Token-weighted mean exposures before and after, by cluster size: members, documents, before, after; and the tokens removed."""
+    """Token-weighted mean exposures by cluster size: members, documents, before, after; attrs: the tokens removed."""
     names = {1: "1 (unique)", 2: "2", 3: "3 to 5", 6: "6 to 20", 21: "21 and more"}
     edges = np.array(list(names))
     label = np.array(list(names.values()))[np.searchsorted(edges, effect.members.to_numpy(), "right") - 1]
     rows: list[dict[str, Any]] = []
     for name in [*names.values(), "all"]:
-        part = effect if name == "all" else effect[label == name]
-        if len(part):
-            weights = part.tokens.to_numpy()
+        chosen = effect if name == "all" else effect[label == name]
+        if len(chosen):
+            weights = chosen.tokens.to_numpy()
             rows.append({
-                "members": name, "documents": len(part), "tokens": int(weights.sum()),
-                "before": float(np.average(part.before, weights=weights)), "after": float(np.average(part.after, weights=weights)),
-                "most_before": float(part.before.max()), "most_after": float(part.after.max()),
+                "members": name, "documents": len(chosen), "tokens": int(weights.sum()),
+                **{when: float(np.average(chosen[when], weights=weights)) for when in ("before", "after")},
+                "most_before": float(chosen.before.max()), "most_after": float(chosen.after.max()),
             })
     table = pd.DataFrame(rows)
     table.attrs["tokens_removed"] = int(tokens - effect.tokens.sum())
@@ -82,13 +84,14 @@ def _kept_in_store(labels: Labels, kept: np.ndarray, provenance: pd.DataFrame) -
     """For each document of the store the store number of its kept one."""
     ids = [repaired(name) for name, _, _ in labels]
     if len(set(ids)) != len(ids):
-        raise RequestError("the deduplicated documents' ids are not unique, so they cannot be matched to a store; name an --id-key")
+        raise RequestError("ids of the deduplicated documents repeat, so they match no store; name an --id-key")
     place = {name: i for i, name in enumerate(provenance.id.tolist())}
     store_of = np.array([place.get(name, -1) for name in ids], np.int64)
     found = store_of >= 0
     if int(found.sum()) != len(provenance):
         raise RequestError(
-            f"the store has {len(provenance)} documents, {int(found.sum())} of them in this deduplication; both need the same input"
+            f"the store has {len(provenance)} documents, {int(found.sum())} of them in this deduplication; "
+            "both need the same input"
         )
     out = np.arange(len(provenance))
     targets = store_of[kept[found]]

@@ -18,7 +18,7 @@ from numba import njit
 
 from pythia_tools.core.parallel import map_threads
 from pythia_tools.dedup.config import check_threshold
-from pythia_tools.dedup.connected import find, join
+from pythia_tools.dedup.connected import find, join, members
 from pythia_tools.dedup.hashes import mix64
 from pythia_tools.dedup.sets import ShingleSets
 
@@ -40,8 +40,7 @@ class Pairs:
 
 def exact_pairs(sets: ShingleSets, threshold: float, threads: int = 1) -> Pairs:
     """Every pair with similarity ≥ threshold; (n choose 2) of them in a cluster of n equal documents."""
-    joined = _join(sets, threshold, threads, all_pairs=True)
-    left, right, similarity = _expand(joined)
+    left, right, similarity = _expand(*_join(sets, threshold, threads, all_pairs=True))
     order = np.lexsort((right, left))
     return Pairs(left[order], right[order], similarity[order])
 
@@ -51,9 +50,9 @@ def exact_links(sets: ShingleSets, threshold: float, threads: int = 1) -> tuple[
 
     Pairs whose documents are connected already are not compared, which spares most of the work in large clusters.
     """
-    joined = _join(sets, threshold, threads, all_pairs=False)
-    repeats = np.flatnonzero(joined.same_of != np.arange(len(sets)))
-    return np.concatenate([joined.same_of[repeats], joined.left]), np.concatenate([repeats, joined.right])
+    same_of, left, right, _ = _join(sets, threshold, threads, all_pairs=False)
+    repeats = np.flatnonzero(same_of != np.arange(len(sets)))
+    return np.concatenate([same_of[repeats], left]), np.concatenate([repeats, right])
 
 
 def similarities(sets: ShingleSets, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -63,17 +62,11 @@ def similarities(sets: ShingleSets, left: np.ndarray, right: np.ndarray) -> np.n
     return out
 
 
-@dataclass(frozen=True)
-class _Joined:
-    """same_of[i]: the first document with i's set (itself for most); pairs among those first ones."""
-
-    same_of: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    similarity: np.ndarray
-
-
-def _join(sets: ShingleSets, threshold: float, threads: int, *, all_pairs: bool) -> _Joined:
+def _join(
+    sets: ShingleSets, threshold: float, threads: int, *, all_pairs: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """same_of (n,): the first document with i's set (itself for most); then the pairs among those firsts: left, right,
+    similarity."""
     check_threshold(threshold)
     same_of = _first_equal(sets)
     sizes = sets.sizes
@@ -106,7 +99,7 @@ def _join(sets: ShingleSets, threshold: float, threads: int, *, all_pairs: bool)
 
     map_threads(work, range(threads), threads)
     left, right, similarity = (np.concatenate([f[i] for f in found] or [np.empty(0)]) for i in range(3))
-    return _Joined(same_of, chosen[left.astype(np.int64)], chosen[right.astype(np.int64)], similarity)
+    return same_of, chosen[left.astype(np.int64)], chosen[right.astype(np.int64)], similarity
 
 
 def _first_equal(sets: ShingleSets) -> np.ndarray:
@@ -119,27 +112,22 @@ def _first_equal(sets: ShingleSets) -> np.ndarray:
     return same_of
 
 
-def _expand(joined: _Joined) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of first documents to pairs of all: every member of one group with every member of the other, and within groups."""
-    groups: dict[int, list[int]] = {}
-    for i in np.flatnonzero(np.bincount(joined.same_of, minlength=len(joined.same_of))[joined.same_of] > 1):
-        groups.setdefault(int(joined.same_of[i]), []).append(int(i))
-    single = np.ones(len(joined.same_of), bool)
-    single[list(groups)] = False
-    plain = single[joined.left] & single[joined.right]
-    left, right, similarity = [joined.left[plain]], [joined.right[plain]], [joined.similarity[plain]]
-    for i, j, s in zip(joined.left[~plain].tolist(), joined.right[~plain].tolist(), joined.similarity[~plain].tolist(), strict=True):
+def _expand(
+    same_of: np.ndarray, left: np.ndarray, right: np.ndarray, similarity: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of firsts to pairs of all: each member of one group with each member of the other, and within groups."""
+    groups = {group[0]: np.array(group) for group in members(same_of)}
+    repeated = np.array([*groups], np.int64)
+    plain = ~np.isin(left, repeated) & ~np.isin(right, repeated)
+    found = [(left[plain], right[plain], similarity[plain])]
+    for i, j, s in zip(*(a[~plain].tolist() for a in (left, right, similarity)), strict=True):
         some, others = groups.get(i, [i]), groups.get(j, [j])
-        left.append(np.repeat(some, len(others)))
-        right.append(np.tile(others, len(some)))
-        similarity.append(np.full(len(some) * len(others), s))
+        found.append((np.repeat(some, len(others)), np.tile(others, len(some)), np.full(len(some) * len(others), s)))
     for group in groups.values():
         a, b = np.triu_indices(len(group), 1)
-        left.append(np.array(group)[a])
-        right.append(np.array(group)[b])
-        similarity.append(np.ones(len(a)))
-    lefts, rights = np.concatenate(left), np.concatenate(right)
-    return np.minimum(lefts, rights), np.maximum(lefts, rights), np.concatenate(similarity)
+        found.append((group[a], group[b], np.ones(len(a))))
+    lefts, rights, similarities = (np.concatenate(column) for column in zip(*found, strict=True))
+    return np.minimum(lefts, rights), np.maximum(lefts, rights), similarities
 
 
 @njit(nogil=True, cache=True)
@@ -183,7 +171,7 @@ def _count_shingles(values, offsets, chosen, bits, counts):  # type: ignore[no-u
 
 @njit(inline="always")
 def _needed_alone(size, threshold):  # type: ignore[no-untyped-def]
-    """Least overlap that any partner of a set of `size` must have: o/size ≥ threshold, in floating point as the answer is."""
+    """Least overlap that any partner of a set of `size` must have: o/size ≥ threshold, rounded as the answer is."""
     needed = max(1, int(np.ceil(threshold * size)) - 1)
     while needed / size < threshold:
         needed += 1
@@ -233,7 +221,8 @@ def _prefixes(values, offsets, chosen, threshold, bits, counts, tokens, owners, 
 
 @njit(nogil=True, cache=True)
 def _index(tokens, bits):  # type: ignore[no-untyped-def]
-    """Inverted index by counting sort on a hash: heads per bucket, entries in `slots` in order of size, each entry's place."""
+    """Inverted index by counting sort on a hash: where each bucket begins, its entries in order of size, and the place
+    of each entry."""
     shift = np.uint64(64 - bits)
     heads = np.zeros((1 << bits) + 1, np.int64)
     for i in range(len(tokens)):
@@ -251,14 +240,21 @@ def _index(tokens, bits):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _probe(values, offsets, chosen, threshold, tokens, owners, firsts, heads, slots, places, bits,  # type: ignore[no-untyped-def]
-           start, step, stamps, forest, all_pairs, left, right, similarity):
-    """Partners of every step-th set from `start`, among sets not larger. Returns (where to go on, pairs held)."""
+def _probe(values, offsets, chosen, threshold, tokens, owners, firsts, heads, slots, places,  # type: ignore[no-untyped-def]
+           bits, start, step, stamps, forest, all_pairs, left, right, similarity):
+    """Partners of every step-th set from `start`, among sets not larger. Returns (where to resume, pairs held).
+
+    The idea: two sets with J ≥ threshold share one of their rarest shingles, so a set meets its partners by looking up
+    its own prefix in the inverted index. Sets are numbered by size and a bucket's entries lie in that order, so walking
+    a bucket backwards from the set's own entry meets partners of falling size, and the first one that is too small
+    (J ≤ smaller / larger) ends the walk. Each partner is compared once (`stamps`), and not at all when it is connected
+    already and pairs are not wanted (`forest`). The pairs go to left, right, similarity until those are full.
+    """
     shift = np.uint64(64 - bits)
     held = 0
     x = start
     while x < len(chosen):
-        if len(left) - held < x:
+        if len(left) - held < x:  # a set has at most x partners before it
             return x, held
         d = chosen[x]
         size = offsets[d + 1] - offsets[d]
@@ -274,7 +270,7 @@ def _probe(values, offsets, chosen, threshold, tokens, owners, firsts, heads, sl
                 if other / size < threshold:
                     break  # this one and all before it are too small
                 if tokens[entry] != tokens[i] or stamps[y] == x or y == x:
-                    continue
+                    continue  # another shingle of the same bucket, or a partner met already
                 stamps[y] = x
                 if not all_pairs and find(forest, x) == find(forest, y):
                     continue

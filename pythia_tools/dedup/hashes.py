@@ -1,4 +1,4 @@
-"""64-bit hashes of shingles, without a cryptographic function: of each unit once, then of n units by a rolling polynomial.
+"""64-bit hashes of shingles, not cryptographic: each unit is hashed once, then n units by a rolling polynomial.
 
 Different shingles of a corpus with s distinct ones are taken for one with probability about s²/2⁶⁵ (all 64 bits used).
 Not meant against an adversary. Cost: about 10 ns per shingle, the splitting included; SHA-1 takes 30 ns more.
@@ -27,10 +27,12 @@ def mix64(x):  # type: ignore[no-untyped-def]
 @njit(inline="always")
 def _load8(data, at):  # type: ignore[no-untyped-def]
     p = np.uint64(at)
-    low = (np.uint64(data[p]) | (np.uint64(data[p + np.uint64(1)]) << np.uint64(8)) | (np.uint64(data[p + np.uint64(2)]) << np.uint64(16))
+    low = (np.uint64(data[p]) | (np.uint64(data[p + np.uint64(1)]) << np.uint64(8))
+           | (np.uint64(data[p + np.uint64(2)]) << np.uint64(16))
            | (np.uint64(data[p + np.uint64(3)]) << np.uint64(24)))
     high = (np.uint64(data[p + np.uint64(4)]) | (np.uint64(data[p + np.uint64(5)]) << np.uint64(8))
-            | (np.uint64(data[p + np.uint64(6)]) << np.uint64(16)) | (np.uint64(data[p + np.uint64(7)]) << np.uint64(24)))
+            | (np.uint64(data[p + np.uint64(6)]) << np.uint64(16))
+            | (np.uint64(data[p + np.uint64(7)]) << np.uint64(24)))
     return np.uint64(low | (high << np.uint64(32)))
 
 
@@ -48,7 +50,7 @@ def _hash_unit(data, begin, end):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def shingle_hashes(kind, data, begin, end, n, text, starts, flags, units, out):  # type: ignore[no-untyped-def]
-    """Hashes of the shingles of data[begin:end] into out, repeats included; returns how many. Scratch as for `split`."""
+    """Hashes of the shingles of data[begin:end] into out, repeats included; returns how many. Scratch: see `split`."""
     gap = 1 if kind == 0 else 0
     at, count = split(kind, data, begin, end, text, 0, starts, flags)
     starts[count] = at

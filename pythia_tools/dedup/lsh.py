@@ -27,13 +27,21 @@ def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
     return out
 
 
-def not_empty(signatures: np.ndarray) -> np.ndarray:
+def _not_empty(signatures: np.ndarray) -> np.ndarray:
     """Numbers of the documents that are not empty (an empty one's values are all the largest); int64, ascending."""
     return np.flatnonzero((signatures != np.array(0xFFFFFFFF, signatures.dtype)).any(axis=1))
 
 
+def sorted_keys(signatures: np.ndarray, bands: int, rows: int) -> dict[str, np.ndarray]:
+    """Keys of every band in order, (bands, m) uint64, and the document of each, (bands, m) uint32; m are not empty."""
+    documents = _not_empty(signatures)
+    keys = band_keys(signatures, bands, rows)[:, documents]
+    order = np.argsort(keys, axis=1)
+    return {"keys": np.take_along_axis(keys, order, axis=1), "key_documents": documents.astype(np.uint32)[order]}
+
+
 def buckets(keys: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Documents with equal keys, two and more: members, ascending in each bucket, and where each begins, the end included."""
+    """Documents with equal keys: members of buckets of two and more, ascending; where each begins, and the end."""
     order = np.argsort(keys)
     return _runs(keys[order], documents[order])
 
@@ -58,7 +66,7 @@ def candidate_pairs(signatures: np.ndarray, bands: int, rows: int) -> tuple[np.n
 
 
 def _buckets_by_band(signatures: np.ndarray, bands: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    documents = not_empty(signatures)
+    documents = _not_empty(signatures)
     for keys in band_keys(signatures, bands, rows):
         yield buckets(keys[documents], documents)
 

@@ -34,7 +34,8 @@ def member_table(signed: list[Part], clusters: Part, config: DedupConfig) -> pd.
     named = [[repaired(v) for v in labels[d]] for d in members.tolist()]
     return pd.DataFrame({
         "cluster": roots[members], "document": members, "kept": kept[members], "dropped": kept[members] != members,
-        "similarity": similarity[members], "similarity_kind": config.similarity_kind(), "bytes": text_bytes(signed)[members],
+        "similarity": similarity[members], "similarity_kind": config.similarity_kind(),
+        "bytes": text_bytes(signed)[members],
         **{name: pd.Series([n[i] for n in named], dtype="string") for i, name in enumerate(("id", "group", "preview"))},
     })
 
@@ -47,13 +48,14 @@ def summary_table(signed: list[Part], clusters: Part) -> pd.DataFrame:
     lengths = text_bytes(signed)
     count = len(roots)
     values: dict[str, float] = {
-        "documents": count, "dropped_documents": int(gone.sum()), "clusters": int((sizes > 1).sum()), "largest_cluster": int(sizes.max()),
-        "bytes": int(lengths.sum()), "dropped_bytes": int(lengths[gone].sum()),
-        "dropped_share": gone.mean() if count else 0.0, "dropped_byte_share": lengths[gone].sum() / max(1, lengths.sum()),
+        "documents": count, "dropped_documents": gone.sum(), "clusters": (sizes > 1).sum(),
+        "largest_cluster": sizes.max(), "bytes": lengths.sum(), "dropped_bytes": lengths[gone].sum(),
+        "dropped_share": gone.sum() / max(1, count),
+        "dropped_byte_share": lengths[gone].sum() / max(1, lengths.sum()),
     }
     rows: list[dict[str, Any]] = [_row("all", metric, value, count) for metric, value in values.items()]
-    kinds = kind_table(signed, clusters)
-    for kind, dropped, documents in zip(kinds.kind.tolist(), kinds.dropped.tolist(), kinds.documents.tolist(), strict=True):
+    kinds = kind_table(signed, clusters)[["kind", "dropped", "documents"]]
+    for kind, dropped, documents in kinds.itertuples(index=False, name=None):
         rows.append(_row(f"kind={kind}", "dropped_documents", dropped, documents))
     return tables.summary(rows)
 
@@ -64,7 +66,9 @@ def kind_table(signed: list[Part], clusters: Part) -> pd.DataFrame:
     kinds = pd.Series([repaired(group) for _, group, _ in Labels(signed)], dtype="string")
     frame = pd.DataFrame({"kind": kinds, "dropped": kept != np.arange(len(kept)), "bytes": text_bytes(signed)})
     frame["dropped_bytes"] = frame.bytes * frame.dropped
-    grouped = frame.groupby("kind").agg(documents=("dropped", "size"), dropped=("dropped", "sum"), dropped_bytes=("dropped_bytes", "sum"))
+    grouped = frame.groupby("kind").agg(
+        documents=("dropped", "size"), dropped=("dropped", "sum"), dropped_bytes=("dropped_bytes", "sum"),
+    )
     grouped["share"] = grouped.dropped / grouped.documents
     return grouped.reset_index().sort_values(["dropped", "kind"], ascending=[False, True], ignore_index=True)
 
@@ -78,7 +82,8 @@ def size_table(clusters: Part) -> pd.DataFrame:
     for low, high in zip(SIZE_EDGES, (*SIZE_EDGES[1:], None), strict=True):
         inside = sizes[(sizes >= low) & (sizes < (high or np.inf))]
         if len(inside):
-            rows.append({"from": low, "to": (high or int(inside.max()) + 1) - 1, "clusters": len(inside), "documents": int(inside.sum())})
+            last = (high or int(inside.max()) + 1) - 1
+            rows.append({"from": low, "to": last, "clusters": len(inside), "documents": int(inside.sum())})
     return pd.DataFrame(rows, columns=["from", "to", "clusters", "documents"])
 
 

@@ -59,10 +59,7 @@ def shingle_sets(packed: Packed, ngram: int = 5, threads: int = 1) -> ShingleSet
 @njit(nogil=True, cache=True)
 def _sets(data, offsets, lo, hi, kind, n, sizes):  # type: ignore[no-untyped-def]
     """Sorted distinct shingle hashes of documents lo to hi-1, back to back; their number per document into sizes."""
-    longest = 0
-    for d in range(lo, hi):
-        longest = max(longest, offsets[d + 1] - offsets[d])
-    room = longest + SLACK + 2
+    room = np.max(offsets[lo + 1 : hi + 1] - offsets[lo:hi]) + SLACK + 2
     text, starts, units = np.empty(room + SLACK, np.uint8), np.empty(room, np.int64), np.empty(room, np.uint64)
     spare, flags = np.empty(room, np.uint64), np.empty(room, np.uint8)
     out = np.empty(offsets[hi] - offsets[lo] + (hi - lo), np.uint64)  # untouched pages cost nothing

@@ -63,7 +63,7 @@ def _five_rounds(state, words, t, quarter, k):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _compress(state, chain, words):  # type: ignore[no-untyped-def]
-    """One SHA-1 block in every lane: `words` (80·LANES) holds 16 message words per lane, `chain` (5·LANES) the hash so far."""
+    """One SHA-1 block in every lane: `words` (80·LANES) holds 16 message words per lane, `chain` (5·LANES) the hash."""
     for t in range(16, 80):
         for lane in range(LANES):
             x = words[(t - 3) * LANES + lane] ^ words[(t - 8) * LANES + lane]
@@ -84,21 +84,18 @@ def _compress(state, chain, words):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _swap_bytes(x):  # type: ignore[no-untyped-def]
-    mask = np.uint32(0xFF)
-    return np.uint32(
-        (x >> np.uint32(24)) | ((x >> np.uint32(8)) & (mask << np.uint32(8))) | ((x & (mask << np.uint32(8))) << np.uint32(8))
-        | (x << np.uint32(24))
-    )
+    outer = (x >> np.uint32(24)) | (x << np.uint32(24))
+    return np.uint32(outer | ((x >> np.uint32(8)) & np.uint32(0xFF00)) | ((x & np.uint32(0xFF00)) << np.uint32(8)))
 
 
 @njit(inline="always")
 def _fill(words, lane, row, row_words, data, begin, size, block, blocks):  # type: ignore[no-untyped-def]
-    """Message words 0 to 15 of one lane: the string's bytes big-endian, the mark, zeros, and in the last block the length in bits.
+    """Message words 0 to 15 of one lane: its bytes big-endian, the mark, zeros, at the very end the length in bits.
 
     `row` is 64 bytes of scratch, `row_words` the same bytes as sixteen uint32.
     """
     left = min(max(size - block * BLOCK_BYTES, 0), BLOCK_BYTES)
-    at = np.uint64(begin + block * BLOCK_BYTES if left > 0 else begin)  # unsigned indexes need no check for negative ones
+    at = np.uint64(begin + block * BLOCK_BYTES if left > 0 else begin)  # unsigned: no check for negatives
     table = np.uint64(left * BLOCK_BYTES if size >= block * BLOCK_BYTES else (BLOCK_BYTES + 1) * BLOCK_BYTES)
     for j in range(BLOCK_BYTES):
         row[j] = (data[at + np.uint64(j)] & _KEEP[table + np.uint64(j)]) | _MARK[table + np.uint64(j)]
@@ -112,25 +109,18 @@ def _fill(words, lane, row, row_words, data, begin, size, block, blocks):  # typ
 
 @njit(nogil=True, cache=True)
 def _order_by_blocks(sizes, count, order):  # type: ignore[no-untyped-def]
-    """Put string numbers in order of block count; returns where each count begins: order[firsts[b] : firsts[b + 1]] have b."""
-    singles, others = 0, count
-    for i in range(count):  # most strings are one block: set them apart first, without a branch
-        one = sizes[i] < BLOCK_BYTES - PADDING_BYTES + 1
-        order[singles if one else others - 1] = i
-        singles += one
-        others -= not one
-    rest = order[singles:count].copy()
+    """Put string numbers in order of block count, by counting; returns where each count begins: order[firsts[b] :
+    firsts[b + 1]] have b."""
     most = 1
-    for i in rest:
+    for i in range(count):
         most = max(most, (sizes[i] + PADDING_BYTES + BLOCK_BYTES - 1) // BLOCK_BYTES)
     firsts = np.zeros(most + 2, np.int64)
-    firsts[2] = singles
-    for i in rest:
+    for i in range(count):
         firsts[(sizes[i] + PADDING_BYTES + BLOCK_BYTES - 1) // BLOCK_BYTES + 1] += 1
-    for blocks in range(3, most + 2):
+    for blocks in range(1, most + 2):
         firsts[blocks] += firsts[blocks - 1]
     place = firsts.copy()
-    for i in rest:
+    for i in range(count):
         blocks = (sizes[i] + PADDING_BYTES + BLOCK_BYTES - 1) // BLOCK_BYTES
         order[place[blocks]] = i
         place[blocks] += 1

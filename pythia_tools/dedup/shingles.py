@@ -76,7 +76,8 @@ def spans(packed: Packed, most: int, smallest_bytes: int = 1 << 18) -> list[tupl
 
 def _text(document: object) -> bytes:
     if not isinstance(document, str):
-        raise RequestError(f"a document is {type(document).__name__}; documents are str (for token ids say unit='token')")
+        what = type(document).__name__
+        raise RequestError(f"a document is {what}; documents are str (for token ids say unit='token')")
     try:
         return document.encode()
     except UnicodeEncodeError:
@@ -94,7 +95,10 @@ def _tokens(document: object) -> bytes:
 
 @njit(nogil=True, cache=True)
 def _long_space(data, i, end):  # type: ignore[no-untyped-def]
-    """Bytes of the Unicode space that begins at i, 0 when it is none: U+0085 00A0 1680 2000–200A 2028 2029 202F 205F 3000."""
+    """Bytes of the Unicode space that begins at i, 0 when it is none.
+
+    The spaces are U+0085, 00A0, 1680, 2000 to 200A, 2028, 2029, 202F, 205F and 3000.
+    """
     first, one = data[i], np.uint64(1)
     if first == 0xC2:
         return 2 if i + one < end and (data[i + one] == 0x85 or data[i + one] == 0xA0) else 0
@@ -116,8 +120,8 @@ def _mark_spaces(data, begin, size, flags):  # type: ignore[no-untyped-def]
     leads = np.uint8(0)
     for i in range(np.uint64(size)):
         byte = data[begin + i]
-        ascii_space = np.uint8(byte == 0x20) | np.uint8(np.uint8(byte - 0x09) <= 0x04) | np.uint8(np.uint8(byte - 0x1C) <= 0x03)
-        flags[i + np.uint64(1)] = ascii_space
+        control = np.uint8(np.uint8(byte - 0x09) <= 0x04) | np.uint8(np.uint8(byte - 0x1C) <= 0x03)
+        flags[i + np.uint64(1)] = np.uint8(byte == 0x20) | control
         leads |= np.uint8(byte == 0xC2) | np.uint8(np.uint8(byte - 0xE1) <= 0x02)
     flags[0] = 1
     flags[size + 1] = 1
@@ -134,10 +138,10 @@ def _mark_spaces(data, begin, size, flags):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def split_words(data, begin, end, text, at, starts, flags):  # type: ignore[no-untyped-def]
-    """Write data[begin:end] to `text` from `at` with one space behind each word, and where each word starts to `starts`.
+    """Write data[begin:end] to `text` from `at` with one space behind each word, and to `starts` where each starts.
 
-    Three passes without unpredictable branches: which bytes are spaces; where words begin and end; copy word by word, in
-    vectors that overrun into what is written next. Returns (next free byte, number of words).
+    Three passes without unpredictable branches: which bytes are spaces; where words begin and end; copy word by word,
+    in vectors that overrun into what is written next. Returns (next free byte, number of words).
     """
     size = end - begin
     _mark_spaces(data, begin, size, flags)

@@ -1,8 +1,9 @@
 """Stage 1, sign: documents to signatures (or sets of shingle hashes), a part of the input at a time.
 
 A shard is one input file, or many small ones; it is read as a stream and cut into parts of about `part_bytes` of text.
-A part holds what later stages need of its documents: signatures or sets, labels (id, group, preview), sizes, and the
-sha256 of the texts, by which the last stage knows that the input is still the same.
+A part holds what later stages need of its documents: signatures and the sorted keys of their bands (8 bytes of key and
+4 of document per band), or sets; labels (id, group, preview); sizes; and the sha256 of the texts, by which the last
+stage knows that the input is still the same.
 Cost: reading and signing overlap; memory is two parts of text and one of output.
 """
 
@@ -23,6 +24,7 @@ import numpy as np
 from pythia_tools.core.errors import DataError
 from pythia_tools.core.parallel import map_ahead, worker_count
 from pythia_tools.dedup.config import DedupConfig
+from pythia_tools.dedup.lsh import sorted_keys
 from pythia_tools.dedup.parts import Part, need_part, open_part, write_part
 from pythia_tools.dedup.sets import shingle_sets
 from pythia_tools.dedup.shingles import Packed, pack
@@ -81,7 +83,7 @@ def make_shards(sources: list[str], part_bytes: int) -> list[list[str]]:
 def sign_key(config: DedupConfig, shard: list[str]) -> dict[str, Any]:
     """What decides a signed part: the options that bear on it, and the files it was made from."""
     names = ["method", "ngram", "unit", "tokenizer", "text_key", "id_key", "group_by", "part_bytes"]
-    names += ["num_perm", "seed", "scheme", "hashing"] if config.method == "lsh" else []
+    names += ["num_perm", "seed", "scheme", "hashing", "threshold", "bands", "rows"] if config.method == "lsh" else []
     sizes = [None if s.startswith(DATASET) else os.path.getsize(s) for s in shard]
     chosen = {name: getattr(config, name) for name in names}
     return {"stage": "sign", "format": 2, "sets": config.needs_sets, "shard": shard, "sizes": sizes, **chosen}
@@ -167,7 +169,8 @@ def _signed(
     else:
         packed = Packed(packed.data, packed.offsets, config.unit)
     if config.method == "lsh":
-        arrays["signatures"] = sign(packed, config, threads).astype(np.uint32)  # legacy values are below 2^32 too
+        signatures = sign(packed, config, threads).astype(np.uint32)  # legacy values are below 2^32 too
+        arrays |= {"signatures": signatures, **sorted_keys(signatures, *config.bands_and_rows())}
     if config.needs_sets:
         sets = shingle_sets(packed, config.ngram, threads)
         arrays["set_values"], arrays["set_offsets"] = sets.values, sets.offsets
@@ -175,7 +178,7 @@ def _signed(
 
 
 def _label(config: DedupConfig, document: Document) -> tuple[str, str, str]:
-    """Id, group and preview. The group is a metadata field's value, else the ending of the id or the name of the source."""
+    """Id, group and preview. The group is a metadata field's value, else the id's ending or the source's name."""
     preview = " ".join(document.text[: 4 * PREVIEW_CHARS].split())[:PREVIEW_CHARS]
     if config.group_by is not None:
         return document.id, str(document.metadata.get(config.group_by, "(none)")), preview

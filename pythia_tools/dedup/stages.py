@@ -1,11 +1,11 @@
 """Deduplication of corpora on disk: sign → band → cluster → filter, with files between, each restartable.
 
     OUT/config.json      the request; another request into the same folder is refused
-    OUT/work/sign|keys|buckets|clusters|filter/   what the stages hand on, each part with its digests
+    OUT/work/sign|buckets|clusters|filter/   what the stages hand on, each part with its digests
     OUT/kept/*.jsonl, OUT/dropped/*.jsonl         the documents, dropped ones with cluster, kept member and similarity
     OUT/items.parquet    one row per member of a cluster; summary.csv; run.json last: its presence means complete
 
-Killed anywhere, the same call goes on where it stopped and ends with the same files. Every stage checks the digests of
+Killed anywhere, the same call resumes where it stopped and ends with the same files. Every stage checks the digests of
 what it reads; a damaged file is named, never used.
 Cost: see scripts/benchmarks/dedup.py. Memory: a few parts of text, and under 100 bytes per document with method lsh.
 """
@@ -26,7 +26,7 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import sweep_parts
 from pythia_tools.core.results import RunFolder, load_run
 from pythia_tools.dedup.backends import Runner, open_backend
-from pythia_tools.dedup.band import bucket_tasks, write_buckets, write_exact_links, write_keys
+from pythia_tools.dedup.band import bucket_tasks, write_buckets
 from pythia_tools.dedup.cluster import write_clusters
 from pythia_tools.dedup.config import DedupConfig
 from pythia_tools.dedup.curve import curve_in_words
@@ -53,14 +53,14 @@ def run_stages(
     inputs: Iterable[str | os.PathLike[str]], out: str | os.PathLike[str], config: DedupConfig | None = None, *,
     backend: str = "local", workers: int | None = None, request: dict[str, Any] | None = None,
 ) -> DedupResult:
-    """Deduplicate files into a folder; called again after being stopped, it goes on.
+    """Deduplicate files into a folder; called again after being stopped, it resumes.
 
     Args:
         inputs: files, folders, `dataset:NAME`; see tokens.documents.
         out: the folder.
         config: options; exact clusters at 0.87 by default.
         backend: `local`, or `ray` for tasks on a Ray cluster whose machines share the folder.
-        workers: threads per task, or Ray's processors when it is started here.
+        workers: threads per task, or the cores Ray gets when it is started here.
         request: what `pythia-tools rerun` should repeat; by default the config.
 
     Raises: RequestError when `out` holds another request; DataError on a damaged input or stage file.
@@ -70,7 +70,8 @@ def run_stages(
         raise RequestError("unit 'token' needs a tokenizer, and a tokenizer is for unit 'token' only")
     sources = expand_inputs(inputs)
     sizes = [None if s.startswith(DATASET) else os.path.getsize(s) for s in sources]
-    run = RunFolder(out, {**(request or {"command": None}), "dedup": config.as_dict(), "inputs": sources, "input_bytes": sizes})
+    decided = {"dedup": config.as_dict(), "inputs": sources, "input_bytes": sizes}
+    run = RunFolder(out, {**(request or {"command": None}), **decided})
     for folder in {left.parent for left in run.path.rglob(".*.part")}:
         sweep_parts(folder)  # what a killed run was writing
     if config.method == "lsh":
@@ -114,13 +115,10 @@ def _all_stages(
     signed = job.signed()
     lap("sign")
     if job.config.method == "lsh":
-        run(write_keys, [(job, i) for i in range(len(signed))], "band keys")
         tasks = bucket_tasks(job.config, int(first_documents(signed)[-1]))
         run(write_buckets, [(job, task) for task in tasks], "band")
-    else:
-        run(write_exact_links, [(job, workers)], "band")
     lap("band")
-    clusters = write_clusters(job, signed)
+    clusters = write_clusters(job, signed, workers)
     lap("cluster")
     run(filter_shard, [(job, i) for i in range(len(job.shards))], "filter")
     lap("filter")

@@ -26,7 +26,8 @@ _STEP = np.uint64(0xA0761D6478BD642F)
 
 
 def repeated_runs(
-    sequences: TokenStore | np.ndarray | Sequence[Any], length: int = 50, *, within: bool = False, memory_bytes: int = 1 << 30
+    sequences: TokenStore | np.ndarray | Sequence[Any], length: int = 50, *, within: bool = False,
+    memory_bytes: int = 1 << 30,
 ) -> pd.DataFrame:
     """Maximal runs of tokens whose every window of `length` also occurs in another sequence.
 
@@ -44,21 +45,25 @@ def repeated_runs(
     if length < 1:
         raise RequestError(f"length is {length}; it must be at least 1 token")
     tokens, begins = _flat(sequences)
-    marks, firsts = np.zeros(len(tokens), np.uint8), _Firsts()
+    marks = np.zeros(len(tokens), np.uint8)
+    repeated, earliest = [np.empty(0, np.int64)], [np.empty(0, np.int64)]  # places, and where their window occurs first
     windows = int(np.maximum(np.diff(begins) - length + 1, 0).sum())
     passes = max(1, -(-windows * BYTES_PER_WINDOW // memory_bytes))
-    for part in range(passes):
-        hashes, places = _windows(tokens, begins, length, part, passes)
+    for share in range(passes):
+        hashes, places = _windows(tokens, begins, length, share, passes)
         order = np.argsort(hashes, kind="stable")
         hashes, places = hashes[order], places[order]
         found = _mark(hashes, places, tokens, begins, length, within, marks)
-        firsts.add(places, found)
-    owners, starts, sizes = _runs(marks, begins, length)
-    flat = begins[owners] + starts
-    source = firsts.of(flat)
-    first_owner = np.searchsorted(begins, source, "right") - 1
+        repeated.append(places[found >= 0])
+        earliest.append(found[found >= 0])
+    first, last = _runs(marks, begins)
+    held = np.concatenate(repeated)
+    order = np.argsort(held)
+    source = np.concatenate(earliest)[order][np.searchsorted(held[order], first)]
+    owner, source_owner = (np.searchsorted(begins, places, "right") - 1 for places in (first, source))
     return pd.DataFrame({
-        "sequence": owners, "start": starts, "tokens": sizes, "first_sequence": first_owner, "first_start": source - begins[first_owner],
+        "sequence": owner, "start": first - begins[owner], "tokens": last - first + length,
+        "first_sequence": source_owner, "first_start": source - begins[source_owner],
     })
 
 
@@ -66,28 +71,11 @@ def run_shares(runs: pd.DataFrame, sequences: int, tokens: int) -> dict[str, flo
     """Share of sequences with a run, share of tokens inside runs, and the longest run."""
     covered = _covered(runs)
     return {
-        "sequences": sequences, "sequences_with_a_run": int(runs.sequence.nunique()), "tokens": tokens, "tokens_in_runs": covered,
+        "sequences": sequences, "sequences_with_a_run": int(runs.sequence.nunique()),
+        "tokens": tokens, "tokens_in_runs": covered,
         "share_of_sequences": runs.sequence.nunique() / max(1, sequences), "share_of_tokens": covered / max(1, tokens),
         "longest_run": int(runs.tokens.max()) if len(runs) else 0,
     }
-
-
-class _Firsts:
-    """Where the window at a repeated place occurs first, gathered over passes."""
-
-    def __init__(self) -> None:
-        self._places: list[np.ndarray] = [np.empty(0, np.int64)]
-        self._firsts: list[np.ndarray] = [np.empty(0, np.int64)]
-
-    def add(self, places: np.ndarray, firsts: np.ndarray) -> None:
-        good = firsts >= 0
-        self._places.append(places[good])
-        self._firsts.append(firsts[good])
-
-    def of(self, places: np.ndarray) -> np.ndarray:
-        held, firsts = np.concatenate(self._places), np.concatenate(self._firsts)
-        order = np.argsort(held)
-        return firsts[order][np.searchsorted(held[order], places)] if len(places) else np.empty(0, np.int64)
 
 
 def _flat(sequences: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -104,6 +92,16 @@ def _flat(sequences: Any) -> tuple[np.ndarray, np.ndarray]:
     return flat.astype(np.uint32), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
+def _runs(marks: np.ndarray, begins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last of each stretch of marked places within one sequence."""
+    inside = np.concatenate([[False], marks.astype(bool), [False]])
+    begin = np.zeros(len(inside), bool)
+    begin[begins + 1] = True
+    first = inside[1:-1] & (~inside[:-2] | begin[1:-1])
+    last = inside[1:-1] & (~inside[2:] | begin[2:])
+    return np.flatnonzero(first), np.flatnonzero(last)
+
+
 def _covered(runs: pd.DataFrame) -> int:
     """Tokens inside runs; runs of one sequence may overlap by less than a window, so ends are clipped."""
     start, end = runs.start.to_numpy(), (runs.start + runs.tokens).to_numpy()
@@ -114,8 +112,8 @@ def _covered(runs: pd.DataFrame) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _windows(tokens, begins, length, part, passes):  # type: ignore[no-untyped-def]
-    """Hashes of the part-th share of all windows (by hash), and their places."""
+def _windows(tokens, begins, length, share, passes):  # type: ignore[no-untyped-def]
+    """Hashes of the share-th of `passes` shares of all windows (by hash), and their places."""
     top = np.uint64(1)
     for _ in range(length):
         top = np.uint64(top * _STEP)
@@ -132,7 +130,7 @@ def _windows(tokens, begins, length, part, passes):  # type: ignore[no-untyped-d
                     rolling = np.uint64(rolling - top * mix64(np.uint64(tokens[i - length]) + np.uint64(1)))
                 if i - begins[s] + 1 >= length:
                     mixed = mix64(rolling)
-                    if mixed % np.uint64(passes) == np.uint64(part):
+                    if mixed % np.uint64(passes) == np.uint64(share):
                         if fill == 1:
                             hashes[count] = mixed
                             places[count] = i - length + 1
@@ -142,7 +140,7 @@ def _windows(tokens, begins, length, part, passes):  # type: ignore[no-untyped-d
 
 @njit(nogil=True, cache=True)
 def _mark(hashes, places, tokens, begins, length, within, marks):  # type: ignore[no-untyped-def]
-    """Mark places whose window occurs elsewhere; returns for each the first place of its window, -1 where it is alone."""
+    """Mark places whose window occurs elsewhere; returns for each the window's first place, -1 where it is alone."""
     firsts = np.full(len(places), -1, np.int64)
     begin = 0
     for end in range(1, len(hashes) + 1):
@@ -151,7 +149,7 @@ def _mark(hashes, places, tokens, begins, length, within, marks):  # type: ignor
         for i in range(begin, end):
             if firsts[i] >= 0:
                 continue
-            shared = 0  # windows equal to window i, in order of place; unequal ones of the same hash wait for their turn
+            shared = 0  # windows equal to window i, by place; unequal ones of the same hash wait their turn
             owner = np.searchsorted(begins, places[i], "right")
             other = False
             for j in range(i + 1, end):
@@ -177,22 +175,3 @@ def _equal(tokens, a, b, length):  # type: ignore[no-untyped-def]
     while i < length and tokens[a + i] == tokens[b + i]:
         i += 1
     return i == length
-
-
-@njit(nogil=True, cache=True)
-def _runs(marks, begins, length):  # type: ignore[no-untyped-def]
-    """Stretches of marked window starts, as (sequence, start, tokens covered)."""
-    owners, starts, sizes = [0 for _ in range(0)], [0 for _ in range(0)], [0 for _ in range(0)]
-    for s in range(len(begins) - 1):
-        i = begins[s]
-        while i < begins[s + 1]:
-            if marks[i] == 0:
-                i += 1
-                continue
-            first = i
-            while i < begins[s + 1] and marks[i] != 0:
-                i += 1
-            owners.append(s)
-            starts.append(first - begins[s])
-            sizes.append(i - first + length - 1)
-    return np.array(owners, dtype=np.int64), np.array(starts, dtype=np.int64), np.array(sizes, dtype=np.int64)

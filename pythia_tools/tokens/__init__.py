@@ -1,4 +1,7 @@
-"""Token stores: the `.bin`/`.idx` files of GPT-NeoX and Megatron, whole or in shards, mapped into memory and never merged on disk."""
+"""Tokens: the tokenizer, and stores, the `.bin`/`.idx` files of GPT-NeoX and Megatron, whole or in shards.
+
+Stores are mapped into memory and never merged on disk.
+"""
 
 from pythia_tools.tokens.dtypes import DTYPE_CODES, dtype_for_vocab
 from pythia_tools.tokens.index import StoreIndex, read_index, write_index
@@ -10,5 +13,6 @@ from pythia_tools.tokens.writer import StoreWriter
 
 __all__ = [
     "ByteSource", "DTYPE_CODES", "LocalBytes", "Openable", "StoreIndex", "StoreWriter", "TokenStore", "Tokenizer",
-    "dtype_for_vocab", "find_shards", "open_store", "open_tokenizer", "read_index", "shard_names", "split_store", "write_index",
+    "dtype_for_vocab", "find_shards", "open_store", "open_tokenizer", "read_index", "shard_names", "split_store",
+    "write_index",
 ]

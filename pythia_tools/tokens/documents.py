@@ -1,6 +1,6 @@
 """Documents from files: jsonl (plain, gz, zst), parquet, text files, folders of these, and `datasets` data sets.
 
-One record type, read as a stream in a fixed order: inputs as given, folders sorted by path, lines and rows as they come.
+One record type, read as a stream in a fixed order: inputs as given, folders sorted by path, lines and rows in turn.
 Ids and metadata are kept. Bytes that are not UTF-8 become lone surrogates (Python's `surrogateescape`), so nothing is
 dropped unseen and equal bytes stay equal text.
 Cost: JSON decides, about 200–400 MB/s per process; memory is one line or one batch of rows.
@@ -82,7 +82,7 @@ def read_documents(
         id_key: field that holds the id; by default `id` if there is one, else "source:position".
         skip: leave out the first documents.
 
-    Raises: DataError, naming file and line, when a record is damaged or lacks the field; RequestError on an unknown kind.
+    Raises: DataError, naming file and line, when a record is damaged or lacks the field; RequestError: unknown kind.
     """
     name = os.fspath(source)
     kind = kind_of(name)
@@ -120,7 +120,10 @@ def repaired(text: str) -> str:
 
 @contextlib.contextmanager
 def open_bytes(name: str) -> Iterator[IO[bytes]]:
-    """A file's bytes, unpacked by its suffix (.gz, .zst). Raises DataError when it is damaged, EnvironmentFailure without zstandard."""
+    """A file's bytes, unpacked by its suffix (.gz, .zst).
+
+    Raises: DataError when it is damaged, EnvironmentFailure without zstandard.
+    """
     try:
         with open(name, "rb") as raw:
             if name.endswith(".gz"):
@@ -160,7 +163,7 @@ def _zstandard() -> Any:
 
 
 class _ZstdFrames(io.RawIOBase):
-    """Unpacks frame after frame and, unlike the library's own reader, does not take a file cut off inside a frame for its end."""
+    """Unpacks frame after frame and, unlike the library's own reader, refuses a file that is cut off inside a frame."""
 
     def __init__(self, raw: IO[bytes]):
         self._raw, self._held = raw, b""
@@ -225,7 +228,8 @@ def _json_records(name: str, skip: int) -> Iterator[tuple[int, Any]]:
             try:
                 yield position, json.loads(line.decode("utf-8", "surrogateescape"))
             except ValueError as error:
-                raise DataError(f"{name}, line {number}: not valid JSON ({error}); one record per line is expected") from error
+                advice = "one record per line is expected"
+                raise DataError(f"{name}, line {number}: not valid JSON ({error}); {advice}") from error
 
 
 def _parquet_records(name: str, skip: int) -> Iterator[tuple[int, Any]]:
@@ -255,7 +259,7 @@ def _dataset_records(name: str, skip: int) -> Iterator[tuple[int, Any]]:
 
 
 def open_dataset(name: str) -> Any:
-    """The data set behind `dataset:NAME[:CONFIG][@SPLIT]`; a folder of `save_to_disk` is mapped, a hub one is streamed."""
+    """The data set behind `dataset:NAME[:CONFIG][@SPLIT]`; a folder of `save_to_disk` is mapped, the hub streamed."""
     rest, _, split = name.removeprefix(DATASET).partition("@")
     if Path(rest).is_dir():
         return _local_dataset(rest, split)
@@ -267,7 +271,8 @@ def open_dataset(name: str) -> Any:
     except (ValueError, datasets.exceptions.DatasetNotFoundError) as error:
         raise UnknownNameError(f"data set {rest!r} cannot be opened: {' '.join(str(error).split())[:300]}") from error
     except (OSError, ConnectionError) as error:
-        raise EnvironmentFailure(f"data set {rest!r} cannot be reached ({error}); check the network, or give local files") from error
+        advice = "check the network, or give local files"
+        raise EnvironmentFailure(f"data set {rest!r} cannot be reached ({error}); {advice}") from error
 
 
 def _local_dataset(folder: str, split: str) -> Any:
@@ -291,7 +296,8 @@ def _document(record: Any, source: str, position: int, text_key: str, id_key: st
     text = record.get(text_key) if isinstance(record, dict) else None
     if not isinstance(text, str):
         fields = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
-        raise DataError(f"{source}, record {position}: no text in field {text_key!r} (it has: {fields}); name the field with --text-key")
+        what = f"no text in field {text_key!r} (it has: {fields})"
+        raise DataError(f"{source}, record {position}: {what}; name the field with --text-key")
     if id_key is not None and id_key not in record:
         raise DataError(f"{source}, record {position}: no field {id_key!r} for the id (it has: {', '.join(record)})")
     key = id_key or "id"

@@ -51,15 +51,14 @@ class StoreIndex:
     contiguous: bool
 
 
-def read_index(path: str | os.PathLike[str], *, megatron: bool = False) -> StoreIndex:
+def read_index(path: str | os.PathLike[str]) -> StoreIndex:
     """Read and check an `.idx` file.
 
-    `megatron` reads dtype codes 6 and 7 as Megatron-core writes them (see `dtypes`).
     Raises: DataError naming what is wrong: magic, version, dtype code, length against the counts, negative sizes,
     pointers that run backwards or overlap, a document index that is not monotone or leaves the sequences.
     """
     path = Path(path)
-    count, documents, dtype = _read_header(path, megatron)
+    count, documents, dtype = _read_header(path)
     data = np.memmap(path, mode="r", dtype=np.uint8)
     at = HEADER.size
     sizes = data[at : at + 4 * count].view("<i4")
@@ -70,15 +69,16 @@ def read_index(path: str | os.PathLike[str], *, megatron: bool = False) -> Store
     return StoreIndex(path, dtype, sizes, pointers, doc_idx, stop, contiguous)
 
 
-def write_index(path: str | os.PathLike[str], dtype: object, sizes: np.ndarray, doc_idx: np.ndarray, *, megatron: bool = False) -> None:
+def write_index(path: str | os.PathLike[str], dtype: object, sizes: np.ndarray, doc_idx: np.ndarray) -> None:
     """Write the index of sequences that follow each other from byte 0; byte-identical to GPT-NeoX's builder.
 
     `sizes` (S,) tokens, `doc_idx` (D,) beginning with 0. Raises: DataError when a size does not fit int32.
     """
-    code = code_of(dtype, megatron=megatron)
+    code = code_of(dtype)
     wide = np.asarray(sizes, dtype=np.int64)
     if wide.size and (wide.min() < 0 or wide.max() > np.iinfo(np.int32).max):
-        raise DataError(f"{path}: sequence lengths must be 0 to {np.iinfo(np.int32).max}, these go from {wide.min()} to {wide.max()}")
+        most = np.iinfo(np.int32).max
+        raise DataError(f"{path}: sequence lengths must be 0 to {most}, these go from {wide.min()} to {wide.max()}")
     itemsize = np.dtype(dtype).itemsize  # type: ignore[call-overload]
     pointers = np.zeros(wide.size, dtype="<i8")
     np.cumsum(wide[:-1] * itemsize, out=pointers[1:])
@@ -89,26 +89,29 @@ def write_index(path: str | os.PathLike[str], dtype: object, sizes: np.ndarray, 
         out.write(np.asarray(doc_idx, dtype="<i8").tobytes())
 
 
-def _read_header(path: Path, megatron: bool) -> tuple[int, int, np.dtype]:
+def _read_header(path: Path) -> tuple[int, int, np.dtype]:
     try:
         length = path.stat().st_size
         with open(path, "rb") as handle:
             head = handle.read(HEADER.size)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such index; a token store is PREFIX.idx beside PREFIX.bin or its shards") from error
+        what = "a token store is PREFIX.idx beside PREFIX.bin or its shards"
+        raise DataError(f"{path}: no such index; {what}") from error
     if len(head) < HEADER.size:
         raise DataError(f"{path}: {len(head)} bytes long, an index has at least {HEADER.size}; it is truncated")
     magic, version, code, count, documents = HEADER.unpack(head)
     if magic != MAGIC:
-        old = "; it is the legacy non-mmap format, convert it with the builder" if magic.startswith(b"TNTIDX\x00\x00") else ""
+        legacy = magic.startswith(b"TNTIDX\x00\x00")
+        old = "; it is the legacy non-mmap format, convert it with the builder" if legacy else ""
         raise DataError(f"{path}: begins with {magic!r}, an index begins with {MAGIC!r}{old}")
     if version != VERSION:
         raise DataError(f"{path}: version {version}, only version {VERSION} is known")
-    dtype = dtype_of(code, path, megatron=megatron)
+    dtype = dtype_of(code, path)
     need = HEADER.size + 12 * count + 8 * documents
     if length not in (need, need + count):
         what = "truncated" if length < need else "longer than it says"
-        raise DataError(f"{path}: {length} bytes, but its {count} sequences and {documents} document entries take {need}; it is {what}")
+        holds = f"its {count} sequences and {documents} document entries take {need}"
+        raise DataError(f"{path}: {length} bytes, but {holds}; it is {what}")
     return count, documents, dtype
 
 
@@ -126,7 +129,8 @@ def _check_pointers(path: Path, sizes: np.ndarray, pointers: np.ndarray, itemsiz
         if gaps.min() < 0:
             i = a + int(np.argmax(gaps < 0))
             raise DataError(
-                f"{path}: sequence {i} starts at byte {pointers[i]}, before the one in front of it ends; pointers must be monotone"
+                f"{path}: sequence {i} starts at byte {pointers[i]}, before the one in front of it ends; "
+                "pointers must be monotone"
             )
         contiguous &= not gaps.any()
         end = int(stops[-1])

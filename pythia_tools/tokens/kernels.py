@@ -24,7 +24,7 @@ def _memcpy(typing_context, target, target_at, source, source_at, count):  # typ
 def copy_segments(  # type: ignore[no-untyped-def]
     data, base, source, length, target, out, first, last,
 ):
-    """The part of each segment k in [first, last) that lies in `data` (bytes [base, base+len)) goes to `out[target[k]:]`."""
+    """What lies in `data` (bytes [base, base+len)) of each segment k in [first, last) goes to `out[target[k]:]`."""
     end = base + data.size
     for k in range(first, last):
         start = max(source[k], base)

@@ -71,7 +71,7 @@ class LocalBytes:
         return out
 
     def read_into(self, start: int, out: np.ndarray) -> None:
-        """Bytes from `start` on into `out`, flat uint8, read and not mapped: a scan of a whole store stays as small as `out`.
+        """Bytes from `start` on into `out`, flat uint8, read, not mapped: a scan of a store stays as small as `out`.
 
         Raises: DataError beyond the end, also when a file has become shorter since it was opened.
         """

@@ -1,7 +1,7 @@
 """Shards: `{stem}-00003-of-00020.bin`, pieces of one `.bin` cut at any byte.
 
-The published files number from 0 and put the *last number* after "of", so 00020 means 21 files; the other convention, the
-count, is recognised too. Nothing here merges: `split_store` cuts, readers read across the cuts.
+The published files number from 0 and put the *last number* after "of", so 00020 means 21 files; the other convention,
+the count, is recognised too. Nothing here merges: `split_store` cuts, readers read across the cuts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def find_shards(prefix: str | os.PathLike[str]) -> list[Path]:
     missing = [i for i in range(end + 1) if i not in found]
     if missing:
         raise DataError(
-            f"{prefix}: shard {missing[0]:05} of {end:05} is missing ({len(missing)} of {end + 1} are); download it and try again"
+            f"{prefix}: shard {missing[0]:05} of {end:05} is missing ({len(missing)} of {end + 1} are); "
+            "download it and try again"
         )
     paths = [found[i] for i in range(end + 1)]
     check_strides(paths)
@@ -59,7 +60,8 @@ def check_strides(paths: list[Path]) -> None:
     sizes = [p.stat().st_size for p in paths]
     for path, size in zip(paths[:-1], sizes[:-1], strict=True):
         if size != sizes[0]:
-            raise DataError(f"{path}: {size} bytes, but shard 0 has {sizes[0]}; all but the last have one size, this one is damaged")
+            rule = "all but the last have one size, this one is damaged"
+            raise DataError(f"{path}: {size} bytes, but shard 0 has {sizes[0]}; {rule}")
     if sizes[-1] > sizes[0]:
         raise DataError(f"{paths[-1]}: the last shard has {sizes[-1]} bytes, more than shard 0's {sizes[0]}")
 

@@ -24,7 +24,8 @@ class TokenStore:
     def __init__(self, index: StoreIndex, data: ByteSource):
         if data.size != index.stop:
             what = "truncated" if data.size < index.stop else "longer than its index says"
-            raise DataError(f"{index.path}: the index describes {index.stop} bytes, the .bin has {data.size}; it is {what}")
+            sizes = f"the index describes {index.stop} bytes, the .bin has {data.size}"
+            raise DataError(f"{index.path}: {sizes}; it is {what}")
         self.index = index
         self.data = data
         self.dtype = index.dtype
@@ -96,11 +97,11 @@ def prefix_of(path: str | os.PathLike[str]) -> Path:
     return path.with_suffix("") if path.suffix in (".bin", ".idx") else path
 
 
-def open_store(prefix: str | os.PathLike[str], *, megatron: bool = False) -> TokenStore:
+def open_store(prefix: str | os.PathLike[str]) -> TokenStore:
     """Open `PREFIX.idx` with `PREFIX.bin` or its shards; everything is checked, nothing is loaded.
 
-    Raises: DataError when the index is damaged, a shard is missing or of the wrong size, or the `.bin` and the index disagree.
+    Raises: DataError when the index is damaged, a shard is missing or of the wrong size, or `.bin` and index disagree.
     """
     base = prefix_of(prefix)
-    index = read_index(base.with_name(base.name + ".idx"), megatron=megatron)
+    index = read_index(base.with_name(base.name + ".idx"))
     return TokenStore(index, LocalBytes(find_shards(base)))

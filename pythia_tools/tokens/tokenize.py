@@ -1,7 +1,7 @@
 """Documents to a token store, in parallel, in order, with the provenance of every document beside it.
 
     PREFIX.bin, PREFIX.idx       GPT-NeoX's store: each document one sequence; empty ones are left out, as NeoX does
-    PREFIX.documents.parquet     document, source, position, id, tokens, metadata (JSON): row i is document i of the store
+    PREFIX.documents.parquet     document, source, position, id, tokens, metadata (JSON); row i: document i of the store
     PREFIX.json                  last: tokenizer and its sha256, options, counts; its presence means complete
     PREFIX.encoded/              only while it runs: a cell per batch that is encoded, so that a killed run resumes
 

@@ -1,4 +1,4 @@
-"""Writing a token store, byte-identical to GPT-NeoX's builder; nothing appears under its final name before it is whole."""
+"""Writing a token store, byte-identical to GPT-NeoX's builder; no file has its final name before it is whole."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class StoreWriter:
         self._out = self._stack.enter_context(atomic_write(self.prefix.with_name(self.prefix.name + ".bin")))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._out = None
         if kind is None:
             # An index of an older store must not meet the new .bin if we are killed between the two renames.
@@ -82,7 +84,8 @@ class StoreWriter:
         values = self._fit(tokens)
         lengths = np.asarray(sizes, dtype=np.int64)
         if lengths.size and (lengths.min() < 0 or lengths.max() > MAX_SIZE):
-            raise RequestError(f"document lengths must be 0 to {MAX_SIZE}; these go from {lengths.min()} to {lengths.max()}")
+            span = f"{lengths.min()} to {lengths.max()}"
+            raise RequestError(f"document lengths must be 0 to {MAX_SIZE}; these go from {span}")
         if lengths.sum() != values.size:
             raise RequestError(f"{values.size} tokens came with lengths that sum to {lengths.sum()}")
         self._write(values)
@@ -110,6 +113,7 @@ class StoreWriter:
             low, high = int(values.min()), int(values.max())
             if low < limits.min or high > limits.max:
                 raise RequestError(
-                    f"token ids from {low} to {high} do not fit {self.dtype.name} ({limits.min} to {limits.max}); choose a wider dtype"
+                    f"token ids from {low} to {high} do not fit {self.dtype.name} ({limits.min} to {limits.max}); "
+                    "choose a wider dtype"
                 )
         return values.astype(self.dtype)

@@ -357,9 +357,9 @@ def plan(bytes_per_document: float, n: int, sign: dict, clustered: dict) -> None
     print("plan to 1,000,000,000 documents of 5.9 kB (5.9 TB), CPU hours at most: " + ", ".join(f"{k} {v:,.1f}" for k, v in hours.items()))
     disk = clustered["disk_bytes"] / n * billion / 1e12
     memory = 24 * billion / 1e9
-    spread = (hours["sign"] + hours["keys"] + hours["buckets"]) / 64
+    spread = (hours["sign"] + hours["buckets"]) / 64
     print(f"  disk between the stages {disk:.1f} TB; the cluster stage holds 24 B per document: {memory:.0f} GB on one machine")
-    print(f"  sign, keys, buckets are independent tasks: {spread:,.1f} h on 64 cores (--backend ray, --part-mb 1024, --memory-mb 8192);")
+    print(f"  sign and buckets are independent tasks: {spread:,.1f} h on 64 cores (--backend ray, --part-mb 1024, --memory-mb 8192);")
     print(f"  cluster is one process: {hours['cluster']:.1f} h")
 
 
@@ -413,9 +413,6 @@ def million_cluster(work: Path, args: argparse.Namespace) -> dict:
     memory = AnonymousMemory()
     clock = Clock()
     signed = job.signed()
-    for i in range(len(signed)):
-        band.write_keys(job, i)
-    clock.lap("keys")
     documents = sum(p.facts["documents"] for p in signed)
     for task in band.bucket_tasks(config, documents):
         band.write_buckets(job, task)

@@ -211,6 +211,16 @@ def test_clusters_are_resampled_whole_as_by_a_slow_explicit_bootstrap() -> None:
     assert clustered.high - clustered.low > 1.3 * (apart.high - apart.low), "items of one cluster tell less"
 
 
+def test_the_isotonic_rise_weighs_whole_clusters() -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.integers(0, 6, LABELS.size).astype(float), rng.normal(size=LABELS.size)
+    found = statistics.isotonic_rise(x, y, unit="occupation", clusters=LABELS, resamples=200, seed=3)
+    names = list(dict.fromkeys(LABELS))
+    drawn = np.random.default_rng(3).multinomial(10, np.full(10, 0.1), size=200)
+    rises = [np.ptp(_fitted(x, y, np.array([copies[names.index(k)] for k in LABELS], dtype=float))) for copies in drawn]
+    assert found.n == 10 and (found.low, found.high) == pytest.approx(tuple(np.quantile(rises, [0.025, 0.975])))
+
+
 def test_clusters_of_size_one_give_the_unclustered_numbers() -> None:
     rng = np.random.default_rng(3)
     x, y, flags = rng.normal(size=25), rng.normal(size=25), rng.integers(0, 2, 25)

@@ -72,7 +72,8 @@ def test_text_files_and_folders_in_order(tmp_path: Path) -> None:
 
 def test_other_fields(tmp_path: Path) -> None:
     source = write(tmp_path / "d.jsonl", b'{"content": "x", "url": 7}\n\n{"content": "\\ud800", "url": 8}\n"bare"\n')
-    found = list(read_documents(write(tmp_path / "e.jsonl", Path(source).read_bytes()[:-7]), text_key="content", id_key="url"))
+    without = write(tmp_path / "e.jsonl", Path(source).read_bytes()[:-7])
+    found = list(read_documents(without, text_key="content", id_key="url"))
     assert [(d.text, d.id, d.position) for d in found] == [("x", "7", 0), ("\ud800", "8", 1)]
     assert next(read_documents(source, text_key="content")).id == f"{source}:0"
 

@@ -20,7 +20,8 @@ import json, sys
 from pythia_tools.core.errors import PythiaToolsError
 from pythia_tools.tokens.documents import read_documents
 try:
-    print(json.dumps([[d.text, d.id, d.position, d.metadata] for d in read_documents(sys.argv[1], skip=int(sys.argv[2]))]))
+    found = read_documents(sys.argv[1], skip=int(sys.argv[2]))
+    print(json.dumps([[d.text, d.id, d.position, d.metadata] for d in found]))
 except PythiaToolsError as error:
     print(json.dumps(str(error)))
 """
@@ -37,9 +38,11 @@ def hub():  # type: ignore[no-untyped-def]
 
 
 def read(hub: Hub, name: str, skip: int, home: Path):  # type: ignore[no-untyped-def]
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0",
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1",
+                   "HF_HUB_OFFLINE": "0",
                    "HF_DATASETS_OFFLINE": "0"}
-    done = subprocess.run([sys.executable, "-c", READ, name, str(skip)], capture_output=True, text=True, check=False, env=environment)
+    command = [sys.executable, "-c", READ, name, str(skip)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -29,7 +29,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     engine.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+        vocab_size=300, special_tokens=["<|endoftext|>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     engine.train_from_iterator(["the quick brown fox jumps over the lazy dog"] * 20, trainer)
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
@@ -82,11 +83,12 @@ def test_gpt_neox_tokenizer(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, tokenizer: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "tokenize", str(corpus), "--tokenizer", str(tokenizer), "--out", str(tmp_path / "o"), "--json", "--quiet"]) == 0
+    command = ["data", "tokenize", str(corpus), "--tokenizer", str(tokenizer), "--out", str(tmp_path / "o")]
+    assert main([*command, "--json", "--quiet"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["documents"] == 43
     assert json.loads((tmp_path / "o.json").read_text())["tokens"] == said["tokens"]
-    assert main(["data", "tokenize", str(corpus), "--tokenizer", str(tokenizer), "--out", str(tmp_path / "o"), "--text-key", "body"]) == 3
+    assert main([*command, "--text-key", "body"]) == 3
     assert not (tmp_path / "o.json").exists()  # no longer said to be complete
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -159,7 +161,8 @@ def test_a_killed_run_goes_on_and_gives_the_same_store(
 ) -> None:
     monkeypatch.setattr(module, "BATCH_DOCUMENTS", 2)
     prefix, kept = tmp_path / "out", tmp_path / "out.encoded"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(corpus), str(prefix), str(tokenizer)], capture_output=True, check=False)
+    command = [sys.executable, "-c", KILLED, str(corpus), str(prefix), str(tokenizer)]
+    done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL and not (tmp_path / "out.json").exists()
     assert list(tmp_path.glob(".out.bin.*.part"))
     assert len(list(kept.iterdir())) == 19

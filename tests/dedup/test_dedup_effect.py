@@ -26,7 +26,8 @@ def corpus(tmp_path: Path) -> Path:
     """Ten different documents of 24 words, the first of them five times, and an empty one."""
     texts = [" ".join(f"w{(i * 31 + j) % 400}" for j in range(WORDS)) for i in range(10)]
     path = tmp_path / "c.jsonl"
-    path.write_text("".join(json.dumps({"text": t, "id": f"d{i}"}) + "\n" for i, t in enumerate([*texts, "", *[texts[0]] * 4])))
+    every = enumerate([*texts, "", *[texts[0]] * 4])
+    path.write_text("".join(json.dumps({"text": t, "id": f"d{i}"}) + "\n" for i, t in every))
     return path
 
 
@@ -50,7 +51,7 @@ def test_exposures_before_and_after(tmp_path: Path, corpus: Path, tokenizer: Tok
     exposures = document_exposures(order, rows)["mean"].to_numpy()
     assert effect.before[0] == pytest.approx(exposures[0] + exposures[10:].sum())
     assert effect.before[1:].tolist() == exposures[1:10].tolist()
-    # As many rows are drawn from ten documents instead of fourteen, so every one is seen 1.4 times, the repeated one not five.
+    # As many rows are drawn from ten documents instead of fourteen, so each is seen 1.4 times, the repeated one not five.
     assert np.average(effect.after, weights=effect.tokens) == pytest.approx(rows * 8 / (10 * WORDS))
     assert effect.after[0] < 2.1 < 4 < effect.before[0]
     table = effect_summary(effect, store.n_tokens)
@@ -72,11 +73,12 @@ def test_another_corpus_is_refused(tmp_path: Path, corpus: Path, tokenizer: Toke
 def test_the_whole_way_from_the_command_line(
     tmp_path: Path, corpus: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Deduplicate, tokenize, order, and ask what deduplication did to exposures: the numbers are those of the functions."""
+    """Deduplicate, tokenize, order, and ask what it did to exposures: the numbers are those of the functions."""
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     out, store = str(tmp_path / "out"), str(tmp_path / "store")
     assert main(["dedup", str(corpus), "--out", out, "--quiet"]) == 0
-    assert main(["data", "tokenize", str(corpus), "--tokenizer", str(tmp_path / "tokenizer.json"), "--out", store, "--quiet"]) == 0
+    opened = ["--tokenizer", str(tmp_path / "tokenizer.json")]
+    assert main(["data", "tokenize", str(corpus), *opened, "--out", store, "--quiet"]) == 0
     build = ["--seq-length", "8", "--batch-rows", "1", "--num-samples", str(14 * WORDS // 8 - 1), "--quiet"]
     assert main(["data", "build-order", store, *build]) == 0
     capsys.readouterr()

@@ -45,7 +45,8 @@ def true_pairs(documents: list[str], threshold: float, n: int) -> dict[tuple[int
 
 
 def as_dict(pairs: dedup.Pairs) -> dict[tuple[int, int], float]:
-    return dict(zip(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True), pairs.similarity.tolist(), strict=True))
+    both = zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)
+    return dict(zip(both, pairs.similarity.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.87, 1.0])
@@ -54,7 +55,8 @@ def test_exact_finds_every_pair_and_no_other(seed: int, n: int, vocabulary: int,
     documents = related_documents(seed, 90, vocabulary)
     truth = true_pairs(documents, threshold, n)
     assert truth
-    assert as_dict(dedup.near_duplicate_pairs(documents, dedup.DedupConfig(threshold=threshold, ngram=n), workers=2)) == truth
+    config = dedup.DedupConfig(threshold=threshold, ngram=n)
+    assert as_dict(dedup.near_duplicate_pairs(documents, config, workers=2)) == truth
     clusters = sorted(sorted(c) for c in networkx.connected_components(networkx.Graph(list(truth))))
     assert dedup.near_duplicates(documents, threshold, ngram=n) == clusters
 
@@ -78,7 +80,8 @@ def test_candidates_equal_minhash_lsh() -> None:
     signatures = dedup.minhash_signatures(documents, 128)
     index = datasketch.MinHashLSH(threshold=0.87, num_perm=128)
     sketches = {
-        i: datasketch.MinHash(num_perm=128, scheme="affine32", hashvalues=s) for i, s in enumerate(signatures) if documents[i].split()
+        i: datasketch.MinHash(num_perm=128, scheme="affine32", hashvalues=s)
+        for i, s in enumerate(signatures) if documents[i].split()
     }
     for i, sketch in sketches.items():
         index.insert(i, sketch)
@@ -130,8 +133,9 @@ def test_rows_of_a_deduplicated_twin() -> None:
     rows[17] = rows[4]
     rows[29] = rows[4]
     rows[29, -1] += 1
-    assert dedup.kept_documents(rows, dedup.DedupConfig(unit="token")).tolist() == [i for i in range(30) if i not in (17, 29)]
-    assert dedup.kept_documents(rows, dedup.DedupConfig(unit="token", keep="last")).tolist() == [i for i in range(30) if i not in (4, 17)]
+    for keep, gone in (("first", (17, 29)), ("last", (4, 17))):
+        kept = dedup.kept_documents(rows, dedup.DedupConfig(unit="token", keep=keep))
+        assert kept.tolist() == [i for i in range(30) if i not in gone]
 
 
 def test_units() -> None:

@@ -164,29 +164,34 @@ def test_killed_without_warning_and_resumed(tmp_path: Path, inputs: list[str]) -
                 os.kill(os.getpid(), signal.SIGKILL)
             replace(a, b)
         os.replace = killing
-        dedup.run_stages(sys.argv[3:], sys.argv[2], dedup.preset("datasketch", part_bytes=9000, bands=16, rows=8, memory_bytes=4000))
+        config = dedup.preset("datasketch", part_bytes=9000, bands=16, rows=8, memory_bytes=4000)
+        dedup.run_stages(sys.argv[3:], sys.argv[2], config)
     """)
     codes = []
     for renames in (3, 12, 40):  # in sign, in band, later
         command = [sys.executable, "-c", script, str(renames), str(tmp_path / "killed"), *inputs]
-        codes.append(subprocess.run(command, check=False, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        codes.append(subprocess.run(command, check=False, capture_output=True, env=environment).returncode)
     assert codes == [-signal.SIGKILL] * 3
     dedup.run_stages(inputs, tmp_path / "killed", config)
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
     assert not list((tmp_path / "killed").rglob("*.part"))
 
 
-@pytest.mark.parametrize("name", ["sign/00000/part-00001/signatures.npy", "keys/00000/keys.npy", "clusters/kept.npy"])
+@pytest.mark.parametrize(
+    "name", ["sign/00000/part-00001/signatures.npy", "sign/00000/part-00000/keys.npy", "clusters/kept.npy"]
+)
 def test_a_damaged_file_is_named_not_used(tmp_path: Path, inputs: list[str], name: str) -> None:
     dedup.run_stages(inputs, tmp_path / "out", config_of("lsh"))
     damaged = tmp_path / "out" / "work" / name
     raw = bytearray(damaged.read_bytes())
     raw[-1] ^= 1
     damaged.write_bytes(raw)
-    for later in ("buckets", "filter") if "clusters" in name else ("keys", "buckets", "clusters", "filter"):
+    for later in ("buckets", "filter") if "clusters" in name else ("buckets", "clusters", "filter"):
         if later != name.split("/")[0]:
             subprocess.run(["rm", "-r", str(tmp_path / "out" / "work" / later)], check=True)
-    with pytest.raises(DataError, match=r"damaged \(its sha256 is not the recorded one\); delete .* and run the same command again"):
+    said = r"damaged \(its sha256 is not the recorded one\); delete .* and run the same command again"
+    with pytest.raises(DataError, match=said):
         dedup.run_stages(inputs, tmp_path / "out", config_of("lsh"))
 
 
@@ -229,16 +234,16 @@ def test_token_shingles(tmp_path: Path, inputs: list[str]) -> None:
     engine = Tokenizer(models.WordLevel({"[unk]": 0, **{f"w{i}": i + 1 for i in range(300)}}, unk_token="[unk]"))
     engine.pre_tokenizer = pre_tokenizers.Whitespace()
     engine.save(str(tmp_path / "tokenizer.json"))
-    result = dedup.run_stages(
-        inputs, tmp_path / "out", dedup.preset("exact", unit="token", tokenizer=str(tmp_path / "tokenizer.json"), part_bytes=9000),
-    )
+    config = dedup.preset("exact", unit="token", tokenizer=str(tmp_path / "tokenizer.json"), part_bytes=9000)
+    result = dedup.run_stages(inputs, tmp_path / "out", config)
     ids = [engine.encode(t.replace("\ud800", "\ufffd")).ids for t in texts_of(inputs)]
     np.testing.assert_array_equal(result.roots, dedup.near_duplicate_roots(ids, dedup.DedupConfig(unit="token")))
 
 
 def test_the_command_and_its_report(tmp_path: Path, inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
-    assert main(["dedup", *inputs, "--threshold", "0.87", "--out", out, "--group-by", "kind", "--pack", "gz", "--json", "--quiet"]) == 0
+    options = ["--threshold", "0.87", "--group-by", "kind", "--pack", "gz", "--json", "--quiet"]
+    assert main(["dedup", *inputs, "--out", out, *options]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["documents"] == 240
     assert said["kept"] + said["dropped"] == 240
@@ -266,7 +271,8 @@ def test_the_command_and_its_report(tmp_path: Path, inputs: list[str], capsys: p
     ],
 )
 def test_wrong_requests_are_one_line(
-    tmp_path: Path, inputs: list[str], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, inputs: list[str], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["dedup", *(inputs[0] if a == "INPUT" else a for a in arguments)]) == 2

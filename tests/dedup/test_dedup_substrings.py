@@ -21,7 +21,8 @@ def brute(sequences: list[list[int]], length: int, within: bool) -> list[tuple[i
     for s, row in enumerate(sequences):
         for i in range(len(row) - length + 1):
             owners.setdefault(tuple(row[i : i + length]), []).append((s, i))
-    marked = {p for places in owners.values() if len({s for s, _ in places}) > 1 or (within and len(places) > 1) for p in places}
+    many = [p for p in owners.values() if len({s for s, _ in p}) > 1 or (within and len(p) > 1)]
+    marked = {place for places in many for place in places}
     runs = []
     for s, row in enumerate(sequences):
         i = 0

@@ -62,7 +62,9 @@ def test_the_published_vector(tmp_path: Path) -> None:
     documents=st.lists(st.lists(st.lists(st.integers(0, 127), max_size=6), min_size=1, max_size=3), max_size=6),
     code=st.sampled_from([1, 2, 3, 4, 5, 8]),
 )
-def test_writer_equals_the_obvious_builder(tmp_path_factory: pytest.TempPathFactory, documents: list[list[list[int]]], code: int) -> None:
+def test_writer_equals_the_obvious_builder(
+    tmp_path_factory: pytest.TempPathFactory, documents: list[list[list[int]]], code: int
+) -> None:
     folder = tmp_path_factory.mktemp("w")
     with StoreWriter(folder / "a", DTYPE_CODES[code]) as out:
         for document in documents:
@@ -94,14 +96,19 @@ def test_reading_parts(tmp_path: Path) -> None:
     assert store.get(0, 1).tolist() == [2, 3] and store.get(0, 1, 1).tolist() == [2] and store[1].tolist() == []
     assert store[-1].tolist() == [4, 5] and store.tokens(2, 4).tolist() == [3, 4]
     assert not store[0].flags.writeable
-    for bad in (lambda: store[3], lambda: store[-4], lambda: store.get(0, 2, 2), lambda: store.get(0, -1), lambda: store.tokens(0, 6)):
+    for bad in (
+        lambda: store[3], lambda: store[-4], lambda: store.get(0, 2, 2), lambda: store.get(0, -1),
+        lambda: store.tokens(0, 6),
+    ):
         with pytest.raises(RequestError):
             bad()
 
 
 @settings(max_examples=30, deadline=None)
 @given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=12), stride=st.integers(1, 40))
-def test_shards_cut_anywhere_even_within_a_token(tmp_path_factory: pytest.TempPathFactory, sizes: list[int], stride: int) -> None:
+def test_shards_cut_anywhere_even_within_a_token(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], stride: int
+) -> None:
     folder = tmp_path_factory.mktemp("s")
     documents = [[100 * k + j for j in range(n)] for k, n in enumerate(sizes)]
     if not sum(sizes):
@@ -136,11 +143,10 @@ def test_the_published_preshuffled_index_opens(tmp_path: Path) -> None:
     assert len(store) == 4 and store.doc_idx.tolist() == [0] and store[3].tolist() == [9, 10, 11]
 
 
-def test_codes_six_and_seven_follow_the_lineage(tmp_path: Path) -> None:
-    for megatron, six in ((False, "float32"), (True, "float64")):
-        write_index(tmp_path / "f.idx", six, np.array([2]), np.array([0, 1]), megatron=megatron)
-        assert (tmp_path / "f.idx").read_bytes()[17] == 6
-        assert read_index(tmp_path / "f.idx", megatron=megatron).dtype.name == six
+def test_code_six_is_float32_as_in_gpt_neox(tmp_path: Path) -> None:
+    write_index(tmp_path / "f.idx", "float32", np.array([2]), np.array([0, 1]))
+    assert (tmp_path / "f.idx").read_bytes()[17] == 6
+    assert read_index(tmp_path / "f.idx").dtype.name == "float32"
 
 
 def test_mode_bytes_of_the_multimodal_variant_are_allowed(tmp_path: Path) -> None:
@@ -213,7 +219,9 @@ def test_shards_missing_or_of_the_wrong_size(tmp_path: Path) -> None:
 
 
 def test_the_writer_refuses_what_would_wrap_around(tmp_path: Path) -> None:
-    wrong = (([70_000], "do not fit uint16"), ([-1], "do not fit uint16"), ([1.5], "whole numbers"), ([[1]], "one-dimensional"))
+    wrong = (
+        ([70_000], "do not fit uint16"), ([-1], "do not fit uint16"), ([1.5], "whole numbers"), ([[1]], "one-dimensional"),
+    )
     for tokens, says in wrong:
         with pytest.raises(RequestError, match=says), StoreWriter(tmp_path / "a") as out:
             out.add(tokens)
