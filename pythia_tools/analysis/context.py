@@ -83,7 +83,7 @@ class Context:
         if self.suite is not None:
             own = self.suite.folder / "tokenizer" if self.suite.folder else None
             yield own if own is not None and own.is_dir() else None
-            yield self.suite.tokenizer
+        yield next((c.model.tokenizer for c in self.checkpoints), None)
         if self.names_order:
             yield self.order.tokenizer
         location = self.checkpoints[0].location
