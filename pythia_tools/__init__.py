@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from pythia_tools.order import load_order
     from pythia_tools.suites import load_suite
 
-__all__ = ["__version__", *_NAMES, *_ROOMS]  # noqa: PLE0604
+__all__ = [  # noqa: PLE0604
+    "__version__", "load_order", "load_run", "load_suite", "register", "stream", "token_scores", *_ROOMS,
+]
 
 
 def __getattr__(name: str) -> Any:

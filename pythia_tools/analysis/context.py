@@ -56,14 +56,24 @@ class Context:
     @property
     def names_order(self) -> bool:
         """Whether there is an order to open."""
-        return self._order is not None or (self.suite is not None and self.suite.order is not None)
+        return self._order is not None or self._common("order") is not None
+
+    def _common(self, what: str) -> str | None:
+        """The order or tokenizer that the checkpoints' models name, else their suite. Raises RequestError when they differ."""
+        named = {getattr(c.model, what) for c in self.checkpoints} - {None}
+        if len(named) > 1:
+            raise RequestError(
+                f"the models of {self.name} that were chosen have different {what}s ({', '.join(sorted(named))}); "
+                f"choose models of one with --models, or give --{what}"
+            )
+        return named.pop() if named else getattr(self.suite, what, None)
 
     @cached_property
     def order(self) -> Rows:
         """The data order. Raises RequestError when none is named, and what opening it raises."""
         if self._order is not None and not isinstance(self._order, str):
             return self._order
-        name = self._order or (self.suite.order if self.suite is not None else None)
+        name = self._order or self._common("order")
         if name is None:
             raise RequestError(f"{self.name} names no data order; give one with --order, or `order:` in its manifest")
         return load_order(name)
@@ -83,7 +93,7 @@ class Context:
         if self.suite is not None:
             own = self.suite.folder / "tokenizer" if self.suite.folder else None
             yield own if own is not None and own.is_dir() else None
-        yield next((c.model.tokenizer for c in self.checkpoints), None)
+        yield self._common("tokenizer")
         if self.names_order:
             yield self.order.tokenizer
         location = self.checkpoints[0].location

@@ -11,7 +11,7 @@ import pytest
 
 from pythia_tools import counts, load_run, load_suite, micro
 from pythia_tools.analyses.term_frequency import TermFrequencyOptions
-from pythia_tools.analyses.term_frequency.asked import exposures
+from pythia_tools.analyses.term_frequency.counted_tasks import exposures
 from pythia_tools.analyses.term_frequency.definitions import exposure_definitions
 from pythia_tools.analysis import Context
 from pythia_tools.cli.main import main

@@ -8,8 +8,8 @@ import pandas as pd
 
 from pythia_tools import plots
 from pythia_tools.analyses.term_frequency import measure
-from pythia_tools.analyses.term_frequency.asked import Asked, asked, exposures, planted_pairs
 from pythia_tools.analyses.term_frequency.columns import COLUMNS, METRICS, NAME, summary
+from pythia_tools.analyses.term_frequency.counted_tasks import CountedTask, counted_tasks, exposures, planted_pairs
 from pythia_tools.analyses.term_frequency.definitions import compare_definitions, trajectory
 from pythia_tools.analyses.term_frequency.emergence import emergence
 from pythia_tools.analyses.term_frequency.options import TermFrequencyOptions
@@ -52,7 +52,7 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
     )
 
     def tasks(self, context: Context, options: TermFrequencyOptions) -> list[Task]:
-        found = asked(context, options)
+        found = counted_tasks(context, options)
         known = {t for a in found for t in a.patterns} or {e.item.term for a in found for e in a.task.items}
         strange = [t for t in options.trajectory if t not in known]
         if strange:
@@ -62,12 +62,12 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
     def items(
         self, result: Mapping[str, pd.DataFrame], context: Context, options: TermFrequencyOptions
     ) -> pd.DataFrame:
-        answers = measure.items(result, [a.task for a in asked(context, options)])
+        answers = measure.items(result, [a.task for a in counted_tasks(context, options)])
         seen = exposures(context, options)
         return answers.merge(seen, on=["term", "step"], how="left", validate="many_to_one")
 
     def summarize(self, items: pd.DataFrame, context: Context, options: TermFrequencyOptions) -> pd.DataFrame:
-        found, seen = asked(context, options), exposures(context, options)
+        found, seen = counted_tasks(context, options), exposures(context, options)
         table = items.drop(columns="exposures")
         bins = _bins(options, planted=bool(planted_pairs(context, options)), seen=seen)
         parts = [
@@ -134,7 +134,7 @@ def _bins(options: TermFrequencyOptions, *, planted: bool, seen: pd.DataFrame) -
     return edges
 
 
-def _controls(found: Sequence[Asked], context: Context) -> dict[str, Mapping[str, float]]:
+def _controls(found: Sequence[CountedTask], context: Context) -> dict[str, Mapping[str, float]]:
     """Token length and magnitude, when every term is a number."""
     if not all(a.numeric for a in found):
         return {}

@@ -46,10 +46,10 @@ class ClosedTask(Task):
                     f"item {e.item.name!r} has {len(e.candidates)} candidates; a closed set needs two or more, "
                     "or decode greedily"
                 )
-        asked = [
+        questions = [
             (e.item.name, e.item.term, e.item.answers, e.prompt, e.item.candidates, e.candidates) for e in self.items
         ]
-        self.digest = files.digest([asked, vocabulary])
+        self.digest = files.digest([questions, vocabulary])
         self.ids = sum(len(e.prompt) + sum(map(len, e.candidates)) for e in self.items)
         self._longest = max(len(e.prompt) + len(c) - 1 for e in self.items for c in e.candidates)
         self._scorers = [

@@ -47,8 +47,8 @@ class GreedyTask(Task):
         self.stop = _newline(self.backend)
         self.max_new_tokens = max_new_tokens
         self.vocabulary = vocabulary
-        asked = [(e.item.name, e.item.term, e.item.answers, e.prompt) for e in self.items]
-        self.digest = files.digest([asked, rule, self.stop, max_new_tokens, vocabulary])
+        questions = [(e.item.name, e.item.term, e.item.answers, e.prompt) for e in self.items]
+        self.digest = files.digest([questions, rule, self.stop, max_new_tokens, vocabulary])
         self.parts = -(-len(self.items) // PART_ITEMS)
         self.ids = sum(len(e.prompt) + sum(map(len, e.candidates)) for e in self.items)
 

@@ -19,8 +19,8 @@ import pandas as pd
 
 from pythia_tools import plots
 from pythia_tools.analyses.term_frequency.analysis import paper_figures
-from pythia_tools.analyses.term_frequency.asked import read_exposures
 from pythia_tools.analyses.term_frequency.columns import summary
+from pythia_tools.analyses.term_frequency.counted_tasks import read_exposures
 from pythia_tools.analyses.term_frequency.statistics import by_term, summarize
 from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import DataError, RequestError

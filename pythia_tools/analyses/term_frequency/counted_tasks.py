@@ -26,7 +26,7 @@ from pythia_tools.core.errors import DataError, RequestError
 
 
 @dataclass(frozen=True)
-class Asked:
+class CountedTask:
     """A task and, per term, the pattern whose exposures its accuracy is set against."""
 
     task: TermTask
@@ -35,13 +35,13 @@ class Asked:
 
 
 @lru_cache(maxsize=4)
-def asked(context: Context, options: TermFrequencyOptions) -> tuple[Asked, ...]:
+def counted_tasks(context: Context, options: TermFrequencyOptions) -> tuple[CountedTask, ...]:
     """The tasks that the options name, in their order; without any, the planted ones, else multiplication."""
     names = options.task or (("planted",) if context.truth is not None else ("multiplication",))
-    return tuple(a for name in dict.fromkeys(names) for a in _asked(name, context, options))
+    return tuple(a for name in dict.fromkeys(names) for a in _made_of(name, context, options))
 
 
-def _asked(name: str, context: Context, options: TermFrequencyOptions) -> Iterator[Asked]:
+def _made_of(name: str, context: Context, options: TermFrequencyOptions) -> Iterator[CountedTask]:
     if name == "planted":
         yield from _planted(context)
     elif name == "questions":
@@ -53,7 +53,7 @@ def _asked(name: str, context: Context, options: TermFrequencyOptions) -> Iterat
             yield _numeric(name, shots, context, options)
 
 
-def _numeric(name: str, shots: int, context: Context, options: TermFrequencyOptions) -> Asked:
+def _numeric(name: str, shots: int, context: Context, options: TermFrequencyOptions) -> CountedTask:
     operands = range(options.operands)
     if name in OPERATIONS:
         second = range(1, options.second + 1)
@@ -62,19 +62,19 @@ def _numeric(name: str, shots: int, context: Context, options: TermFrequencyOpti
         items = time_unit_items(name, shots, operands=operands, seed=options.seed)
     task = GreedyTask(items, context.tokenizer, name=f"{name}-{shots}shot", vocabulary=context.vocabulary)
     pattern = counts.Number if options.count_as == "number" else counts.PythiaRule
-    return Asked(task, {str(x): pattern(str(x), label=str(x)) for x in operands}, numeric=True)
+    return CountedTask(task, {str(x): pattern(str(x), label=str(x)) for x in operands}, numeric=True)
 
 
-def _planted(context: Context) -> Iterator[Asked]:
+def _planted(context: Context) -> Iterator[CountedTask]:
     truth = context.need_truth("planted terms")
     facts = truth.facts.assign(name=truth.facts["fact"].astype(str))
     sums = truth.sums.assign(name=truth.sums["sum"].astype(str))
     relations = {r: truth.candidates(r) for r in facts["relation"].unique()}
     for name, items in (("facts", fact_items(facts, relations)), ("sums", fact_items(sums, truth.candidates("sums")))):
-        yield Asked(_closed(items, name, context), _texts(items))
+        yield CountedTask(_closed(items, name, context), _texts(items))
 
 
-def _from_file(name: str, context: Context, options: TermFrequencyOptions) -> Asked:
+def _from_file(name: str, context: Context, options: TermFrequencyOptions) -> CountedTask:
     if not options.file:
         raise RequestError(f"--task {name} needs --file FILE")
     if name == "template" and not (options.template and options.answer and options.term):
@@ -86,13 +86,13 @@ def _from_file(name: str, context: Context, options: TermFrequencyOptions) -> As
         items = fact_items(table)
     if options.open:
         task = GreedyTask(items, context.tokenizer, name=name, rule="exact", vocabulary=context.vocabulary)
-        return Asked(task, _texts(items))
+        return CountedTask(task, _texts(items))
     answers = tuple(dict.fromkeys(i.answers[0] for i in items))
     closed = [Item(i.prompt, i.answers, i.term, i.name, answers) for i in items]
-    return Asked(_closed(closed, name, context), _texts(items))
+    return CountedTask(_closed(closed, name, context), _texts(items))
 
 
-def _questions(context: Context, options: TermFrequencyOptions) -> Iterator[Asked]:
+def _questions(context: Context, options: TermFrequencyOptions) -> Iterator[CountedTask]:
     if not options.file:
         raise RequestError("--task questions needs --file FILE")
     questions = read_questions(options.file)
@@ -104,7 +104,7 @@ def _questions(context: Context, options: TermFrequencyOptions) -> Iterator[Aske
         items = question_items(questions, shots, examples=examples, seed=options.seed)
         name = f"questions-{shots}shot"
         task = GreedyTask(items, context.tokenizer, name=name, rule="normalized", vocabulary=context.vocabulary)
-        yield Asked(task, patterns)
+        yield CountedTask(task, patterns)
 
 
 def _closed(items: list[Item], name: str, context: Context) -> ClosedTask:
@@ -128,7 +128,7 @@ def exposures(context: Context, options: TermFrequencyOptions) -> pd.DataFrame:
         raise RequestError(
             f"{context.name} names no data order; give --order, or --exposures with counts made elsewhere"
         )
-    patterns = {term: p for a in asked(context, options) for term, p in a.patterns.items()}
+    patterns = {term: p for a in counted_tasks(context, options) for term, p in a.patterns.items()}
     pairs = planted_pairs(context, options)
     patterns |= {pair: counts.Text(pair) for pair in pairs if pair not in patterns}
     end = None if context.order.remote else min(context.order.steps, context.last_step)
@@ -138,7 +138,7 @@ def exposures(context: Context, options: TermFrequencyOptions) -> pd.DataFrame:
 
 def planted_pairs(context: Context, options: TermFrequencyOptions) -> list[str]:
     """The prompts of the planted sums, where they are asked about; else none."""
-    planted = any(a.task.label == "sums" and not a.numeric for a in asked(context, options))
+    planted = any(a.task.label == "sums" and not a.numeric for a in counted_tasks(context, options))
     return list(context.truth.sums["prompt"]) if planted and context.truth is not None else []
 
 
