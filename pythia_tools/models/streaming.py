@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pythia_tools.models.devices import choose_device
+from pythia_tools.models.devices import choose_device, choose_dtype, named_dtype
 from pythia_tools.models.digest import Cancelled, WeightsRecord, record_of_contents, weights_record
 from pythia_tools.models.loading import architecture, build, label, require_finite, swap
 from pythia_tools.models.places import held, local_folder, stated_contents
@@ -75,7 +75,8 @@ class LiveModules:
         folder = prepared.folder if prepared.folder is not None else local_folder(checkpoint)
         self._count_down(checkpoint)
         require_finite(prepared.record, checkpoint, folder)
-        key = f"{architecture(folder)} {checkpoint.dtype if self.dtype is None else None}"
+        dtype = choose_dtype(checkpoint, self.dtype, self.device, named_dtype(prepared.record.stored))
+        key = f"{architecture(folder)} {dtype}"
         self._used_by.setdefault(key, set()).add(_family(checkpoint))
         module = self._modules.get(key)
         if module is None:

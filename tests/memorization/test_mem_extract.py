@@ -9,9 +9,9 @@ from greedy_models import generated, leading, neox, probes, unrestrained
 
 from pythia_tools.analyses.memorization import Window, continuations, extract, measure_model, scores, screened
 from pythia_tools.analyses.memorization import screen as screen_module
-from pythia_tools.analyses.memorization.head import judge, judge_logits
 from pythia_tools.analyses.memorization.taxonomy import near_verbatim
 from pythia_tools.core.errors import RequestError
+from pythia_tools.models.head import judge, judge_logits
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +116,8 @@ def test_ties_go_to_the_first_id_as_in_generate() -> None:
 
 
 def test_the_head_agrees_with_whole_logits_across_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pythia_tools.analyses.memorization.head.WIDTH", 17)
-    monkeypatch.setattr("pythia_tools.analyses.memorization.head.POSITIONS", 10)
+    monkeypatch.setattr("pythia_tools.models.head.WIDTH", 17)
+    monkeypatch.setattr("pythia_tools.models.head.POSITIONS", 10)
     torch.manual_seed(0)
     hidden, weight = torch.randint(-2, 3, (64, 8)).float(), torch.randint(-2, 3, (101, 8)).float()  # exact sums, many ties
     truth = torch.randint(0, 101, (64,))

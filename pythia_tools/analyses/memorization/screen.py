@@ -23,28 +23,27 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from pythia_tools.analyses.memorization.extract import (
-    OK,
     Extraction,
     Screening,
     Window,
     blank,
-    check_context,
-    cut,
-    default_batch,
-    dtype_name,
     judge_windows,
+    prepare,
     record,
 )
-from pythia_tools.analyses.memorization.head import Verdict
-from pythia_tools.analyses.memorization.runners import Runner, exactly, runner
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
+from pythia_tools.models.decode import Decoder
+from pythia_tools.models.devices import dtype_name, inference_mode
+from pythia_tools.models.head import Verdict
+from pythia_tools.models.score import automatic_batch_size
 
 SAFETY = 4.0
 CALIBRATION = 32
@@ -57,11 +56,12 @@ WORTH = 0.4
 EXACT, SCREEN, DOUBTFUL, AUDITED = "exact", "screen", "doubtful", "audit"
 
 
-@exactly
+@inference_mode
 def screened(
-    model: nn.Module, rows: object, window: Window | None = None, *, dtype: str = "bfloat16", batch_size: int | None = None, seed: int = 0,
+    model: nn.Module, rows: Any, window: Window | None = None, *, dtype: str = "bfloat16",
+    batch_size: int | None = None, seed: int = 0,
 ) -> Extraction:
-    """As `extract`, with a copy of the model in `dtype` that rejects most rows first; see the module's first lines for what that promises.
+    """As `extract`, with a copy of the model in `dtype` that rejects most rows first; the module's first lines promise what.
 
     The result's `dtype` says for each row which format decided it, `screening` how, and how wide the doubt was.
     Raises: RequestError when the window keeps masks (their positions are all judged, nothing is screened).
@@ -69,20 +69,16 @@ def screened(
     window = window or Window()
     if window.keep_from is not None:
         raise RequestError("a screen decides rows, not every position; use either keep_from or a screen")
-    check_context(model, window)
-    exact = runner(model, window.vocabulary)
-    windows, status = cut(rows, window, exact.vocabulary)
-    result = blank(len(windows), window, dtype_name(model))
-    result.status[:] = status
-    usable = np.flatnonzero(status == OK)
-    size = batch_size or default_batch(model)
-    decided = np.full(len(windows), EXACT, dtype=object)
-    screen = _Screen(exact, windows, window, result, size, np.random.default_rng(seed), decided, dtype_name(model))
-    if len(usable) < 4 * CALIBRATION or not screen.calibrate(usable, runner(reduced(model, dtype), window.vocabulary)):
-        screen.judge(usable)
-    else:
+    windows, usable, result = prepare(model, rows, window)
+    size = batch_size or automatic_batch_size(model, window.length)
+    screen = _Screen(Decoder(model, window.vocabulary), windows, window, result, size, np.random.default_rng(seed))
+    quick = Decoder(reduced(model, dtype), window.vocabulary) if len(usable) >= 4 * CALIBRATION else None
+    if quick is not None and screen.calibrate(usable, quick):
         screen.run(usable, dtype)
-    result.screening = Screening(screen.decided.astype(str), screen.doubt, screen.largest, screen.spread, screen.overturned)
+    else:
+        screen.judge(usable)
+    decided = screen.decided.astype(str)
+    result.screening = Screening(decided, screen.doubt, screen.largest, screen.spread, screen.overturned)
     return result
 
 
@@ -96,22 +92,24 @@ def reduced(model: nn.Module, dtype: str) -> nn.Module:
 class _Screen:
     """One screening under way. decided (n,): what settled each row so far."""
 
-    exact: Runner
+    exact: Decoder
     windows: np.ndarray
     window: Window
     result: Extraction
     size: int
     rng: np.random.Generator
-    decided: np.ndarray
-    own_format: str
-    quick: Runner | None = None
+    quick: Decoder | None = None
     settled: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     doubt: float = float("nan")
     largest: float = float("nan")
     spread: float = float("nan")
     overturned: int = 0
 
-    def calibrate(self, usable: np.ndarray, quick: Runner) -> bool:
+    def __post_init__(self) -> None:
+        self.decided = np.full(len(self.windows), EXACT, dtype=object)
+        self.own_format = dtype_name(next(self.exact.model.parameters()).dtype)
+
+    def calibrate(self, usable: np.ndarray, quick: Decoder) -> bool:
         """Set the doubt from rows drawn at random; whether screening is worth while. Rows that the model itself rejects are settled."""
         sample = np.sort(self.rng.choice(usable, CALIBRATION, replace=False))
         verdict, other = (_verdict(r, self.windows[sample], self.window) for r in (self.exact, quick))
@@ -163,8 +161,9 @@ class _Screen:
         self.largest = max(self.largest, float(np.nanmax(seen, initial=0.0))) if why != EXACT else self.largest
 
 
-def _verdict(live: Runner, windows: np.ndarray, window: Window) -> Verdict:
+def _verdict(decoder: Decoder, windows: np.ndarray, window: Window) -> Verdict:
     """(n, p) verdicts on the first few continuation positions under teacher forcing."""
     last = window.context + min(POSITIONS, window.continuation)
-    ids = torch.from_numpy(windows).to(live.device)
-    return live.feed(ids[:, : last - 1], ids[:, window.context : last], None)[0]
+    ids = torch.from_numpy(windows).to(decoder.device)
+    decoder.start()
+    return decoder.feed(ids[:, : last - 1], ids[:, window.context : last])

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from pythia_tools.analyses.memorization.head import Verdict, judge, verdict
+from pythia_tools.models.head import Verdict, judge, verdict
 
 POSITIONS = 512
 """Positions per block: their bfloat16 logits are the largest thing held (52 MB for 50,304 ids)."""
