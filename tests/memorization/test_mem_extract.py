@@ -265,6 +265,23 @@ def test_logits_that_are_no_numbers_are_flagged(model) -> None:  # type: ignore[
     assert (healed.memorized == extract(model, rows, Window(8, 8)).memorized).all()
 
 
+def test_a_late_logit_that_is_no_number_spoils_no_row_that_was_decided_before(model) -> None:  # type: ignore[no-untyped-def]
+    rows, _ = probes(model, 8, 6, 5)
+    window = Window(8, 6, stages=())  # all positions in one pass, so decided rows see the last one too
+    healthy = extract(model, rows, window)
+    decided = healthy.matched < 5
+    spoil = model.gpt_neox.final_layer_norm.register_forward_hook(
+        lambda _, __, out: out.index_fill(1, torch.tensor([out.shape[1] - 1]), torch.nan)
+    )
+    try:
+        found = extract(model, rows, window)
+    finally:
+        spoil.remove()
+    assert decided.any() and (found.status[decided] == "ok").all() and not found.memorized[decided].any()
+    assert (found.matched == healthy.matched)[decided].all() and np.isfinite(found.margin[decided]).all()
+    assert set(found.status[~decided]) == {"logits not finite"}
+
+
 def test_one_bad_id_does_not_hide_in_the_last_slice(model) -> None:  # type: ignore[no-untyped-def]
     import copy
 
