@@ -52,7 +52,9 @@ class Decoder:
         self._cache.batch_select_indices(rows)
 
     def feed(self, ids: torch.Tensor, truth: torch.Tensor) -> Verdict:
-        """Verdict (n, p) on the true ids (n, p) that come after the last p of the ids (n, t), which follow those before."""
+        """Verdict (n, p) on the true ids (n, p) that come after the last p of the ids (n, t), which follow those
+        before.
+        """
         last = truth.shape[1]
         inputs = {"input_ids": ids, "past_key_values": self._cache, "use_cache": True}
         if has_plain_head(self.model):
@@ -80,7 +82,8 @@ class Decoder:
 
     @cached_property
     def _bounded(self) -> bounded.BoundedHead | None:
-        """The faster float32 head of some processors (see `bounded`, which nothing but this line and `_judge` needs)."""
+        """The faster float32 head of some processors (see `bounded`, which nothing but this line and `_judge` needs).
+        """
         weight, bias = self._head
         return bounded.BoundedHead(weight) if bounded.helps(weight, bias) else None
 
@@ -104,9 +107,10 @@ def greedy(
     if not len(lengths) or not new:
         return made
     check_ids(model, max(max(p) for p in prompts))
-    if lengths.max() + new - 1 > max_positions(model):
+    limit = max_positions(model)
+    if lengths.max() + new - 1 > limit:
         raise RequestError(
-            f"a prompt of {lengths.max()} tokens and {new} new ones exceed the model's context of {max_positions(model)}; "
+            f"a prompt of {lengths.max()} tokens and {new} new ones exceed the model's context of {limit}; "
             "use shorter prompts (fewer shots) or fewer new tokens"
         )
     decoder = Decoder(model, vocabulary)
@@ -117,7 +121,8 @@ def greedy(
             live = same[here]
             for row in live:
                 made[row].clear()
-            _decode(decoder, live, torch.tensor(np.array([prompts[row] for row in live], dtype=np.int64)), made, new, done)
+            ids = np.array([prompts[row] for row in live], dtype=np.int64)
+            _decode(decoder, live, torch.from_numpy(ids), made, new, done)
 
         in_batches(len(same), batch_size or automatic_batch_size(model, int(length) + new), batch)
     return made

@@ -1,9 +1,10 @@
 """Which rows does greedy decoding reproduce? One teacher-forced pass, in stages, instead of ℓ decoding steps.
 
-A row is (k, ℓ)-extractable when greedy decoding from its first k ids yields its next ℓ ids. Under teacher forcing that is
-the same as: at each of the ℓ positions the argmax is the true id (until the first miss both see the same ids). So the
-first position decides for most rows; only survivors see the next few positions, and only theirs the rest, from the
-cache of keys and values. The conditions: no eos or padding suppression, ties won by the first id, ids below `vocabulary`.
+A row is (k, ℓ)-extractable when greedy decoding from its first k ids yields its next ℓ ids. Under teacher forcing that
+is the same as: at each of the ℓ positions the argmax is the true id (until the first miss both see the same ids). So
+the first position decides for most rows; only survivors see the next few positions, and only theirs the rest, from the
+cache of keys and values. The conditions: no eos or padding suppression, ties won by the first id, ids below
+`vocabulary`.
 
 Cost: k tokens per row, ℓ − 1 more for each memorized one; with 1 % memorized, close to a plain pass over the context.
 Source of the protocol: Carlini et al. 2021/2023; Biderman et al. 2023 (k = ℓ = 32 there).
@@ -32,7 +33,9 @@ STATUS = {
     BEYOND: "the row holds an id the model does not have: another tokenizer, or a damaged file",
     NONFINITE: "a logit was NaN or infinite (overflow in float16, damaged weights)",
 }
-"""Every status and what it means. `memorized` is missing unless the status is `ok`; it is never False for want of a number."""
+"""Every status and what it means. `memorized` is missing unless the status is `ok`; it is never False for want of a
+number.
+"""
 
 STAGES = (1, 4)
 """Continuation positions judged before survivors see the next; the last stage, all of them, is implied."""
@@ -85,10 +88,11 @@ COLUMNS = ("memorized", "status", "matched", "margin", "judged", "dtype", "edge"
 class Screening:
     """How a lower-precision screen went over n rows.
 
-    decided (n,) str, what settled each row: `exact` (no screen, or a calibration row), `screen` (rejected by it alone), `doubtful`
-    (kept by it or too near to call: judged exactly), `audit` (rejected by it, drawn at random, judged exactly).
-    doubt: the margin in size that a rejection needed (NaN: all rows were judged exactly). largest and spread: maximum and standard
-    deviation of the differences between the two passes' margins, in logits. overturned: audited rejections that were wrong.
+    decided (n,) str, what settled each row: `exact` (no screen, or a calibration row), `screen` (rejected by it
+    alone), `doubtful` (kept by it or too near to call: judged exactly), `audit` (rejected by it, drawn at random,
+    judged exactly). doubt: the margin in size that a rejection needed (NaN: all rows were judged exactly). largest and
+    spread: maximum and standard deviation of the differences between the two passes' margins, in logits. overturned:
+    audited rejections that were wrong.
     """
 
     decided: np.ndarray
@@ -109,7 +113,8 @@ class Extraction:
     memorized (n,) bool, meaningful where status is "ok"; matched (n,) leading continuation ids that greedy decoding
     reproduces; margin (n,) float32 minimum over judged positions of the true logit minus the best other's (0: a tie);
     judged (n,) continuation positions looked at; dtype (n,) of the pass that decided; mask (n, positions) bool or None.
-    edge (n,) float32: the smallest margin in size up to the deciding position, which is what another precision must overturn.
+    edge (n,) float32: the smallest margin in size up to the deciding position, which is what another precision must
+    overturn.
     """
 
     memorized: np.ndarray
@@ -200,7 +205,7 @@ def extract(
 
 
 def prepare(model: nn.Module, rows: Any, window: Window) -> tuple[np.ndarray, np.ndarray, Extraction]:
-    """The windows (n, length), the numbers of those that can be judged, and an empty result that says why not the others.
+    """Windows (n, length), the numbers of those that can be judged, and an empty result that says why not the others.
 
     Raises RequestError when the window is longer than the positions the model was built for.
     """
@@ -221,8 +226,10 @@ def judge_windows(
 ) -> np.ndarray:
     """Judge windows[index] in stages and write into `result`; returns the numbers of rows left in doubt.
 
-    With doubt > 0 (a lower-precision screen) a row is rejected only by a margin below −doubt, after margins above doubt.
-    All others are in doubt, those that passed every position among them: a screen rejects, it never calls a row memorized.
+    With doubt > 0 (a lower-precision screen) a row is rejected only by a margin below −doubt, after margins above
+    doubt.
+    All others are in doubt, those that passed every position among them: a screen rejects, it never calls a row
+    memorized.
     """
     doubtful: dict[int, np.ndarray] = {}
 
@@ -261,7 +268,9 @@ def _stages(
 def record(
     verdict: Verdict, behind: int, numbers: np.ndarray, window: Window, result: Extraction, doubt: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Write one stage's verdicts; which rows go on, and which are in doubt. Positions before the context's end are masks only."""
+    """Write one stage's verdicts; which rows go on, and which are in doubt. Positions before the context's end are
+    masks only.
+    """
     skip = max(0, -behind)
     match, margin, finite = (t[:, skip:].cpu().numpy() for t in (verdict.match, verdict.margin, verdict.finite))
     sure = match if doubt <= 0 else margin > doubt

@@ -1,22 +1,24 @@
-"""A lower-precision screen: most rows are rejected by a copy of the model in bfloat16, all others are judged by the model itself.
+"""A lower-precision screen: a bfloat16 copy of the model rejects most rows, the model itself judges all others.
 
 What is certain:
 - A row is called memorized only by the model in its own format. The screen rejects; it never accepts.
-- A rejection stands only where some position's margin is below −doubt, after positions whose margins are all above doubt. So a memorized
-  row is lost only if the two passes' margins differ there by more than `doubt`.
+- A rejection stands only where some position's margin is below −doubt, after positions whose margins are all above
+  doubt. So a memorized row is lost only if the two passes' margins differ there by more than `doubt`.
 
 What is measured, and how far it carries:
-- doubt is at least SAFETY times the largest difference found on CALIBRATION rows drawn at random from those asked about, and always
-  at least twice the largest found since, on doubtful rows and on the audit. A difference grows out of thousands of roundings, so
-  SAFETY times the largest of a hundred or more lies some ten standard deviations out (`doubt` / `spread`). That is an estimate, no
-  proof: no useful bound is known for the rounding of a whole network, and a row of unlike numbers could go beyond.
-- The audit assumes nothing: of the rejected rows one in AUDIT, drawn at random, is judged by the model itself. With m of them
-  and none overturned, at most 3 / m of all rejections are wrong, with 95 % confidence. `Screening` counts them, item tables
-  keep the columns `decided` and `doubt`, summaries the metric `screen_overturned` with its interval. One overturned row is
-  warned about, put right, and widens the doubt for all others.
+- doubt is at least SAFETY times the largest difference found on CALIBRATION rows drawn at random from those asked
+  about, and always at least twice the largest found since, on doubtful rows and on the audit. A difference grows out
+  of thousands of roundings, so SAFETY times the largest of a hundred or more lies some ten standard deviations out
+  (`doubt` / `spread`). That is an estimate, no proof: no useful bound is known for the rounding of a whole network,
+  and a row of unlike numbers could go beyond.
+- The audit assumes nothing: of the rejected rows one in AUDIT, drawn at random, is judged by the model itself. With m
+  of them and none overturned, at most 3 / m of all rejections are wrong, with 95 % confidence. `Screening` counts
+  them, item tables keep the columns `decided` and `doubt`, summaries the metric `screen_overturned` with its interval.
+  One overturned row is warned about, put right, and widens the doubt for all others.
 
-Where flags must be those of float32 without an if, do not screen. Cost: a second copy of the weights, CALIBRATION rows twice, rows in
-doubt twice. When the calibration says that too many will be in doubt (most rows memorized), or rows are few, nothing is screened.
+Where flags must be those of float32 without an if, do not screen. Cost: a second copy of the weights, CALIBRATION rows
+twice, rows in doubt twice. When the calibration says that too many will be in doubt (most rows memorized), or rows are
+few, nothing is screened.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ def screened(
     model: nn.Module, rows: Any, window: Window | None = None, *, dtype: str = "bfloat16",
     batch_size: int | None = None, seed: int = 0,
 ) -> Extraction:
-    """As `extract`, with a copy of the model in `dtype` that rejects most rows first; the module's first lines promise what.
+    """As `extract`, with a copy of the model in `dtype` that rejects most rows first (see the module's first lines).
 
     The result's `dtype` says for each row which format decided it, `screening` how, and how wide the doubt was.
     Raises: RequestError when the window keeps masks (their positions are all judged, nothing is screened).
@@ -83,7 +85,9 @@ def screened(
 
 
 def reduced(model: nn.Module, dtype: str) -> nn.Module:
-    """A copy with parameters in `dtype`. Buffers keep their format, rotary frequencies above all: rounded, they turn far positions."""
+    """A copy with parameters in `dtype`. Buffers keep their format, rotary frequencies above all: rounded, they turn
+    far positions.
+    """
     memo = {id(p): nn.Parameter(p.detach().to(getattr(torch, dtype)), requires_grad=False) for p in model.parameters()}
     return copy.deepcopy(model, memo)  # type: ignore[arg-type]
 
@@ -110,7 +114,9 @@ class _Screen:
         self.own_format = dtype_name(next(self.exact.model.parameters()).dtype)
 
     def calibrate(self, usable: np.ndarray, quick: Decoder) -> bool:
-        """Set the doubt from rows drawn at random; whether screening is worth while. Rows that the model itself rejects are settled."""
+        """Set the doubt from rows drawn at random; whether screening is worth while. Rows that the model itself
+        rejects are settled.
+        """
         sample = np.sort(self.rng.choice(usable, CALIBRATION, replace=False))
         verdict, other = (_verdict(r, self.windows[sample], self.window) for r in (self.exact, quick))
         exact, quickly = verdict.margin.cpu().numpy(), other.margin.cpu().numpy()
@@ -140,7 +146,8 @@ class _Screen:
         self.judge(audit, AUDITED)
         self.overturned = int(self.result.memorized[audit].sum())
         if self.overturned:
-            progress.warn(f"{self.overturned} of {len(audit)} audited rejections by the {dtype} screen were wrong; do not screen here")
+            wrong = f"{self.overturned} of {len(audit)} audited rejections by the {dtype} screen were wrong"
+            progress.warn(f"{wrong}; do not screen here")
         self.settle(np.zeros(0, np.int64), usable)
 
     def settle(self, unsure: np.ndarray, usable: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Questions without an answer set: greedy decoding to the end of the line, then the answer rule.
 
-Up to 16 new tokens, stopping at a newline token. Prompts of equal length share a batch, so nothing is ever padded, and a
-row that cannot change its answer any more is dropped from the batch. Keys and values are cached between steps.
+Up to 16 new tokens, stopping at a newline token. Prompts of equal length share a batch, so nothing is ever padded, and
+a row that cannot change its answer any more is dropped from the batch. Keys and values are cached between steps.
 Cost: one pass over the prompt and one step per new token, most often two or three for arithmetic.
 """
 
@@ -27,8 +27,8 @@ COLUMNS = ["item", "term", "correct", "chosen", "answer", "output"]
 class GreedyTask(Task):
     """Items decoded greedily, as a sweep's task: one row per item.
 
-    Columns: item, term, correct (nullable bool: <NA> where the model gave NaN), chosen (the answer read), answer (the first
-    right one), output (the decoded text up to the stop).
+    Columns: item, term, correct (nullable bool: <NA> where the model gave NaN), chosen (the answer read), answer (the
+    first right one), output (the decoded text up to the stop).
     """
 
     def __init__(
