@@ -1,8 +1,8 @@
 """Log-probabilities of continuations under a live model: planned once, run on every checkpoint.
 
-Requests that need the same forward pass share it, and texts that begin alike share their beginning (see `packing`); rows
-are sorted by length, so that little is padding; the head is applied at the positions that are asked for and nowhere
-else. The plan (ids, positions, targets, as tensors) is made once for all checkpoints.
+Requests that need the same forward pass share it, and texts that begin alike share their beginning (see `packing`);
+rows are sorted by length, so that little is padding; the head is applied at the positions that are asked for and
+nowhere else. The plan (ids, positions, targets, as tensors) is made once for all checkpoints.
 Cost per checkpoint: one forward pass over the distinct beginnings and endings, one row of logits per distinct beginning
 before a scored id. Softmax arithmetic is float32 whatever the model's format.
 """
@@ -35,7 +35,8 @@ class Request(NamedTuple):
 class Loglikelihoods(NamedTuple):
     """Per request: `total` (n,) float64 nats, `tokens` list of float32 arrays, `cut` (n,) ids lost from the left.
 
-    A request has NaN where its logits held NaN or +Inf, and where its continuation is longer than the model's positions.
+    A request has NaN where its logits held NaN or +Inf, and where its continuation is longer than the model's
+    positions.
     """
 
     total: np.ndarray
@@ -45,7 +46,7 @@ class Loglikelihoods(NamedTuple):
 
 @dataclass(frozen=True)
 class _Batch:
-    """ids (b, T) right-padded; positions (p,) into the flattened hidden states; scored (s,) into positions; targets (s,).
+    """ids (b, T) right-padded; positions (p,) into the flattened states; scored (s,) into positions; targets (s,).
 
     `order` (b, T) position ids and `ends` (b, T) of rows that hold several texts; None where each row is one text.
     """

@@ -5,7 +5,8 @@ the CPU; on an accelerator float32 for models below a billion parameters (the sm
 70m on LAMBADA has perplexity NaN there, 131 in float32) and the files' own format above that.
 
 Torch's threads are left as the user set them. OpenMP's idle threads spin by default, so on a machine that is shared
-with other jobs set OMP_NUM_THREADS (or OMP_WAIT_POLICY=PASSIVE): a foreign process on one core can cost a factor of ten.
+with other jobs set OMP_NUM_THREADS (or OMP_WAIT_POLICY=PASSIVE): a foreign process on one core can cost a factor of
+ten.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _warned: set[tuple[str, str]] = set()
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is the first GPU, else Apple's, else the CPU. Raises EnvironmentFailure when the one asked for is missing."""
+    """`auto` is the first GPU, else Apple's, else the CPU. Raises EnvironmentFailure when the one asked for is
+    missing.
+    """
     if isinstance(device, torch.device):
         return device
     if device == "auto":
@@ -42,7 +45,8 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     except RuntimeError as error:
         raise RequestError(f"device {device!r} is not known; use auto, cpu, cuda, cuda:1 or mps") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise EnvironmentFailure(f"device {device!r} is not there ({torch.cuda.device_count()} GPUs are visible); use --device cpu or auto")
+        visible = f"{torch.cuda.device_count()} GPUs are visible"
+        raise EnvironmentFailure(f"device {device!r} is not there ({visible}); use --device cpu or auto")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise EnvironmentFailure("device 'mps' is not there; use --device cpu or auto")
     return chosen
@@ -77,7 +81,7 @@ def choose_dtype(
 
 @contextlib.contextmanager
 def plain_products(device: torch.device) -> Iterator[None]:
-    """Matrix products in the operands' own format, whatever the process has set: no TF32 or bfloat16 passes for float32, no autocast.
+    """Matrix products in the operands' own format, whatever the process has set: no TF32 or bfloat16 pass, no autocast.
 
     TF32 keeps 10 bits of each factor, and thereby decides near ties otherwise than float32 does.
     """
@@ -103,7 +107,8 @@ def plain_products(device: torch.device) -> Iterator[None]:
 def inference_mode(
     function: Callable[Concatenate[nn.Module, P], R],
 ) -> Callable[Concatenate[nn.Module, P], R]:
-    """For functions whose first argument is a live model: no gradients, and products in the model's own number format."""
+    """For functions whose first argument is a live model: no gradients, and products in the model's own number format.
+    """
 
     @wraps(function)
     def run(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -35,8 +35,10 @@ SCHEME = 2
 CHUNK = 1 << 20
 SETTLED_SECONDS = 2.0
 """A file younger than this is not remembered: it could change again within one tick of the file system's clock."""
-_EMBEDDINGS = ("embed_in.weight", "embed_tokens.weight", "wte.weight", "word_embeddings.weight", "tok_embeddings.weight")
-_EXPONENT = {torch.float16: (np.uint16, 0x7C00), torch.bfloat16: (np.uint16, 0x7F80), torch.float32: (np.uint32, 0x7F800000),
+_EMBEDDINGS = ("embed_in.weight", "embed_tokens.weight", "wte.weight", "word_embeddings.weight",
+               "tok_embeddings.weight")
+_EXPONENT = {torch.float16: (np.uint16, 0x7C00), torch.bfloat16: (np.uint16, 0x7F80),
+             torch.float32: (np.uint32, 0x7F800000),
              torch.float64: (np.uint64, 0x7FF0000000000000)}
 
 
@@ -87,7 +89,8 @@ def weights_record(folder: Path, cancel: threading.Event | None = None) -> Weigh
 
 
 def known_record(checkpoint: Checkpoint) -> WeightsRecord | None:
-    """What is remembered of a checkpoint's weights; None when they were never read here. Reads and fetches no weights."""
+    """What is remembered of a checkpoint's weights; None when they were never read here. Reads and fetches no weights.
+    """
     if isinstance(checkpoint.location, Folder):
         return _read(_record_path([SCHEME, identity(weight_files(checkpoint.location.path))]))
     return record_of_contents(stated_contents(checkpoint))
@@ -103,7 +106,8 @@ def identity(paths: Sequence[Path]) -> list[dict[str, Any]]:
     found = []
     for path in paths:
         stat = path.stat()
-        found.append({"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns,
+        found.append({"path": str(path.resolve()), "size": stat.st_size,
+                      "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns,
                       "inode": stat.st_ino, "device": stat.st_dev})
     return found
 
@@ -164,7 +168,8 @@ def _tied_heads(tensors: TensorFiles, names: dict[str, str]) -> list[str]:
         weight = tensors[names[head]]
         for name, stored in names.items():
             other = tensors[stored]
-            if name.endswith(_EMBEDDINGS) and other.shape == weight.shape and other.dtype == weight.dtype and _equal(other, weight):
+            alike = other.shape == weight.shape and other.dtype == weight.dtype
+            if name.endswith(_EMBEDDINGS) and alike and _equal(other, weight):
                 tied.append(head)
                 break
     return tied

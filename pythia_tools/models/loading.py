@@ -1,9 +1,10 @@
 """One checkpoint in one module, and the next checkpoint's weights into the same module.
 
-The first module of an architecture comes from transformers' own `from_pretrained`, so its arithmetic is theirs; from then on weights are
-copied in place, which keeps hooks, compiled graphs and references to parameters alive. Names, shapes and values are
-checked before a single value is copied; a checkpoint that does not fit leaves the module as it was.
-Architectures whose files need more than renaming (merged experts and the like) go through `from_pretrained` and a copy.
+The first module of an architecture comes from transformers' own `from_pretrained`, so its arithmetic is theirs; from
+then on weights are copied in place, which keeps hooks, compiled graphs and references to parameters alive. Names,
+shapes and values are checked before a single value is copied; a checkpoint that does not fit leaves the module as it
+was. Architectures whose files need more than renaming (merged experts and the like) go through `from_pretrained` and a
+copy.
 
 Cost per switch: one pass over the weights (a cast from float16 runs at memory speed).
 """
@@ -14,7 +15,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ _SAMPLES = 4096
 
 
 def load(
-    checkpoint: Checkpoint | str | os.PathLike[str], device: str | torch.device = "auto", dtype: str | torch.dtype | None = None
+    checkpoint: Checkpoint | str | os.PathLike[str], device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
 ) -> nn.Module:
     """One checkpoint as a transformers module in eval mode, with `.checkpoint` and `.weights_digest`.
 
@@ -68,7 +70,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def build(folder: Path, device: torch.device, dtype: str | torch.dtype | None, checkpoint: Checkpoint | None = None) -> nn.Module:
+def build(
+    folder: Path, device: torch.device, dtype: str | torch.dtype | None, checkpoint: Checkpoint | None = None,
+) -> nn.Module:
     """A fresh module of the folder's architecture and weights, checked tensor by tensor."""
     read_config(folder)
     tensors = TensorFiles(folder)
@@ -88,7 +92,9 @@ def build(folder: Path, device: torch.device, dtype: str | torch.dtype | None, c
 
 
 def swap(module: nn.Module, folder: Path, checkpoint: Checkpoint | None = None) -> None:
-    """Overwrite the module's weights with the folder's, in place; the module is untouched when names or shapes do not fit."""
+    """Overwrite the module's weights with the folder's, in place; the module is untouched when names or shapes do not
+    fit.
+    """
     tensors = TensorFiles(folder)
     if module.__dict__.get("_pythia_tools_copied", True):
         plan, complaints = compare(module, tensors)
@@ -142,7 +148,7 @@ def compare(module: nn.Module, tensors: TensorFiles) -> tuple[list[tuple[str, to
             if not is_buffer(stored, tuple(value.shape)) and not any(p.search(stored) for p in ignored):
                 complaints.append(f"unexpected tensor {stored!r}")
         elif value.shape != targets[name].shape:
-            complaints.append(f"tensor {stored!r} has shape {tuple(value.shape)}, the architecture wants {tuple(targets[name].shape)}")
+            complaints.append(_misshapen(stored, value.shape, targets[name].shape))
         else:
             plan.append((name, targets[name], value))
             filled.add(targets[name].data_ptr())
@@ -175,11 +181,15 @@ def _from_pretrained(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, list[
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise DataError(f"{folder}: transformers cannot load it ({first[:200]})") from error
-    complaints = [f"tensor {name!r} has shape {tuple(came)}, the architecture wants {tuple(wanted)}"
-                  for name, came, wanted in sorted(info["mismatched_keys"])]
+    complaints = [_misshapen(*mismatch) for mismatch in sorted(info["mismatched_keys"])]
     complaints += [f"missing tensor {name!r}" for name in sorted(info["missing_keys"])]
-    complaints += [f"unexpected tensor {name!r}" for name in sorted(info["unexpected_keys"]) if not is_buffer(name, (1, 1, 1, 1))]
+    unexpected = [name for name in sorted(info["unexpected_keys"]) if not is_buffer(name, (1, 1, 1, 1))]
+    complaints += [f"unexpected tensor {name!r}" for name in unexpected]
     return module, complaints
+
+
+def _misshapen(name: str, came: Sequence[int], wanted: Sequence[int]) -> str:
+    return f"tensor {name!r} has shape {tuple(came)}, the architecture wants {tuple(wanted)}"
 
 
 def _same_values(plan: list[tuple[str, torch.Tensor, torch.Tensor]]) -> bool:
@@ -200,7 +210,10 @@ def _require_no_overflow(named: str, name: str, value: torch.Tensor) -> None:
 def _refuse(named: str, complaints: list[str]) -> None:
     if complaints:
         more = f" ({len(complaints) - 1} more such tensors)" if len(complaints) > 1 else ""
-        raise DataError(f"{named}: {complaints[0]}{more}; the files and their config.json disagree, fetch or write the checkpoint again")
+        raise DataError(
+            f"{named}: {complaints[0]}{more}; the files and their config.json disagree, "
+            "fetch or write the checkpoint again"
+        )
 
 
 def _name(checkpoint: Checkpoint | None, folder: Path) -> str:

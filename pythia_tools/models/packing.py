@@ -1,10 +1,10 @@
 """Several texts in one row as a tree: what texts have in common from their beginnings on is computed once.
 
-A row lists the nodes of a prefix tree in depth-first order. A node is one id after one beginning; its position id is its
-depth, and it attends to its own beginning and to nothing else. The result is the same sum of the same terms as one row
-per text, so it differs by rounding alone; whether a model honours position ids and such masks is tried once per live
-module, else texts stay apart.
-Saves a fifth to a quarter of the ids of CrowS-Pairs, half of a two-choice question, most of one with twelve answers.
+A row lists the nodes of a prefix tree in depth-first order. A node is one id after one beginning; its position id is
+its depth, and it attends to its own beginning and to nothing else. The result is the same sum of the same terms as one
+row per text, so it differs by rounding alone; whether a model honours position ids and such masks is tried once per
+live module, else texts stay apart. Saves a fifth to a quarter of the ids of CrowS-Pairs, half of a two-choice
+question, most of one with twelve answers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import nn
 
 MOST_IDS = 512
 CELLS_PER_ID = 1.5
-"""One id saved pays for this many attention cells per unit of hidden size. By operations it would be 6 (24·d² for an id,
-4·d for a cell), but attention over rows this short runs at a quarter of the speed of matrix products."""
+"""One id saved pays for this many attention cells per unit of hidden size. By operations it would be 6 (24·d² for an
+id, 4·d for a cell), but attention over rows this short runs at a quarter of the speed of matrix products."""
 _masks: weakref.WeakKeyDictionary[nn.Module, torch.dtype | None] = weakref.WeakKeyDictionary()
 
 
@@ -95,7 +95,8 @@ def _row(group: list[tuple[int, ...]]) -> Row:
 
 
 def tree_mask(ends: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """(b, 1, T, T) attention mask from (b, T) ends (padding: its own index + 1): bool, or additive in a float `dtype`."""
+    """(b, 1, T, T) attention mask from (b, T) ends (padding: its own index + 1): bool, or additive in a float `dtype`.
+    """
     place = torch.arange(ends.shape[1], device=ends.device)
     allowed = ((place[None, :] <= place[:, None]) & (place[:, None] < ends[:, None, :]))[:, None]
     if dtype == torch.bool:

@@ -1,8 +1,8 @@
 """Where a checkpoint's files are, and what the hub says about their content before they are fetched.
 
-Local folders are used as they are. Hub checkpoints are fetched (verified, resumable) into the hub cache; while one is held, a disk
-budget does not evict it. The sha256 that the hub states for each weight file lets a sweep recognise weights it has
-already worked through without downloading them again.
+Local folders are used as they are. Hub checkpoints are fetched (verified, resumable) into the hub cache; while one is
+held, a disk budget does not evict it. The sha256 that the hub states for each weight file lets a sweep recognise
+weights it has already worked through without downloading them again.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ For a row of L + 1 ids, position t (0 … L−1) is the prediction of id t + 1 f
 nll = −log p(true id) in nats, rank = number of vocabulary items with a strictly larger logit (0: greedy decoding finds
 the true id, ties aside), entropy = −Σ p log p in nats (surprisal, rank and entropy as in memorization profiles).
 
-Cost: one forward pass per row. Logits are made for a few positions at a time, never for a whole batch, so memory does not
-grow with the vocabulary. Softmax arithmetic is float32 whatever the model's format.
+Cost: one forward pass per row. Logits are made for a few positions at a time, never for a whole batch, so memory does
+not grow with the vocabulary. Softmax arithmetic is float32 whatever the model's format.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def position_logits(
 
 
 def in_batches(n: int, size: int, run: Callable[[slice], None]) -> None:
-    """Call `run` on consecutive slices of 0 … n − 1; after an accelerator's out-of-memory error on slices half as long."""
+    """Call `run` on consecutive slices of 0 … n − 1; after an accelerator's out-of-memory error on slices half as
+    long.
+    """
     start = 0
     while start < n:
         try:

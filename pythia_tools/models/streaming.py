@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pythia_tools.models.devices import choose_device
+from pythia_tools.models.devices import choose_device, choose_dtype, named_dtype
 from pythia_tools.models.digest import Cancelled, WeightsRecord, record_of_contents, weights_record
 from pythia_tools.models.loading import architecture, build, label, require_finite, swap
 from pythia_tools.models.places import held, local_folder, stated_contents
@@ -75,7 +75,8 @@ class LiveModules:
         folder = prepared.folder if prepared.folder is not None else local_folder(checkpoint)
         self._count_down(checkpoint)
         require_finite(prepared.record, checkpoint, folder)
-        key = f"{architecture(folder)} {checkpoint.dtype if self.dtype is None else None}"
+        dtype = choose_dtype(checkpoint, self.dtype, self.device, named_dtype(prepared.record.stored))
+        key = f"{architecture(folder)} {dtype}"
         self._used_by.setdefault(key, set()).add(_family(checkpoint))
         module = self._modules.get(key)
         if module is None:
@@ -102,11 +103,13 @@ class LiveModules:
 Wanted = Callable[[Checkpoint, WeightsRecord], bool]
 
 
-def prepare(checkpoints: Sequence[Checkpoint], *, prefetch: bool = True, wanted: Wanted | None = None) -> Generator[Prepared, None, None]:
+def prepare(
+    checkpoints: Sequence[Checkpoint], *, prefetch: bool = True, wanted: Wanted | None = None,
+) -> Generator[Prepared, None, None]:
     """Fetch and digest checkpoints in order, the next one in the background while the caller holds one.
 
-    At most one is in flight. An error of the background fetch is raised when that checkpoint's turn comes. `wanted`: asked
-    about hub checkpoints whose weights were seen before; when it says no they are not fetched.
+    At most one is in flight. An error of the background fetch is raised when that checkpoint's turn comes. `wanted`:
+    asked about hub checkpoints whose weights were seen before; when it says no they are not fetched.
     """
     cancel = _Cancel()
     ahead: _Ahead | None = None
@@ -126,16 +129,22 @@ def prepare(checkpoints: Sequence[Checkpoint], *, prefetch: bool = True, wanted:
 
 
 class _Cancel(threading.Event):
-    """Set when the stream is closed, or the interpreter ends with the stream still open (an interrupt in the caller's loop)."""
+    """Set when the stream is closed, or the interpreter ends with the stream still open (an interrupt in the caller's
+    loop).
+    """
 
     def is_set(self) -> bool:
         return super().is_set() or bool(getattr(threading, "_SHUTTING_DOWN", False))
 
 
 class _Ahead:
-    """One checkpoint being fetched, then digested, in a daemon thread: an interrupted process does not wait for a download."""
+    """One checkpoint being fetched, then digested, in a daemon thread: an interrupted process does not wait for a
+    download.
+    """
 
-    def __init__(self, checkpoint: Checkpoint, cancel: threading.Event, wanted: Wanted | None, *, background: bool = True):
+    def __init__(
+        self, checkpoint: Checkpoint, cancel: threading.Event, wanted: Wanted | None, *, background: bool = True,
+    ):
         self._checkpoint, self._cancel, self._wanted = checkpoint, cancel, wanted
         self._outcome: Prepared | BaseException | None = None
         self._folder: Path | None = None
@@ -147,7 +156,9 @@ class _Ahead:
             self._work()
 
     def wait_for_files(self) -> bool:
-        """Wait until the files are here (True), or it is known that they are not needed, or that they cannot be had (False)."""
+        """Wait until the files are here (True), or it is known that they are not needed, or that they cannot be had
+        (False).
+        """
         while not self._fetched.wait(0.2):  # in slices, so that an interrupt is noticed on every platform
             pass
         return self._folder is not None

@@ -71,7 +71,10 @@ def weight_files(folder: Path) -> list[Path]:
             return [folder / single]
         if (folder / index).is_file():
             return _shards(folder, folder / index)
-    raise DataError(f"{folder}: no weights there; a checkpoint folder holds {SINGLE} or {OLD_SINGLE} (or their shards) beside config.json")
+    raise DataError(
+        f"{folder}: no weights there; a checkpoint folder holds {SINGLE} or {OLD_SINGLE} (or their shards) "
+        "beside config.json"
+    )
 
 
 def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
@@ -87,7 +90,9 @@ def canonical_name(name: str) -> str:
 def _shards(folder: Path, index: Path) -> list[Path]:
     try:
         shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        paths = [confined(folder, name) if not (folder / name).is_symlink() else folder / Path(name).name for name in shards]
+        paths = [
+            folder / Path(name).name if (folder / name).is_symlink() else confined(folder, name) for name in shards
+        ]
     except (ValueError, KeyError, AttributeError, TypeError, RequestError) as error:
         raise DataError(f"{index}: not a valid shard index ({error}); download the checkpoint again") from error
     for path in paths:
@@ -103,7 +108,9 @@ def _open_safetensors(path: Path) -> dict[str, Callable[[], torch.Tensor]]:
         handle: Any = safe_open(path, framework="pt", device="cpu")
         names = list(handle.keys())
     except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged safetensors file ({error}); delete it and fetch or write the checkpoint again") from error
+        raise DataError(
+            f"{path}: damaged safetensors file ({error}); delete it and fetch or write the checkpoint again"
+        ) from error
     return {name: _getter(handle, name) for name in names}
 
 
@@ -119,7 +126,9 @@ def _open_torch(path: Path) -> dict[str, Callable[[], torch.Tensor]]:
         state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path}: damaged or not a plain file of tensors ({first}); fetch or write the checkpoint again") from error
+        raise DataError(
+            f"{path}: damaged or not a plain file of tensors ({first}); fetch or write the checkpoint again"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise DataError(f"{path}: not a mapping of names to tensors; give a save_pretrained folder")
     return {name: _constant(tensor) for name, tensor in state.items()}

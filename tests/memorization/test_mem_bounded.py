@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pythia_tools.analyses.memorization import bounded
-from pythia_tools.analyses.memorization.bounded import BoundedHead
-from pythia_tools.analyses.memorization.head import judge
+from pythia_tools.models import bounded
+from pythia_tools.models.bounded import BoundedHead
+from pythia_tools.models.head import judge
 
 
 def _case(kind: str, size: int = 900, width: int = 40, positions: int = 600) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,9 +9,9 @@ from greedy_models import generated, leading, neox, probes, unrestrained
 
 from pythia_tools.analyses.memorization import Window, continuations, extract, measure_model, scores, screened
 from pythia_tools.analyses.memorization import screen as screen_module
-from pythia_tools.analyses.memorization.head import judge, judge_logits
 from pythia_tools.analyses.memorization.taxonomy import near_verbatim
 from pythia_tools.core.errors import RequestError
+from pythia_tools.models.head import judge, judge_logits
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +116,8 @@ def test_ties_go_to_the_first_id_as_in_generate() -> None:
 
 
 def test_the_head_agrees_with_whole_logits_across_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pythia_tools.analyses.memorization.head.WIDTH", 17)
-    monkeypatch.setattr("pythia_tools.analyses.memorization.head.POSITIONS", 10)
+    monkeypatch.setattr("pythia_tools.models.head.WIDTH", 17)
+    monkeypatch.setattr("pythia_tools.models.head.POSITIONS", 10)
     torch.manual_seed(0)
     hidden, weight = torch.randint(-2, 3, (64, 8)).float(), torch.randint(-2, 3, (101, 8)).float()  # exact sums, many ties
     truth = torch.randint(0, 101, (64,))
@@ -263,6 +263,23 @@ def test_logits_that_are_no_numbers_are_flagged(model) -> None:  # type: ignore[
     assert np.isnan(found.margin[found.status != "ok"]).all()
     healed = screened(model, rows, Window(8, 8), dtype="float16")
     assert (healed.memorized == extract(model, rows, Window(8, 8)).memorized).all()
+
+
+def test_a_late_logit_that_is_no_number_spoils_no_row_that_was_decided_before(model) -> None:  # type: ignore[no-untyped-def]
+    rows, _ = probes(model, 8, 6, 5)
+    window = Window(8, 6, stages=())  # all positions in one pass, so decided rows see the last one too
+    healthy = extract(model, rows, window)
+    decided = healthy.matched < 5
+    spoil = model.gpt_neox.final_layer_norm.register_forward_hook(
+        lambda _, __, out: out.index_fill(1, torch.tensor([out.shape[1] - 1]), torch.nan)
+    )
+    try:
+        found = extract(model, rows, window)
+    finally:
+        spoil.remove()
+    assert decided.any() and (found.status[decided] == "ok").all() and not found.memorized[decided].any()
+    assert (found.matched == healthy.matched)[decided].all() and np.isfinite(found.margin[decided]).all()
+    assert set(found.status[~decided]) == {"logits not finite"}
 
 
 def test_one_bad_id_does_not_hide_in_the_last_slice(model) -> None:  # type: ignore[no-untyped-def]

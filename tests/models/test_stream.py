@@ -119,6 +119,25 @@ def test_number_format_policy(tmp_path):
     assert models.choose_dtype(checkpoint(half[0], 1, params=7_000_000_000), None, cuda, torch.float16) == torch.float16
 
 
+def test_checkpoints_of_one_architecture_in_two_number_formats_share_no_module(tmp_path):
+    folders = [write_step(tmp_path / str(s), s) for s in (1, 2, 3)]
+    made = [checkpoint(f, 1, dtype=policy) for f, policy in zip(folders, ("float32", "bfloat16", "float32"), strict=True)]
+    for model, asked in zip(models.stream(made, device="cpu"), ("float32", "bfloat16", "float32"), strict=True):
+        dtype = getattr(torch, asked)
+        assert {p.dtype for p in model.parameters()} == {dtype}
+        assert torch.equal(model(IDS).logits, reference(model.checkpoint.location.path, dtype))
+
+
+def test_formats_decided_by_the_files_are_kept_apart_too(tmp_path, monkeypatch):
+    """On an accelerator a large model runs in its files' own format, which may differ from checkpoint to checkpoint."""
+    monkeypatch.setattr(streaming, "choose_dtype", lambda checkpoint, asked, device, stored: stored)
+    formats = [torch.float32, torch.bfloat16]
+    made = [checkpoint(write_step(tmp_path / str(s), s, dtype=d), s) for s, d in enumerate(formats, 1)]
+    live = streaming.LiveModules("cpu", None, made)
+    ready = list(streaming.prepare(made, prefetch=False))
+    assert live.show(ready[0]) is not live.show(ready[1])
+
+
 def test_bad_device_and_dtype_are_refused(steps):
     with pytest.raises(RequestError, match="float32"):
         next(models.stream(steps, device="cpu", dtype="int8"))

@@ -179,7 +179,7 @@ def test_prompts_beyond_the_context_are_refused(model: GPTNeoXForCausalLM) -> No
     item = tf.Item("a" * 500, ("1",), "t", "n", ("1" * 20, "1"))
     with pytest.raises(RequestError, match="a prompt with its answer has 519 tokens, the model's context is 512; use fewer shots"):
         tf.ClosedTask([tf.Item(item.prompt, ("1",), "t", "n", item.candidates)], TOKENIZER).run(NOWHERE, model, 0)
-    with pytest.raises(RequestError, match="exceed the model's context of 512; use fewer shots"):
+    with pytest.raises(RequestError, match="exceed the model's context of 512; use shorter prompts"):
         tf.GreedyTask([tf.Item("a" * 500, ("1",), "t", "n")], TOKENIZER).run(NOWHERE, model, 0)
 
 

@@ -27,7 +27,7 @@ import pandas as pd
 from torch import nn
 
 from pythia_tools.analyses.bias.choices import ChoiceScorer, judged, margin
-from pythia_tools.analyses.bias.generation import greedy
+from pythia_tools.analyses.bias.generation import answers as generated_answers
 from pythia_tools.analyses.bias.sets import load_set
 from pythia_tools.analyses.bias.texts import Encoder
 from pythia_tools.analysis import Context, Task
@@ -177,9 +177,12 @@ class WinoBias(Task):
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         method, template, asked, prepared = self._cells[part]
         if method == "generate":
-            answers = greedy(model, self.encoder, prepared, new_tokens=self.new_tokens, batch_size=self.batch_size)
-            outcome = np.array([float(exact_match(a, s.occupation)) for a, s in zip(answers, asked, strict=True)])
-            score = outcome
+            answers = generated_answers(
+                model, self.encoder, prepared, new_tokens=self.new_tokens, batch_size=self.batch_size,
+            )
+            score = outcome = np.array([
+                np.nan if a is None else float(exact_match(a, s.occupation)) for a, s in zip(answers, asked, strict=True)
+            ])
         else:
             found = prepared(model)
             score = margin(found.totals, [0] * len(asked))

@@ -1,9 +1,10 @@
 """Which rows does greedy decoding reproduce? One teacher-forced pass, in stages, instead of ℓ decoding steps.
 
-A row is (k, ℓ)-extractable when greedy decoding from its first k ids yields its next ℓ ids. Under teacher forcing that is
-the same as: at each of the ℓ positions the argmax is the true id (until the first miss both see the same ids). So the
-first position decides for most rows; only survivors see the next few positions, and only theirs the rest, from the
-cache of keys and values. The conditions: no eos or padding suppression, ties won by the first id, ids below `vocabulary`.
+A row is (k, ℓ)-extractable when greedy decoding from its first k ids yields its next ℓ ids. Under teacher forcing that
+is the same as: at each of the ℓ positions the argmax is the true id (until the first miss both see the same ids). So
+the first position decides for most rows; only survivors see the next few positions, and only theirs the rest, from the
+cache of keys and values. The conditions: no eos or padding suppression, ties won by the first id, ids below
+`vocabulary`.
 
 Cost: k tokens per row, ℓ − 1 more for each memorized one; with 1 % memorized, close to a plain pass over the context.
 Source of the protocol: Carlini et al. 2021/2023; Biderman et al. 2023 (k = ℓ = 32 there).
@@ -11,7 +12,7 @@ Source of the protocol: Carlini et al. 2021/2023; Biderman et al. 2023 (k = ℓ 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from pythia_tools.analyses.memorization.head import Verdict
-from pythia_tools.analyses.memorization.runners import Runner, exactly, runner
 from pythia_tools.core.errors import RequestError
+from pythia_tools.models.decode import Decoder
+from pythia_tools.models.devices import dtype_name, inference_mode
+from pythia_tools.models.head import Verdict
+from pythia_tools.models.score import automatic_batch_size, in_batches, max_positions
 
 OK, SHORT, BEYOND, NONFINITE = "ok", "short", "id beyond vocabulary", "logits not finite"
 STATUS = {
@@ -30,7 +33,9 @@ STATUS = {
     BEYOND: "the row holds an id the model does not have: another tokenizer, or a damaged file",
     NONFINITE: "a logit was NaN or infinite (overflow in float16, damaged weights)",
 }
-"""Every status and what it means. `memorized` is missing unless the status is `ok`; it is never False for want of a number."""
+"""Every status and what it means. `memorized` is missing unless the status is `ok`; it is never False for want of a
+number.
+"""
 
 STAGES = (1, 4)
 """Continuation positions judged before survivors see the next; the last stage, all of them, is implied."""
@@ -83,10 +88,11 @@ COLUMNS = ("memorized", "status", "matched", "margin", "judged", "dtype", "edge"
 class Screening:
     """How a lower-precision screen went over n rows.
 
-    decided (n,) str, what settled each row: `exact` (no screen, or a calibration row), `screen` (rejected by it alone), `doubtful`
-    (kept by it or too near to call: judged exactly), `audit` (rejected by it, drawn at random, judged exactly).
-    doubt: the margin in size that a rejection needed (NaN: all rows were judged exactly). largest and spread: maximum and standard
-    deviation of the differences between the two passes' margins, in logits. overturned: audited rejections that were wrong.
+    decided (n,) str, what settled each row: `exact` (no screen, or a calibration row), `screen` (rejected by it
+    alone), `doubtful` (kept by it or too near to call: judged exactly), `audit` (rejected by it, drawn at random,
+    judged exactly). doubt: the margin in size that a rejection needed (NaN: all rows were judged exactly). largest and
+    spread: maximum and standard deviation of the differences between the two passes' margins, in logits. overturned:
+    audited rejections that were wrong.
     """
 
     decided: np.ndarray
@@ -107,7 +113,8 @@ class Extraction:
     memorized (n,) bool, meaningful where status is "ok"; matched (n,) leading continuation ids that greedy decoding
     reproduces; margin (n,) float32 minimum over judged positions of the true logit minus the best other's (0: a tie);
     judged (n,) continuation positions looked at; dtype (n,) of the pass that decided; mask (n, positions) bool or None.
-    edge (n,) float32: the smallest margin in size up to the deciding position, which is what another precision must overturn.
+    edge (n,) float32: the smallest margin in size up to the deciding position, which is what another precision must
+    overturn.
     """
 
     memorized: np.ndarray
@@ -177,8 +184,10 @@ def _too_short(length: int, window: Window) -> RequestError:
     )
 
 
-@exactly
-def extract(model: nn.Module, rows: Any, window: Window | None = None, *, batch_size: int | None = None) -> Extraction:
+@inference_mode
+def extract(
+    model: nn.Module, rows: Any, window: Window | None = None, *, batch_size: int | None = None,
+) -> Extraction:
     """Extractability of rows by one model, in the model's own dtype.
 
     Args:
@@ -188,79 +197,80 @@ def extract(model: nn.Module, rows: Any, window: Window | None = None, *, batch_
     Raises: RequestError for rows shorter than the window, or a window beyond the model's context.
     """
     window = window or Window()
-    live = runner(model, window.vocabulary)
-    check_context(model, window)
-    windows, status = cut(rows, window, live.vocabulary)
-    result = blank(len(windows), window, dtype_name(model))
-    result.status[:] = status
-    usable = np.flatnonzero(status == OK)
-    judge_windows(live, windows, usable, window, result, batch_size or default_batch(model))
+    decoder = Decoder(model, window.vocabulary)
+    windows, usable, result = prepare(model, rows, window)
+    size = batch_size or automatic_batch_size(model, window.length)
+    judge_windows(decoder, windows, usable, window, result, size)
     return result
 
 
-def check_context(model: nn.Module, window: Window) -> None:
-    """Raises RequestError when the window is longer than the positions the model was built for."""
-    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if limit is not None and window.length - 1 > limit:
+def prepare(model: nn.Module, rows: Any, window: Window) -> tuple[np.ndarray, np.ndarray, Extraction]:
+    """Windows (n, length), the numbers of those that can be judged, and an empty result that says why not the others.
+
+    Raises RequestError when the window is longer than the positions the model was built for.
+    """
+    if window.length - 1 > max_positions(model):
         raise RequestError(
             f"context {window.context} + continuation {window.continuation} needs {window.length - 1} positions, "
-            f"the model has {limit}; choose a shorter context or continuation"
+            f"the model has {max_positions(model)}; choose a shorter context or continuation"
         )
+    windows, status = cut(rows, window, Decoder(model, window.vocabulary).vocabulary)
+    result = blank(len(windows), window, dtype_name(next(model.parameters()).dtype))
+    result.status[:] = status
+    return windows, np.flatnonzero(status == OK), result
 
 
 def judge_windows(
-    live: Runner, windows: np.ndarray, index: np.ndarray, window: Window, result: Extraction, batch_size: int, doubt: float = 0.0
+    decoder: Decoder, windows: np.ndarray, index: np.ndarray, window: Window, result: Extraction, batch_size: int,
+    doubt: float = 0.0,
 ) -> np.ndarray:
     """Judge windows[index] in stages and write into `result`; returns the numbers of rows left in doubt.
 
-    With doubt > 0 (a lower-precision screen) a row is rejected only by a margin below −doubt, after margins above doubt. All others
-    are in doubt, those that passed every position among them: a screen rejects, it never calls a row memorized.
+    With doubt > 0 (a lower-precision screen) a row is rejected only by a margin below −doubt, after margins above
+    doubt.
+    All others are in doubt, those that passed every position among them: a screen rejects, it never calls a row
+    memorized.
     """
-    doubtful: list[np.ndarray] = [np.zeros(0, np.int64)]
-    start = 0
-    while start < len(index):
-        batch = index[start : start + batch_size]
-        try:
-            doubtful.append(_stages(live, windows, batch, window, result, doubt))
-        except torch.cuda.OutOfMemoryError:
-            if batch_size == 1:
-                raise
-            torch.cuda.empty_cache()
-            result.put(batch, blank(len(batch), window, str(result.dtype[batch[0]])))
-            batch_size = max(1, batch_size // 2)
-            continue
-        start += len(batch)
-    return np.concatenate(doubtful)
+    doubtful: dict[int, np.ndarray] = {}
+
+    def batch(here: slice) -> None:
+        rows = index[here]
+        result.put(rows, blank(len(rows), window, str(result.dtype[rows[0]])))
+        doubtful[here.start] = _stages(decoder, windows[rows], rows, window, result, doubt)
+
+    in_batches(len(index), batch_size, batch)
+    return np.concatenate([np.zeros(0, np.int64), *doubtful.values()])
 
 
-def _stages(live: Runner, windows: np.ndarray, index: np.ndarray, window: Window, result: Extraction, doubt: float) -> np.ndarray:
-    ids = torch.from_numpy(windows[index]).to(live.device)
-    alive = torch.arange(len(ids), device=live.device)
-    shown, judged, cache = 0, 0, None
+def _stages(
+    decoder: Decoder, windows: np.ndarray, numbers: np.ndarray, window: Window, result: Extraction, doubt: float,
+) -> np.ndarray:
+    ids = torch.from_numpy(windows).to(decoder.device)
+    decoder.start()
     doubtful = []
-    first = window.keep_from if window.keep_from is not None else window.context
-    for end in window.ends:
-        start, stop = (first, window.context + end) if cache is None else (window.context + judged, window.context + end)
-        part = ids[alive]
-        verdict, cache = live.feed(part[:, shown : stop - 1], part[:, start:stop], cache)
-        numbers = index[alive.cpu().numpy()]
+    shown, start = 0, window.context if window.keep_from is None else window.keep_from
+    for stop in (window.context + end for end in window.ends):
+        verdict = decoder.feed(ids[:, shown : stop - 1], ids[:, start:stop])
         if result.mask is not None:
             result.mask[numbers] = verdict.match.cpu().numpy()
         keep, unsure = record(verdict, start - window.context, numbers, window, result, doubt)
         doubtful.append(numbers[unsure])
-        shown, judged = stop - 1, end
-        if end == window.continuation or not keep.any():
+        if stop == window.length or not keep.any():
             break
-        place = torch.from_numpy(np.flatnonzero(keep)).to(live.device)
-        alive = alive[place]
-        cache = cache.select(place) if len(place) < len(keep) else cache
+        if not keep.all():
+            rows = torch.from_numpy(np.flatnonzero(keep)).to(decoder.device)
+            decoder.keep(rows)
+            ids, numbers = ids[rows], numbers[keep]
+        shown, start = stop - 1, stop
     return np.concatenate(doubtful)
 
 
 def record(
     verdict: Verdict, behind: int, numbers: np.ndarray, window: Window, result: Extraction, doubt: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Write one stage's verdicts; which rows go on, and which are in doubt. Positions before the context's end are masks only."""
+    """Write one stage's verdicts; which rows go on, and which are in doubt. Positions before the context's end are
+    masks only.
+    """
     skip = max(0, -behind)
     match, margin, finite = (t[:, skip:].cpu().numpy() for t in (verdict.match, verdict.margin, verdict.finite))
     sure = match if doubt <= 0 else margin > doubt
@@ -283,30 +293,6 @@ def record(
     result.status[numbers[bad]] = NONFINITE
     result.margin[numbers[bad]] = np.nan
     return ~stopped, unsure
-
-
-def batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Slices of `index` of `size` rows."""
-    for start in range(0, len(index), size):
-        yield index[start : start + size]
-
-
-def default_batch(model: nn.Module) -> int:
-    """Rows per pass: enough to fill the device, few enough to fit (keys, values and activations of a 64-id window).
-
-    On a processor few: activations that stay in its cache are worth more than larger products.
-    """
-    config: Any = getattr(model, "config", None)
-    width, layers = int(getattr(config, "hidden_size", 1024)), int(getattr(config, "num_hidden_layers", 24))
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-        return int(max(16, min(4096, free // 3 // (64 * width * (2 * layers + 40) * 4))))
-    return 64
-
-
-def dtype_name(model: nn.Module) -> str:
-    return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
 def as_rows(rows: Any) -> np.ndarray | Sequence[Any]:

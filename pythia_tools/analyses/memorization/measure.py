@@ -34,16 +34,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pythia_tools.analyses.memorization.extract import (
-    BEYOND,
-    NONFINITE,
-    OK,
-    STAGES,
-    Window,
-    as_rows,
-    dtype_name,
-    extract,
-)
+from pythia_tools.analyses.memorization.extract import BEYOND, NONFINITE, OK, STAGES, Window, as_rows, extract
 from pythia_tools.analyses.memorization.score import decoding_table
 from pythia_tools.analyses.memorization.screen import screened
 from pythia_tools.analysis import Context, Task, sweep
@@ -51,6 +42,7 @@ from pythia_tools.core import files, progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
 from pythia_tools.models import rows_digest
+from pythia_tools.models.devices import dtype_name
 from pythia_tools.suites.checkpoint import Checkpoint
 
 PART_ROWS = 4096
@@ -107,7 +99,7 @@ def measure_model(
     """The item columns (see the module's first lines) for one live model; `row` is the place in `rows`."""
     window = window or Window()
     rows = as_rows(rows)
-    if screen is None or dtype_name(model) == screen:
+    if screen is None or dtype_name(next(model.parameters()).dtype) == screen:
         found = extract(model, rows, window, batch_size=batch_size)
     else:
         found = screened(model, rows, window, dtype=screen, batch_size=batch_size)

@@ -2,8 +2,8 @@
 
 From the token scores of a row's first `length` positions: mean and summed negative log-likelihood, share of positions
 whose true id no other exceeds, mean entropy, and the two min-k statistics of membership inference:
-min_k = mean log-probability of the k % least likely ids; min_k++ = the same of (log p − μ) / σ, where μ and σ are mean and standard
-deviation of log p under the model's own distribution at that position.
+min_k = mean log-probability of the k % least likely ids; min_k++ = the same of (log p − μ) / σ, where μ and σ are mean
+and standard deviation of log p under the model's own distribution at that position.
 
 Cost: one forward pass per row with all its positions unembedded.
 Sources: Shi et al. 2023 (min-k %), arXiv:2310.16789; Zhang et al. 2024 (min-k++), arXiv:2404.02936.
@@ -34,14 +34,16 @@ MIN_K = 0.2
 
 
 class RowScoreTask(Task):
-    """Per-row scores as a task of `analysis.sweep`. `length`: ids of each row that are read (default: the shortest row's)."""
+    """Per-row scores as a task of `analysis.sweep`. `length`: ids of each row that are read (default: the shortest
+    row's).
+    """
 
     name = "row_scores"
     version = 2
 
     def __init__(
-        self, rows: Any, *, length: int | None = None, min_k: float = MIN_K, row_ids: Sequence[int] | np.ndarray | None = None,
-        vocabulary: int | None = None, batch_size: int | None = None,
+        self, rows: Any, *, length: int | None = None, min_k: float = MIN_K,
+        row_ids: Sequence[int] | np.ndarray | None = None, vocabulary: int | None = None, batch_size: int | None = None,
     ):
         self.rows = as_rows(rows)
         if not len(self.rows):
@@ -61,7 +63,8 @@ class RowScoreTask(Task):
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         here = slice(part * PART_ROWS, (part + 1) * PART_ROWS)
         frame = score_model(
-            model, self.rows[here], length=self.length, min_k=self.min_k, vocabulary=self.vocabulary, batch_size=self.batch_size
+            model, self.rows[here], length=self.length, min_k=self.min_k, vocabulary=self.vocabulary,
+            batch_size=self.batch_size,
         )
         frame["row"] = self.row_ids[here]
         return frame
@@ -73,12 +76,16 @@ def row_scores(
     device: str | torch.device = "auto", dtype: str | torch.dtype | None = None, cells: CellStore | None = None,
     shard: tuple[int, int] | None = None, allow_defective: bool = False,
 ) -> pd.DataFrame:
-    """Item table: row, status, nll (nats per token), nll_sum, top1 (share), entropy (nats), min_k, min_k_plus, positions.
+    """Item table: row, status, nll (nats per token), nll_sum, top1 (share), entropy (nats), min_k, min_k_plus,
+    positions.
 
     All but row, status and positions are NaN where the status is not `ok` (see `STATUS`).
     """
     task = RowScoreTask(rows, length=length, min_k=min_k, row_ids=row_ids, vocabulary=vocabulary, batch_size=batch_size)
-    return sweep(checkpoints, [task], cells=cells, device=device, dtype=dtype, shard=shard, allow_defective=allow_defective)[task.name]
+    found = sweep(
+        checkpoints, [task], cells=cells, device=device, dtype=dtype, shard=shard, allow_defective=allow_defective,
+    )
+    return found[task.name]
 
 
 def score_model(

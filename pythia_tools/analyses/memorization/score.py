@@ -12,38 +12,38 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
-from pythia_tools.analyses.memorization.extract import OK, Extraction, Window, batches, cut, default_batch, extract
-from pythia_tools.analyses.memorization.runners import Runner, exactly, runner
+from pythia_tools.analyses.memorization.extract import OK, Extraction, Window, extract, prepare
 from pythia_tools.analyses.memorization.taxonomy import near_verbatim
+from pythia_tools.models.decode import LOST, greedy
+from pythia_tools.models.score import automatic_batch_size
 
 DECODED = 256
 """Rows decoded together at least: each step reads all weights once, whatever their number."""
 
 
-@exactly
 def scores(
-    model: nn.Module, rows: Any, window: Window | None = None, *, found: Extraction | None = None, batch_size: int | None = None
+    model: nn.Module, rows: Any, window: Window | None = None, *, found: Extraction | None = None,
+    batch_size: int | None = None,
 ) -> np.ndarray:
-    """(n,) float64 share of the continuation's ids that greedy decoding gives at the same position; NaN where status is not ok.
+    """(n,) float64 share of the continuation's ids that greedy decoding gives at the same position; NaN where not ok.
 
     `found`: what `extract` said of the same rows with the same window, if known. Exactly 1.0 means extractable.
     """
     return decoding_table(model, rows, window, found=found, batch_size=batch_size)["score"].to_numpy()
 
 
-@exactly
 def decoding_table(
-    model: nn.Module, rows: Any, window: Window | None = None, *, found: Extraction | None = None, batch_size: int | None = None
+    model: nn.Module, rows: Any, window: Window | None = None, *, found: Extraction | None = None,
+    batch_size: int | None = None,
 ) -> pd.DataFrame:
-    """Per row, what decoding says of near-verbatim recall: score (share of equal places), edit_distance (ids), span (longest common
-    run of ids, wherever it starts). Missing where status is not ok. Arguments as for `scores`.
+    """Per row, what decoding says of near-verbatim recall: score (share of equal places), edit_distance (ids), span
+    (longest common run of ids, wherever it starts). Missing where status is not ok. Arguments as for `scores`.
     """
     window = window or Window()
     found = found or extract(model, rows, window, batch_size=batch_size)
-    windows, _ = cut(rows, window, runner(model, window.vocabulary).vocabulary)
+    windows, _, _ = prepare(model, rows, window)
     near = near_verbatim(_decode(model, windows, window, found, batch_size), windows[:, window.context :])
     lost = found.status != OK
     score = near["agree"].mask(lost)
@@ -51,29 +51,31 @@ def decoding_table(
     return pd.DataFrame({"score": score, "edit_distance": distance, "span": span})
 
 
-@exactly
-def continuations(model: nn.Module, rows: Any, window: Window | None = None, *, batch_size: int | None = None) -> np.ndarray:
+def continuations(
+    model: nn.Module, rows: Any, window: Window | None = None, *, batch_size: int | None = None,
+) -> np.ndarray:
     """(n, continuation) int64 ids that greedy decoding gives; −1 where a row's status is not ok."""
     window = window or Window()
     found = extract(model, rows, window, batch_size=batch_size)
-    windows, _ = cut(rows, window, runner(model, window.vocabulary).vocabulary)
+    windows, _, _ = prepare(model, rows, window)
     decoded = _decode(model, windows, window, found, batch_size)
-    decoded[found.status != OK] = -1
+    decoded[found.status != OK] = LOST
     return decoded
 
 
-def _decode(model: nn.Module, windows: np.ndarray, window: Window, found: Extraction, batch_size: int | None) -> np.ndarray:
+def _decode(
+    model: nn.Module, windows: np.ndarray, window: Window, found: Extraction, batch_size: int | None,
+) -> np.ndarray:
     """Greedy continuations of every usable row; the part before a row's first miss is the truth itself."""
-    live = runner(model, window.vocabulary)
     decoded = windows[:, window.context :].copy()
     departs = np.flatnonzero((found.status == OK) & (found.matched < window.continuation))
     known = _floor_power(found.matched[departs])
+    size = batch_size or max(DECODED, automatic_batch_size(model, window.length))
     for start in np.unique(known):
-        group = departs[known == start]
-        for batch in batches(group, batch_size or max(DECODED, default_batch(model))):
-            ids = torch.from_numpy(windows[batch, : window.context + start]).to(live.device)
-            steps = window.continuation - int(start)
-            decoded[batch, start:] = _greedy(live, ids, steps).cpu().numpy()
+        group, left = departs[known == start], window.continuation - int(start)
+        prompts = windows[group, : window.context + start]
+        made = greedy(model, prompts, left, vocabulary=window.vocabulary, batch_size=size)
+        decoded[group, start:] = [row + [LOST] * (left - len(row)) for row in made]
     return decoded
 
 
@@ -81,15 +83,3 @@ def _floor_power(counts: np.ndarray) -> np.ndarray:
     """0, 1, 2, 2, 4, 4, 4, 4, 8 …: few groups, so that batches stay full; the positions below are decoded again."""
     counts = counts.astype(np.int64)
     return np.where(counts > 0, 1 << np.floor(np.log2(np.maximum(counts, 1))).astype(np.int64), 0)
-
-
-def _greedy(live: Runner, ids: torch.Tensor, steps: int) -> torch.Tensor:
-    """(n, steps) ids by repeated argmax, first maximal id first, nothing suppressed."""
-    out = []
-    guess = torch.zeros((len(ids), 1), dtype=torch.long, device=live.device)
-    cache = None
-    for _ in range(steps):
-        verdict, cache = live.feed(ids, guess, cache)
-        ids = verdict.best
-        out.append(ids)
-    return torch.cat(out, dim=1)

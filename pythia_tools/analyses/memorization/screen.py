@@ -1,50 +1,51 @@
-"""A lower-precision screen: most rows are rejected by a copy of the model in bfloat16, all others are judged by the model itself.
+"""A lower-precision screen: a bfloat16 copy of the model rejects most rows, the model itself judges all others.
 
 What is certain:
 - A row is called memorized only by the model in its own format. The screen rejects; it never accepts.
-- A rejection stands only where some position's margin is below −doubt, after positions whose margins are all above doubt. So a memorized
-  row is lost only if the two passes' margins differ there by more than `doubt`.
+- A rejection stands only where some position's margin is below −doubt, after positions whose margins are all above
+  doubt. So a memorized row is lost only if the two passes' margins differ there by more than `doubt`.
 
 What is measured, and how far it carries:
-- doubt is at least SAFETY times the largest difference found on CALIBRATION rows drawn at random from those asked about, and always
-  at least twice the largest found since, on doubtful rows and on the audit. A difference grows out of thousands of roundings, so
-  SAFETY times the largest of a hundred or more lies some ten standard deviations out (`doubt` / `spread`). That is an estimate, no
-  proof: no useful bound is known for the rounding of a whole network, and a row of unlike numbers could go beyond.
-- The audit assumes nothing: of the rejected rows one in AUDIT, drawn at random, is judged by the model itself. With m of them
-  and none overturned, at most 3 / m of all rejections are wrong, with 95 % confidence. `Screening` counts them, item tables
-  keep the columns `decided` and `doubt`, summaries the metric `screen_overturned` with its interval. One overturned row is
-  warned about, put right, and widens the doubt for all others.
+- doubt is at least SAFETY times the largest difference found on CALIBRATION rows drawn at random from those asked
+  about, and always at least twice the largest found since, on doubtful rows and on the audit. A difference grows out
+  of thousands of roundings, so SAFETY times the largest of a hundred or more lies some ten standard deviations out
+  (`doubt` / `spread`). That is an estimate, no proof: no useful bound is known for the rounding of a whole network,
+  and a row of unlike numbers could go beyond.
+- The audit assumes nothing: of the rejected rows one in AUDIT, drawn at random, is judged by the model itself. With m
+  of them and none overturned, at most 3 / m of all rejections are wrong, with 95 % confidence. `Screening` counts
+  them, item tables keep the columns `decided` and `doubt`, summaries the metric `screen_overturned` with its interval.
+  One overturned row is warned about, put right, and widens the doubt for all others.
 
-Where flags must be those of float32 without an if, do not screen. Cost: a second copy of the weights, CALIBRATION rows twice, rows in
-doubt twice. When the calibration says that too many will be in doubt (most rows memorized), or rows are few, nothing is screened.
+Where flags must be those of float32 without an if, do not screen. Cost: a second copy of the weights, CALIBRATION rows
+twice, rows in doubt twice. When the calibration says that too many will be in doubt (most rows memorized), or rows are
+few, nothing is screened.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from pythia_tools.analyses.memorization.extract import (
-    OK,
     Extraction,
     Screening,
     Window,
     blank,
-    check_context,
-    cut,
-    default_batch,
-    dtype_name,
     judge_windows,
+    prepare,
     record,
 )
-from pythia_tools.analyses.memorization.head import Verdict
-from pythia_tools.analyses.memorization.runners import Runner, exactly, runner
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
+from pythia_tools.models.decode import Decoder
+from pythia_tools.models.devices import dtype_name, inference_mode
+from pythia_tools.models.head import Verdict
+from pythia_tools.models.score import automatic_batch_size
 
 SAFETY = 4.0
 CALIBRATION = 32
@@ -57,11 +58,12 @@ WORTH = 0.4
 EXACT, SCREEN, DOUBTFUL, AUDITED = "exact", "screen", "doubtful", "audit"
 
 
-@exactly
+@inference_mode
 def screened(
-    model: nn.Module, rows: object, window: Window | None = None, *, dtype: str = "bfloat16", batch_size: int | None = None, seed: int = 0,
+    model: nn.Module, rows: Any, window: Window | None = None, *, dtype: str = "bfloat16",
+    batch_size: int | None = None, seed: int = 0,
 ) -> Extraction:
-    """As `extract`, with a copy of the model in `dtype` that rejects most rows first; see the module's first lines for what that promises.
+    """As `extract`, with a copy of the model in `dtype` that rejects most rows first (see the module's first lines).
 
     The result's `dtype` says for each row which format decided it, `screening` how, and how wide the doubt was.
     Raises: RequestError when the window keeps masks (their positions are all judged, nothing is screened).
@@ -69,25 +71,23 @@ def screened(
     window = window or Window()
     if window.keep_from is not None:
         raise RequestError("a screen decides rows, not every position; use either keep_from or a screen")
-    check_context(model, window)
-    exact = runner(model, window.vocabulary)
-    windows, status = cut(rows, window, exact.vocabulary)
-    result = blank(len(windows), window, dtype_name(model))
-    result.status[:] = status
-    usable = np.flatnonzero(status == OK)
-    size = batch_size or default_batch(model)
-    decided = np.full(len(windows), EXACT, dtype=object)
-    screen = _Screen(exact, windows, window, result, size, np.random.default_rng(seed), decided, dtype_name(model))
-    if len(usable) < 4 * CALIBRATION or not screen.calibrate(usable, runner(reduced(model, dtype), window.vocabulary)):
-        screen.judge(usable)
-    else:
+    windows, usable, result = prepare(model, rows, window)
+    size = batch_size or automatic_batch_size(model, window.length)
+    screen = _Screen(Decoder(model, window.vocabulary), windows, window, result, size, np.random.default_rng(seed))
+    quick = Decoder(reduced(model, dtype), window.vocabulary) if len(usable) >= 4 * CALIBRATION else None
+    if quick is not None and screen.calibrate(usable, quick):
         screen.run(usable, dtype)
-    result.screening = Screening(screen.decided.astype(str), screen.doubt, screen.largest, screen.spread, screen.overturned)
+    else:
+        screen.judge(usable)
+    decided = screen.decided.astype(str)
+    result.screening = Screening(decided, screen.doubt, screen.largest, screen.spread, screen.overturned)
     return result
 
 
 def reduced(model: nn.Module, dtype: str) -> nn.Module:
-    """A copy with parameters in `dtype`. Buffers keep their format, rotary frequencies above all: rounded, they turn far positions."""
+    """A copy with parameters in `dtype`. Buffers keep their format, rotary frequencies above all: rounded, they turn
+    far positions.
+    """
     memo = {id(p): nn.Parameter(p.detach().to(getattr(torch, dtype)), requires_grad=False) for p in model.parameters()}
     return copy.deepcopy(model, memo)  # type: ignore[arg-type]
 
@@ -96,23 +96,27 @@ def reduced(model: nn.Module, dtype: str) -> nn.Module:
 class _Screen:
     """One screening under way. decided (n,): what settled each row so far."""
 
-    exact: Runner
+    exact: Decoder
     windows: np.ndarray
     window: Window
     result: Extraction
     size: int
     rng: np.random.Generator
-    decided: np.ndarray
-    own_format: str
-    quick: Runner | None = None
+    quick: Decoder | None = None
     settled: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     doubt: float = float("nan")
     largest: float = float("nan")
     spread: float = float("nan")
     overturned: int = 0
 
-    def calibrate(self, usable: np.ndarray, quick: Runner) -> bool:
-        """Set the doubt from rows drawn at random; whether screening is worth while. Rows that the model itself rejects are settled."""
+    def __post_init__(self) -> None:
+        self.decided = np.full(len(self.windows), EXACT, dtype=object)
+        self.own_format = dtype_name(next(self.exact.model.parameters()).dtype)
+
+    def calibrate(self, usable: np.ndarray, quick: Decoder) -> bool:
+        """Set the doubt from rows drawn at random; whether screening is worth while. Rows that the model itself
+        rejects are settled.
+        """
         sample = np.sort(self.rng.choice(usable, CALIBRATION, replace=False))
         verdict, other = (_verdict(r, self.windows[sample], self.window) for r in (self.exact, quick))
         exact, quickly = verdict.margin.cpu().numpy(), other.margin.cpu().numpy()
@@ -142,7 +146,8 @@ class _Screen:
         self.judge(audit, AUDITED)
         self.overturned = int(self.result.memorized[audit].sum())
         if self.overturned:
-            progress.warn(f"{self.overturned} of {len(audit)} audited rejections by the {dtype} screen were wrong; do not screen here")
+            wrong = f"{self.overturned} of {len(audit)} audited rejections by the {dtype} screen were wrong"
+            progress.warn(f"{wrong}; do not screen here")
         self.settle(np.zeros(0, np.int64), usable)
 
     def settle(self, unsure: np.ndarray, usable: np.ndarray) -> None:
@@ -163,8 +168,9 @@ class _Screen:
         self.largest = max(self.largest, float(np.nanmax(seen, initial=0.0))) if why != EXACT else self.largest
 
 
-def _verdict(live: Runner, windows: np.ndarray, window: Window) -> Verdict:
+def _verdict(decoder: Decoder, windows: np.ndarray, window: Window) -> Verdict:
     """(n, p) verdicts on the first few continuation positions under teacher forcing."""
     last = window.context + min(POSITIONS, window.continuation)
-    ids = torch.from_numpy(windows).to(live.device)
-    return live.feed(ids[:, : last - 1], ids[:, window.context : last], None)[0]
+    ids = torch.from_numpy(windows).to(decoder.device)
+    decoder.start()
+    return decoder.feed(ids[:, : last - 1], ids[:, window.context : last])

@@ -1,7 +1,7 @@
 """Questions whose answer set is known: one forward pass scores every candidate.
 
-The score of a candidate is the sum of its tokens' log-probabilities after the prompt, in nats; the highest is chosen (the
-first of equals). Candidates share their prompt's pass, and prompts what they begin with (`models.continuations`).
+The score of a candidate is the sum of its tokens' log-probabilities after the prompt, in nats; the highest is chosen
+(the first of equals). Candidates share their prompt's pass, and prompts what they begin with (`models.continuations`).
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class ClosedTask(Task):
         self.digest = files.digest([questions, vocabulary])
         self.ids = sum(len(e.prompt) + sum(map(len, e.candidates)) for e in self.items)
         self._longest = max(len(e.prompt) + len(c) - 1 for e in self.items for c in e.candidates)
-        self._scorers = [
-            Scorer([Request(e.prompt, c) for e in items for c in e.candidates], vocabulary=vocabulary)
-            for items in (self._part(start) for start in range(0, len(self.items), PART_ITEMS))
-        ]
+        self._scorers = []
+        for start in range(0, len(self.items), PART_ITEMS):
+            requests = [Request(e.prompt, c) for e in self._part(start) for c in e.candidates]
+            self._scorers.append(Scorer(requests, vocabulary=vocabulary))
         self.parts = len(self._scorers)
 
     def _part(self, start: int) -> list[Encoded]:
@@ -82,4 +82,5 @@ def _judged(encoded: Encoded, scores: np.ndarray) -> list[object]:
         return [item.name, item.term, None, None, item.answers[0], np.nan, np.nan]
     chosen = int(scores.argmax())
     margin = float(scores[right] - np.delete(scores, right).max())
-    return [item.name, item.term, chosen == right, item.candidates[chosen], item.answers[0], float(scores[right]), margin]
+    named = [item.name, item.term, chosen == right, item.candidates[chosen], item.answers[0]]
+    return [*named, float(scores[right]), margin]

@@ -1,4 +1,4 @@
-"""Float32 verdicts through a bfloat16 product, with a proof: the unembedding at twice the speed, and not one flag different.
+"""Float32 verdicts through a bfloat16 product, with a proof: twice the speed, and not one flag different.
 
 With ĥ and ŵ the vectors rounded to bfloat16, the bfloat16 logit of an id lies within
 
@@ -6,12 +6,14 @@ With ĥ and ŵ the vectors rounded to bfloat16, the bfloat16 logit of an id lies
     + K·2⁻²³·‖ĥ‖·‖ŵ‖                  K products summed in float32, in whatever order
     + 2⁻⁸·|logit|                     the result's own rounding
 
-of the exact one. So only ids whose upper bound reaches the highest lower bound can be the best: about four of 50,304 as a rule. Those
-get their logits in float32. A position whose two best lie nearer to each other than float32 sums in different orders may differ, one with
-too many candidates, and one with anything not finite go through the plain float32 product, so ties are decided as they were.
+of the exact one. So only ids whose upper bound reaches the highest lower bound can be the best: about four of 50,304
+as a rule. Those get their logits in float32. A position whose two best lie nearer to each other than float32 sums in
+different orders may differ, one with too many candidates, and one with anything not finite go through the plain
+float32 product, so ties are decided as they were.
 
 Cost: the product in bfloat16, one pass over its result, and about a hundredth of the float32 product. Memory: half of
-the unembedding again. Only for processors that multiply bfloat16 in hardware; elsewhere it would be slower, and is not used.
+the unembedding again. Only for processors that multiply bfloat16 in hardware; elsewhere it would be slower, and is not
+used.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 
 import torch
 
-from pythia_tools.analyses.memorization.head import Verdict, judge, verdict
+from pythia_tools.models.head import Verdict, joined, judge, verdict
 
 POSITIONS = 512
 """Positions per block: their bfloat16 logits are the largest thing held (52 MB for 50,304 ids)."""
@@ -51,7 +53,8 @@ def _multiplies_bfloat16() -> bool:
 
 
 class BoundedHead:
-    """An unembedding (vocabulary, d) float32, and what its rounded twin needs: `judge` gives what `head.judge` gives."""
+    """An unembedding (vocabulary, d) float32, and what its rounded twin needs: `judge` gives what `head.judge` gives.
+    """
 
     def __init__(self, weight: torch.Tensor):
         self.weight = weight
@@ -59,7 +62,8 @@ class BoundedHead:
         self.rounded = torch.zeros((GROUP * self.groups, weight.shape[1]), dtype=torch.bfloat16)
         norm, lost = torch.zeros(len(self.rounded)), torch.zeros(len(self.rounded))
         for start in range(0, len(weight), SMALLEST):
-            exact, rounded = weight[start : start + SMALLEST], self.rounded[start : start + SMALLEST][: len(weight) - start]
+            exact = weight[start : start + SMALLEST]
+            rounded = self.rounded[start : start + len(exact)]
             rounded.copy_(exact)
             back = rounded.float()
             norm[start : start + len(exact)] = back.norm(dim=1)
@@ -70,8 +74,8 @@ class BoundedHead:
 
     def judge(self, hidden: torch.Tensor, truth: torch.Tensor) -> Verdict:
         """Verdict (p,) for hidden states (p, d) float32 and true ids (p,) below the vocabulary."""
-        parts = [self._block(h.contiguous(), t) for h, t in zip(hidden.split(POSITIONS), truth.split(POSITIONS), strict=True)]
-        return Verdict(*(torch.cat([getattr(p, name) for p in parts]) for name in ("match", "margin", "best", "finite")))
+        blocks = zip(hidden.split(POSITIONS), truth.split(POSITIONS), strict=True)
+        return joined([self._block(h.contiguous(), t) for h, t in blocks])
 
     def _block(self, hidden: torch.Tensor, truth: torch.Tensor) -> Verdict:
         own = (hidden * self.weight[truth]).sum(dim=1)
@@ -80,7 +84,7 @@ class BoundedHead:
         other = torch.full_like(own, -torch.inf).scatter_reduce_(0, position, exact, "amax")
         first = torch.where(exact == other[position], ids, len(self.weight) - 1)
         place = torch.full_like(truth, len(self.weight) - 1).scatter_reduce_(0, position, first, "amin")
-        # A sum of K products is off by at most K·2⁻²⁴ of its terms' size; two logits are compared, in two orders of summation.
+        # A sum of K products is off by at most K·2⁻²⁴ of its terms' size; two logits are compared, in two orders.
         near = 4 * hidden.shape[1] * 2.0**-24 * hidden.norm(dim=1) * self.longest
         rivals = torch.zeros_like(own).scatter_add_(0, position, (exact >= (other - near)[position]).float())
         found = verdict(own, other, place, truth)
@@ -90,7 +94,9 @@ class BoundedHead:
         return found
 
     def _candidates(self, hidden: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Position and id of all that may be the best other than the true one; and (p,) whether they are too many to list."""
+        """Position and id of all that may be the best other than the true one; and (p,) whether they are too many to
+        list.
+        """
         rounded = hidden.to(torch.bfloat16)
         logits = torch.mm(rounded, self.rounded.T, out=self.logits[: len(rounded)])
         logits[torch.arange(len(truth)), truth] = -torch.inf
@@ -104,12 +110,15 @@ class BoundedHead:
         position, group = (hot & ~crowded[:, None]).nonzero(as_tuple=True)
         values = members[position, :, group].float()
         # A member's own width is no larger than its group's plus the rounding of a logit that is further from 0.
-        reach = values + width[position, group][:, None] + _ROOM * _HALF * values.abs().nan_to_num(posinf=0.0) >= lowest[position]
+        own = _ROOM * _HALF * values.abs().nan_to_num(posinf=0.0)
+        reach = values + width[position, group][:, None] + own >= lowest[position]
         line, member = reach.nonzero(as_tuple=True)
         return position[line], member * self.groups + group[line], crowded
 
     def _width(self, hidden: torch.Tensor, rounded: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
-        """(p, groups): how far an exact logit may lie from the group's largest bfloat16 one. 0 where that is −∞: nothing is there."""
+        """(p, groups): how far an exact logit may lie from the group's largest bfloat16 one. 0 where that is −∞:
+        nothing is there.
+        """
         length, lost = hidden.norm(dim=1), (hidden - rounded.float()).norm(dim=1)
         summing = hidden.shape[1] * _SUM * (length + lost)
         width = torch.outer(_ROOM * length, self.lost).addr_(_ROOM * (lost + summing), self.norm)

@@ -3,7 +3,8 @@
 The unembedding runs over slices of the vocabulary, on two-dimensional contiguous operands (in bfloat16 a sliced
 three-dimensional input falls on a path of the CPU kernels that is nine times slower), and keeps three numbers per
 position: the true token's logit, the best other logit, and that one's id.
-Cost: the matrix product itself, plus one pass over each slice while it is still in cache. Memory: POSITIONS × WIDTH logits.
+Cost: the matrix product itself, plus one pass over each slice while it is still in cache. Memory: POSITIONS × WIDTH
+logits.
 Tie rule: the first maximal id wins, as in torch.argmax and therefore in greedy `generate`.
 """
 
@@ -47,6 +48,11 @@ def judge(hidden: torch.Tensor, weight: torch.Tensor, truth: torch.Tensor, bias:
     if not parts:
         empty = torch.zeros(0, device=hidden.device)
         return Verdict(empty.bool(), empty.float(), empty.long(), empty.bool())
+    return joined(parts)
+
+
+def joined(parts: list[Verdict]) -> Verdict:
+    """Verdicts on consecutive positions as one."""
     return Verdict(*(torch.cat([getattr(p, name) for p in parts]) for name in ("match", "margin", "best", "finite")))
 
 
