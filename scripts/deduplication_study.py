@@ -4,8 +4,8 @@
     python scripts/deduplication_study.py --model s --out runs/deduplicated
 
 The twin has the base's shape, seed and number of steps; of each cluster of near-duplicate rows only the first is left,
-and the run is filled up with its own rows from the beginning again (as on the deduplicated Pile). The table compares, by
-planted copies, the exposures each had and the share of canaries each memorized at the last step, paired by canary.
+and the run is filled up with its own rows from the beginning again (as on the deduplicated Pile). The table compares,
+by planted copies, the exposures each had and the share of canaries each memorized at the last step, paired by canary.
 Cost: one training (xs about half a minute, m about three) and a few seconds; an interrupted study resumes.
 """
 
