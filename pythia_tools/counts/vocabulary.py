@@ -61,7 +61,7 @@ def tokenizer_of(order: Rows, given: Openable | None = None) -> Tokenizer:
     chosen = order.tokenizer if given is None else given
     if chosen is None:
         raise RequestError(
-            f"order {order.name} names no tokenizer; give one (--tokenizer): a tokenizer.json, its folder, or a hub name"
+            f"order {order.name} names no tokenizer; give --tokenizer: a tokenizer.json, its folder, or a hub name"
         )
     return open_tokenizer(chosen)
 
