@@ -138,7 +138,8 @@ def open_ngram_index(folder: str | os.PathLike[str]) -> NgramIndex:
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{path}: the index cannot be read ({error}); delete the folder and build it again") from error
     return NgramIndex(
-        path, facts["order"], facts["row_tokens"], facts["batch_rows"], facts["first_row"], facts["rows"], vocabulary, engine,
+        path, facts["order"], facts["row_tokens"], facts["batch_rows"], facts["first_row"], facts["rows"],
+        vocabulary, engine,
     )
 
 
