@@ -3,9 +3,9 @@
 
     python scripts/deduplication_study.py --model s --out runs/deduplicated
 
-The twin has the base's shape, seed and number of steps; of each cluster of near-duplicate rows only the first is left, and the run
-is filled up with its own rows from the beginning again (as on the deduplicated Pile). The table compares, by planted
-copies, the exposures each had and the share of canaries each memorized at the last step, paired by canary.
+The twin has the base's shape, seed and number of steps; of each cluster of near-duplicate rows only the first is left,
+and the run is filled up with its own rows from the beginning again (as on the deduplicated Pile). The table compares,
+by planted copies, the exposures each had and the share of canaries each memorized at the last step, paired by canary.
 Cost: one training (xs about half a minute, m about three) and a few seconds; an interrupted study resumes.
 """
 
@@ -46,15 +46,17 @@ def compare(base: Path, out: Path, model: str, name: str, rows: np.ndarray, devi
     canaries = micro.load_truth(base).canaries
     first, twin = load_suite(base), load_suite(out)
     last = [first.checkpoint(model, first.steps(model)[-1]), twin.checkpoint(name, twin.steps(name)[-1])]
-    items = memorization.measure(last, np.array(canaries["tokens"].tolist()), row_ids=canaries["canary"].to_numpy(), device=device)
+    tokens = np.array(canaries["tokens"].tolist())
+    items = memorization.measure(last, tokens, row_ids=canaries["canary"].to_numpy(), device=device)
     flags = items.pivot(index="row", columns="model", values="memorized").astype(float).loc[canaries["canary"]]
     exposures = _exposures(base, rows, canaries)
     lines = []
     for copies, place in canaries.groupby("copies").indices.items():
         change = difference(flags[name].iloc[place], flags[model].iloc[place], unit="canary")
         lines.append({
-            "copies": copies, "canaries": len(place), "exposures": copies, "exposures_deduplicated": exposures[place].mean(),
-            "memorized": flags[model].iloc[place].mean(), "memorized_deduplicated": flags[name].iloc[place].mean(),
+            "copies": copies, "canaries": len(place), "exposures": copies,
+            "exposures_deduplicated": exposures[place].mean(), "memorized": flags[model].iloc[place].mean(),
+            "memorized_deduplicated": flags[name].iloc[place].mean(),
             "difference": change.value, "low": change.low, "high": change.high,
         })
     return pd.DataFrame(lines)

@@ -1,4 +1,4 @@
-"""What the model had seen by step N: exact counts of n-grams, text, numbers, pairs, entity sets and the Pythia paper's rule.
+"""What the model had seen by step N: exact counts of n-grams, text, numbers, pairs, sets and the Pythia paper's rule.
 
 `seen` finds the places instead, and `document_exposures` counts whole documents.
 """
@@ -8,12 +8,12 @@ from pythia_tools.counts.documents import document_exposures, documents_of_rows,
 from pythia_tools.counts.ngram_index import NgramIndex, build_ngram_index, open_ngram_index
 from pythia_tools.counts.patterns import CoOccurrence, Ngram, Number, Pair, Pattern, PythiaRule, Text
 from pythia_tools.counts.places import seen
-from pythia_tools.counts.pythia_rule import PythiaCounter, PythiaCounts, pythia_totals
+from pythia_tools.counts.pythia_rule import PythiaCounter, PythiaCounts
 from pythia_tools.counts.vocabulary import TokenBytes, token_bytes, tokenizer_of
 
 __all__ = [
     "CoOccurrence", "Counts", "Ngram", "NgramIndex", "Number", "Pair", "Pattern", "PythiaCounter", "PythiaCounts",
     "PythiaRule", "Text", "TokenBytes", "build_ngram_index", "count", "count_terms", "document_exposures",
-    "documents_of_rows", "exposure_shares", "open_ngram_index", "pythia_totals", "seen", "shard_batches",
+    "documents_of_rows", "exposure_shares", "open_ngram_index", "seen", "shard_batches",
     "steps_of_document", "token_bytes", "tokenizer_of",
 ]

@@ -1,10 +1,11 @@
 """Many text terms at once over token ids: one automaton over bytes, stepped a token at a time.
 
-The terms' UTF-8 bytes make an Aho-Corasick automaton (Aho & Corasick 1975). Where it leads from its root through
-every token of the vocabulary, and which terms end inside, is worked out once; most tokens then cost one look-up,
-and only those that continue a term begun in an earlier token are walked byte by byte. A term is thus found through every
-tokenization that spells it, at exactly the places at which the decoded row holds it. Memory: 4 bytes × states × distinct
-byte values in the terms, and 8 per token id; nothing grows with the corpus.
+The idea: the terms' UTF-8 bytes make an Aho-Corasick automaton (Aho & Corasick 1975). Where it leads from its root
+through every token of the vocabulary, and which terms end inside, is worked out once; most tokens then cost one
+look-up, and only those that continue a term begun in an earlier token are walked byte by byte. A term is thus found
+through every tokenization that spells it, at exactly the places at which the decoded row holds it. What a term's kind
+asks of its neighbours is looked at only where its bytes stand. Memory: 4 bytes × states × distinct byte values in the
+terms, and 8 per token id; nothing grows with the corpus.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from numba import njit
 
 from pythia_tools.counts.characters import (
     WORD,
-    byte_after,
-    byte_before,
     bytes_after,
     bytes_before,
     char_before,
@@ -27,6 +26,7 @@ from pythia_tools.counts.characters import (
     step_back,
 )
 from pythia_tools.counts.compiled import kernel
+from pythia_tools.counts.ngram_scan import note
 from pythia_tools.counts.patterns import Number, Text
 from pythia_tools.counts.vocabulary import TokenBytes
 
@@ -64,7 +64,7 @@ class ByteMachine(NamedTuple):
     lead: np.ndarray
     """(leaves,) int32: its leading ASCII white space, 0 when it is nothing else"""
     classes: np.ndarray
-    """character classes, or one zero when no term needs them"""
+    """character classes"""
     flat: np.ndarray
     starts: np.ndarray
     """the vocabulary's bytes, for the ids of the rows"""
@@ -99,7 +99,7 @@ def compile_texts(leaves: Sequence[Text | Number], vocabulary: TokenBytes, ids: 
         goto, byte_class, out_start, out_leaf, token_next, token_start, token_leaf, token_offset,
         ((token_next > 0) | (np.diff(token_start) > 0)).astype(np.uint8), firsts,
         kinds, lengths, np.array([_lead(t) for t in terms], dtype=np.int32),
-        character_classes() if (kinds & WHOLE_WORD).any() else np.zeros(1, dtype=np.uint8), table.flat, table.starts,
+        character_classes(), table.flat, table.starts,
     )
 
 
@@ -170,13 +170,6 @@ def _outputs(ends, fail, order, owned, by_spelling):  # type: ignore[no-untyped-
     return start, leaf
 
 
-@kernel
-def _joins(b, k):  # type: ignore[no-untyped-def]
-    """Whether an ASCII neighbour makes the term part of a longer number, or of a longer word."""
-    digit = 48 <= b < 58
-    return digit if k & NUMBER else (digit or 65 <= b < 91 or 97 <= b < 123 or b == 95)
-
-
 @njit(cache=True)
 def _through_tokens(goto, byte_class, out_start, out_leaf, kind, length, flat, starts):  # type: ignore[no-untyped-def]
     """State after each token read from the root, and what ends inside it (start, leaf, offset).
@@ -186,61 +179,63 @@ def _through_tokens(goto, byte_class, out_start, out_leaf, kind, length, flat, s
     ids = len(starts) - 1
     after = np.zeros(ids, dtype=np.int32)
     start = np.zeros(ids + 1, dtype=np.int32)
-    for t in range(ids):
-        s = 0
-        found = 0
-        for p in range(starts[t], starts[t + 1]):
-            s = goto[s, byte_class[flat[p]]]
-            for k in range(out_start[s], out_start[s + 1]):
-                found += _may_stand(flat, starts[t], p, starts[t + 1], kind[out_leaf[k]], length[out_leaf[k]])
-        after[t] = s
-        start[t + 1] = start[t] + found
-    leaf = np.empty(start[ids], dtype=np.int32)
-    offset = np.empty(start[ids], dtype=np.int32)
-    for t in range(ids):
-        s = 0
-        at = start[t]
-        for p in range(starts[t], starts[t + 1]):
-            s = goto[s, byte_class[flat[p]]]
-            for k in range(out_start[s], out_start[s + 1]):
-                if _may_stand(flat, starts[t], p, starts[t + 1], kind[out_leaf[k]], length[out_leaf[k]]):
-                    leaf[at] = out_leaf[k]
-                    offset[at] = p - starts[t]
-                    at += 1
+    leaf, offset = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32)
+    for fill in range(2):  # count, then fill
+        if fill:
+            leaf, offset = np.empty(start[ids], dtype=np.int32), np.empty(start[ids], dtype=np.int32)
+        at = 0
+        for t in range(ids):
+            s = 0
+            for p in range(starts[t], starts[t + 1]):
+                s = goto[s, byte_class[flat[p]]]
+                for k in range(out_start[s], out_start[s + 1]):
+                    if _may_stand(flat, starts[t], p, starts[t + 1], kind[out_leaf[k]], length[out_leaf[k]]):
+                        if fill:
+                            leaf[at] = out_leaf[k]
+                            offset[at] = p - starts[t]
+                        at += 1
+            after[t] = s
+            start[t + 1] = at
     return after, start, leaf, offset
 
 
 @kernel
 def _may_stand(flat, begin, last, end, kind, length):  # type: ignore[no-untyped-def]
     """Whether a term whose last byte is flat[last] may stand, by its ASCII neighbours in flat[begin:end]."""
-    if not kind & (WHOLE_WORD | NUMBER):
-        return True
-    if last + 1 < end and flat[last + 1] < 128 and _joins(flat[last + 1], kind):
-        return False
     before = last - length
-    return not (before >= begin and flat[before] < 128 and _joins(flat[before], kind))
+    return not ((last + 1 < end and _joins(flat[last + 1], kind)) or (before >= begin and _joins(flat[before], kind)))
 
 
 @kernel
-def _stands(row, token, offset, leaf, kind, length, classes, flat, starts, last, room):  # type: ignore[no-untyped-def]
-    """Whether the term whose last byte is byte `offset` of token number `token` has the neighbours that its kind asks for."""
-    k = kind[leaf]
-    if k & (WHOLE_WORD | NUMBER):
-        after = byte_after(row, token, offset + 1, flat, starts)
-        if 0 <= after < 128 and _joins(after, k):
+def _joins(b, kind):  # type: ignore[no-untyped-def]
+    """Whether an ASCII neighbour makes the term part of a longer number, or of a longer word."""
+    if kind & NUMBER:
+        return 48 <= b < 58
+    return kind & WHOLE_WORD and (48 <= b < 58 or 65 <= b < 91 or 97 <= b < 123 or b == 95)
+
+
+@kernel
+def _stands(row, token, offset, leaf, machine, last, room):  # type: ignore[no-untyped-def]
+    """Whether the term that ends with byte `offset` of token number `token` has the neighbours its kind asks for."""
+    kind, flat, starts = machine.kind[leaf], machine.flat, machine.starts
+    begin, at = step_back(row, token, offset + 1, machine.length[leaf], starts)
+    if kind & (WHOLE_WORD | NUMBER):
+        after, before = room[:4], room[4:]
+        n = bytes_after(row, token, offset + 1, flat, starts, after)
+        m = bytes_before(row, begin, at, flat, starts, before)
+        if (n and _joins(after[0], kind)) or (m and _joins(before[3], kind)):
             return False
-    begin, at = step_back(row, token, offset + 1, length[leaf], starts)
-    if k & (WHOLE_WORD | NUMBER):
-        before = byte_before(row, begin, at, flat, starts)
-        if 0 <= before < 128 and _joins(before, k):
-            return False
-        beyond = after >= 128 or before >= 128
-        if k & WHOLE_WORD and beyond and _beyond_ascii(row, token, offset + 1, begin, at, classes, flat, starts, room):
-            return False
-        split = _splits(after) or _splits(before)
-        if k & STANDALONE and split and _part_of_longer(row, token, offset + 1, begin, at, flat, starts, room):
-            return False
-    if k & APART:
+        if kind & WHOLE_WORD:
+            if n and machine.classes[next_char(after, 0, n)[0]] & WORD:
+                return False
+            if m and machine.classes[char_before(before[4 - m:], m)] & WORD:
+                return False
+        if kind & STANDALONE:
+            if n > 1 and _splits(after[0]) and _joins(after[1], NUMBER):
+                return False
+            if m > 1 and _splits(before[3]) and _joins(before[2], NUMBER):
+                return False
+    if kind & APART:
         if begin < last[leaf, 0] or (begin == last[leaf, 0] and at < last[leaf, 1]):
             return False
         last[leaf, 0] = token
@@ -250,27 +245,8 @@ def _stands(row, token, offset, leaf, kind, length, classes, flat, starts, last,
 
 @kernel
 def _splits(b):  # type: ignore[no-untyped-def]
+    """A point or a comma."""
     return b == 44 or b == 46
-
-
-@kernel
-def _beyond_ascii(row, token, offset, begin, at, classes, flat, starts, room):  # type: ignore[no-untyped-def]
-    """Whether a character next to the term is a word character, by Unicode."""
-    after, before = room[:4], room[4:]
-    n = bytes_after(row, token, offset, flat, starts, after)
-    if n and classes[next_char(after, 0, n)[0]] & WORD:
-        return True
-    m = bytes_before(row, begin, at, flat, starts, before)
-    return bool(m and classes[char_before(before[4 - m:], m)] & WORD)
-
-
-@kernel
-def _part_of_longer(row, token, offset, begin, at, flat, starts, room):  # type: ignore[no-untyped-def]
-    """Whether a point or comma with a digit beyond it is next to the term."""
-    after, before = room[:4], room[4:]
-    if bytes_after(row, token, offset, flat, starts, after) > 1 and _splits(after[0]) and 48 <= after[1] < 58:
-        return True
-    return bytes_before(row, begin, at, flat, starts, before) > 1 and _splits(before[3]) and 48 <= before[2] < 58
 
 
 @njit(cache=True, nogil=True)
@@ -290,51 +266,46 @@ def _count_rows(rows, group, machine, counts, last, room, nowhere):  # type: ign
 
 @kernel
 def scan_texts(row, machine, last, room, out, found, n):  # type: ignore[no-untyped-def]
-    """Occurrences in one row, counted or listed: with an empty `found`, out[leaf] += 1 for each; else they are appended to
-    found (capacity, 3) int32 from n on as (leaf, token, byte offset) of the first byte that is not leading ASCII white space.
-    Returns the new n, or -1 when the capacity does not suffice. last (leaves, 2) int32 and room (8,) uint8 are scratch.
+    """Occurrences in one row, counted or listed as `note` does; returns the new n, or -1 when `found` is full.
+
+    Listed is (leaf, token, byte offset) of the first byte that is not leading ASCII white space. Scratch: last
+    (leaves, 2) int32, room (8,) uint8.
     """
     goto, byte_class, out_start, out_leaf = machine.goto, machine.byte_class, machine.out_start, machine.out_leaf
-    token_next, token_start, token_leaf, token_offset = machine.token_next, machine.token_start, machine.token_leaf, machine.token_offset
-    busy, first_class, kind, length, lead = machine.token_busy, machine.first_class, machine.kind, machine.length, machine.lead
-    classes, flat, starts = machine.classes, machine.flat, machine.starts
+    token_next, token_start, token_leaf = machine.token_next, machine.token_start, machine.token_leaf
+    token_offset, busy, first_class = machine.token_offset, machine.token_busy, machine.first_class
+    flat, starts = machine.flat, machine.starts
     last[:] = 0
     s = np.int32(0)
     for i in range(len(row)):
         t = row[i]
-        if s:
+        if s:  # inside a term that an earlier token began
             c = first_class[t]
             if c == NO_BYTES:
                 continue
-            if goto[s, c] != goto[0, c]:
+            if goto[s, c] != goto[0, c]:  # the token goes on with it: byte by byte
                 for p in range(starts[t], starts[np.int64(t) + 1]):
                     s = goto[s, byte_class[flat[p]]]
                     for k in range(out_start[s], out_start[s + 1]):
-                        leaf, offset = out_leaf[k], p - starts[t]
-                        if kind[leaf] == 0 or _stands(row, i, offset, leaf, kind, length, classes, flat, starts, last, room):
-                            n = _note(row, i, offset, leaf, length, lead, starts, out, found, n)
-                            if n < 0:
-                                return n
+                        n = _hit(row, i, p - starts[t], out_leaf[k], machine, last, room, out, found, n)
+                        if n < 0:
+                            return n
                 continue
             s = np.int32(0)
-        if busy[t]:
+        if busy[t]:  # from the root, as worked out for every token
             s = token_next[t]
             for k in range(token_start[t], token_start[np.int64(t) + 1]):
-                leaf, offset = token_leaf[k], token_offset[k]
-                if kind[leaf] == 0 or _stands(row, i, offset, leaf, kind, length, classes, flat, starts, last, room):
-                    n = _note(row, i, offset, leaf, length, lead, starts, out, found, n)
-                    if n < 0:
-                        return n
+                n = _hit(row, i, token_offset[k], token_leaf[k], machine, last, room, out, found, n)
+                if n < 0:
+                    return n
     return n
 
 
 @kernel
-def _note(row, token, offset, leaf, length, lead, starts, out, found, n):  # type: ignore[no-untyped-def]
-    if len(found) == 0:
-        out[leaf] += 1
+def _hit(row, token, offset, leaf, machine, last, room, out, found, n):  # type: ignore[no-untyped-def]
+    """As `note`, for a term whose last byte is byte `offset` of a token, if it may stand there."""
+    if machine.kind[leaf] and not _stands(row, token, offset, leaf, machine, last, room):
         return n
-    if n == len(found):
-        return -1
-    found[n, 0] = leaf
-    found[n, 1], found[n, 2] = step_back(row, token, offset + 1, length[leaf] - lead[leaf], starts)
-    return n + 1
+    if len(found):
+        token, offset = step_back(row, token, offset + 1, machine.length[leaf] - machine.lead[leaf], machine.starts)
+    return note(leaf, token, offset, out, found, n)

@@ -6,6 +6,8 @@ Bytes that are not UTF-8 become U+FFFD, one for each maximal part of a broken se
 
 from __future__ import annotations
 
+import string
+import unicodedata
 from functools import lru_cache
 
 import numpy as np
@@ -13,27 +15,27 @@ import numpy as np
 from pythia_tools.counts.compiled import kernel
 
 WORD, DIGIT, SPACE, PUNCTUATION = 1, 2, 4, 8
-_ASCII_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 @lru_cache(maxsize=1)
 def character_classes() -> np.ndarray:
-    """(0x110000,) uint8: bits WORD (`\\w`), DIGIT (`\\d`), SPACE (`\\s`), PUNCTUATION (ASCII's 32) of each code point; 0.1 s once."""
-    points = np.arange(0x110000, dtype=np.uint32).view("<U1") if np.little_endian else np.arange(0x110000, dtype=np.uint32).view(">U1")
+    """(0x110000,) uint8: bits of each code point, 0.1 s once.
+
+    WORD (`\\w`), DIGIT (`\\d`), SPACE (`\\s`, what `str.split` splits at), PUNCTUATION (ASCII's 32).
+    """
+    points = np.arange(0x110000, dtype=np.uint32).view("=U1")
     classes = np.zeros(0x110000, dtype=np.uint8)
     classes[np.strings.isalnum(points)] |= WORD
     classes[ord("_")] |= WORD
     classes[np.strings.isdecimal(points)] |= DIGIT
     classes[np.strings.isspace(points)] |= SPACE
-    classes[[ord(c) for c in _ASCII_PUNCTUATION]] |= PUNCTUATION
+    classes[[ord(c) for c in string.punctuation]] |= PUNCTUATION
     return classes
 
 
 @lru_cache(maxsize=1)
 def digit_values() -> tuple[np.ndarray, np.ndarray]:
     """Code points of every decimal digit of Unicode, ascending, and the value 0-9 of each."""
-    import unicodedata
-
     points = np.flatnonzero(character_classes() & DIGIT).astype(np.int64)
     return points, np.array([unicodedata.decimal(chr(p)) for p in points], dtype=np.int64)
 
@@ -82,32 +84,8 @@ def char_before(data, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def byte_after(row, token, offset, flat, starts):  # type: ignore[no-untyped-def]
-    """Byte `offset` of token number `token`, or the first one after it; -1 at the row's end."""
-    at = starts[row[token]] + offset
-    while at >= starts[np.int64(row[token]) + 1]:
-        token += 1
-        if token == len(row):
-            return np.int64(-1)
-        at = starts[row[token]]
-    return np.int64(flat[at])
-
-
-@kernel
-def byte_before(row, token, offset, flat, starts):  # type: ignore[no-untyped-def]
-    """The byte before byte `offset` of token number `token`; -1 at the row's start."""
-    at = starts[row[token]] + offset - 1
-    while at < starts[row[token]]:
-        token -= 1
-        if token < 0:
-            return np.int64(-1)
-        at = starts[np.int64(row[token]) + 1] - 1
-    return np.int64(flat[at])
-
-
-@kernel
 def bytes_after(row, token, offset, flat, starts, out):  # type: ignore[no-untyped-def]
-    """Up to len(out) bytes of the row from byte `offset` of its token number `token` on; returns how many there were."""
+    """Up to len(out) bytes of the row from byte `offset` of token number `token` on; returns how many there were."""
     n = 0
     while n < len(out) and token < len(row):
         at = starts[row[token]] + offset
@@ -123,7 +101,7 @@ def bytes_after(row, token, offset, flat, starts, out):  # type: ignore[no-untyp
 
 @kernel
 def bytes_before(row, token, offset, flat, starts, out):  # type: ignore[no-untyped-def]
-    """Up to len(out) bytes before byte `offset` of token number `token`, at the end of out; returns how many there were."""
+    """Up to len(out) bytes before byte `offset` of token number `token`, at the end of out; returns how many."""
     n = 0
     at = starts[row[token]] + offset
     while n < len(out):
@@ -146,4 +124,13 @@ def step_back(row, token, offset, back, starts):  # type: ignore[no-untyped-def]
     while offset < 0:
         token -= 1
         offset += starts[np.int64(row[token]) + 1] - starts[row[token]]
+    return token, offset
+
+
+@kernel
+def step_on(row, token, offset, starts):  # type: ignore[no-untyped-def]
+    """(token, offset) of byte `offset` from the start of token number `token`, which may lie in a later one."""
+    while token < len(row) and offset >= starts[np.int64(row[token]) + 1] - starts[row[token]]:
+        offset -= starts[np.int64(row[token]) + 1] - starts[row[token]]
+        token += 1
     return token, offset

@@ -5,8 +5,8 @@ are 0. Every occurrence in a row of seq_length + 1 tokens counts, the last one, 
 neighbouring rows of a packed stream share one token, so a single-token pattern in it counts once in each row, as
 training met it. `inputs_only=True` leaves that last token out. Nothing is counted across two rows.
 
-Cost: 3 to 5 ns per token and core for 1,000 n-grams; memory is a block of rows per worker and one number per pattern and
-requested step, whatever the order's length.
+Cost: 3 to 5 ns per token and core for 1,000 n-grams; memory is a block of rows per worker and one number per pattern
+and requested step, whatever the order's length.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ PART_TOKENS = 1 << 27
 class Counts:
     """Occurrences of each pattern between each two requested steps, over the batches that were read.
 
-    `new[k, p]`: in batches [steps[k-1], steps[k]) (from 0 for the first). `batches`: the disjoint ranges read, ascending.
+    `new[k, p]`: in batches [steps[k-1], steps[k]) (from 0 for the first). `batches`: the disjoint ranges read,
+    ascending.
     """
 
     terms: tuple[str, ...]
@@ -61,7 +62,8 @@ class Counts:
             read = ", ".join(f"{a}-{b - 1}" for a, b in self.batches) or "none"
             last = self.steps[-1]
             raise RequestError(
-                f"exposures up to step {last} need batches 0-{last - 1}; read so far: {read}. Count and merge the others"
+                f"exposures up to step {last} need batches 0-{last - 1}; read so far: {read}. "
+                "Count and merge the others"
             )
         return np.cumsum(self.new, axis=0).T
 
@@ -75,7 +77,7 @@ class Counts:
         }).astype({"term": "string"})
 
     def merge(self, other: Counts) -> Counts:
-        """The sum of two passes over disjoint batches. Raises RequestError when they overlap or differ in anything else."""
+        """The sum of two passes over disjoint batches. Raises RequestError when they overlap or differ otherwise."""
         if self.digest != other.digest or self.terms != other.terms:
             raise RequestError(
                 "counts of different patterns, orders, steps or tokenizers cannot be merged; repeat the same request"
@@ -110,7 +112,7 @@ def count(
     tokenizer: TokenBytes | Openable | None = None, inputs_only: bool = False, workers: int | None = None,
     cells: CellStore | None = None, batches: tuple[int, int] | None = None,
 ) -> Counts:
-    """As `count_terms`, as a `Counts`; with `batches` (first, stop) of that range alone, to be merged with the others."""
+    """As `count_terms`, as a `Counts`; of `batches` (first, stop) alone when given, to be merged with the others."""
     patterns = as_patterns(terms)
     wanted = _steps(steps, order)
     plan = make_plan(patterns, ids=token_ids(order), tokenizer=order.tokenizer if tokenizer is None else tokenizer)
@@ -126,7 +128,8 @@ def count(
             low, found = scan.part(a, b, key, cells)
             new[low:low + len(found)] += found
             bar.update((b - a) * width)
-    return Counts(tuple(p.name for p in patterns), tuple(wanted), new, _join([(first, stop)] if first < stop else []), key)
+    read = ((first, stop),) if first < stop else ()
+    return Counts(tuple(p.name for p in patterns), tuple(wanted), new, read, key)
 
 
 def part_ranges(order: Rows, first: int, stop: int) -> list[tuple[int, int]]:
@@ -137,7 +140,7 @@ def part_ranges(order: Rows, first: int, stop: int) -> list[tuple[int, int]]:
 
 
 def shard_batches(order: Rows, stop: int, shard: tuple[int, int]) -> tuple[int, int]:
-    """Batches of shard (i, n), i from 0: whole parts of [0, stop), so that shards and the whole share their kept parts."""
+    """Batches of shard (i, n), i from 0: whole parts of [0, stop), so that shards and the whole run keep the same."""
     i, n = shard
     edges = [0, *(b for _, b in part_ranges(order, 0, stop))]
     parts = len(edges) - 1
@@ -155,7 +158,7 @@ class _Scan:
     workers: int
 
     def part(self, a: int, b: int, key: str, cells: CellStore | None) -> tuple[int, np.ndarray]:
-        """(first, counts) of batches [a, b), from a cell where there is one: counts[k] belongs to interval first + k."""
+        """(first, counts) of batches [a, b), from a cell if there is one: counts[k] belongs to interval first + k."""
         low, high = (bisect.bisect_right(self.steps, batch) for batch in (a, b - 1))
         found = np.zeros((high - low + 1, len(self.plan.patterns)), dtype=np.int64)
         kept = None if cells is None else cells.get(["counts", key, a, b])
@@ -171,7 +174,7 @@ class _Scan:
         return low, found
 
     def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(first interval, counts) of each block of rows, by `workers` threads, at most two blocks in flight for each."""
+        """(first interval, counts) of each block of rows, by `workers` threads, at most two blocks in flight each."""
         read = reader(self.order)
         edges = np.array(self.steps, dtype=np.int64)
 
@@ -179,8 +182,8 @@ class _Scan:
             rows = read(*span)
             # The checkpoint at step N holds batches 0 … N-1, so batch N is the first of the next interval.
             group = np.searchsorted(edges, self.order.step_of(np.arange(*span)), side="right")
-            low = int(group[0])
-            return low, self.plan.count(rows[:, :-1] if self.inputs_only else rows, group - low, int(group[-1]) - low + 1)
+            rows = rows[:, :-1] if self.inputs_only else rows
+            return int(group[0]), self.plan.count(rows, group - group[0], int(group[-1] - group[0]) + 1)
 
         spans = blocks(self.order, start, stop)
         return map(work, spans) if self.workers == 1 else map_ahead(work, spans, self.workers, 2 * self.workers)

@@ -52,7 +52,7 @@ def inverse(shuffle_idx, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)
-def exposure_counts(sizes, begin, slots, starts, consumed, seq_length, out, first, last):  # type: ignore[no-untyped-def]
+def exposure_counts(sizes, begin, slots, starts, consumed, length, out, first, last):  # type: ignore[no-untyped-def]
     """out[d, c] = tokens of document d in [first, last) trained on c times, c capped at the last column.
 
     A document is cut where any of its copies changes rows; within a piece every token has been seen equally often.
@@ -67,9 +67,9 @@ def exposure_counts(sizes, begin, slots, starts, consumed, seq_length, out, firs
             times = 0
             for k in range(begin[d], begin[d + 1]):
                 p = starts[slots[k]] + t
-                row = (p - 1) // seq_length
+                row = (p - 1) // length
                 # the copy's next row begins to train at position (row+1)*L+1
-                stop = min(stop, t + (row + 1) * seq_length + 1 - p)
+                stop = min(stop, t + (row + 1) * length + 1 - p)
                 if 0 <= row < n_rows and consumed[row]:
                     times += 1
             out[d, min(times, top)] += stop - t

@@ -1,11 +1,12 @@
 """Documents and the steps that consumed them, for orders with index maps.
 
-A token counts as seen when it was trained on, that is as a label. Row k of the stream trains on positions kL+1 … kL+L, so each
-position belongs to one row, though rows share their end tokens as inputs. A document spans rows, and in an order of two epochs
-its copies are packed at different alignments: so per document there is a share seen 0, 1 or 2 times.
+A token counts as seen when it was trained on, that is as a label. Row k of the stream trains on positions kL+1 …
+kL+L, so each position belongs to one row, though rows share their end tokens as inputs. A document spans rows, and in
+an order of two epochs its copies are packed at different alignments: so per document there is a share seen 0, 1 or 2
+times.
 
-For the deduplicated Pile (2 epochs, mixed, 72.4 % of the rows used) the shares after training are 7.6 / 40.0 / 52.4 %, and
-already 25 / 50 / 25 % after one epoch's worth of tokens: there is no step before which nothing repeats.
+For the deduplicated Pile (2 epochs, mixed, 72.4 % of the rows used) the shares after training are 7.6 / 40.0 / 52.4
+%, and already 25 / 50 / 25 % after one epoch's worth of tokens: there is no step before which nothing repeats.
 """
 
 from __future__ import annotations
@@ -59,11 +60,11 @@ def document_map(order: DataOrder) -> DocumentMap:
 def packed_rows(order: DataOrder) -> PackedRows:
     """The order's source. Raises RequestError unless it has index maps: other rows hold no document boundaries."""
     if not isinstance(order, DataOrder):
-        raise RequestError(f"{order.name} serves rows made from an order's; which documents they hold, only that order knows")
+        raise RequestError(f"{order.name} holds rows made from an order's; ask that order about its documents")
     if not isinstance(order.source, PackedRows):
         raise RequestError(
-            f"order {order.name} is preshuffled, and its rows hold no document boundaries; use an order with index maps "
-            "(for example pile-deduped-idxmaps)"
+            f"order {order.name} is preshuffled, and its rows hold no document boundaries; "
+            "use an order with index maps (for example pile-deduped-idxmaps)"
         )
     return order.source
 
@@ -103,16 +104,17 @@ def exposure_shares(order: DataOrder, steps: Iterable[int]) -> pd.DataFrame:
     records = []
     for step in steps:
         totals = exposure_table(order, step).sum(axis=0, dtype=np.int64)
-        records += [{"step": step, "times": c, "tokens": int(n), "share": n / totals.sum()} for c, n in enumerate(totals)]
+        shares = totals / totals.sum()
+        records += [{"step": step, "times": c, "tokens": int(n), "share": shares[c]} for c, n in enumerate(totals)]
     return pd.DataFrame(records)
 
 
 def steps_of_document(order: DataOrder, document: int) -> pd.DataFrame:
     """Every row that holds tokens of a document, in training order.
 
-    Columns: step, row, copy (which of its epochs' copies), doc_start, doc_stop (tokens of the document), row_start (offset
-    in the row); the shared end token of two rows appears in both, as the rows themselves hold it.
-    Raises: RequestError for preshuffled orders and documents that do not exist.
+    Columns: step, row, copy (which of its epochs' copies), doc_start, doc_stop (tokens of the document), row_start
+    (offset in the row); the shared end token of two rows appears in both, as the rows themselves hold it. Raises:
+    RequestError for preshuffled orders and documents that do not exist.
     """
     rows, known = packed_rows(order), document_map(order)
     if not 0 <= document < known.sizes.size:

@@ -1,12 +1,12 @@
 """An index for questions asked later: count, places and steps of any n-gram, without another pass over the rows.
 
-A suffix array over the order's rows, in training order, is built once by `tokengrams`; a place in it is a row and an offset,
-and a row is a step by the order. Places that straddle two rows, which the array cannot tell apart and training never showed,
-are dropped.
+A suffix array over the order's rows, in training order, is built once by `tokengrams`; a place in it is a row and an
+offset, and a row is a step by the order. Places that straddle two rows, which the array cannot tell apart and
+training never showed, are dropped.
 
-Cost: building 2 million tokens per second and 10 bytes of disk per token (measured); opening reads the whole array once,
-0.2 s per million tokens; a question then takes microseconds, and 50 ns per place. Best for up to some 10⁹ tokens; for fixed
-lists of terms one pass of `count_terms` is faster and needs no disk.
+Cost: building 2 million tokens per second and 10 bytes of disk per token (measured); opening reads the whole array
+once, 0.2 s per million tokens; a question then takes microseconds, and 50 ns per place. Best for up to some 10⁹
+tokens; for fixed lists of terms one pass of `count_terms` is faster and needs no disk.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class NgramIndex:
         return len(self._positions(ngram))
 
     def exposures(self, ngram: Sequence[int] | np.ndarray, steps: Iterable[int]) -> np.ndarray:
-        """(steps,) int64: occurrences in batches before each step. Raises RequestError for steps that were not indexed."""
+        """(steps,) int64: occurrences in batches before each step. Raises RequestError for steps not indexed."""
         wanted = np.array(list(steps), dtype=np.int64)
         first, last = -(-self.first_row // self.batch_rows), (self.first_row + self.n_rows) // self.batch_rows
         if first > 0:
-            raise RequestError(f"this index begins at batch {first}, so exposures from the start of training are not in it")
+            raise RequestError(f"this index begins at batch {first}: it knows no exposures from the start of training")
         if wanted.size and (wanted.min() < 0 or wanted.max() > last):
             raise RequestError(f"step {int(wanted.max())}: this index holds steps 0 to {last}")
         batches = self._positions(ngram) // self.row_tokens // self.batch_rows
@@ -85,7 +85,8 @@ def build_ngram_index(
 ) -> NgramIndex:
     """Write an index of batches [first, stop) (default: all) into `folder`, and open it. A finished one is reused.
 
-    Raises: RequestError when `folder` holds an index of something else, EnvironmentFailure without tokengrams or disk space.
+    Raises: RequestError when `folder` holds an index of something else, EnvironmentFailure without tokengrams or disk
+    space.
     """
     engine = _tokengrams()
     first, stop = steps or (0, order.steps)
@@ -116,14 +117,15 @@ def build_ngram_index(
 
 
 def open_ngram_index(folder: str | os.PathLike[str]) -> NgramIndex:
-    """Open a finished index. Raises RequestError when there is none, DataError when it is damaged or of another format."""
+    """Open a finished index. Raises RequestError when there is none, DataError for a damaged or older one."""
     path = Path(folder)
     if not (path / FACTS).exists():
         raise RequestError(f"{path} holds no finished index; make one with counts.build_ngram_index(order, folder)")
     facts = files.read_json(path / FACTS)
     if facts.get("format") != FORMAT:
         raise DataError(
-            f"{path}: index format {facts.get('format')}, this version reads {FORMAT}; delete the folder and build it again"
+            f"{path}: index format {facts.get('format')}, this version reads {FORMAT}; "
+            "delete the folder and build it again"
         )
     vocabulary = facts["vocabulary"]
     expected = {"rows.bin": facts["rows"] * facts["row_tokens"] * _width(vocabulary), "suffixes.idx": facts["bytes"]}
@@ -135,14 +137,17 @@ def open_ngram_index(folder: str | os.PathLike[str]) -> NgramIndex:
         engine = _tokengrams().MemmapIndex(str(path / "rows.bin"), str(path / "suffixes.idx"), vocab=vocabulary)
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{path}: the index cannot be read ({error}); delete the folder and build it again") from error
-    known = (facts[k] for k in ("order", "row_tokens", "batch_rows", "first_row", "rows"))
-    return NgramIndex(path, *known, vocabulary, engine)
+    return NgramIndex(
+        path, facts["order"], facts["row_tokens"], facts["batch_rows"], facts["first_row"], facts["rows"],
+        vocabulary, engine,
+    )
 
 
 def _write_rows(order: Rows, first: int, n_rows: int, target: Path) -> int:
     """The rows one after the other, as wide as their ids need at most; returns the vocabulary the engine is told.
 
-    The engine reads 2 bytes a token up to 65,536 ids and 4 beyond, so wide rows of small ids are told a larger vocabulary.
+    The engine reads 2 bytes a token up to 65,536 ids and 4 beyond, so wide rows of small ids are told a larger
+    vocabulary.
     """
     wide = order.dtype.itemsize > 2
     largest = 0

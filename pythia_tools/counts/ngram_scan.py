@@ -1,10 +1,10 @@
-"""Many token n-grams at once, counted or located in one pass over rows: every search for token ids in rows is done here.
+"""Many token n-grams at once, counted or located in one pass over rows.
 
 Single tokens are counted through a table, without a branch. Longer n-grams first pass a filter of one bit per hash,
 of the first two tokens for pairs and of the first three for the rest; 16 kB in all, which stays in the first cache, and
 few positions survive. Survivors are looked up exactly and followed through a trie.
-Cost: 3 to 5 ns per token and core for 1,000 n-grams, 1 ns for one. Memory: 4 bytes per token id, about 100 per trie edge,
-and nothing that grows with the corpus.
+Cost: 3 to 5 ns per token and core for 1,000 n-grams, 1 ns to locate a few. Memory: 4 bytes per token id, about 100 per
+trie edge, and nothing that grows with the corpus.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pythia_tools.counts.compiled import kernel
 from pythia_tools.order import Rows
 
 SPREAD = 64
-"""Tokens that are no pattern are counted into this many waste slots, so that equal neighbours do not wait for each other."""
+"""Waste slots, into which tokens of no pattern are counted; many, so that equal neighbours need not wait."""
 FILTER_BITS = 1 << 16
 ID_BITS = 21
 
@@ -51,13 +51,14 @@ class NgramMachine(NamedTuple):
 
 
 def as_kernel_rows(rows: np.ndarray, ids: int) -> np.ndarray:
-    """uint16 or int32, contiguous, writable: the two kinds that kernels are compiled for. Copies only what is another kind.
+    """uint16 or int32, contiguous, writable: the two kinds that kernels are compiled for. Copies only other kinds.
 
     Raises: DataError for a token id that is not below `ids`, because kernels look up tables of that size unchecked.
     """
     if rows.size and np.iinfo(rows.dtype).max >= ids and int(rows.max()) >= ids:
         raise DataError(
-            f"token id {int(rows.max())} is in the rows, where ids below {ids} are expected; are they of another vocabulary?"
+            f"token id {int(rows.max())} is in the rows, where ids below {ids} are expected; "
+            "are they of another vocabulary?"
         )
     if rows.size and rows.dtype.kind == "i" and int(rows.min()) < 0:
         raise DataError(f"token id {int(rows.min())} is in the rows; ids are not negative")
@@ -74,7 +75,7 @@ def compile_ngrams(ngrams: Sequence[Sequence[int]], ids: int) -> NgramMachine:
     """A machine for distinct n-grams over token ids below `ids`; an n-gram with a larger id never occurs."""
     if ids >= 1 << ID_BITS:
         raise RequestError(
-            f"token ids below {ids} were asked for; n-grams are counted for vocabularies of fewer than {1 << ID_BITS} ids"
+            f"token ids below {ids} were asked for; n-grams are counted for fewer than {1 << ID_BITS} ids"
         )
     possible = [(n, tuple(g)) for n, g in enumerate(ngrams) if max(g) < ids]
     singles = [(n, g[0]) for n, g in possible if len(g) == 1]
@@ -122,10 +123,8 @@ def _trie(
 
 
 def _packed(tokens: Sequence[int]) -> int:
-    """One int64 below 2**63; a first token plus one keeps three tokens apart from two, whose third field is 0."""
-    if len(tokens) == 2:
-        return tokens[0] << ID_BITS | tokens[1]
-    return (tokens[0] + 1) << (2 * ID_BITS) | tokens[1] << ID_BITS | tokens[2]
+    """Two or three tokens as one key; see `packed2` and `packed3`."""
+    return int(packed2(*tokens) if len(tokens) == 2 else packed3(*tokens))
 
 
 def hash_table(entries: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +174,7 @@ def packed2(a, b):  # type: ignore[no-untyped-def]
 
 @kernel
 def packed3(a, b, c):  # type: ignore[no-untyped-def]
-    """As `_packed`: the first token plus one keeps three tokens apart from two."""
+    """One int64 below 2**63; the first token plus one keeps three tokens apart from two, whose third field is 0."""
     return (np.int64(a) + 1) << (2 * ID_BITS) | np.int64(b) << ID_BITS | np.int64(c)
 
 
@@ -187,7 +186,8 @@ def _hash2(a, b):  # type: ignore[no-untyped-def]
 
 @kernel
 def _hash3(a, b, c):  # type: ignore[no-untyped-def]
-    h = np.uint64(a) * np.uint64(0x9E3779B1) + np.uint64(b) * np.uint64(0x85EBCA77) + np.uint64(c) * np.uint64(0xC2B2AE3D)
+    h = np.uint64(a) * np.uint64(0x9E3779B1) + np.uint64(b) * np.uint64(0x85EBCA77)
+    h += np.uint64(c) * np.uint64(0xC2B2AE3D)
     return (h >> np.uint64(16)) & np.uint64(FILTER_BITS - 1)
 
 
@@ -198,9 +198,10 @@ def _bit(bits, h):  # type: ignore[no-untyped-def]
 
 @kernel
 def survivors(row, filters, hits2, hits3):  # type: ignore[no-untyped-def]
-    """Positions that pass the pair filter and the three-token filter, written to hits2 and hits3; returns how many of each.
+    """Positions that pass the filters of pairs and of three tokens, in hits2 and hits3; returns how many of each.
 
-    Every position is written and the next one overwrites it unless its bit was set: no branch, so nothing is mispredicted.
+    Every position is written and the next one overwrites it unless its bit was set: no branch, so nothing is
+    mispredicted.
     """
     two, three = filters[0], filters[1]
     found2 = np.uint64(0)
@@ -229,18 +230,49 @@ def count_ngrams(rows, group, machine, counts):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def locate_ngrams(rows, machine):  # type: ignore[no-untyped-def]
-    """(hits, 3) int32: n-gram, offset in its row, and row of `rows` (n, length) of every occurrence, by row."""
-    hits2, hits3 = hit_room(rows.shape[1])
+def locate_ngrams(rows, ngrams, bounds):  # type: ignore[no-untyped-def]
+    """(hits, 3) int32: n-gram, offset in its row, and row of `rows` (n, length) of every occurrence.
+
+    N-gram g is ngrams[bounds[g]:bounds[g + 1]]. For the few n-grams of one question: their first tokens are compared,
+    which is faster than any table. Rows are counted first, and looked through again where something was found.
+    """
     found = np.empty((256, 3), dtype=np.int32)
-    n, r = 0, 0
-    while True:
-        n, r = _locate_from(rows, r, machine, hits2, hits3, np.empty(0, dtype=np.int64), found, n)
-        if r == rows.shape[0]:
-            return found[:n].copy()
-        larger = np.empty((2 * len(found), 3), dtype=np.int32)
-        larger[:n] = found[:n]
-        found = larger
+    n = 0
+    for g in range(len(bounds) - 1):
+        ngram = ngrams[bounds[g]:bounds[g + 1]]
+        for r in range(rows.shape[0]):
+            hits = _occurrences(rows[r], ngram)
+            while n + hits > len(found):
+                found = np.concatenate((found, np.empty_like(found)))
+            if hits:
+                n = _list_occurrences(rows[r], ngram, g, r, found, n)
+    return found[:n].copy()
+
+
+@kernel
+def _occurrences(row, ngram):  # type: ignore[no-untyped-def]
+    """How often an n-gram stands in a row."""
+    first, size, hits = ngram[0], len(ngram), 0
+    for i in range(len(row) - size + 1):
+        if row[i] == first:
+            k = 1
+            while k < size and row[i + k] == ngram[k]:
+                k += 1
+            hits += k == size
+    return hits
+
+
+@kernel
+def _list_occurrences(row, ngram, leaf, number, found, n):  # type: ignore[no-untyped-def]
+    """Write (leaf, offset, number) of each to found, from n on; returns the new n."""
+    for i in range(len(row) - len(ngram) + 1):
+        k = 0
+        while k < len(ngram) and row[i + k] == ngram[k]:
+            k += 1
+        if k == len(ngram):
+            found[n, 0], found[n, 1], found[n, 2] = leaf, i, number
+            n += 1
+    return n
 
 
 @njit(cache=True, nogil=True)
@@ -271,21 +303,8 @@ def _count_longer(rows, group, machine, counts, hits2, hits3, nowhere):  # type:
 
 
 @kernel
-def _locate_from(rows, first, machine, hits2, hits3, nowhere, found, n):  # type: ignore[no-untyped-def]
-    """Hits of rows from `first` on, appended to found; returns (hits, first row that does not fit or the number of rows)."""
-    for r in range(first, rows.shape[0]):
-        after = find_ngrams(rows[r], machine, 0, hits2, hits3, nowhere, found, n)
-        if after < 0:
-            return n, r
-        for k in range(n, after):
-            found[k, 2] = r
-        n = after
-    return n, rows.shape[0]
-
-
-@kernel
 def find_ngrams(row, machine, shift, hits2, hits3, out, found, n):  # type: ignore[no-untyped-def]
-    """Occurrences in one row as (shift + leaf, token, 0), as `note` takes them; the new n, or -1 when `found` is full."""
+    """Occurrences in one row as (shift + leaf, token, 0), for `note`; the new n, or -1 when `found` is full."""
     single, singles = machine.single, len(machine.single_leaf)
     if singles:
         for i in range(len(row)):
@@ -329,7 +348,7 @@ def _find_longer(row, machine, shift, hits2, hits3, out, found, n):  # type: ign
 
 @kernel
 def note(leaf, token, offset, out, found, n):  # type: ignore[no-untyped-def]
-    """An occurrence, counted in out[leaf] when `found` (capacity, 3) is empty, else listed; the new n, or -1 when it is full."""
+    """Count an occurrence in out[leaf] if `found` (capacity, 3) is empty, else list it; the new n, or -1 when full."""
     if len(found) == 0:
         out[leaf] += 1
         return n

@@ -1,9 +1,9 @@
 """Pairs of terms within a window, and sets of entities that share a row.
 
-Each row's occurrences are found first, by the same machines that count (`byte_scan`, `ngram_scan`), and sorted by place.
-A pair in a window of tokens compares token numbers. A window of words counts the words begun between two occurrences,
-byte by byte as `str.split` does on the decoded row, and stops as soon as the window is left: a row without two near occurrences
-costs nothing more. Memory: a row's occurrences.
+Each row's occurrences are found first, by the same machines that count (`byte_scan`, `ngram_scan`), and sorted by
+place. A pair in a window of tokens compares token numbers. A window of words counts the words begun between two
+occurrences, byte by byte as `str.split` does on the decoded row, and stops as soon as the window is left: a row
+without two near occurrences costs nothing more. Memory: a row's occurrences.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ import numpy as np
 from numba import njit
 
 from pythia_tools.counts.byte_scan import scan_texts
-from pythia_tools.counts.characters import byte_after
+from pythia_tools.counts.characters import SPACE, bytes_after, next_char, step_on
 from pythia_tools.counts.compiled import kernel
 from pythia_tools.counts.ngram_scan import ID_BITS, find, find_ngrams, hash_table, hit_room
-
-WORDS, TOKENS = 0, 1
 
 
 class PairMachine(NamedTuple):
@@ -31,7 +29,7 @@ class PairMachine(NamedTuple):
     member: np.ndarray
     """(leaves,) uint8: 1 for terms of these pairs"""
     window: int
-    unit: int
+    in_words: bool
 
 
 class SetMachine(NamedTuple):
@@ -50,16 +48,19 @@ class SetMachine(NamedTuple):
     """(sets,) int32: number of the set's pattern"""
 
 
-def compile_pairs(pairs: list[tuple[int, int, int]], leaves: int, window: int, unit: int) -> PairMachine:
-    """pairs: (leaf, leaf, pattern number)."""
+def compile_pairs(pairs: list[tuple[int, int, int]], leaves: int, window: int, unit: str) -> PairMachine:
+    """pairs: (leaf, leaf, pattern number). unit: words or tokens."""
     keys, values = hash_table({min(a, b) << ID_BITS | max(a, b): p for a, b, p in pairs})
     member = np.zeros(leaves, dtype=np.uint8)
     member[[leaf for a, b, _ in pairs for leaf in (a, b)]] = 1
-    return PairMachine(keys, values, member, window, unit)
+    return PairMachine(keys, values, member, window, unit == "words")
 
 
 def compile_sets(sets: list[tuple[list[tuple[int, ...]], int]], leaves: int, size_of_leaf: list[int]) -> SetMachine:
-    """sets: (members, each a tuple of alternative leaves; pattern number). The anchor is the member whose shortest spelling is longest."""
+    """sets: (members, each a tuple of alternative leaves; pattern number).
+
+    The anchor of a set is the member whose shortest spelling is longest.
+    """
     entities: dict[tuple[int, ...], int] = {}
     members = [[entities.setdefault(tuple(sorted(set(m))), len(entities)) for m in group] for group, _ in sets]
     of_leaf: list[list[int]] = [[] for _ in range(leaves)]
@@ -93,76 +94,51 @@ def _sort(found, n):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _ascii_space(b):  # type: ignore[no-untyped-def]
-    return b == 0x20 or 0x09 <= b <= 0x0D or 0x1C <= b <= 0x1F
+def number_words(row, found, n, most, texts, room, words):  # type: ignore[no-untyped-def]
+    """words[k]: number of the word in which found[k] begins. Differences up to `most` are exact, others just larger.
 
-
-@kernel
-def number_words(row, found, n, most, flat, starts, words):  # type: ignore[no-untyped-def]
-    """words[k]: number of the word in which found[k] begins. Exact up to differences of `most`; larger ones are only known to be larger.
-
-    White space is that of `str.split`; of the non-ASCII kind: C2 85, C2 A0, E1 9A 80, E2 80 80–8A, A8, A9, AF, E2 81 9F, E3 80 80.
+    The characters from one occurrence to the next are walked, white space being that of `str.split`; a word begins at
+    the first character after it. When too many words have begun to matter, the walk starts afresh at the occurrence,
+    inside a word. A character of several bytes may be spelled by several tokens; one that an occurrence cuts is no
+    white space.
     """
-    token, offset, word, inside, pending, held = 0, 0, 0, False, 0, 0
+    flat, starts, classes = texts.flat, texts.starts, texts.classes
+    token, offset, word, inside = 0, 0, 0, False
     for k in range(n):
         goal, goal_offset = found[k, 1], found[k, 2]
         far = word + most + 1
         while (token < goal or (token == goal and offset < goal_offset)) and word <= far:
-            at = starts[row[token]] + offset
-            stop = starts[np.int64(row[token]) + 1]
-            if token == goal:
-                stop = starts[row[token]] + goal_offset
-            while at < stop:
-                b = np.int64(flat[at])
-                at += 1
-                if pending:
-                    held = held << 8 | b
-                    pending -= 1
-                    ok, space = _space_prefix(held)
-                    if space:
-                        inside, pending = False, 0
-                        continue
-                    if ok:
-                        continue
-                    pending = 0
-                    if not inside:
-                        word += 1
-                        inside = True
-                if b < 0x80:
-                    if _ascii_space(b):
-                        inside = False
-                        continue
-                elif b == 0xC2 or b == 0xE1 or b == 0xE2 or b == 0xE3:
-                    pending, held = 2, b
-                    continue
-                if not inside:
+            begin = starts[row[token]]
+            stop = begin + goal_offset if token == goal else starts[np.int64(row[token]) + 1]
+            at = begin + offset
+            while at < stop and flat[at] < 128:
+                if classes[flat[at]] & SPACE:
+                    inside = False
+                elif not inside:
                     word += 1
                     inside = True
-            if token == goal:
-                offset = goal_offset
-            else:
-                token += 1
-                offset = 0
-        if word > far:  # too far from the one before to matter: start afresh inside this word
-            token, offset, inside = goal, goal_offset, False
-            word = far
-            pending = 0
-        if pending:
-            pending = 0
-            if not inside:
+                at += 1
+            offset = at - begin
+            if at == stop:
+                if token < goal:
+                    token, offset = token + 1, 0
+                continue
+            point, size = next_char(room, 0, bytes_after(row, token, offset, flat, starts, room))
+            token, offset = step_on(row, token, offset + size, starts)
+            cut = token > goal or (token == goal and offset > goal_offset)
+            if cut:
+                token, offset = goal, goal_offset
+            if classes[point] & SPACE and not cut:
+                inside = False
+            elif not inside:
                 word += 1
                 inside = True
-        here = byte_after(row, goal, goal_offset, flat, starts)
-        words[k] = word if inside or here < 0 or _ascii_space(here) else word + 1
-
-
-@kernel
-def _space_prefix(held):  # type: ignore[no-untyped-def]
-    """(could still become white space, is white space) of two or three bytes that began with a possible lead byte."""
-    if held < 0x10000:
-        return held == 0xE19A or held == 0xE280 or held == 0xE281 or held == 0xE380, held == 0xC285 or held == 0xC2A0
-    space = held == 0xE19A80 or held == 0xE2819F or held == 0xE38080 or held == 0xE280A8 or held == 0xE280A9 or held == 0xE280AF
-    return False, space or 0xE28080 <= held <= 0xE2808A
+        if word > far:
+            token, offset, word, inside = goal, goal_offset, far, False
+        begins_word = bytes_after(row, goal, goal_offset, flat, starts, room) > 0 and not (
+            room[0] < 128 and classes[room[0]] & SPACE
+        )
+        words[k] = word + 1 if begins_word and not inside else word
 
 
 @kernel
@@ -223,13 +199,15 @@ def count_together(rows, group, texts, ngrams, pairs, sets, counts):  # type: ig
     while r < rows.shape[0]:  # again from a row whose occurrences did not fit
         found = np.empty((capacity, 3), dtype=np.int32)
         place = np.empty(capacity, dtype=np.int64)
-        r = _count_from(r, rows, group, texts, ngrams, pairs, sets, counts, last, room, hits2, hits3, seen, found, place)
+        scratch = last, room, hits2, hits3, seen, found, place
+        r = _count_from(r, rows, group, texts, ngrams, pairs, sets, counts, scratch)
         capacity *= 2
 
 
 @kernel
-def _count_from(first, rows, group, texts, ngrams, pairs, sets, counts, last, room, hits2, hits3, seen, found, place):  # type: ignore[no-untyped-def]
+def _count_from(first, rows, group, texts, ngrams, pairs, sets, counts, scratch):  # type: ignore[no-untyped-def]
     """Rows from `first` on; returns the first one whose occurrences `found` cannot hold, or the number of rows."""
+    last, room, hits2, hits3, seen, found, place = scratch
     shift = len(texts.kind)
     any_pairs = pairs.member.any()
     any_ngrams = len(ngrams.single_leaf) > 0 or ngrams.filters.any()
@@ -246,10 +224,10 @@ def _count_from(first, rows, group, texts, ngrams, pairs, sets, counts, last, ro
         if n < 2 or not any_pairs:
             continue
         _sort(found, n)
-        if pairs.unit == TOKENS:
+        if pairs.in_words:
+            number_words(row, found, n, pairs.window, texts, room[:4], place)
+        else:
             for k in range(n):
                 place[k] = found[k, 1]
-        else:
-            number_words(row, found, n, pairs.window, texts.flat, texts.starts, place)
         _count_pairs(found, place, n, pairs.keys, pairs.values, pairs.member, pairs.window, out)
     return rows.shape[0]

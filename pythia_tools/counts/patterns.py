@@ -166,7 +166,7 @@ class CoOccurrence:
 
 @dataclass(frozen=True)
 class PythiaRule:
-    """A key of the Pythia paper's counting rule: `23`, `12-23` (the smaller first), or `7-minute`; see `pythia_rule`."""
+    """A key of the Pythia paper's counting rule: `23`, `12-23` (the smaller first), or `7-day`; see `pythia_rule`."""
 
     key: str
     label: str = ""
@@ -176,7 +176,7 @@ class PythiaRule:
         number, units = "(0|[1-9][0-9]{0,4})", "|".join(TIME_UNITS)
         if not re.fullmatch(f"{number}(-{number}|-({units}))?", self.key):
             raise RequestError(
-                f"{self.key!r} is not a key of the Pythia rule: a number below 100000, a pair 12-23, or 7-UNIT ({units})"
+                f"{self.key!r} is no key of the Pythia rule: a number below 100000, a pair 12-23, or 7-UNIT ({units})"
             )
         parts = self.key.split("-")
         if len(parts) == 2 and parts[1].isdigit() and int(parts[0]) > int(parts[1]):

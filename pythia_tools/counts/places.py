@@ -3,8 +3,9 @@
 Two ways that agree. A scan needs nothing and reads every row once, about a gigatoken per second and core from memory.
 An index (see `ngram_index`) answers in microseconds.
 
-A text is looked up in the forms it can take in running text: as it is and with a leading space, each tokenized by itself.
-Where it stands inside a longer word, or where a neighbour changes how its ends are tokenized, it is another sequence of ids.
+A text is looked up in the forms it can take in running text: as it is and with a leading space, each tokenized by
+itself. Where it stands inside a longer word, or where a neighbour changes how its ends are tokenized, it is another
+sequence of ids.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.parallel import MOST_SCANNING, map_ahead, worker_count
 from pythia_tools.counts.ngram_index import NgramIndex, open_ngram_index
-from pythia_tools.counts.ngram_scan import as_kernel_rows, compile_ngrams, locate_ngrams, token_ids
+from pythia_tools.counts.ngram_scan import as_kernel_rows, locate_ngrams, token_ids
 from pythia_tools.counts.reading import blocks, reader
 from pythia_tools.counts.vocabulary import tokenizer_of
 from pythia_tools.order import Rows
@@ -30,7 +31,8 @@ PROGRESS_TOKENS = 1 << 29
 
 def seen(
     order: Rows, query: str | Sequence[int] | np.ndarray, *, tokenizer: Openable | None = None,
-    steps: tuple[int, int] | None = None, limit: int | None = None, index: NgramIndex | str | os.PathLike[str] | None = None,
+    steps: tuple[int, int] | None = None, limit: int | None = None,
+    index: NgramIndex | str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
     """Every occurrence within a row: columns step, row, offset, form (which of the text's forms; 0 for ids), in order.
 
@@ -43,7 +45,8 @@ def seen(
     if order.remote and steps is None and index is None:
         size = files.human_bytes(order.steps * order.batch_rows * order.row_tokens * order.dtype.itemsize)
         raise RequestError(
-            f"looking through all of {order.name} would read {size} from the hub; give steps a:b, an index, or a local copy"
+            f"looking through all of {order.name} would read {size} from the hub; "
+            "give steps a:b, an index, or a local copy"
         )
     first, last = row_range(order, steps)
     if index is None:
@@ -93,10 +96,11 @@ def _ids(order: Rows, ids: np.ndarray) -> np.ndarray:
 def _scanned(order: Rows, needles: list[np.ndarray], first: int, last: int, limit: int | None) -> np.ndarray:
     """(hits, 3) int64: row, offset, form; the first `limit` rows' worth at least."""
     ids = token_ids(order)
-    machine, read = compile_ngrams([n.tolist() for n in needles], ids), reader(order)
+    ngrams, bounds = np.concatenate(needles), np.cumsum([0, *map(len, needles)])
+    read = reader(order)
 
     def work(span: tuple[int, int]) -> tuple[int, np.ndarray]:
-        form, offset, row = locate_ngrams(as_kernel_rows(read(*span), ids), machine).astype(np.int64).T
+        form, offset, row = locate_ngrams(as_kernel_rows(read(*span), ids), ngrams, bounds).astype(np.int64).T
         return span[1] - span[0], np.stack([row + span[0], offset, form], axis=1)
 
     spans, workers = blocks(order, first, last), worker_count(None, MOST_SCANNING)
@@ -117,11 +121,11 @@ def _indexed(
     """(hits, 3) int64: row, offset, form."""
     index = index if isinstance(index, NgramIndex) else open_ngram_index(index)
     if index.order != order.fingerprint:
-        raise DataError(f"{index.folder}: this index is of another order ({index.order[:12]}…); build one of {order.name}")
+        raise DataError(f"{index.folder}: this index is of another order ({index.order[:8]}…), not of {order.name}")
     if not index.first_row <= first <= last <= index.first_row + index.n_rows:
         held = f"{index.first_row}:{index.first_row + index.n_rows}"
         raise RequestError(
-            f"{index.folder}: this index holds rows {held}, rows {first}:{last} were asked for; give --steps, or index more"
+            f"{index.folder}: this index holds rows {held}, not all of {first}:{last}; give --steps, or index more"
         )
     found = [np.empty((0, 3), dtype=np.int64)]
     for form, needle in enumerate(needles):

@@ -14,17 +14,9 @@ import numpy as np
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
+from pythia_tools.counts import pair_scan
 from pythia_tools.counts.byte_scan import ByteMachine, compile_texts, count_texts
 from pythia_tools.counts.ngram_scan import NgramMachine, as_kernel_rows, compile_ngrams, count_ngrams
-from pythia_tools.counts.pair_scan import (
-    TOKENS,
-    WORDS,
-    PairMachine,
-    SetMachine,
-    compile_pairs,
-    compile_sets,
-    count_together,
-)
 from pythia_tools.counts.patterns import CoOccurrence, Leaf, Ngram, Number, Pair, Pattern, PythiaRule, Text
 from pythia_tools.counts.pythia_rule import plan_keys
 from pythia_tools.counts.vocabulary import TokenBytes, token_bytes
@@ -108,12 +100,12 @@ class _Together:
 
     texts: ByteMachine
     ngrams: NgramMachine
-    work: tuple[tuple[PairMachine, SetMachine], ...]
+    work: tuple[tuple[pair_scan.PairMachine, pair_scan.SetMachine], ...]
     """one walk each: the sets go with the first window"""
 
     def count(self, rows: np.ndarray, group: np.ndarray, counts: np.ndarray) -> None:
         for pairs, sets in self.work:
-            count_together(rows, group, self.texts, self.ngrams, pairs, sets, counts)
+            pair_scan.count_together(rows, group, self.texts, self.ngrams, pairs, sets, counts)
 
 
 def _plan_together(columns: Sequence[tuple[int, Pattern]], vocabulary: TokenBytes, ids: int) -> _Together:
@@ -134,12 +126,11 @@ def _plan_together(columns: Sequence[tuple[int, Pattern]], vocabulary: TokenByte
     sizes = [len(leaf.text if isinstance(leaf, Text) else leaf.digits) for leaf in texts]
     sizes += [4 * len(leaf.ids) for leaf in ngrams]
     windows = [
-        compile_pairs(pairs, len(number), window, WORDS if unit == "words" else TOKENS)
+        pair_scan.compile_pairs(pairs, len(number), window, unit)
         for (window, unit), pairs in by_window.items()
-    ] or [compile_pairs([], len(number), 0, TOKENS)]
-    work = [(w, compile_sets(sets if n == 0 else [], len(number), sizes)) for n, w in enumerate(windows)]
-    machines = compile_texts(texts, vocabulary, ids), compile_ngrams([leaf.ids for leaf in ngrams], ids)
-    return _Together(*machines, tuple(work))
+    ] or [pair_scan.compile_pairs([], len(number), 0, "tokens")]
+    work = tuple((w, pair_scan.compile_sets([] if n else sets, len(number), sizes)) for n, w in enumerate(windows))
+    return _Together(compile_texts(texts, vocabulary, ids), compile_ngrams([leaf.ids for leaf in ngrams], ids), work)
 
 
 def _distinct(chosen: Sequence[tuple[int, Leaf]]) -> tuple[list, np.ndarray]:

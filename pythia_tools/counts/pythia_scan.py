@@ -1,253 +1,141 @@
 """The Pythia paper's windows, found and read without decoding rows; see `pythia_rule` for the rule.
 
-A window starts at a space before a number or a time unit. Which tokens can hold such a place is worked out once from the
-vocabulary's bytes, so all other tokens cost one look-up. From a place that holds, only the bytes of the next few words
-are gathered and read, character by character as `re` would. Nothing is allocated per window.
+The idea is three sieves, each for what the one before let through. Which tokens can hold the space at which a window
+starts is worked out once from the vocabulary's bytes, so a row costs one look-up per token. Eight characters from
+such a space tell whether a number or a time unit with a space behind it stands there. Only then the next few words
+are gathered, and read as `re` would: number windows to the last number that fits, time windows to the first. What is
+found goes into a log of (group, key) pairs, counted afterwards. Nothing is allocated per window.
 """
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from pythia_tools.counts.characters import DIGIT, PUNCTUATION, SPACE, WORD, next_char
+from pythia_tools.counts.characters import DIGIT, PUNCTUATION, SPACE, WORD, character_classes, next_char
 from pythia_tools.counts.compiled import kernel
 from pythia_tools.counts.ngram_scan import find
 from pythia_tools.counts.patterns import TIME_UNITS
+from pythia_tools.counts.vocabulary import TokenBytes
 
 INSIDE, TAIL, HEAD, NOTHING = 1, 2, 4, 8
 PAIR, TIME = 1 << 40, 1 << 41
 LARGEST = 100_000
-UNIT_BYTES = tuple(unit.encode() for unit in TIME_UNITS)
-_ROOM = 32
-"""Bytes looked at before a whole window is gathered: five digits of four bytes, a space, and a character."""
+DECODED, WINDOWS, LOGGED, READ = 0, 1, 2, 3
+"""Places in the statistics of a scan: tokens decoded (each once), windows, keys, and the row's tokens read so far."""
+_PEEK_BYTES, _PEEK = 32, 8
+"""Looked at before a whole window is gathered: bytes, and the characters that they hold at least."""
 
 
 class PythiaMachine(NamedTuple):
-    """The rule over one vocabulary, and the keys to count (none: all)."""
+    """The rule over one vocabulary."""
 
     flags: np.ndarray
-    """(ids,) uint8: INSIDE: a window may start within the token; TAIL: it ends with a space; HEAD: it may follow that space;
-    NOTHING: it spells nothing"""
+    """(ids,) uint8: INSIDE: a window may start within the token; TAIL: it ends with a space; HEAD: it may follow that
+    space; NOTHING: it spells nothing"""
     classes: np.ndarray
     digit_points: np.ndarray
     digit_values: np.ndarray
     units: np.ndarray
     """(7, 6) uint8, zero-filled"""
     unit_sizes: np.ndarray
-    keys: np.ndarray
-    """(slots,) int64: wanted keys, open addressing"""
-    columns: np.ndarray
-    """(slots,) int32"""
     paired: np.ndarray
-    """(100000,) uint8: numbers that are in a wanted pair; all ones when every key is counted"""
+    """(100000,) uint8: numbers whose pairs are wanted"""
     flat: np.ndarray
     starts: np.ndarray
 
 
+class Scratch(NamedTuple):
+    """Room for one row's candidates and one window."""
+
+    hits: np.ndarray
+    text: np.ndarray
+    """bytes of a window"""
+    points: np.ndarray
+    """its code points"""
+    kinds: np.ndarray
+    """and their character classes"""
+    numbers: np.ndarray
+
+
 def unit_table() -> tuple[np.ndarray, np.ndarray]:
-    units = np.zeros((len(UNIT_BYTES), 6), dtype=np.uint8)
-    for n, unit in enumerate(UNIT_BYTES):
-        units[n, :len(unit)] = np.frombuffer(unit, dtype=np.uint8)
-    return units, np.array([len(u) for u in UNIT_BYTES], dtype=np.int64)
+    """The time units' letters, and how many each has."""
+    units = np.zeros((len(TIME_UNITS), 6), dtype=np.uint8)
+    for n, unit in enumerate(TIME_UNITS):
+        units[n, :len(unit)] = np.frombuffer(unit.encode(), dtype=np.uint8)
+    return units, np.array([len(u) for u in TIME_UNITS], dtype=np.int64)
 
 
-@njit(cache=True)
-def token_flags(flat, starts, begins, units, unit_sizes):  # type: ignore[no-untyped-def]
-    """Flags of every token. begins (256,) uint8: 1 for bytes that can begin a digit, 2 for those that begin a unit."""
-    ids = len(starts) - 1
-    flags = np.zeros(ids, dtype=np.uint8)
-    for t in range(ids):
-        a, b = starts[t], starts[t + 1]
-        if a == b:
-            flags[t] = NOTHING
-            continue
-        if flat[b - 1] == 32:
-            flags[t] |= TAIL
-        if _may_start(flat, a, b, begins, units, unit_sizes):
-            flags[t] |= HEAD
-        for p in range(a, b - 1):
-            if flat[p] == 32 and _may_start(flat, p + 1, b, begins, units, unit_sizes):
-                flags[t] |= INSIDE
+def token_flags(vocabulary: TokenBytes, ids: int) -> np.ndarray:
+    """(ids,) uint8: the flags of every token, by what follows a space in it, or what it may begin with."""
+    digits = {chr(p).encode()[:1] for p in np.flatnonzero(character_classes() & DIGIT)}
+    units = [unit.encode() for unit in TIME_UNITS]
+    begun = {unit[:k] for unit in units for k in range(1, len(unit) + 1)}  # the next token may go on with it
+    start = b"%b|(?:%b) |(?:%b)\\Z" % tuple(b"|".join(map(re.escape, sorted(s))) for s in (digits, units, begun))
+    head, inside = re.compile(start), re.compile(b" (?:%b)" % start)
+    flags = np.full(ids, NOTHING, dtype=np.uint8)
+    for t in range(min(ids, len(vocabulary))):
+        token = vocabulary[t]
+        if token:
+            tail = TAIL if token.endswith(b" ") else 0
+            flags[t] = tail | (HEAD if head.match(token) else 0) | (INSIDE if inside.search(token) else 0)
     return flags
 
 
-@njit(cache=True)
-def _may_start(flat, a, b, begins, units, unit_sizes):  # type: ignore[no-untyped-def]
-    """Whether bytes a … b (of one token) can begin a number or a unit that a space follows."""
-    if begins[flat[a]] & 1:
-        return True
-    for u in range(len(unit_sizes)):
-        size = unit_sizes[u]
-        same = True
-        for k in range(min(size, b - a)):
-            if flat[a + k] != units[u, k]:
-                same = False
-                break
-        if same and (b - a <= size or flat[a + size] == 32):
-            return True
-    return False
-
-
-@kernel
-def _gather(row, token, offset, flat, starts, buffer, least):  # type: ignore[no-untyped-def]
-    """Bytes from a place on: at least `least`, or five runs of ASCII white space further, or to the row's end. (bytes, token after)"""
-    n = 0
-    runs = 0
-    inside = False
-    after = -1
-    while token < len(row):
-        at = starts[row[token]] + offset
-        stop = starts[np.int64(row[token]) + 1]
-        while at < stop:
-            b = flat[at]
-            buffer[n] = b
-            n += 1
-            at += 1
-            if b == 32 or 9 <= b <= 13:
-                runs += not inside
-                inside = True
-            elif b < 128:  # other bytes may be white space too, and must not end a run
-                inside = False
-                if runs == 4 and after < 0:
-                    after = n
-        token += 1
-        offset = 0
-        if least:
-            if n >= least:
-                break
-        elif runs > 4 or (after >= 0 and n - after >= 24):
-            break
-    return n, token
-
-
-@kernel
-def _digits(buffer, at, n, classes, most):  # type: ignore[no-untyped-def]
-    """(how many digits, up to `most`, stand at `at`; offset after them)."""
-    count = 0
-    while at < n and count < most:
-        point, after = next_char(buffer, at, n)
-        if not classes[point] & DIGIT:
-            break
-        count += 1
-        at = after
-    return count, at
-
-
-@kernel
-def _unit(buffer, at, n, units, unit_sizes):  # type: ignore[no-untyped-def]
-    """Number of the unit that stands at `at`, or -1."""
-    for u in range(len(unit_sizes)):
-        if at + unit_sizes[u] > n:
-            continue
-        same = True
-        for k in range(unit_sizes[u]):
-            if buffer[at + k] != units[u, k]:
-                same = False
-                break
-        if same:
-            return u
-    return -1
-
-
-@kernel
-def _word(buffer, at, n, classes):  # type: ignore[no-untyped-def]
-    """Offset after one word and the white space behind it, or -1. A word: word characters and ASCII punctuation."""
-    begin = at
-    while at < n:
-        point, after = next_char(buffer, at, n)
-        if not classes[point] & (WORD | PUNCTUATION):
-            break
-        at = after
-    if at == begin:
-        return -1
-    gap = at
-    while at < n:
-        point, after = next_char(buffer, at, n)
-        if not classes[point] & SPACE:
-            break
-        at = after
-    return at if at > gap else -1
-
-
-@kernel
-def _numbers(buffer, end, classes, points, values, numbers):  # type: ignore[no-untyped-def]
-    """Every run of digits in buffer[:end], cut into fives from the left, as ints; returns how many."""
-    found = 0
-    at = 0
-    size = 0
-    value = 0
-    while at < end:
-        point, after = next_char(buffer, at, end)
-        at = after
-        if classes[point] & DIGIT:
-            digit = point - 48 if point < 58 else values[np.searchsorted(points, point)]
-            value = 10 * value + digit
-            size += 1
-            if size < 5:
-                continue
-        elif size == 0:
-            continue
-        numbers[found] = value
-        found += 1
-        size = 0
-        value = 0
-    if size:
-        numbers[found] = value
-        found += 1
-    return found
-
-
 @njit(cache=True, nogil=True)
-def scan_windows(rows, group, machine, counts, every, log, stats):  # type: ignore[no-untyped-def]
-    """Count the rule's keys in rows (n, length).
+def scan_windows(rows, group, machine, log):  # type: ignore[no-untyped-def]
+    """Write (group[r], key) of every key in rows (n, length) to log (capacity, 2) int64; returns the statistics (4,).
 
-    every False: counts[group[r], column] += 1 for wanted keys. every True: (group, key) pairs are written to log
-    (capacity, 2) int64 instead. Returns how many pairs there were, or would have been, had log been longer.
-    stats: tokens gathered (each once), windows.
+    The number of keys is right even when they are more than the log holds.
     """
     longest = 1
     for t in range(len(machine.starts) - 1):
         longest = max(longest, machine.starts[t + 1] - machine.starts[t])
-    room = np.empty(longest * rows.shape[1] + _ROOM, dtype=np.uint8)
-    numbers = np.empty(len(room), dtype=np.int64)
-    hits = np.empty(rows.shape[1] + 1, dtype=np.int32)
-    return _scan_rows(rows, group, machine, counts, every, log, stats, room, numbers, hits)
+    size = longest * rows.shape[1] + _PEEK_BYTES
+    scratch = Scratch(
+        np.empty(rows.shape[1] + 1, dtype=np.int32), np.empty(size, dtype=np.uint8), np.empty(size, dtype=np.int32),
+        np.empty(size, dtype=np.uint8), np.empty(size, dtype=np.int64),
+    )
+    stats = np.zeros(4, dtype=np.int64)
+    _scan_rows(rows, group, machine, scratch, log, stats)
+    return stats
 
 
 @kernel
-def _scan_rows(rows, group, machine, counts, every, log, stats, room, numbers, hits):  # type: ignore[no-untyped-def]
-    flags, classes, units, unit_sizes = machine.flags, machine.classes, machine.units, machine.unit_sizes
-    points, values, keys, columns, paired = machine.digit_points, machine.digit_values, machine.keys, machine.columns, machine.paired
-    flat, starts = machine.flat, machine.starts
-    logged = 0
+def tally(log, n, keys, columns, counts):  # type: ignore[no-untyped-def]
+    """counts[group, column] += 1 for the first n entries of a log whose key is in the table (keys, columns)."""
+    for i in range(n):
+        column = find(keys, columns, log[i, 1])
+        if column >= 0:
+            counts[log[i, 0], column] += 1
+
+
+@kernel
+def _scan_rows(rows, group, machine, scratch, log, stats):  # type: ignore[no-untyped-def]
+    flags, flat, starts, hits = machine.flags, machine.flat, machine.starts, scratch.hits
     for r in range(rows.shape[0]):
         row = rows[r]
-        covered = 0
+        stats[READ] = 0
         for h in range(_candidates(row, flags, hits)):
             i = hits[h] >> 1
             if hits[h] & 1:
-                logged, covered = _start(
-                    row, i, 0, flat, starts, classes, units, unit_sizes, points, values, keys, columns, paired,
-                    room, numbers, counts, group[r], every, log, logged, covered, stats,
-                )
-            if not flags[row[i]] & INSIDE:
-                continue
-            begin = starts[row[i]]
-            for at in range(begin + 1, starts[np.int64(row[i]) + 1]):
-                if flat[at - 1] == 32:
-                    logged, covered = _start(
-                        row, i, at - begin, flat, starts, classes, units, unit_sizes, points, values, keys, columns, paired,
-                        room, numbers, counts, group[r], every, log, logged, covered, stats,
-                    )
-    return logged
+                _start(row, i, 0, group[r], machine, scratch, log, stats)
+            if flags[row[i]] & INSIDE:
+                begin = starts[row[i]]
+                for at in range(begin + 1, starts[np.int64(row[i]) + 1]):
+                    if flat[at - 1] == 32:
+                        _start(row, i, at - begin, group[r], machine, scratch, log, stats)
 
 
 @kernel
 def _candidates(row, flags, hits):  # type: ignore[no-untyped-def]
-    """Tokens in or at whose beginning a window may start, as 2 · position + 1 if it may start at the beginning; returns how many."""
+    """Tokens in or at whose beginning a window may start, as 2 · position + 1 if at its beginning; returns how many.
+
+    Without a branch: every token is written, and overwritten by the next one unless its flags say so.
+    """
     found = np.uint64(0)
     before = np.uint8(TAIL)  # the rule puts a space before each row
     for i in range(len(row)):
@@ -260,98 +148,180 @@ def _candidates(row, flags, hits):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _start(  # type: ignore[no-untyped-def]
-    row, token, offset, flat, starts, classes, units, unit_sizes, points, values, keys, columns, paired,
-    buffer, numbers, counts, g, every, log, logged, covered, stats,
-):
+def _start(row, token, offset, group, machine, scratch, log, stats):  # type: ignore[no-untyped-def]
     """The windows that start at the space before byte `offset` of token number `token`."""
-    n, after = _gather(row, token, offset, flat, starts, buffer, _ROOM)
-    digits, at = _digits(buffer, 0, n, classes, 6)
-    unit = -1
+    points, kinds = scratch.points, scratch.kinds
+    n, after = _gather(row, token, offset, machine.flat, machine.starts, scratch.text, _PEEK_BYTES)
+    n = _decode(scratch.text, n, machine.classes, points, kinds, _PEEK)
+    digits = _digits(kinds, 0, n, 6)
+    at = digits
     if digits == 0:
-        unit = _unit(buffer, 0, n, units, unit_sizes)
+        unit = _unit(points, 0, n, machine)
         if unit < 0:
-            return logged, covered
-        at = unit_sizes[unit]
-    if digits > 5 or at >= n or buffer[at] != 32:
-        return logged, covered
-    first = at + 1
-    n, after = _gather(row, token, offset, flat, starts, buffer, 0)
-    stats[0] += max(0, after - max(token, covered))
-    covered = max(covered, after)
-    at = first
-    numeric_end, timed_end = -1, -1
-    for k in range(4):
+            return
+        at = machine.unit_sizes[unit]
+    if digits > 5 or at >= n or points[at] != 32:
+        return
+    n, after = _gather(row, token, offset, machine.flat, machine.starts, scratch.text, 0)
+    n = _decode(scratch.text, n, machine.classes, points, kinds, n)
+    stats[DECODED] += max(0, after - max(token, stats[READ]))
+    stats[READ] = max(stats[READ], after)
+    at += 1
+    number_end, time_end = -1, -1
+    for words in range(4):
         if at >= n:
             break
-        if digits:
-            if k:
-                count, end = _digits(buffer, at, n, classes, 5)
-                if count:
-                    numeric_end = end  # greedy: the last one that fits
-            if timed_end < 0:
-                u = _unit(buffer, at, n, units, unit_sizes)
-                if u >= 0:
-                    timed_end = at + unit_sizes[u]  # lazy: the first one
-        else:
-            count, end = _digits(buffer, at, n, classes, 5)
+        count = _digits(kinds, at, n, 5)
+        if digits == 0:
             if count:
-                timed_end = end
+                time_end = at + count
                 break
-        if k < 3:
-            at = _word(buffer, at, n, classes)
+        else:
+            if words and count:
+                number_end = at + count  # greedy: the last one that fits
+            if time_end < 0:
+                unit = _unit(points, at, n, machine)
+                if unit >= 0:
+                    time_end = at + machine.unit_sizes[unit]  # lazy: the first one
+        if words < 3:
+            at = _after_word(kinds, at, n)
             if at < 0:
                 break
-    if numeric_end >= 0:
-        stats[1] += 1
-        logged = _emit_numbers(buffer, numeric_end, classes, points, values, keys, columns, paired, numbers, counts, g, every, log, logged)
-    if timed_end >= 0:
-        stats[1] += 1
-        logged = _emit_times(
-            buffer, timed_end, classes, units, unit_sizes, points, values, keys, columns, numbers, counts, g, every, log, logged,
-        )
-    return logged, covered
+    if number_end >= 0:
+        _log_numbers(number_end, group, machine, scratch, log, stats)
+    if time_end >= 0:
+        _log_times(time_end, group, machine, scratch, log, stats)
 
 
 @kernel
-def _emit(key, keys, columns, counts, g, every, log, logged):  # type: ignore[no-untyped-def]
-    if every:
-        if logged < len(log):
-            log[logged, 0] = g
-            log[logged, 1] = key
-        return logged + 1
-    column = find(keys, columns, key)
-    if column >= 0:
-        counts[g, column] += 1
-    return logged
+def _gather(row, token, offset, flat, starts, text, least):  # type: ignore[no-untyped-def]
+    """(bytes, token after) from a place on: `least` bytes, or five runs of ASCII white space further, or the rest."""
+    n = 0
+    runs = 0
+    inside = False
+    fourth = -1
+    while token < len(row):
+        at = starts[row[token]] + offset
+        stop = starts[np.int64(row[token]) + 1]
+        while at < stop:
+            b = flat[at]
+            text[n] = b
+            n += 1
+            at += 1
+            if b == 32 or 9 <= b <= 13:
+                runs += not inside
+                inside = True
+            elif b < 128:  # other bytes may be white space too, and must not end a run
+                inside = False
+                if runs == 4 and fourth < 0:
+                    fourth = n
+        token += 1
+        offset = 0
+        if least:
+            if n >= least:
+                break
+        elif runs > 4 or (fourth >= 0 and n - fourth >= 24):
+            break
+    return n, token
 
 
 @kernel
-def _emit_numbers(buffer, end, classes, points, values, keys, columns, paired, numbers, counts, g, every, log, logged):  # type: ignore[no-untyped-def]
-    found = _numbers(buffer, end, classes, points, values, numbers)
-    kept = 0
+def _decode(text, n, classes, points, kinds, most):  # type: ignore[no-untyped-def]
+    """Code points and classes of the first `most` characters of text[:n]; returns how many there are."""
+    at, count = 0, 0
+    while at < n and count < most:
+        point, at = next_char(text, at, n)
+        points[count] = point
+        kinds[count] = classes[point]
+        count += 1
+    return count
+
+
+@kernel
+def _digits(kinds, at, n, most):  # type: ignore[no-untyped-def]
+    """How many digits, up to `most`, stand at `at`."""
+    count = 0
+    while at + count < n and count < most and kinds[at + count] & DIGIT:
+        count += 1
+    return count
+
+
+@kernel
+def _unit(points, at, n, machine):  # type: ignore[no-untyped-def]
+    """Number of the unit that stands at `at`, or -1."""
+    for u in range(len(machine.unit_sizes)):
+        size = machine.unit_sizes[u]
+        k = 0
+        while k < size and at + k < n and points[at + k] == machine.units[u, k]:
+            k += 1
+        if k == size:
+            return u
+    return -1
+
+
+@kernel
+def _after_word(kinds, at, n):  # type: ignore[no-untyped-def]
+    """Place after one word and the white space behind it, or -1. A word: word characters and ASCII punctuation."""
+    begin = at
+    while at < n and kinds[at] & (WORD | PUNCTUATION):
+        at += 1
+    gap = at
+    while at < n and kinds[at] & SPACE:
+        at += 1
+    return at if begin < gap < at else -1
+
+
+@kernel
+def _numbers(end, machine, scratch):  # type: ignore[no-untyped-def]
+    """Every run of digits before `end`, cut into fives from the left, into scratch.numbers; returns how many."""
+    found, at = 0, 0
+    while at < end:
+        count = _digits(scratch.kinds, at, end, 5)
+        if count:
+            value = 0
+            for k in range(at, at + count):
+                point = scratch.points[k]
+                digit = point - 48 if point < 58 else machine.digit_values[np.searchsorted(machine.digit_points, point)]
+                value = 10 * value + digit
+            scratch.numbers[found] = value
+            found += 1
+        at += max(count, 1)
+    return found
+
+
+@kernel
+def _log_numbers(end, group, machine, scratch, log, stats):  # type: ignore[no-untyped-def]
+    """Each number of a number window, and each two of those whose pairs are wanted."""
+    numbers = scratch.numbers
+    found, kept = _numbers(end, machine, scratch), 0
+    stats[WINDOWS] += 1
     for k in range(found):
-        logged = _emit(numbers[k], keys, columns, counts, g, every, log, logged)
-        if paired[numbers[k]]:
+        _note(numbers[k], group, log, stats)
+        if machine.paired[numbers[k]]:
             numbers[kept] = numbers[k]
             kept += 1
     for j in range(kept):
         for k in range(j):
             low, high = min(numbers[j], numbers[k]), max(numbers[j], numbers[k])
-            logged = _emit(PAIR + low * LARGEST + high, keys, columns, counts, g, every, log, logged)
-    return logged
+            _note(PAIR + low * LARGEST + high, group, log, stats)
 
 
 @kernel
-def _emit_times(buffer, end, classes, units, unit_sizes, points, values, keys, columns, numbers, counts, g, every, log, logged):  # type: ignore[no-untyped-def]
-    found = _numbers(buffer, end, classes, points, values, numbers)
-    at = 0
+def _log_times(end, group, machine, scratch, log, stats):  # type: ignore[no-untyped-def]
+    """Each number of a time window with each unit in it."""
+    found, at = _numbers(end, machine, scratch), 0
+    stats[WINDOWS] += 1
     while at < end:
-        u = _unit(buffer, at, end, units, unit_sizes)
-        if u < 0:
-            at += 1
-            continue
-        for k in range(found):
-            logged = _emit(TIME + numbers[k] * 8 + u, keys, columns, counts, g, every, log, logged)
-        at += unit_sizes[u]
-    return logged
+        unit = _unit(scratch.points, at, end, machine)
+        if unit >= 0:
+            for k in range(found):
+                _note(TIME + scratch.numbers[k] * 8 + unit, group, log, stats)
+        at += machine.unit_sizes[unit] if unit >= 0 else 1
+
+
+@kernel
+def _note(key, group, log, stats):  # type: ignore[no-untyped-def]
+    if stats[LOGGED] < len(log):
+        log[stats[LOGGED], 0] = group
+        log[stats[LOGGED], 1] = key
+    stats[LOGGED] += 1

@@ -19,7 +19,7 @@ def block_rows(order: Rows) -> int:
 
 
 def reader(order: Rows) -> Callable[[int, int], np.ndarray]:
-    """`order.rows` for up to `block_rows` at a time: each thread gets them in an array of its own, good until its next call."""
+    """`order.rows` for up to `block_rows` at a time, in one array per thread, good until the thread's next call."""
     own = threading.local()
 
     def read(start: int, stop: int) -> np.ndarray:

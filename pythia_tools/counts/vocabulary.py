@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
 from pythia_tools.order import Rows
 from pythia_tools.tokens import Openable, Tokenizer, open_tokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ def tokenizer_of(order: Rows, given: Openable | None = None) -> Tokenizer:
     chosen = order.tokenizer if given is None else given
     if chosen is None:
         raise RequestError(
-            f"order {order.name} names no tokenizer; give one (--tokenizer): a tokenizer.json, its folder, or a hub name"
+            f"order {order.name} names no tokenizer; give --tokenizer: a tokenizer.json, its folder, or a hub name"
         )
     return open_tokenizer(chosen)
 
@@ -92,7 +95,7 @@ def token_bytes(tokenizer: TokenBytes | Openable) -> TokenBytes:
     return TokenBytes(np.frombuffer(b"".join(pieces), dtype=np.uint8).copy(), starts)
 
 
-def load_tokenizer(tokenizer: Openable) -> Any:
+def load_tokenizer(tokenizer: Openable) -> tokenizers.Tokenizer:
     """The engine of a tokenizer, for callers that have not moved to `open_tokenizer` yet."""
     return open_tokenizer(tokenizer).engine
 

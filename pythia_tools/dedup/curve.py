@@ -2,8 +2,8 @@
 
 A signature is cut into `bands` of `rows` values, and documents that agree on all values of a band are candidates. A
 pair of Jaccard similarity J becomes one with probability 1 − (1 − J^rows)^bands. Bands and rows are chosen as in
-datasketch's MinHashLSH: the sum of false positives below the threshold and false negatives above it, as areas under that curve,
-is least.
+datasketch's MinHashLSH: the sum of false positives below the threshold and false negatives above it, as areas under
+that curve, is least.
 """
 
 from __future__ import annotations
