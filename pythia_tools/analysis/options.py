@@ -60,7 +60,7 @@ def add_flags(parser: argparse.ArgumentParser, options: type[Options]) -> None:
         shown = field.metadata.get("metavar") or ("N" if kind.one is int else field.name.upper())
         parser.add_argument(
             flag, type=_Parsed(field, kind), nargs="+" if kind.several else None, metavar=shown, help=help,
-            default=list(field.default) if kind.several and field.default is not None else field.default,
+            default=list(field.default) if isinstance(field.default, tuple) else field.default,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import pandas as pd
@@ -11,7 +12,7 @@ from torch import nn
 from pythia_tools.analysis.context import Context
 from pythia_tools.suites import Checkpoint
 
-Key: TypeAlias = "str | int | list[Key] | dict[str, Key]"
+Key: TypeAlias = "str | int | Sequence[Key] | Mapping[str, Key]"
 """A JSON-able value."""
 
 

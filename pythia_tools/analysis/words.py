@@ -6,7 +6,7 @@ A difference within its interval is called undetected, never a trend.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -18,7 +18,7 @@ __all__ = [
     "plural", "records", "seen", "times"
 ]
 
-Row: TypeAlias = dict[str, Any]
+Row: TypeAlias = dict[Hashable, Any]
 """A row of a summary as a mapping: text, numbers, NaN or <NA> by column."""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pythia_tools.core.errors import RequestError
 from pythia_tools.models.devices import choose_device, choose_dtype, named_dtype
 from pythia_tools.models.digest import Cancelled, WeightsRecord, record_of_contents, weights_record
 from pythia_tools.models.loading import architecture, build, label, require_finite, swap
@@ -55,6 +56,14 @@ def stream(
     with contextlib.closing(prepare(listed, prefetch=prefetch)) as ready:
         for prepared in ready:
             yield live.show(prepared)
+
+
+def checkpoint_of(model: nn.Module) -> Checkpoint:
+    """The checkpoint whose weights a streamed module holds now. Raises RequestError for another module."""
+    found = getattr(model, "checkpoint", None)
+    if not isinstance(found, Checkpoint):
+        raise RequestError(f"this {type(model).__name__} is not from `stream`, so its checkpoint is not known")
+    return found
 
 
 class LiveModules:

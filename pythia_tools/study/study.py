@@ -91,12 +91,10 @@ def check_truth(runs: Mapping[str, Run]) -> pd.DataFrame | None:
     for run in runs.values():
         told = run.summary[run.summary["metric"].isin(("exposures_planted", "exposures_counted", "items_that_differ"))]
         for table, part in told.groupby("task", sort=False):
-            by = part.drop_duplicates("metric").set_index("metric")
+            value = dict(zip(part["metric"], part["value"].astype(int), strict=True))
             rows.append({
-                "table": table, "items": int(by.loc["items_that_differ", "n"]),
-                "planted": int(by.loc["exposures_planted", "value"]),
-                "counted": int(by.loc["exposures_counted", "value"]),
-                "items that differ": int(by.loc["items_that_differ", "value"])
+                "table": table, "items": int(part["n"].iloc[0]), "planted": value["exposures_planted"],
+                "counted": value["exposures_counted"], "items that differ": value["items_that_differ"],
             })
     if not rows:
         return None

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pythia_tools import hub
 from pythia_tools.core import files
@@ -118,7 +118,7 @@ def open_tokenizer(place: Openable) -> Tokenizer:
 
 
 def _of_object(given: tokenizers.Tokenizer | PreTrainedTokenizerFast) -> Tokenizer:
-    engine = getattr(given, "backend_tokenizer", given)
+    engine = cast("tokenizers.Tokenizer", getattr(given, "backend_tokenizer", given))
     if not hasattr(engine, "encode_batch_fast"):
         raise RequestError(
             f"a {type(given).__name__} is not a fast tokenizer; give a {FILE}, its folder, a hub name, a tokenizers.Tokenizer or a "

@@ -236,6 +236,6 @@ def test_measure_resumes_and_names_tasks(model: GPTNeoXForCausalLM, tmp_path: Pa
     ]
     cells = CellStore(tmp_path / "cells")
     frame = tf.measure([checkpoint], tasks, cells=cells, device="cpu")
-    assert frame.columns[:7].tolist() == ["suite", "model", "params", "step", "tokens", "branch", "task"]
+    assert frame.columns[:8].tolist() == ["suite", "model", "params", "branch", "seed", "step", "tokens", "task"]
     assert frame.groupby("task").size().to_dict() == {"addition-0shot": 9, "addition-1shot": 9}
     assert frame.equals(tf.measure([checkpoint], tasks, cells=cells, device="cpu"))

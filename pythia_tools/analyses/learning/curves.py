@@ -24,7 +24,7 @@ from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import RESAMPLES, difference_of_means, mean
 from pythia_tools.core.tables import Column, Metric
-from pythia_tools.models import rows_digest, score_rows
+from pythia_tools.models import checkpoint_of, rows_digest, score_rows
 from pythia_tools.models.score import check_rows
 from pythia_tools.suites import Checkpoint
 
@@ -71,14 +71,14 @@ class LossTask(Task):
         return [self._digests[step], files.digest(self._ids[step])] if step in self._rows else None
 
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
-        step = -1 if self._fixed else model.checkpoint.step  # type: ignore[union-attr]
+        step = -1 if self._fixed else checkpoint_of(model).step
         here = slice(part * PART_ROWS, (part + 1) * PART_ROWS)
         rows = self._rows[step][here]
         nll = score_rows(model, rows, context.execution.batch_size, vocabulary=self.vocabulary).nll
         good = np.isfinite(nll)
         if not good.all():
             lost = int((~good).sum())
-            progress.warn(f"{model.checkpoint}: {lost} positions have NaN or Inf logits; try --dtype float32")
+            progress.warn(f"{checkpoint_of(model)}: {lost} positions have NaN or Inf logits; try --dtype float32")
         count = good.sum(1)
         total = np.where(good, nll, 0).sum(1, dtype=np.float64)
         means = np.divide(total, count, out=np.full(len(nll), np.nan), where=count > 0)

@@ -133,7 +133,7 @@ def exposures(context: Context, options: TermFrequencyOptions) -> pd.DataFrame:
     patterns |= {pair: counts.Text(pair) for pair in pairs if pair not in patterns}
     end = None if context.order.remote else min(context.order.steps, context.last_step)
     seen = context.exposures(list(patterns.values()), steps_to_count(context.steps, options.last, end=end))
-    return seen.assign(term=pd.array(list(patterns), dtype="string")[seen["item"]])[["term", "step", "exposures"]]
+    return seen.assign(term=seen["item"].map(dict(enumerate(patterns))).astype("string"))[["term", "step", "exposures"]]
 
 
 def planted_pairs(context: Context, options: TermFrequencyOptions) -> list[str]:

@@ -75,8 +75,8 @@ def trajectory(table: pd.DataFrame, exposures: pd.DataFrame, term: str) -> pd.Da
     """One term over training: summary rows `term_exposures` and `term_accuracy` (Wilson's interval over questions)."""
     terms = by_term(table[table["term"] == term], exposures)
     if terms.empty:
-        known = ", ".join(map(str, table["term"].unique()[:8]))
-        raise RequestError(f"term {term!r} is not in the results; they have {known}, …")
+        some = ", ".join(map(str, table["term"].unique()[:8]))
+        raise RequestError(f"term {term!r} is not in the results; they have {some}, …")
     rows = []
     for row in terms.sort_values(["model", "step"]).to_dict("records"):
         known = {**{c: row[c] for c in IDENTITY}, "task": row["task"], "subset": term}

@@ -30,7 +30,7 @@ def emergence(
     terms = by_term(table, exposures)
     rows = []
     for (_, _, task), part in terms.groupby(["model", "branch", "task"], sort=False, dropna=False):
-        last = part.loc[part["step"].idxmax()]
+        last = part.sort_values("step").iloc[-1]
         identity = {column: last[column] for column in IDENTITY}
         estimate, emerged = _emergence(part, "step", rho, resamples, seed)
         rows.append({**identity, "task": task, "metric": "emergence_step", **estimate.columns()})

@@ -32,6 +32,6 @@ def items(result: Mapping[str, pd.DataFrame], tasks: Sequence[TermTask]) -> pd.D
     frames = []
     for task in tasks:
         frame = result[task.name].copy(deep=False)
-        frame.insert(len(IDENTITY), "task", pd.array([task.label] * len(frame), dtype="string"))
+        frame.insert(len(IDENTITY), "task", pd.Series(task.label, index=frame.index, dtype="string"))
         frames.append(frame)
     return check_items(pd.concat(frames, ignore_index=True))
