@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "memorization": ("Memorization", "extractable and memorized rows over models × steps"),
     "term-frequency": ("TermFrequency", "accuracy per term against exposures over models × steps"),
+    "memorization-effects": ("MemorizationEffects", "what consuming a row did: profiles, forgetting, membership"),
     "bias": ("Bias", "gender bias measures over models × steps"),
     "learning": ("Learning", "loss on held-out rows and around each checkpoint, over models × steps"),
 }
-"""Name → class in the folder of that name, and what it does in a few words."""
+"""Name → class in the folder of that name (or of its first word), and what it does in a few words."""
+ROOMS = {name: name.replace("-", "_") for name in BUILT_IN} | {"memorization-effects": "memorization"}
 GROUP = "pythia_tools.analyses"
 _registered: dict[str, type[AnyAnalysis]] = {}
 
@@ -45,7 +47,7 @@ def names() -> dict[str, str]:
 def get(name: str) -> AnyAnalysis:
     """The analysis of this name. Raises UnknownNameError naming what there is."""
     if name in BUILT_IN:
-        module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+        module = importlib.import_module(f"{__name__}.{ROOMS[name]}")
         return getattr(module, BUILT_IN[name][0])()  # type: ignore[no-any-return]
     if name in _registered:
         return _registered[name]()

@@ -56,6 +56,9 @@ COLUMNS: dict[str, Column] = {
     "cohort": Column(
         "Int64", "rows consumed before this step, and not before the previous cohort's; <NA> where there are no cohorts"
     ),
+    "since": Column(
+        "Int64", "steps since the exposure, at least (up to the next line's); negative before it; <NA> otherwise"
+    ),
     "metric": Column("string", "what `value` is (`memorized_share`, `spearman`, `nll`)"),
     "metric_unit": Column("string", "the unit of value, low and high (`share`, `nats per token`)"),
     "value": Column("float64", "the estimate"), "low": Column("float64", "lower end of its interval; NaN without one"),

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
         memorization_profile,
     )
     from pythia_tools.plots.memorized import (
-        foresight,
         memorization,
-        memorization_by_exposures,
         memorization_scaling,
         order_effect,
+        poisson_panels,
         poisson_qq,
+        predictability,
     )
     from pythia_tools.plots.style import save
     from pythia_tools.plots.term_frequency import (
@@ -43,7 +43,7 @@ _HOMES = {
     "exposures": ("by_exposures", "panels_over_training"),
     "losses": ("learning",),
     "memorized": (
-        "foresight", "memorization", "memorization_by_exposures", "memorization_scaling", "order_effect", "poisson_qq",
+        "memorization", "memorization_scaling", "order_effect", "poisson_panels", "poisson_qq", "predictability",
     ),
     "memorization_effects": (
         "forgetting", "membership", "memorization_kinds", "memorization_persistence", "memorization_profile",
@@ -57,10 +57,10 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training", "agreement", "branches_over_training",
-    "by_exposures", "by_group", "correlation_over_training", "foresight", "forgetting", "gap_over_training", "interventions",
-    "learning", "membership", "memorization", "memorization_by_exposures", "memorization_kinds", "memorization_persistence",
+    "by_exposures", "by_group", "correlation_over_training", "forgetting", "gap_over_training", "interventions",
+    "learning", "membership", "memorization", "memorization_kinds", "memorization_persistence",
     "memorization_profile", "memorization_scaling", "order_effect", "paired_differences", "panels_over_training",
-    "poisson_qq", "save", "term_trajectory",
+    "poisson_panels", "poisson_qq", "predictability", "save", "term_trajectory",
 ]
 
 

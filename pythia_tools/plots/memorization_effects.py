@@ -1,4 +1,4 @@
-"""Figures of what consuming a row did to it: causal profiles, the parallel-trends check, forgetting, membership, kinds."""
+"""Figures of what consuming a row did to it: causal profiles, parallel-trends check, forgetting, membership, kinds."""
 
 from __future__ import annotations
 
@@ -9,20 +9,30 @@ from matplotlib.axes import Axes
 from pythia_tools.core.errors import RequestError
 from pythia_tools.plots import style
 
-SIGNAL_NAMES = {"loss": "loss", "zlib": "loss / zlib", "min_k": "min-k %", "min_k_plus": "min-k++ %", "reference": "against a reference"}
-
-MEASURE_NAMES = {"nll": "loss (nats per token)", "advantage": "loss below rows never consumed (nats per token)", "top1": "ids predicted"}
+SIGNAL_NAMES = {
+    "loss": "loss", "zlib": "loss / zlib", "min_k": "min-k %", "min_k_plus": "min-k++ %",
+    "reference": "against a reference",
+}
+MEASURE_NAMES = {
+    "nll": "loss (nats per token)", "advantage": "loss below rows never consumed (nats per token)",
+    "top1": "ids predicted",
+}
+CHANCE = {"auc": 0.5, "tpr_at_fpr_0.001": 0.001, "tpr_at_fpr_0.01": 0.01, "tpr_at_fpr_0.1": 0.1}
+"""Metric of membership inference → its value by chance."""
 
 
 def memorization_profile(table: pd.DataFrame, ax: Axes | None = None, *, model: str | None = None) -> Axes:
-    """Effect of consuming a row, cohort × checkpoint, as a heat map of one model (default: the largest). From `summarize_profiles`."""
+    """Effect of consuming a row, cohort × checkpoint, as a heat map of one model (default: the largest).
+
+    `table`: from `memorization.summarize_profiles`.
+    """
     rows = style.require(table, "effect")
     name = model or style.by_size(rows)[-1]
     rows = rows[rows["model"] == name]
     if rows.empty:
-        raise RequestError(f"this summary has no model {name!r}; it has: {', '.join(style.by_size(style.require(table, 'effect')))}")
-    cohort = rows["group"].str.removeprefix("cohort=").astype(int)
-    grid = rows.assign(cohort=cohort).pivot(index="cohort", columns="step", values="value")
+        has = ", ".join(style.by_size(style.require(table, "effect")))
+        raise RequestError(f"this summary has no model {name!r}; it has: {has}")
+    grid = rows.pivot(index="cohort", columns="step", values="value")
     ax = style.axes(ax, size=(6.6, 4.4))
     most = float(np.nanmax(np.abs(grid.to_numpy()))) or 1.0
     image = ax.imshow(grid.to_numpy(), origin="lower", aspect="auto", cmap="RdBu_r", vmin=-most, vmax=most)
@@ -39,21 +49,22 @@ def memorization_profile(table: pd.DataFrame, ax: Axes | None = None, *, model: 
 
 
 def memorization_persistence(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Mean effect by steps since the cohort's first checkpoint: instantaneous at 0, then persistent; before it, the parallel-trends check.
+    """Mean effect by steps since the cohort's first checkpoint: instantaneous at 0, then persistent.
 
-    Points left of 0 are placebo effects: as far as their intervals leave out 0, trends were not parallel.
+    Points left of 0 are placebo effects, the parallel-trends check: as far as their intervals leave out 0, trends were
+    not parallel.
     """
     rows = style.require(table, ("persistent_effect", "before_effect"))
-    sign = np.where(rows["metric"] == "before_effect", -1, 1)
-    rows = rows.assign(since=sign * rows["group"].str.extract(r"=(\d+)", expand=False).astype(int))
     ax = style.axes(ax)
     colours = style.size_colours(rows)
     for model in style.by_size(rows):
         points = rows[rows["model"] == model]
-        style.curve(ax, points, x="since", label=style.model_label(model, points["params"].iloc[0]), colour=colours[model])
+        label = style.model_label(model, points["params"].iloc[0])
+        style.curve(ax, points, x="since", label=label, colour=colours[model])
     ax.axhline(0, color="0.5", linewidth=1)
     ax.axvline(0, color="0.5", linewidth=1, linestyle=":")
-    if rows["group"].str.contains("-").any():
+    gaps = np.diff(np.sort(rows["since"].unique().astype(int)))
+    if len(gaps) and gaps.max() > 2 * gaps.min():  # bins that double
         ax.set_xscale("symlog", linthresh=1, linscale=0.4)
     ax.set_xlabel("steps since the first checkpoint that holds the rows (below 0: placebo)")
     ax.set_ylabel("memorization (effect)")
@@ -61,30 +72,31 @@ def memorization_persistence(table: pd.DataFrame, ax: Axes | None = None) -> Axe
     return ax
 
 
-def forgetting(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """A measure by steps since the last exposure; colour is size, line style the number of exposures. From `forgetting_curve`."""
-    rows = table[table["metric"].str.endswith("_after_exposure")]
-    if rows.empty:
-        raise RequestError("this summary has no metric MEASURE_after_exposure; make one with memorization.forgetting_curve")
-    since = rows["group"].str.extract(r"since=(\d+)", expand=False).astype(int)
-    exposures = rows["group"].str.extract(r"exposures=(\d+)", expand=False)
-    rows = rows.assign(since=since, exposures=exposures.fillna("any"))
+def forgetting(table: pd.DataFrame, ax: Axes | None = None, *, measure: str | None = None) -> Axes:
+    """A measure by steps since the last exposure; colour is size, line style the number of exposures.
+
+    `table`: from `memorization.forgetting_curve`; measure: its column (default: advantage, else nll).
+    """
+    if measure is None:
+        measure = "advantage" if (table["metric"] == "advantage_after_exposure").any() else "nll"
+    rows = style.require(table, f"{measure}_after_exposure")
     ax = style.axes(ax)
     colours = style.size_colours(rows)
-    kinds = list(dict.fromkeys(rows.sort_values("group")["exposures"]))
+    seen = rows["exposures_low"].astype("string").fillna("any")
+    kinds = list(dict.fromkeys(seen[rows["exposures_low"].sort_values().index]))
     shown = [kinds[i] for i in np.unique(np.linspace(0, len(kinds) - 1, min(4, len(kinds))).astype(int))]
     for model in style.by_size(rows):
         for number, kind in enumerate(shown):
-            points = rows[(rows["model"] == model) & (rows["exposures"] == kind)]
+            points = rows[(rows["model"] == model) & (seen == kind)]
             label = style.model_label(model, points["params"].iloc[0]) if number == 0 and len(points) else None
             style.curve(ax, points, x="since", label=label, colour=colours[model], style=style.LINE_STYLES[number])
     if len(shown) > 1:
         for number, kind in enumerate(shown):
-            ax.plot([], [], color="0.35", linestyle=style.LINE_STYLES[number], label=f"{kind} exposure{'s' if kind != '1' else ''}")
+            label = f"{kind} exposure{'s' if kind != '1' else ''}"
+            ax.plot([], [], color="0.35", linestyle=style.LINE_STYLES[number], label=label)
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
     ax.set_xlabel("steps since the last exposure")
-    measure = str(rows["metric"].iloc[0]).removesuffix("_after_exposure")
-    ax.set_ylabel(MEASURE_NAMES.get(measure, measure.replace("_", " ")))
+    ax.set_ylabel(MEASURE_NAMES.get(measure, measure))
     if measure == "advantage":
         ax.axhline(0, color="0.5", linewidth=1)
     style.legend(ax)
@@ -92,17 +104,18 @@ def forgetting(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def membership(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "auc", model: str | None = None) -> Axes:
-    """Membership-inference AUC (or a true-positive rate) by step, one line per signal of one model (default: the largest)."""
+    """Membership-inference AUC (or a true-positive rate) by step, a line per signal of one model (the largest)."""
     rows = style.require(table, metric)
     name = model or style.by_size(rows)[-1]
     rows = rows[rows["model"] == name]
     ax = style.axes(ax)
-    for signal in dict.fromkeys(rows["group"]):
-        style.curve(ax, rows[rows["group"] == signal], label=SIGNAL_NAMES.get(str(signal), str(signal)))
-    chance = 0.5 if metric == "auc" else float(metric.removeprefix("tpr_at_fpr_"))
+    for signal in dict.fromkeys(rows["task"]):
+        style.curve(ax, rows[rows["task"] == signal], label=SIGNAL_NAMES.get(str(signal), str(signal)))
+    chance = CHANCE[metric]
     ax.axhline(chance, color="0.5", linewidth=1, linestyle="--", label="chance")
     style.step_axis(ax, rows["step"])
-    ax.set_ylabel("AUC, members against non-members" if metric == "auc" else f"true-positive rate at {chance:.1%} false positives")
+    rate = f"true-positive rate at {chance:.1%} false positives"
+    ax.set_ylabel("AUC, members against non-members" if metric == "auc" else rate)
     if len(rows):
         ax.set_title(style.model_label(name, rows["params"].iloc[0]))
     style.legend(ax)
@@ -110,13 +123,14 @@ def membership(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "au
 
 
 def memorization_kinds(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Share of memorized rows that are recitation, reconstruction, recollection: stacked bars per model. Metric `kind_share`."""
+    """Shares of kinds of memorized rows, stacked bars per model at its last step."""
     rows = style.require(table, "kind_share")
     ax = style.axes(ax)
     models = style.by_size(rows)
     bottom = np.zeros(len(models))
-    for kind, colour in zip(("recitation", "reconstruction", "recollection"), ("#3b6ea8", "#a8803b", "#3f8f5f"), strict=True):
-        last = rows[rows["group"] == kind].sort_values("step").drop_duplicates("model", keep="last").set_index("model")["value"]
+    for kind, colour in (("recitation", "#3b6ea8"), ("reconstruction", "#a8803b"), ("recollection", "#3f8f5f")):
+        own = rows[rows["subset"] == kind].sort_values("step")
+        last = own.drop_duplicates("model", keep="last").set_index("model")["value"]
         height = last.reindex(models).fillna(0).to_numpy(float)
         ax.bar(models, height, bottom=bottom, color=colour, label=kind, width=0.65)
         bottom += height

@@ -1,4 +1,4 @@
-"""Figures of memorization, from summary tables: shares, exposures, order, foresight, scaling."""
+"""Figures of memorization, from summary tables: shares, order, predictability, scaling."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from pythia_tools.core.errors import RequestError
@@ -19,20 +20,29 @@ NAMES = {
 
 
 def memorization(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "memorized_share") -> Axes:
-    """Share of rows memorized by step; colour is size, line style the group; a branch is dotted. `table`: from `memorization.summarize`."""
+    """Share of rows memorized by step, over all exposures; colour is size, line style the cohort or subset; a branch is
+    dotted.
+
+    `table`: from `memorization.summarize`.
+    """
     rows = _decided(table, metric)
+    rows = rows[rows["exposures_low"].isna()]
+    if rows["cohort"].notna().any():
+        rows = rows[rows["cohort"].notna()]
     ax = style.axes(ax)
     colours = style.size_colours(rows)
-    groups = list(dict.fromkeys(rows["group"]))
+    groups = rows["cohort"].astype("string").radd("cohort ").fillna(rows["subset"])
+    names = list(dict.fromkeys(groups))
     for model in style.by_size(rows):
-        for number, group in enumerate(groups):
-            points = rows[(rows["model"] == model) & (rows["group"] == group)]
+        for number, name in enumerate(names):
+            points = rows[(rows["model"] == model) & (groups == name)]
             label = style.model_label(model, points["params"].iloc[0]) if number == 0 and len(points) else None
             dotted = len(points) > 0 and points["branch"].iloc[0] != "main"
-            style.curve(ax, points, label=label, colour=colours[model], style=":" if dotted else style.LINE_STYLES[number % 4])
-    if len(groups) > 1:
-        for number, group in enumerate(groups):
-            ax.plot([], [], color="0.35", linestyle=style.LINE_STYLES[number % 4], label=str(group))
+            look = ":" if dotted else style.LINE_STYLES[number % 4]
+            style.curve(ax, points, label=label, colour=colours[model], style=look)
+    if len(names) > 1:
+        for number, name in enumerate(names):
+            ax.plot([], [], color="0.35", linestyle=style.LINE_STYLES[number % 4], label=str(name))
     style.step_axis(ax, rows["step"])
     ax.set_ylabel(NAMES.get(metric, metric))
     if metric != "mean_matched":
@@ -41,35 +51,12 @@ def memorization(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "
     return ax
 
 
-def memorization_by_exposures(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Share memorized against exposures so far, one line per model at its last step of the table. Groups are `exposures=N`."""
-    rows = _decided(table, "memorized_share")
-    number = rows["group"].str.extract(r"exposures=(\d+)", expand=False)
-    rows = rows[number.notna()].assign(exposures=number.dropna().astype(int))
-    if rows.empty:
-        raise RequestError("this summary has no groups `exposures=N`; summarize with by='exposures'")
-    ax = style.axes(ax)
-    colours = style.size_colours(rows)
-    for model in style.by_size(rows):
-        points = rows[rows["model"] == model]
-        points = points[points["step"] == points["step"].max()]
-        style.curve(ax, points, x="exposures", label=style.model_label(model, points["params"].iloc[0]), colour=colours[model])
-    ax.set_xscale("symlog", base=2, linthresh=1, linscale=0.6)
-    ticks = sorted(set(rows["exposures"]))
-    ax.set_xticks(ticks, [str(t) for t in ticks])
-    ax.minorticks_off()
-    ax.set_xlabel("exposures so far")
-    ax.set_ylabel("rows memorized")
-    _percent(ax)
-    style.legend(ax)
-    return ax
-
-
 def poisson_qq(points: pd.DataFrame, ax: Axes | None = None, *, label: str | None = None) -> Axes:
-    """Observed against Poisson quantiles of memorized rows per block; area is the number of blocks. `points`: from `qq_points`."""
+    """Observed against Poisson quantiles of memorized rows per block; area: number of blocks. From `qq_points`."""
     missing = {"theoretical", "observed", "multiplicity"} - set(points.columns)
     if missing:
-        raise RequestError(f"these are not Q–Q points: columns {sorted(missing)} are missing; make them with memorization.qq_points")
+        said = "make them with memorization.qq_points"
+        raise RequestError(f"these are not Q–Q points: columns {sorted(missing)} are missing; {said}")
     ax = style.axes(ax, size=(4.6, 4.4))
     top = float(max(points["theoretical"].max(), points["observed"].max())) + 0.5
     ax.plot([-0.5, top], [-0.5, top], color="0.5", linewidth=1, linestyle="--", label="Poisson with the same mean")
@@ -84,8 +71,21 @@ def poisson_qq(points: pd.DataFrame, ax: Axes | None = None, *, label: str | Non
     return ax
 
 
+def poisson_panels(points: pd.DataFrame) -> Figure:
+    """A Q–Q plot per model: points as from `qq_points`, with the columns model and params."""
+    models = style.by_size(points)
+    figure, grid = style.panels(len(models))
+    for ax, model in zip(grid, models, strict=True):
+        own = points[points["model"] == model]
+        poisson_qq(own, ax)
+        ax.set(title=style.model_label(model, own["params"].iloc[0]), xlabel="Poisson quantile", ylabel="")
+        ax.get_legend().remove()  # type: ignore[union-attr]
+    grid[0].set_ylabel("memorized rows per block")
+    return figure
+
+
 def order_effect(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Dispersion of block counts by step with its interval, and the band that permuted rows give. `table`: from `summarize_order`."""
+    """Dispersion of block counts by step with its interval, and the band of permuted rows. From `summarize_order`."""
     rows = style.require(table, "dispersion")
     null = style.require(table, "dispersion_permuted")
     ax = style.axes(ax)
@@ -95,9 +95,9 @@ def order_effect(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         band = null[null["model"] == model].sort_values("step")
         steps = band["step"].astype(float)
         ax.fill_between(steps, band["low"], band["high"], color=colours[model], alpha=0.12, linewidth=0)
-        bars = np.abs(points[["low", "high"]].to_numpy(float).T - points["value"].to_numpy(float))
         name = style.model_label(model, points["params"].iloc[0]) if len(points) else model
-        ax.errorbar(points["step"].astype(float), points["value"], yerr=bars, fmt="o", color=colours[model], capsize=2, label=name)
+        ax.errorbar(points["step"].astype(float), points["value"], yerr=style.error_bars(points), fmt="o",
+                    color=colours[model], capsize=2, label=name)
     ax.axhline(1.0, color="0.5", linewidth=1, linestyle="--", label="Poisson; bands: rows permuted")
     style.step_axis(ax, rows["step"])
     ax.set_ylabel("variance / mean of memorized rows per block")
@@ -105,38 +105,39 @@ def order_effect(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def foresight(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Precision against recall of every predictor, joined over steps per model, the last one large. From `memorization.foresight`."""
-    rows = style.require(table, ("precision", "recall"))
-    keys = ["model", "params", "step", "branch", "group"]
-    wide = rows.pivot_table(index=keys, columns="metric", values=["value", "low", "high"], dropna=False, observed=True).dropna()
+def predictability(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Precision against recall of every predictor, joined over steps per model, the last one large.
+
+    `table`: from `memorization.predictability`.
+    """
+    keys = ["model", "params", "step", "branch", "reference"]
+    precision, recall = (style.require(table, metric).dropna(subset=["value"]).set_index(keys)
+                         for metric in ("precision", "recall"))
+    both = precision.index.intersection(recall.index)
+    precision, recall = precision.loc[both].reset_index(), recall.loc[both].reset_index()
     ax = style.axes(ax, size=(5.4, 4.6))
-    colours = style.size_colours(rows)
-    flat = wide.reset_index()
-    for model in style.by_size(rows):
-        points = flat[flat["model"] == model].sort_values("step")
-        if points.empty:
-            continue
-        x, y = points[("value", "recall")].to_numpy(), points[("value", "precision")].to_numpy()
-        ax.plot(x, y, "-o", color=colours[model], markersize=4, label=style.model_label(model, points["params"].iloc[0]))
-        for axis, metric in (("xerr", "recall"), ("yerr", "precision")):
-            value = points[("value", metric)].to_numpy()
-            error = np.abs(np.vstack([points[("low", metric)], points[("high", metric)]]) - value)
-            options: dict[str, Any] = {axis: error}
-            ax.errorbar(x, y, fmt="none", ecolor=colours[model], alpha=0.4, linewidth=1, **options)
-        ax.plot(x[-1:], y[-1:], "o", color=colours[model], markersize=9)
+    colours = style.size_colours(table)
+    for model in style.by_size(precision):
+        up = precision[precision["model"] == model].sort_values("step")
+        along = recall.loc[up.index]
+        x, y, look = along["value"].to_numpy(), up["value"].to_numpy(), dict[str, Any](color=colours[model])
+        ax.plot(x, y, "-o", markersize=4, label=style.model_label(model, up["params"].iloc[0]), **look)
+        ax.errorbar(x, y, xerr=style.error_bars(along), yerr=style.error_bars(up), fmt="none", ecolor=colours[model],
+                    alpha=0.4, linewidth=1)
+        ax.plot(x[-1:], y[-1:], "o", markersize=9, **look)
     ax.set_xlim(0, 1.02)
     ax.set_ylim(0, 1.04)
-    ax.set_xlabel("recall: memorized rows that were foretold")
-    ax.set_ylabel("precision: foretold rows that were memorized")
-    ax.set_title(str(rows["group"].iloc[0]))
+    ax.set_xlabel("recall: memorized rows that were predicted")
+    ax.set_ylabel("precision: predicted rows that were memorized")
+    ax.set_title(f"predicting {', '.join(dict.fromkeys(precision['reference']))}")
     style.legend(ax)
     return ax
 
 
 def memorization_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Share memorized against parameters, one line per step, on logarithmic axes; shares of zero stand at the bottom as open points."""
+    """Share memorized against parameters, a line per step, on logarithmic axes; shares of zero are open points."""
     rows = _decided(table, "memorized_share").dropna(subset=["params"])
+    rows = rows[rows["exposures_low"].isna() & rows["cohort"].isna() & (rows["branch"] == "main")]
     ax = style.axes(ax)
     steps = sorted(rows["step"].unique())
     shown = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, min(6, len(steps))).astype(int))]
@@ -144,10 +145,9 @@ def memorization_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ramp = style.mpl.colormaps["plasma"](np.linspace(0.85, 0.1, len(shown)))
     for step, colour in zip(shown, ramp, strict=True):
         points = rows[rows["step"] == step].sort_values("params")
-        some = points[points["value"] > 0]
-        bars = np.abs(some[["low", "high"]].to_numpy(float).T - some["value"].to_numpy(float))
-        ax.errorbar(some["params"].astype(float), some["value"], yerr=bars, fmt="-o", color=colour, capsize=2, label=_step(step))
-        none = points[points["value"] == 0]
+        some, none = points[points["value"] > 0], points[points["value"] == 0]
+        ax.errorbar(some["params"].astype(float), some["value"], yerr=style.error_bars(some), fmt="-o", color=colour,
+                    capsize=2, label=f"step {style.human_count(step)}")
         ax.plot(none["params"].astype(float), [floor] * len(none), "o", markerfacecolor="none", color=colour)
     ax.set_xscale("log")
     ax.set_yscale("log")
@@ -164,10 +164,6 @@ def _decided(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     if rows.empty:
         raise RequestError(f"{metric} has no value: no row was decided")
     return rows
-
-
-def _step(step: int) -> str:
-    return f"step {style.human_count(step)}"
 
 
 def _percent(ax: Axes) -> None:

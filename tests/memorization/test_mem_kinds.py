@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pythia_tools.analyses.memorization import counterfactual, exchange, influence, mean_memorization, select_rows
+from pythia_tools.analyses.memorization import counterfactual, influence, mean_memorization, public_format, select_rows
 from pythia_tools.analyses.memorization.rows import parse_rows
 from pythia_tools.analyses.memorization.taxonomy import (
     edit_distance,
@@ -25,6 +25,7 @@ from pythia_tools.analyses.memorization.taxonomy import (
 )
 from pythia_tools.core import tables
 from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.order import ArrayRows
 
 
 @pytest.mark.parametrize("text", [
@@ -116,72 +117,70 @@ def test_counterfactual_memorization_is_the_difference_inclusion_makes() -> None
         counterfactual(values, held[:, :5])
 
 
-class Order:
-    name, batch_rows, steps, n_rows, seq_length = "rows", 4, 10, 42, 69
-    data = np.random.default_rng(1).integers(0, 500, (42, 70)).astype(np.uint16)
-
-    def take(self, index: np.ndarray) -> np.ndarray:
-        return self.data[index]
+ORDER = ArrayRows(np.random.default_rng(1).integers(0, 500, (42, 70)).astype(np.uint16), 4)
 
 
 def test_the_public_format_round_trips(tmp_path: Path) -> None:
-    identity = {"suite": "s", "model": "70m", "params": 10, "step": 6, "tokens": 0, "branch": "main"}
+    identity = {"suite": "s", "model": "70m", "params": 10, "step": 6, "tokens": 0, "branch": "main", "seed": 1}
     flags = pd.array([True, None, False, True], dtype="boolean")
     items = tables.check_items(pd.DataFrame({**identity, "row": [7, 8, 9, 3], "memorized": flags}))
-    path = exchange.export(items, Order(), tmp_path, "duped.70m")
-    assert path.name == "duped.70m-00000-of-00001.parquet"
-    stored = pq.read_table(path)
+    numbers = np.arange(2, 12)
+    (made,) = public_format.exports(items, numbers, ORDER.array[2:12, :64], "duped")
+    assert made.path == Path("exchange/data/duped.70m.6-00000-of-00001.parquet")
+    (tmp_path / "data").mkdir()
+    made.content.to_parquet(tmp_path / public_format.file_name("duped.70m"), index=False)
+    stored = pq.read_table(tmp_path / public_format.file_name("duped.70m"))
     assert stored.column_names == ["index", "tokens", "__index_level_0__"]
     assert [str(f.type) for f in stored.schema] == ["int64", "list<element: int64>", "int64"] or "list<item: int64>" in str(stored.schema)
-    back = exchange.read_memorized(tmp_path, "duped.70m")
+    back = public_format.read_memorized(tmp_path, "duped.70m")
     assert back["index"].tolist() == [3, 7]
-    assert back["tokens"].iloc[0].tolist() == Order.data[3, :64].tolist() and len(back["tokens"].iloc[0]) == 64
-    assert exchange.as_flags(back, [3, 4, 7]).tolist() == [True, False, True]
-    assert exchange.check_tokens(back, Order()).all()
+    assert back["tokens"].iloc[0].tolist() == ORDER.array[3, :64].tolist() and len(back["tokens"].iloc[0]) == 64
+    assert public_format.as_flags(back, [3, 4, 7]).tolist() == [True, False, True]
+    assert public_format.check_tokens(back, ORDER).all()
     wrong = back.assign(index=[4, 7])
-    assert exchange.check_tokens(wrong, Order()).tolist() == [False, True]
+    assert public_format.check_tokens(wrong, ORDER).tolist() == [False, True]
     with pytest.raises(RequestError, match=r"no file of split 'deduped\.70m'"):
-        exchange.read_memorized(tmp_path, "deduped.70m")
-    with pytest.raises(RequestError, match="several checkpoints"):
-        exchange.export(pd.concat([items, items.assign(step=7)]), Order(), tmp_path, "duped.70m")
+        public_format.read_memorized(tmp_path, "deduped.70m")
+    several = public_format.exports(pd.concat([items, items.assign(step=7)]), numbers, ORDER.array[2:12, :64], "duped")
+    assert [e.path.name[:11] for e in several] == ["duped.70m.6", "duped.70m.7"], "a split is of one checkpoint"
 
 
 def test_split_names_are_the_datasets(tmp_path: Path) -> None:
-    assert exchange.split_name("pythia-12b-deduped", deduped=True, step=83000) == "deduped.12b.83000"
-    assert exchange.parse_split("duped.1.4b") == (False, "1.4b", None)
-    assert exchange.parse_split("deduped.1b.new") == (True, "1b", "new")
+    assert public_format.split_name("pythia-12b-deduped", deduped=True, step=83000) == "deduped.12b.83000"
+    assert public_format.parse_split("duped.1.4b") == (False, "1.4b", None)
+    assert public_format.parse_split("deduped.1b.new") == (True, "1b", "new")
     with pytest.raises(RequestError, match=r"is not like duped\.70m"):
-        exchange.parse_split("pile.70m")
+        public_format.parse_split("pile.70m")
     (tmp_path / "x.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match="not a readable parquet"):
-        exchange.read_memorized(tmp_path / "x.parquet")
+        public_format.read_memorized(tmp_path / "x.parquet")
 
 
 def test_overlapping_ranks_are_joined_and_contradictions_refused(tmp_path: Path) -> None:
     (tmp_path / "rank-0.csv").write_text("0,1.0\n1,0.03125\n2,1.0\n")
     (tmp_path / "rank-1.csv").write_text("2,1.0\n3,0.5\n")
-    found = exchange.read_scores(sorted(tmp_path.glob("rank-*.csv")))
+    found = public_format.read_scores(sorted(tmp_path.glob("rank-*.csv")))
     assert found["row"].tolist() == [0, 1, 2, 3] and found["memorized"].tolist() == [True, False, True, False]
     (tmp_path / "rank-2.csv").write_text("3,0.25\n")
     with pytest.raises(DataError, match="row 3 has two different scores"):
-        exchange.read_scores(sorted(tmp_path.glob("rank-*.csv")))
+        public_format.read_scores(sorted(tmp_path.glob("rank-*.csv")))
     (tmp_path / "rank-2.csv").write_text("4,2.5\n")
     with pytest.raises(DataError, match="outside 0"):
-        exchange.read_scores(sorted(tmp_path.glob("rank-*.csv")))
+        public_format.read_scores(sorted(tmp_path.glob("rank-*.csv")))
     (tmp_path / "rank-2.csv").write_text("four,0.5\n")
     with pytest.raises(DataError, match="lines must be"):
-        exchange.read_scores(sorted(tmp_path.glob("rank-*.csv")))
+        public_format.read_scores(sorted(tmp_path.glob("rank-*.csv")))
 
 
 def test_rows_are_chosen_by_range_step_sample_and_cohort() -> None:
-    order = Order()
-    assert select_rows(order).rows.tolist() == list(range(40))
+    order = ORDER
+    assert select_rows(order).rows.tolist() == list(range(40)) and select_rows(order).consecutive
     assert select_rows(order, steps=(2, 4)).rows.tolist() == list(range(8, 16))
     sample = select_rows(order, rows=(0, 42), sample=20, seed=3).rows
     assert len(set(sample.tolist())) == 20 and (np.diff(sample) > 0).all()
     assert (sample == select_rows(order, rows=(0, 42), sample=20, seed=3).rows).all()
     cohorts = select_rows(order, **parse_rows("cohorts=0:10:5,sample=6"))
-    assert pd.Series(cohorts.groups).value_counts().to_dict() == {"cohort=5": 6, "cohort=10": 6}
+    assert pd.Series(cohorts.cohorts).value_counts().to_dict() == {5: 6, 10: 6}
     assert (cohorts.rows[:6] < 20).all() and (cohorts.rows[6:] >= 20).all()
     assert parse_rows("0:512") == {"rows": (0, 512)} and parse_rows("steps=0:9,sample=4") == {"steps": (0, 9), "sample": 4}
     for bad in ("all", "0:1:2", "sample=x", "rows=3"):

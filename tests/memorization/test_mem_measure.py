@@ -46,14 +46,14 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Checkpoint], n
 
 def test_the_table_holds_one_typed_line_per_checkpoint_and_row(suite) -> None:  # type: ignore[no-untyped-def]
     checkpoints, rows = suite
-    table = measure(checkpoints, rows, context=10, continuation=8, score=True, groups=["own"] * 12 + ["flipped"] * 96, device="cpu")
+    table = measure(checkpoints, rows, context=10, continuation=8, score=True, subsets=["own"] * 12 + ["flipped"] * 96, device="cpu")
     assert list(table.columns[:6]) == tables.IDENTITY
     assert len(table) == 2 * len(rows) and table["row"].tolist() == list(range(len(rows))) * 2
     assert str(table["memorized"].dtype) == "boolean"
     last = table[table["step"] == 4]
     assert last["memorized"].sum() == 12 and (last["memorized"] == (last["score"] == 1)).all()
     curve = summarize(table)
-    share = curve[(curve["metric"] == "memorized_share") & (curve["step"] == 4)].set_index("group")
+    share = curve[(curve["metric"] == "memorized_share") & (curve["step"] == 4)].set_index("subset")
     assert share.loc["own", "value"] == 1 and share.loc["flipped", "value"] == 0
     assert share.loc["own", "n"] == 12 and share.loc["own", "interval"] == "wilson95"
 
@@ -114,15 +114,15 @@ def test_requests_that_cannot_be_met_say_why(suite) -> None:  # type: ignore[no-
         measure(checkpoints, rows, screen="int3")
     with pytest.raises(RequestError, match="either keep_from or a screen"):
         measure(checkpoints, rows, context=10, continuation=8, screen="bfloat16", keep_from=2)
-    with pytest.raises(RequestError, match="3 groups for 108 rows"):
-        measure(checkpoints, rows, context=10, continuation=8, groups=["a"] * 3)
+    with pytest.raises(RequestError, match="3 subsets for 108 rows"):
+        measure(checkpoints, rows, context=10, continuation=8, subsets=["a"] * 3)
     with pytest.raises(RequestError, match="no rows to measure"):
         measure(checkpoints, [])
     assert callable(measure_function)
 
 
 def _items(flags: list[bool], **columns: object) -> pd.DataFrame:
-    identity = {"suite": "s", "model": "m", "params": 10, "step": 8, "tokens": 80, "branch": "main"}
+    identity = {"suite": "s", "model": "m", "params": 10, "step": 8, "tokens": 80, "branch": "main", "seed": pd.NA}
     frame = pd.DataFrame({"row": range(len(flags)), "memorized": pd.array(flags, dtype="boolean"), **columns})
     for position, (name, value) in enumerate(identity.items()):
         frame.insert(position, name, value)
@@ -148,8 +148,13 @@ def test_a_checkpoint_has_consumed_the_batches_below_its_step() -> None:
     assert exposures_at([[3, 7, 7], [], [8]], 8).tolist() == [3, 0, 0]
     table = with_exposures(_items([True, False, True]), [[3, 7, 7], [], [8]])
     assert table["exposures"].tolist() == [3, 0, 0]
-    groups = summarize(table, by="exposures").set_index("group")
-    assert groups.loc["exposures=0", "n"] == 2 and groups.loc["exposures=3", "value"] == 1
+    found = summarize(table, by="exposures")
+    groups = found.set_index("exposures_low")
+    assert groups.loc[0, "n"] == 2 and groups.loc[3, "value"] == 1 and (found["exposures_low"] == found["exposures_high"]).all()
+    binned = summarize(table, by="exposure_bins")[["exposures_low", "exposures_high"]]
+    assert binned.to_numpy().tolist() == [[2, 3], [0, 0]]
+    with pytest.raises(RequestError, match="not told apart by 'margin'"):
+        summarize(table, by="margin")
     with pytest.raises(RequestError, match="row 2 has no exposures"):
         with_exposures(_items([True, False, True]), [[1], [2]])
 

@@ -27,6 +27,7 @@ from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import roc
 from pythia_tools.models import score_rows
+from pythia_tools.order import ArrayRows
 
 RNG = np.random.default_rng(3)
 
@@ -51,26 +52,15 @@ def test_the_interval_of_the_auc_is_about_delongs() -> None:
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.12)
 
 
-class Order:
+def _order(rows: np.ndarray) -> ArrayRows:
     """Rows in memory, eight per step."""
-
-    name, batch_rows = "rows", 8
-
-    def __init__(self, rows: np.ndarray):
-        self.data, self.n_rows, self.seq_length = rows, len(rows), rows.shape[1] - 1
-        self.steps = self.n_rows // 8
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        return self.data[start:stop]
-
-    def take(self, index: np.ndarray) -> np.ndarray:
-        return self.data[index]
+    return ArrayRows(rows, 8)
 
 
 def test_rows_that_were_partly_seen_are_no_non_members() -> None:
     rows = RNG.integers(0, 5000, (400, 33))
     rows[240:340, 5:30] = rows[120:220, :25]  # later rows that repeat earlier ones at another offset
-    split = draw_split(Order(rows), 20, n=60, ngram=8, seed=1)
+    split = draw_split(_order(rows), 20, n=60, ngram=8, seed=1)
     assert split.members.max() < 160 <= split.nonmembers.min()
     assert not ((split.nonmembers >= 240) & (split.nonmembers < 280)).any(), "copies of rows consumed before step 20"
     assert ((split.nonmembers >= 280) & (split.nonmembers < 340)).any(), "their sources were not consumed by step 20"
@@ -81,7 +71,7 @@ def test_rows_that_were_partly_seen_are_no_non_members() -> None:
 
 
 def test_labels_stay_right_over_the_steps_compared_and_recency_is_matched() -> None:
-    order = Order(RNG.integers(0, 5000, (400, 20)))
+    order = _order(RNG.integers(0, 5000, (400, 20)))
     split = draw_split(order, 10, 30, n=40, ngram=8)
     assert split.members.max() < 80 and split.nonmembers.min() >= 240
     recent = draw_split(order, 20, n=12, recent=2, ngram=8)
@@ -91,7 +81,7 @@ def test_labels_stay_right_over_the_steps_compared_and_recency_is_matched() -> N
     with pytest.raises(RequestError, match="offers 8 members"):
         draw_split(order, 1, n=20)
     with pytest.raises(RequestError, match="only 0 of"):
-        draw_split(Order(np.tile(RNG.integers(0, 99, (1, 20)), (400, 1))), 10, n=20, ngram=8)
+        draw_split(_order(np.tile(RNG.integers(0, 99, (1, 20)), (400, 1))), 10, n=20, ngram=8)
 
 
 def test_overlap_is_that_of_plain_sets() -> None:
@@ -133,15 +123,16 @@ def test_broken_logits_leave_a_row_without_scores() -> None:
 
 def test_a_summary_per_signal_with_fixed_labels() -> None:
     split = Split(np.arange(10, 40), np.arange(100, 130), 5, 8, 0.2, 0)
-    identity = {"suite": "s", "model": "m", "params": 10, "step": 6, "tokens": 0, "branch": "main"}
+    identity = {"suite": "s", "model": "m", "params": 10, "step": 6, "tokens": 0, "branch": "main", "seed": 1}
     nll = np.concatenate([RNG.normal(2, 0.1, 30), RNG.normal(3, 0.1, 30)])
     items = pd.DataFrame({**identity, "row": split.rows, "nll": nll, "nll_sum": nll * 8, "min_k": -nll, "min_k_plus": -nll})
     reference = items.assign(nll=2.5)
     table = signals(tables.check_items(items), sizes=np.full(60, 50), reference=reference)
     assert table["zlib"].to_numpy() == pytest.approx(-nll * 8 / 50)
     assert table["reference"].to_numpy() == pytest.approx(2.5 - nll)
-    found = summarize_membership(table, split, resamples=50)
-    assert set(found["group"]) == {"loss", "zlib", "min_k", "min_k_plus", "reference"}
+    found = summarize_membership(table, split, reference="s", resamples=50)
+    assert set(found.loc[found["task"] == "reference", "reference"]) == {"s"}
+    assert set(found["task"]) == {"loss", "zlib", "min_k", "min_k_plus", "reference"}
     assert (found.loc[found["metric"] == "auc", "value"] == 1).all()
     assert set(found["metric"]) == {"auc", "tpr_at_fpr_0.001", "tpr_at_fpr_0.01", "tpr_at_fpr_0.1"}
     with pytest.raises(RequestError, match="not for step 9"):

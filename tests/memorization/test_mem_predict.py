@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from pythia_tools.analyses.memorization import Confusion, confusion, foresight, from_percent, scaling
+from pythia_tools.analyses.memorization import Confusion, confusion, from_percent, predictability, scaling
 from pythia_tools.analyses.memorization import published as published_summary
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
@@ -49,7 +49,7 @@ def _printed(value: float, like: str) -> str:
 
 
 @pytest.mark.parametrize("model", FINAL_SMALL)
-def test_small_models_foretell_12b_as_printed(published: dict[str, list[float]], model: str) -> None:
+def test_small_models_predict_12b_as_printed(published: dict[str, list[float]], model: str) -> None:
     found = from_percent(published[f"{SMALL}|{model}|146m"], ROWS)
     precision, recall, share = FINAL_SMALL[model]
     assert found.rows == ROWS
@@ -59,7 +59,7 @@ def test_small_models_foretell_12b_as_printed(published: dict[str, list[float]],
 
 
 @pytest.mark.parametrize("model", EARLY_PRECISION)
-def test_early_checkpoints_foretell_the_last_as_printed(published: dict[str, list[float]], model: str) -> None:
+def test_early_checkpoints_predict_the_last_as_printed(published: dict[str, list[float]], model: str) -> None:
     for number, checkpoint in enumerate(CHECKPOINTS):
         found = from_percent(published[f"{EARLY}|{model}|{checkpoint}"], ROWS)
         assert _printed(found.precision, ".000") == EARLY_PRECISION[model][number]
@@ -81,15 +81,15 @@ def test_the_published_tables_as_a_summary_and_a_figure(published: dict[str, lis
     from pythia_tools import plots
 
     table = published_summary(published)
-    at = table.set_index(["model", "step", "group", "metric"])["value"]
-    assert f"{at['70m', 143_000, 'predicts 12b step 143000', 'precision']:.4f}" == "0.9563"
-    assert f"{at['6.9b', 123_000, 'predicts 6.9b step 143000', 'recall']:.3f}" == ".918".zfill(5)
+    at = table.set_index(["model", "step", "reference", "metric"])["value"]
+    assert f"{at['70m', 143_000, '12b/step143000', 'precision']:.4f}" == "0.9563"
+    assert f"{at['6.9b', 123_000, '6.9b/step143000', 'recall']:.3f}" == ".918".zfill(5)
     assert not ((table["model"] == "12b") & (table["step"] == 143_000)).any()
-    small = table[(table["group"] == "predicts 12b step 143000") & (table["step"] == 143_000)]
-    ax = plots.foresight(small)
+    small = table[(table["reference"] == "12b/step143000") & (table["step"] == 143_000)]
+    ax = plots.predictability(small)
     drawn = {tuple(np.round(line.get_xydata()[-1], 6)) for line in ax.lines if len(line.get_xdata()) == 1}
-    wanted = {(round(at[m, 143_000, "predicts 12b step 143000", "recall"], 6),
-               round(at[m, 143_000, "predicts 12b step 143000", "precision"], 6)) for m in small["model"].unique()}
+    wanted = {(round(at[m, 143_000, "12b/step143000", "recall"], 6),
+               round(at[m, 143_000, "12b/step143000", "precision"], 6)) for m in small["model"].unique()}
     assert len(wanted) == 7 and wanted <= drawn
     plt.close(ax.figure)
     with pytest.raises(RequestError, match="is not like"):
@@ -135,25 +135,25 @@ def _table(flags: dict[tuple[str, int, int], list[bool]]) -> pd.DataFrame:
     frames = []
     for (model, params, step), column in flags.items():
         frames.append(pd.DataFrame({
-            "suite": "s", "model": model, "params": params, "step": step, "tokens": step * 100, "branch": "main",
+            "suite": "s", "model": model, "params": params, "step": step, "tokens": step * 100, "branch": "main", "seed": pd.NA,
             "row": range(len(column)), "memorized": pd.array(column, dtype="boolean"),
         }))
     return tables.check_items(pd.concat(frames))
 
 
-def test_foresight_is_of_the_largest_model_at_its_last_step() -> None:
+def test_the_prediction_is_of_the_largest_model_at_its_last_step() -> None:
     table = _table({
         ("xs", 10, 8): [True, False, False, False], ("m", 90, 4): [True, False, True, False], ("m", 90, 8): [True, True, False, False],
     })
-    found = foresight(table)
-    assert set(found["group"]) == {"predicts m step 8"}
+    found = predictability(table)
+    assert set(found["reference"]) == {"m/step8"}
     at = found.set_index(["model", "step", "metric"])["value"]
     assert at["xs", 8, "precision"] == 1 and at["xs", 8, "recall"] == 0.5
     assert at["m", 4, "missed"] == 1 and at["m", 4, "false_alarm"] == 1
     with pytest.raises(RequestError, match="no model '12b'; it has: xs, m"):
-        foresight(table, model="12b")
+        predictability(table, model="12b")
     with pytest.raises(RequestError, match="no step 9 of m; it has: 4, 8"):
-        foresight(table, model="m", step=9)
+        predictability(table, model="m", step=9)
 
 
 def test_scaling_recovers_a_power_law() -> None:
@@ -161,5 +161,6 @@ def test_scaling_recovers_a_power_law() -> None:
     flags = {(f"{p}", p, s): [i < n * p * s / 6400 for i in range(n)] for p in (16, 64, 256) for s in (1, 4, 16)}
     found = scaling(_table(flags))
     assert (found["value"] - 1).abs().max() < 1e-9
-    assert set(found["group"]) == {"parameters", "tokens"} and len(found) == 6
+    assert set(found["metric"]) == {"parameters_exponent", "tokens_exponent"} and len(found) == 6
+    assert found.loc[found["metric"] == "parameters_exponent", "model"].isna().all()
     assert ((found["low"] <= found["value"]) & (found["value"] <= found["high"])).all()

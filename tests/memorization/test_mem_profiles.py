@@ -74,18 +74,19 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 def test_the_summary_names_every_effect() -> None:
     values, cohorts, _ = _world()
     batches = np.where(cohorts == NEVER, 999, cohorts - 1)
-    identity = {"suite": "s", "model": "m", "params": 10, "tokens": 0, "branch": "main"}
+    identity = {"suite": "s", "model": "m", "params": 10, "tokens": 0, "branch": "main", "seed": 1}
     items = tables.check_items(pd.DataFrame([
         {**identity, "step": s, "row": r, "nll": values[r, i]} for i, s in enumerate(STEPS) for r in range(len(values))
     ]))
     found = summarize_profiles(items, batches, controls=cohorts == NEVER, resamples=30)
-    at = found.set_index(["metric", "group", "step"])["value"]
-    assert at["effect", "cohort=30", 40] == pytest.approx(1.5)
-    assert at["instantaneous", "cohort=10", 10] == pytest.approx(2)
-    assert at["residual", "cohort=10", 40] == pytest.approx(0.5)
-    assert at["persistent_effect", "after=10", 40] == pytest.approx(1.5)
-    assert at["before_effect", "before=20", 40] == pytest.approx(0) and at["before_effect", "before=30", 40] == pytest.approx(0)
-    assert at["mean_instantaneous", "all", 40] == pytest.approx(2)
+    at = found.dropna(subset=["cohort"]).set_index(["metric", "cohort", "step"])["value"]
+    assert at["effect", 30, 40] == pytest.approx(1.5)
+    assert at["instantaneous", 10, 10] == pytest.approx(2)
+    assert at["residual", 10, 40] == pytest.approx(0.5)
+    at = found[found["cohort"].isna()].fillna({"since": -999}).set_index(["metric", "since", "step"])["value"]
+    assert at["persistent_effect", 10, 40] == pytest.approx(1.5)
+    assert at["before_effect", -20, 40] == pytest.approx(0) and at["before_effect", -30, 40] == pytest.approx(0)
+    assert at["mean_instantaneous", -999, 40] == pytest.approx(2)
 
 
 def test_designs_that_cannot_answer_are_refused() -> None:
@@ -103,7 +104,7 @@ def test_designs_that_cannot_answer_are_refused() -> None:
 
 
 def test_forgetting_starts_anew_at_each_exposure() -> None:
-    identity = {"suite": "s", "model": "m", "params": 10, "tokens": 0, "branch": "main"}
+    identity = {"suite": "s", "model": "m", "params": 10, "tokens": 0, "branch": "main", "seed": 1}
     exposures = [[4, 19], [], [9]]
     items = pd.DataFrame([{**identity, "step": s, "row": r, "score": s + r / 10} for s in STEPS for r in range(3)])
     aligned = align(tables.check_items(items), exposures)
@@ -114,6 +115,8 @@ def test_forgetting_starts_anew_at_each_exposure() -> None:
     assert aligned.loc[aligned["row"] == 2, "since"].fillna(-1).tolist() == [-1, 0, 10, 20, 30]
     curve = forgetting_curve(aligned, "score", resamples=50)
     assert set(curve["metric"]) == {"score_after_exposure"}
-    at = curve.set_index("group")["value"]
-    assert at["exposures=1, since=4-7"] == 10.0 and at["exposures=1, since=0"] == 10.2
-    assert at["exposures=1, since=16+"] == pytest.approx((30.2 + 40.2) / 2)
+    at = curve.set_index(["exposures_low", "since"])["value"]
+    assert at[1, 4] == 10.0 and at[1, 0] == 10.2
+    assert at[1, 16] == pytest.approx((30.2 + 40.2) / 2)
+    together = forgetting_curve(aligned, "score", by_exposures=False, resamples=50)
+    assert together["exposures_low"].isna().all() and together["since"].tolist() == [0, 4, 8, 16]

@@ -1,62 +1,53 @@
-"""The case study end to end, its figures, and the command line, on random models whose rows are known to be memorized or not."""
+"""The declared analyses end to end, their figures, and the command line, on models whose rows are known to be memorized."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import tokenizers
 from greedy_models import generated, neox
 from matplotlib import pyplot as plt
 
 from pythia_tools import plots
 from pythia_tools.analyses.memorization import (
-    Window,
+    EffectOptions,
+    Memorization,
+    MemorizationEffects,
+    MemorizationOptions,
     auc,
     block_counts,
     exposure_bins,
+    predictability,
     qq_points,
     scaling,
     summarize_order,
     summarize_profiles,
 )
-from pythia_tools.analyses.memorization.case_study import CaseStudy, Design, case_study
-from pythia_tools.analyses.memorization.exchange import read_memorized
+from pythia_tools.analyses.memorization.public_format import read_memorized
+from pythia_tools.analysis import Context, Execution, prepare, sweep
+from pythia_tools.analysis.perform import checked
 from pythia_tools.cli.main import main
+from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore, load_run
 from pythia_tools.core.statistics import paired_shares
+from pythia_tools.order import ArrayRows
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 from pythia_tools.tokens import StoreWriter
 
 STEPS = (0, 10, 20, 30)
-
-
-class Order:
-    """Rows in memory."""
-
-    name, batch_rows, seq_length = "in memory", 8, 23
-
-    def __init__(self, data: np.ndarray):
-        self.data, self.n_rows = data, len(data)
-
-    def take(self, index: np.ndarray) -> np.ndarray:
-        return self.data[index]
-
-    def chunks(self, start: int, stop: int, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-        for a in range(start, stop, rows):
-            yield a, self.data[a : min(stop, a + rows)]
-
-    def step_of(self, rows: np.ndarray) -> np.ndarray:
-        return np.asarray(rows) // self.batch_rows
+WORDS = tokenizers.Tokenizer(tokenizers.models.WordLevel({str(i): i for i in range(211)}, unk_token="0"))
+"""Token i is the word `i`."""
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Checkpoint], Order]:
-    """Two sizes at four steps (the same weights from step 10 on); every fourth row is what the larger one decodes, one is repeated."""
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Checkpoint], ArrayRows]:
+    """Two sizes at four steps (equal weights from step 10 on); every fourth row is what the larger decodes, one is repeated."""
     root = tmp_path_factory.mktemp("world")
     rng = np.random.default_rng(0)
     data = rng.integers(0, 211, (300, 24))
@@ -75,38 +66,90 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Checkpoint], O
     checkpoints.append(Checkpoint("world", branch, 30, 3000, "step30", Folder(root / "small" / "step30")))
     foreign = ModelInfo("large-other", params=90_000, non_embedding=45_000, branch="other", base="large", order="another")
     checkpoints.append(Checkpoint("world", foreign, 30, 3000, "step30", Folder(root / "small" / "step30")))
-    return checkpoints, Order(data)
+    return checkpoints, ArrayRows(data, 8, name="in memory")
+
+
+@dataclass
+class Study:
+    items: pd.DataFrame
+    summary: pd.DataFrame
+    scores: pd.DataFrame
+    effects: pd.DataFrame
+    kinds: pd.DataFrame
+    said: str
+
+    @property
+    def both(self) -> pd.DataFrame:
+        return tables.concat([self.summary, self.effects])
 
 
 @pytest.fixture(scope="module")
-def study(world, tmp_path_factory: pytest.TempPathFactory) -> CaseStudy:  # type: ignore[no-untyped-def]
+def study(world, tmp_path_factory: pytest.TempPathFactory) -> Study:  # type: ignore[no-untyped-def]
     checkpoints, order = world
-    design = Design(rows=240, block=24, per_cohort=20, controls=40, window=Window(8, 16))
-    cells = CellStore(tmp_path_factory.mktemp("cells"))
-    return case_study(checkpoints, order, design, decode=lambda ids: " ".join(map(str, ids)), cells=cells, device="cpu")
+    where = Execution(device="cpu", cells=CellStore(tmp_path_factory.mktemp("cells")))
+    context = Context(checkpoints, where, order=order, tokenizer=WORDS)
+    options = MemorizationOptions(rows="0:240", block=24, context=8, continuation=16, kinds=True)
+    own, effects = Memorization(), MemorizationEffects()
+    parts = [prepare(own, context, options), prepare(effects, context, EffectOptions(per_cohort=20, controls=40))]
+    result = sweep(context, [task for part in parts for task in part.tasks])
+    items, scores = (p.analysis.items(result, context, p.options) for p in parts)
+    summaries = [checked(p.analysis, p.analysis.summarize(t, context, p.options)) for p, t in zip(parts, (items, scores), strict=True)]
+    exports = list(own.exports(items, context, options))
+    assert [str(e.path) for e in exports] == ["kinds.parquet"]
+    return Study(items, summaries[0], scores, summaries[1], exports[0].content, "")
 
 
-def test_the_study_finds_what_was_put_into_the_rows(study: CaseStudy) -> None:
+def test_the_study_finds_what_was_put_into_the_rows(study: Study) -> None:
     last = study.items[(study.items["model"] == "large") & (study.items["step"] == 30)].set_index("row")["memorized"]
     expected = {*range(0, 240, 4), *range(40, 47)}
     assert set(last.index[last.to_numpy(dtype=bool)]) == expected
     kinds = study.kinds.set_index("row")
     assert kinds.loc[0, "duplicates"] == 8 and kinds.loc[0, "kind"] == "recitation"
     assert kinds.loc[8, "duplicates"] == 1 and kinds.loc[8, "kind"] in ("reconstruction", "recollection")
-    at = study.summary.set_index(["model", "step", "group", "metric"])["value"]
-    assert at["large", 30, "all", "memorized_share"] == len(expected) / 240
-    assert at["large", 10, "predicts large step 30", "recall"] == 1
-    assert at["small", 30, "predicts large step 30", "recall"] == 0
-    assert at["large", 10, "exposures=0", "memorized_share"] == pytest.approx(np.mean([r in expected for r in range(80, 240)]))
-    assert not study.summary.duplicated(["suite", "model", "step", "branch", "group", "metric"]).any()
-    wanted = {"dispersion", "scaling_exponent", "effect", "auc", "advantage_after_exposure", "kind_share", "before_effect"}
-    assert wanted <= set(study.summary["metric"])
+    whole = study.summary[study.summary["exposures_low"].isna() & study.summary["cohort"].isna()]
+    at = whole.set_index(["model", "step", "metric"])["value"]
+    assert at["large", 30, "memorized_share"] == len(expected) / 240
+    assert at["large", 10, "recall"] == 1 and at["small", 30, "recall"] == 0
+    assert set(whole.loc[whole["metric"] == "recall", "reference"]) == {"large/step30"}
+    assert {"dispersion", "parameters_exponent", "tokens_exponent", "kind_share"} <= set(study.summary["metric"])
+    assert {"effect", "auc", "advantage_after_exposure", "before_effect"} <= set(study.effects["metric"])
 
 
-def test_a_branch_is_compared_with_the_run_it_left_row_by_row(study: CaseStudy) -> None:
-    line = study.summary.query("metric == 'memorized_difference'").iloc[0]
+def test_exposures_of_rows_are_those_consumed_before_the_checkpoint(study: Study) -> None:
+    """A suite without a truth manifest: batch b is in checkpoint b + 1, and not yet in checkpoint b."""
+    expected = (study.items["row"] // 8 < study.items["step"]).astype("Int64")
+    pd.testing.assert_series_equal(study.items["exposures"], expected, check_names=False)
+    told = study.summary[(study.summary["metric"] == "memorized_share") & study.summary["exposures_low"].notna()]
+    n = told.set_index(["model", "step", "exposures_low"])["n"]
+    assert n["large", 10, 1] == 80 and n["large", 10, 0] == 160 and ("large", 30, 0) not in n.index
+    assert (told["exposures_low"] == told["exposures_high"]).all()
+    share = told.set_index(["model", "step", "exposures_low"])["value"]
+    memorized = {*range(0, 240, 4), *range(40, 47)}
+    assert share["large", 10, 0] == pytest.approx(np.mean([r in memorized for r in range(80, 240)]))
+
+
+def test_evenly_spaced_rows_reach_to_the_last_row_consumed(world) -> None:  # type: ignore[no-untyped-def]
+    checkpoints, order = world
+    context = Context(checkpoints, Execution(device="cpu"), order=order, tokenizer=WORDS)
+    options = MemorizationOptions(rows="sample=20", context=8, continuation=16, order_rows=60, block=12)
+    own = Memorization()
+    items = own.items(sweep(context, prepare(own, context, options).tasks), context, options)
+    spaced = items[items["task"] == "order"]
+    assert spaced["row"].min() == 0 and spaced["row"].max() == 30 * 8 - 1 and spaced["row"].nunique() == 60
+    assert set(zip(spaced["model"], spaced["step"], strict=True)) == {("small", 30), ("large", 30)}, "main runs, last step"
+    summary = checked(own, own.summarize(items, context, options))
+    tested = summary[summary["metric"] == "dispersion"]
+    assert set(tested["task"]) == {"order"} and (tested["n"] == 5).all()
+    assert "memorization_order" in {f.name for f in own.figures(items, summary)}
+    plt.close("all")
+
+
+def test_a_branch_is_compared_with_the_run_it_left_row_by_row(study: Study) -> None:
+    lines = study.summary.query("metric == 'memorized_difference'")
+    line = lines.iloc[0]
     expected = len({*range(0, 240, 4), *range(40, 47)}) / 240
-    assert (line["model"], line["step"], line["group"], line["n"]) == ("large-cut", 30, "minus large", 240)
+    assert len(lines) == 1, "large-other consumed another order, so its rows are other texts"
+    assert (line["model"], line["step"], line["reference"], line["n"]) == ("large-cut", 30, "large", 240)
     assert line["value"] == pytest.approx(-expected) and line["low"] < -expected < line["high"] < 0
     same = paired_shares(0, 0, 240, unit="row")
     assert same.value == 0 and same.low == -same.high and 0.005 < same.high < 0.012, "no row differs: an interval all the same"
@@ -116,12 +159,25 @@ def test_a_branch_is_compared_with_the_run_it_left_row_by_row(study: CaseStudy) 
     half = 1.959964 * np.sqrt(b + c - (b - c) ** 2 / n) / n
     found = paired_shares(20, 5, 100, unit="row")
     assert (found.low, found.high) == pytest.approx(((b - c) / n - half, (b - c) / n + half), abs=1e-6)
-    assert any("large-other is left out" in n for n in study.notes) and "large-other" not in set(study.items["model"])
-    assert not study.summary["metric"].isin(["precision", "scaling_exponent", "auc"])[study.summary["branch"] != "main"].any()
 
 
-def test_membership_against_the_smallest_model(study: CaseStudy) -> None:
-    found = study.summary.query("metric == 'auc' and group == 'reference'").set_index(["model", "step"])["value"]
+def test_branches_are_not_among_the_main_rows(study: Study) -> None:
+    """The branch has the weights of another size: among the main rows it would move slopes and predictions."""
+    main = study.items[study.items["branch"] == "main"]
+    of_main = {"precision", "recall", "parameters_exponent", "tokens_exponent", "memorized_share_difference"}
+    told = study.summary[study.summary["metric"].isin(of_main)]
+    assert len(told) and (told["branch"] == "main").all() and not told["model"].isin(["large-cut", "large-other"]).any()
+    for function, names in ((scaling, ["parameters_exponent", "tokens_exponent"]), (predictability, ["recall"])):
+        expected, found = function(main), study.summary
+        a, b = (t[t["metric"].isin(names)].set_index(["model", "step", "metric"])["value"] for t in (expected, found))
+        pd.testing.assert_series_equal(a, b)
+    assert set(study.scores["branch"]) == {"main"} and (study.effects["branch"] == "main").all()
+
+
+def test_membership_against_the_smallest_model(study: Study) -> None:
+    found = study.effects.query("metric == 'auc' and task == 'reference'")
+    assert set(found["reference"]) == {"small"}
+    found = found.set_index(["model", "step"])["value"]
     assert found.loc["large"].notna().all() and found.loc["small"].isna().all()
     table = study.scores.set_index(["model", "step", "row"])["nll"].sort_index()
     rows = study.scores.query("model == 'large' and step == 20")["row"].to_numpy()
@@ -130,44 +186,81 @@ def test_membership_against_the_smallest_model(study: CaseStudy) -> None:
     assert found["large", 20] == pytest.approx(auc(signal[members], signal[rows >= 240], resamples=2).value)
 
 
-def test_memorized_rows_come_with_what_may_explain_them(study: CaseStudy, world) -> None:  # type: ignore[no-untyped-def]
+def test_memorized_rows_come_with_what_may_explain_them(study: Study, world) -> None:  # type: ignore[no-untyped-def]
     _, order = world
     kinds = study.kinds.set_index("row")
-    window = order.data[8]
-    times = np.bincount(order.data[:240].ravel(), minlength=211)[window]
+    window = order.array[8]
+    times = np.bincount(order.array[:240].ravel(), minlength=211)[window]
     assert kinds.loc[8, "token_count_max"] == times.max() and kinds.loc[8, "token_count_median"] == np.median(times)
     assert 1 < kinds.loc[8, "continuation_perplexity"] < kinds.loc[8, "prompt_perplexity"]
 
 
-def test_rows_repeated_elsewhere_are_neither_followed_nor_controls(study: CaseStudy) -> None:
+def test_rows_repeated_elsewhere_are_neither_followed_nor_controls(study: Study) -> None:
     followed = set(study.scores["row"])
     assert not followed & {0, *range(40, 47)}
     assert {r for r in followed if r >= 240} and len(study.scores["row"].unique()) <= 3 * 20 + 40
+    first = study.scores.drop_duplicates("row").set_index("row")["cohort"]
+    assert first[first.index >= 240].isna().all()
+    assert (first[first.index < 240] == (first.index[first.index < 240] // 80 + 1) * 10).all()
 
 
-def test_equal_weights_show_no_effect(study: CaseStudy) -> None:
+def test_equal_weights_show_no_effect(study: Study) -> None:
     """Nothing was learned between steps 10 and 30, so profiles from there on are exactly zero."""
-    rows = study.summary.query("metric == 'effect' and model == 'large' and group != 'cohort=10'")
+    rows = study.effects.query("metric == 'effect' and model == 'large' and cohort != 10")
     late = rows[rows["step"] >= 10]
     assert len(late) and late["value"].abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("name", [
-    "memorization", "memorization_by_exposures", "memorization_scaling", "order_effect", "foresight", "memorization_profile",
+    "memorization", "by_exposures", "memorization_scaling", "order_effect", "predictability", "memorization_profile",
     "memorization_persistence", "forgetting", "membership", "memorization_kinds",
 ])
-def test_every_figure_draws_with_labels(study: CaseStudy, name: str) -> None:
-    ax = getattr(plots, name)(study.summary)
+def test_every_figure_draws_with_labels(study: Study, name: str) -> None:
+    ax = getattr(plots, name)(study.both)
     ax.figure.canvas.draw()
     assert ax.get_ylabel() and (ax.get_xlabel() or name == "memorization_kinds")
     plt.close(ax.figure)
     with pytest.raises(RequestError):
-        getattr(plots, name)(study.summary.iloc[:0])
+        getattr(plots, name)(study.both.iloc[:0])
 
 
-def test_the_curve_shows_the_numbers_of_the_table(study: CaseStudy) -> None:
-    rows = study.summary[(study.summary["metric"] == "memorized_share") & (study.summary["group"] == "all")]
-    ax = plots.memorization(rows)
+def test_figures_and_sentences_are_declared_from_the_tables_alone(study: Study) -> None:
+    own, effects = Memorization(), MemorizationEffects()
+    drawn = {f.name: f.caption for a, t, s in ((own, study.items, study.summary), (effects, study.scores, study.effects))
+             for f in a.figures(t, s)}
+    plt.close("all")
+    assert {"memorization", "memorization_by_exposures", "memorization_over_training", "memorization_order", "order_effect",
+            "predictability", "memorization_scaling", "kinds", "profile", "persistence", "forgetting", "membership"} == set(drawn)
+    for analysis, summary in ((own, study.summary), (effects, study.effects)):
+        told = analysis.sentences(summary)
+        assert told and all(s.rows and max(s.rows) < len(summary) for s in told)
+
+
+def _line(model: str, step: int, low: int, value: float, down: float, up: float) -> dict[str, object]:
+    return {"suite": "s", "model": model, "params": {"xs": 100, "m": 900}[model], "branch": "main", "step": step,
+            "metric": "memorized_share", "exposures_low": low, "exposures_high": low, "value": value, "low": value - down,
+            "high": value + up}
+
+
+def test_the_last_step_is_drawn_with_its_bars_the_right_way_up() -> None:
+    """Unequal bars, and a first step that looks different."""
+    table = tables.summary([
+        _line(m, step, k, 0.5 + lift + 0.1 * k, 0.01, 0.04)
+        for m, lift in (("xs", 0.0), ("m", 0.1)) for step, lift in ((0, lift - 0.3), (8, lift)) for k in (0, 1, 2)
+    ])
+    ax = plots.by_exposures(table)
+    for number, base in ((0, 0.5), (1, 0.6)):
+        points, _, (bars,) = ax.containers[number].lines
+        assert points.get_ydata().tolist() == pytest.approx([base, base + 0.1, base + 0.2])
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+        assert ends.T == pytest.approx(np.array([[base - 0.01 + 0.1 * k, base + 0.04 + 0.1 * k] for k in (0, 1, 2)]).T)
+    plt.close(ax.figure)
+
+
+def test_the_curve_shows_the_numbers_of_the_table(study: Study) -> None:
+    shares = study.summary[study.summary["metric"] == "memorized_share"]
+    rows = shares[shares["exposures_low"].isna()]
+    ax = plots.memorization(shares)
     drawn = {tuple(np.round(line.get_ydata(), 9)) for line in ax.lines if len(line.get_xdata()) == 4}
     assert drawn == {tuple(np.round(rows.loc[rows["model"] == m, "value"], 9)) for m in ("small", "large")}
     plt.close(ax.figure)
@@ -178,14 +271,14 @@ def test_the_curve_shows_the_numbers_of_the_table(study: CaseStudy) -> None:
     plt.close(ax.figure)
 
 
-def test_one_broken_checkpoint_does_not_take_the_others_numbers(study: CaseStudy) -> None:
+def test_one_broken_checkpoint_does_not_take_the_others_numbers(study: Study) -> None:
     broken = (study.items["model"] == "large") & (study.items["step"] == 20)
     items = study.items[study.items["branch"] == "main"].assign(memorized=study.items["memorized"].mask(broken))
     whole = study.items[study.items["branch"] == "main"]
     for function in (scaling, lambda t: summarize_order(t, block=24, permutations=50)):
-        before, after = (function(t).set_index(["model", "step", "group", "metric"])["value"] for t in (whole, items))
+        before, after = (function(t).set_index(["model", "step", "metric"])["value"] for t in (whole, items))
         assert len(after) and ("large", 20) not in {i[:2] for i in after.index}
-        same = [i for i in after.index if i[0] != "all" and "tokens" not in i]
+        same = [i for i in after.index if isinstance(i[0], str) and "tokens_exponent" not in i]
         pd.testing.assert_series_equal(after[same], before[same])
     assert scaling(whole.assign(memorized=pd.NA)).empty
     scores = study.scores[study.scores["model"] == "large"]
@@ -196,18 +289,25 @@ def test_one_broken_checkpoint_does_not_take_the_others_numbers(study: CaseStudy
     assert set(effects["step"]) == {0, 10, 30} and (effects["value"].notna()).all()
 
 
-def test_a_study_needs_steps_and_the_suites_own_order(world) -> None:  # type: ignore[no-untyped-def]
+def test_effects_need_steps_and_the_suites_own_order(world) -> None:  # type: ignore[no-untyped-def]
     checkpoints, order = world
+
+    def ask(chosen: list[Checkpoint], rows: ArrayRows, options: EffectOptions | None = None) -> None:
+        prepare(MemorizationEffects(), Context(chosen, order=rows, tokenizer=WORDS), options)
+
     with pytest.raises(RequestError, match="at least two"):
-        case_study(checkpoints[:1], order)
+        ask(checkpoints[:1], order)
     with pytest.raises(RequestError, match="'huge' is not one of the main models compared: small, large"):
-        case_study(checkpoints, order, Design(reference="huge"))
+        ask(checkpoints, order, EffectOptions(reference="huge"))
     with pytest.raises(RequestError, match="is it the suite's order"):
-        case_study(checkpoints, Order(order.data[:100]))
+        ask(checkpoints, ArrayRows(order.array[:100], 8))
+    with pytest.raises(RequestError, match="is it the suite's order"):
+        prepare(Memorization(), Context(checkpoints, order=ArrayRows(order.array[:100], 8), tokenizer=WORDS),
+                MemorizationOptions(rows="0:80", context=8, continuation=8, kinds=True))
 
 
 def test_exposures_are_binned_by_doubling() -> None:
-    assert exposure_bins(pd.Series([0, 1, 2, 3, 4, 7, 8, 256])).tolist() == ["0", "1", "2-3", "2-3", "4-7", "4-7", "8-15", "256-511"]
+    assert exposure_bins([0, 1, 2, 3, 4, 7, 8, 256]).tolist() == [0, 1, 2, 2, 4, 4, 8, 256]
 
 
 def test_the_command_writes_a_run_and_repeats_it(  # type: ignore[no-untyped-def]
@@ -215,13 +315,13 @@ def test_the_command_writes_a_run_and_repeats_it(  # type: ignore[no-untyped-def
 ) -> None:
     checkpoints, order = world
     root = str(Path(str(checkpoints[0].location)).parents[1])
-    np.save(tmp_path / "rows.npy", order.data[:60])
+    np.save(tmp_path / "rows.npy", order.array[:60])
     common = ["memorization", root, "--steps", "0,30", "--rows", str(tmp_path / "rows.npy"), "--context", "8", "--continuation", "16"]
     common += ["--device", "cpu", "--quiet"]
     assert main([*common, "--out", str(tmp_path / "run"), "--exchange", "duped", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     run = load_run(tmp_path / "run")
-    assert {r["group"] for r in shown} == {"all"} and len(run.items) == 4 * 60
+    assert {r["subset"] for r in shown} == {"all"} and len(run.items) == 4 * 60
     assert len(run.record["weights"]) == 4 and any(p.name == "memorization.svg" for p in run.figures)
     listed = read_memorized(tmp_path / "run" / "exchange", "duped.large.30")
     assert listed["index"].tolist() == sorted({*range(0, 60, 4), *range(40, 47)})
@@ -243,15 +343,16 @@ def test_a_short_run_is_asked_about_whole_unless_more_was_asked_for(  # type: ig
     checkpoints, order = world
     root = str(Path(str(checkpoints[0].location)).parents[1])
     with StoreWriter(tmp_path / "rows", np.uint16) as out:
-        for row in order.data[:40]:
+        for row in order.array[:40]:
             out.add_document(row)
     (tmp_path / "short.yaml").write_text(
-        f"{{name: short, kind: preshuffled, seq_length: {order.data.shape[1] - 1}, batch_rows: 1, steps: 28, store: {{prefix: rows}}}}"
+        f"{{name: short, kind: preshuffled, seq_length: {order.array.shape[1] - 1}, batch_rows: 1, steps: 28, store: {{prefix: rows}}}}"
     )
     common = ["memorization", root, "--steps", "10,30", "--order", str(tmp_path / "short.yaml"), "--context", "8", "--continuation", "8"]
     common += ["--device", "cpu", "--quiet"]
     assert main([*common, "--out", str(tmp_path / "run")]) == 0
     items = load_run(tmp_path / "run").items
+    items = items[items["task"] == "rows"]
     assert items.groupby("model")["row"].nunique().eq(28).all()
     assert (items["exposures"] == (items["row"] < items["step"])).all(), "one row a step: row r is met by checkpoint r + 1"
     assert main([*common, "--out", str(tmp_path / "more"), "--rows", "sample=29"]) == 2
@@ -276,14 +377,14 @@ def test_rows_of_another_tokenizer_are_flagged_and_the_run_is_written(  # type: 
 @pytest.mark.parametrize(("options", "said"), [
     (["--rows", "sample=10"], "names no data order"), (["--rows", "nothing.npy"], "no such file"),
     (["--rows", "canaries"], "no truth manifest"),
-    (["--rows", "{rows}", "--context", "20"], "rows have 24 ids"), (["--rows", "{rows}", "--context", "0"], "not a positive whole number"),
+    (["--rows", "{rows}", "--context", "20"], "rows have 24 ids"), (["--rows", "{rows}", "--context", "0"], "0 is too small; at least 1"),
 ])
 def test_wrong_requests_are_one_line(  # type: ignore[no-untyped-def]
     world, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
 ) -> None:
     checkpoints, order = world
     root = str(Path(str(checkpoints[0].location)).parents[1])
-    np.save(tmp_path / "rows.npy", order.data[:9])
+    np.save(tmp_path / "rows.npy", order.array[:9])
     filled = [o.format(rows=tmp_path / "rows.npy") for o in options]
     code = main(["memorization", root, "--steps", "30", "--device", "cpu", "--quiet", "--out", str(tmp_path / "run"), *filled])
     error = capsys.readouterr().err

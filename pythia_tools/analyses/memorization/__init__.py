@@ -1,11 +1,13 @@
-"""Memorization: which training rows a checkpoint reproduces, when, at which size, and whether that can be foreseen.
+"""Memorization: which training rows a checkpoint reproduces, when, at which size, and whether that can be predicted.
 
-`measure` judges rows over checkpoints in one staged pass; `row_scores` gives every row's losses; all else reads those two tables.
+`measure` judges rows over checkpoints in one staged pass; `row_scores` gives every row's losses; all else reads those
+two tables. Declared: `Memorization`, and `MemorizationEffects` for what consuming a row did to its loss.
 """
 
-from pythia_tools.analyses.memorization import exchange, rows, taxonomy
-from pythia_tools.analyses.memorization.branches import branch_differences
+from pythia_tools.analyses.memorization import public_format, rows, taxonomy
+from pythia_tools.analyses.memorization.analysis import Memorization, MemorizationOptions
 from pythia_tools.analyses.memorization.counterfactual import counterfactual, influence, mean_memorization
+from pythia_tools.analyses.memorization.effects import EffectOptions, MemorizationEffects
 from pythia_tools.analyses.memorization.extract import STATUS, Extraction, Screening, Window, extract
 from pythia_tools.analyses.memorization.forgetting import align, forgetting_curve
 from pythia_tools.analyses.memorization.measure import MemorizationTask, extractable, measure, measure_model
@@ -18,21 +20,35 @@ from pythia_tools.analyses.memorization.order_effect import (
     summarize_order,
 )
 from pythia_tools.analyses.memorization.overlap import Overlap, duplicate_counts, seen_share
-from pythia_tools.analyses.memorization.predict import Confusion, confusion, foresight, from_percent, published, scaling
+from pythia_tools.analyses.memorization.predictability import (
+    Confusion,
+    confusion,
+    from_percent,
+    predictability,
+    published,
+    scaling,
+)
 from pythia_tools.analyses.memorization.profiles import Profiles, cohort_of, profiles, summarize_profiles
 from pythia_tools.analyses.memorization.row_scores import RowScoreTask, row_scores, score_model
 from pythia_tools.analyses.memorization.rows import select_rows
 from pythia_tools.analyses.memorization.score import continuations, scores
 from pythia_tools.analyses.memorization.screen import screened
-from pythia_tools.analyses.memorization.summary import exposure_bins, exposures_at, summarize, with_exposures
+from pythia_tools.analyses.memorization.summary import (
+    branch_differences,
+    exposure_bins,
+    exposures_at,
+    summarize,
+    with_exposures,
+)
 from pythia_tools.core.statistics import auc
 
 __all__ = [
-    "STATUS", "Confusion", "Extraction", "MemorizationTask", "OrderEffect", "Overlap", "Profiles", "RowScoreTask", "Screening", "Split",
-    "Window", "align", "auc", "block_counts", "branch_differences", "cohort_of", "confusion", "continuations", "counterfactual",
-    "draw_split", "duplicate_counts", "exchange", "exposure_bins", "exposures_at", "extract", "extractable", "foresight",
-    "forgetting_curve", "from_percent", "influence", "mean_memorization", "measure", "measure_model", "order_effect", "profiles",
-    "published", "qq_points", "row_scores", "rows", "scaling", "score_model", "scores", "screened", "seen_share", "select_rows",
-    "signals", "summarize", "summarize_membership", "summarize_order", "summarize_profiles", "taxonomy", "with_exposures",
-    "zlib_bytes",
+    "STATUS", "Confusion", "EffectOptions", "Extraction", "Memorization", "MemorizationEffects", "MemorizationOptions",
+    "MemorizationTask", "OrderEffect", "Overlap", "Profiles", "RowScoreTask", "Screening", "Split", "Window", "align",
+    "auc", "block_counts", "branch_differences", "cohort_of", "confusion", "continuations", "counterfactual",
+    "draw_split", "duplicate_counts", "exposure_bins", "exposures_at", "extract", "extractable", "forgetting_curve", "from_percent",
+    "influence", "mean_memorization", "measure", "measure_model", "order_effect", "predictability", "profiles",
+    "public_format", "published", "qq_points", "row_scores", "rows", "scaling", "score_model", "scores", "screened",
+    "seen_share", "select_rows", "signals", "summarize", "summarize_membership", "summarize_order",
+    "summarize_profiles", "taxonomy", "with_exposures", "zlib_bytes",
 ]

@@ -1,20 +1,21 @@
-"""Counterfactual memorization: how much better a row is known by models that were trained on it than by models that were not.
+"""Counterfactual memorization: how much better a row is known by models that were trained on it than by models that
+were not.
 
     mem(x) = mean of M(model, x) over runs whose training data held x − mean over runs whose data did not
 
-M is any per-row measure, larger for better known (by custom per-token accuracy, `top1`). Influence of x on x′ is the same
-with M(model, x′). Needs several runs with known inclusion, such as random halves of the data.
-Intervals: per row from the runs (Welch), for a mean over rows a bootstrap that resamples runs and rows (two levels): runs are what the
-expectation is over, and with few of them they are the larger source of doubt.
-Source: Zhang et al. 2021, arXiv:2112.12938.
+M is any per-row measure, larger for better known (by custom per-token accuracy, `top1`). Influence of x on x′ is the
+same with M(model, x′). Needs several runs with known inclusion, such as random halves of the data. Intervals: per row
+from the runs (Welch), for a mean over rows a bootstrap that resamples runs and rows (two levels): runs are what the
+expectation is over, and with few of them they are the larger source of doubt. Source: Zhang et al. 2021,
+arXiv:2112.12938.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.stats import t as student
 
@@ -22,7 +23,7 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import Estimate, crossed
 
 
-def counterfactual(values: Any, included: Any, *, level: float = 0.95) -> pd.DataFrame:
+def counterfactual(values: npt.ArrayLike, included: npt.ArrayLike) -> pd.DataFrame:
     """Per row: with_row, without_row (means), memorization (their difference), low, high, runs_with, runs_without.
 
     Args:
@@ -38,22 +39,25 @@ def counterfactual(values: Any, included: Any, *, level: float = 0.95) -> pd.Dat
         a, b = inside["variance"] / inside["runs"], outside["variance"] / outside["runs"]
         error = np.sqrt(a + b)
         freedom = (a + b) ** 2 / (a**2 / (inside["runs"] - 1) + b**2 / (outside["runs"] - 1))
-        half = np.where(error > 0, student.ppf(0.5 + level / 2, freedom) * error, error)
+        half = np.where(error > 0, student.ppf(0.975, freedom) * error, error)
     return pd.DataFrame({
-        "row": np.arange(data.shape[1]), "with_row": inside["mean"], "without_row": outside["mean"], "memorization": difference,
-        "low": difference - half, "high": difference + half, "runs_with": inside["runs"], "runs_without": outside["runs"],
+        "row": np.arange(data.shape[1]), "with_row": inside["mean"], "without_row": outside["mean"],
+        "memorization": difference, "low": difference - half, "high": difference + half, "runs_with": inside["runs"],
+        "runs_without": outside["runs"],
     })
 
 
-def mean_memorization(values: Any, included: Any, *, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Mean counterfactual memorization over rows; bootstrap over runs and rows. `n` counts the rows that have a value."""
+def mean_memorization(
+    values: npt.ArrayLike, included: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Mean counterfactual memorization over rows; bootstrap over runs and rows. n: the rows that have a value."""
     data, held = _checked(values, included)
     usable = int((held.any(axis=0) & ~held.all(axis=0)).sum())
     return replace(crossed(_mean, data, held, unit="row", resamples=resamples, seed=seed), n=usable)
 
 
-def influence(values: Any, included: Any) -> np.ndarray:
-    """(n, m): effect of holding training row i on measure j; `values` (runs, m), `included` (runs, n). NaN where undefined."""
+def influence(values: npt.ArrayLike, included: npt.ArrayLike) -> np.ndarray:
+    """(n, m): effect of holding training row i on measure j; values (runs, m), included (runs, n). NaN if undefined."""
     data, held = np.asarray(values, dtype=np.float64), np.asarray(included, dtype=bool)
     if len(data) != len(held):
         raise RequestError(f"values are of {len(data)} runs and inclusion of {len(held)}; give both for the same runs")
@@ -62,7 +66,7 @@ def influence(values: Any, included: Any) -> np.ndarray:
         return held.T @ data / inside - (~held).T @ data / outside
 
 
-def _checked(values: Any, included: Any) -> tuple[np.ndarray, np.ndarray]:
+def _checked(values: npt.ArrayLike, included: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     data, held = np.asarray(values, dtype=np.float64), np.asarray(included, dtype=bool)
     if data.ndim != 2 or data.shape != held.shape:
         raise RequestError(f"values have shape {data.shape} and inclusion {held.shape}; both must be runs × rows")

@@ -1,15 +1,15 @@
 """Membership inference: can a row's training membership be told from a checkpoint's scores of it?
 
-Signals, each larger for likely members: `loss` = −nll per token; `zlib` = −nll of the whole row over its compressed size in bytes;
-`min_k`, `min_k_plus` (the least likely 20 % of tokens; standardised by the model's own distribution); `reference` = a reference
-model's nll minus this one's. AUC and true-positive rates at low false-positive rates come with intervals that resample members and
-non-members (a row with all its checkpoints).
+Signals, each larger for likely members: `loss` = −nll per token; `zlib` = −nll of the whole row over its compressed
+size in bytes; `min_k`, `min_k_plus` (the least likely 20 % of tokens; standardised by the model's own distribution);
+`reference` = a reference model's nll minus this one's. AUC and true-positive rates at low false-positive rates come
+with intervals that resample members and non-members (a row with all its checkpoints).
 
-What makes such numbers meaningful is the draw: members and non-members come from the same order, non-members from rows consumed later
-(or never), filtered by exposure, because in a two-epoch order most later rows were partly seen before, and matched for recency
-where asked. A `Split` says for which steps its labels hold, and stays fixed while checkpoints are compared.
-Cost: scores from `row_scores`; the exposure filter scans the rows consumed before.
-Sources: Yeom et al. 2018; Carlini et al. 2021 (zlib, reference); Shi et al. 2023; Zhang et al. 2024; Duan et al. 2024.
+What makes such numbers meaningful is the draw: members and non-members come from the same order, non-members from rows
+consumed later (or never), filtered by exposure, because in a two-epoch order most later rows were partly seen before,
+and matched for recency where asked. A `Split` says for which steps its labels hold, and stays fixed while checkpoints
+are compared. Cost: scores from `row_scores`; the exposure filter scans the rows consumed before. Sources: Yeom et al.
+2018; Carlini et al. 2021 (zlib, reference); Shi et al. 2023; Zhang et al. 2024; Duan et al. 2024.
 """
 
 from __future__ import annotations
@@ -17,30 +17,33 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from pythia_tools.analyses.memorization.overlap import Overlap
-from pythia_tools.core import tables
+from pythia_tools.analyses.memorization import declared
+from pythia_tools.analyses.memorization.overlap import CHUNK, seen_share
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import roc
-from pythia_tools.core.tables import IDENTITY
+from pythia_tools.core.tables import by_identity
+from pythia_tools.order import Rows
 
-LOW_RATES = (0.001, 0.01, 0.1)
+RATES = {"tpr_at_fpr_0.001": 0.001, "tpr_at_fpr_0.01": 0.01, "tpr_at_fpr_0.1": 0.1}
+"""Metric → the false-positive rate it is at."""
+SIGNALS = ("loss", "zlib", "min_k", "min_k_plus", "reference")
 NGRAM = 13
 MAX_SHARE = 0.2
 """A candidate with more than this share of its 13-grams seen is no non-member."""
-CHUNK = 8192
 
 
 @dataclass(frozen=True)
 class Split:
     """Fixed labels: rows consumed before `first`, and rows not consumed before `last`; right for steps first … last.
 
-    members, nonmembers: order rows; n-gram overlap of non-members with rows consumed before `last` is at most `max_share`.
-    `dropped` counts candidates the exposure filter refused: where nearly all go, the order hardly has non-members.
+    members, nonmembers: order rows; n-gram overlap of non-members with rows consumed before `last` is at most
+    `max_share`. `dropped` counts candidates the exposure filter refused: where nearly all go, the order hardly has
+    non-members.
     """
 
     members: np.ndarray
@@ -63,19 +66,20 @@ class Split:
     def check(self, step: int) -> None:
         """Raises RequestError when a checkpoint at `step` would make some label wrong."""
         if not self.first <= step <= self.last:
-            raise RequestError(f"these labels hold for steps {self.first} to {self.last}, not for step {step}; draw another split")
+            held = f"{self.first} to {self.last}"
+            raise RequestError(f"these labels hold for steps {held}, not for step {step}; draw another split")
 
 
 def draw_split(
-    order: Any, first: int, last: int | None = None, *, n: int = 1000, recent: int | None = None, max_share: float = MAX_SHARE,
-    ngram: int = NGRAM, seed: int = 0,
+    order: Rows, first: int, last: int | None = None, *, n: int = 1000, recent: int | None = None,
+    max_share: float = MAX_SHARE, ngram: int = NGRAM, seed: int = 0,
 ) -> Split:
     """n members consumed before step `first` and n non-members not consumed before step `last` (default: first).
 
-    recent: draw both from windows of that many batches, just before `first` and just from `last` on (matched for recency).
-    At the order's last step, non-members are the rows that were never consumed at all.
-    max_share, ngram: a candidate non-member with a larger share of its n-grams in rows consumed before `last` is refused.
-    Raises RequestError when the order has too few rows on either side.
+    recent: draw both from windows of that many batches, just before `first` and just from `last` on (matched for
+    recency). At the order's last step, non-members are the rows that were never consumed at all. max_share, ngram: a
+    candidate non-member with a larger share of its n-grams in rows consumed before `last` is refused. Raises
+    RequestError when the order has too few rows on either side.
     """
     last = first if last is None else last
     size = order.batch_rows
@@ -84,40 +88,35 @@ def draw_split(
     before, after = (low * size, first * size), (last * size, min(high * size, order.n_rows))
     if last < first or before[1] - before[0] < n or after[1] - after[0] < 1:
         raise RequestError(
-            f"order {order.name} offers {max(0, before[1] - before[0])} members and {max(0, after[1] - after[0])} later rows for steps "
-            f"{first} to {last}; {n} of each were asked for"
+            f"order {order.name} offers {max(0, before[1] - before[0])} members and {max(0, after[1] - after[0])} "
+            f"later rows for steps {first} to {last}; {n} of each were asked for"
         )
     rng = np.random.default_rng(seed)
     members = np.sort(before[0] + rng.choice(before[1] - before[0], n, replace=False))
     candidates = after[0] + rng.permutation(after[1] - after[0])[: 4 * n]
-    shares = _seen_share(order, candidates, last, ngram)
+    consumed = (rows for _, rows in order.chunks(0, last * size, CHUNK))
+    shares = seen_share(order.take(candidates), consumed, min(ngram, order.row_tokens))
     clean = candidates[shares <= max_share]
     refused = int((shares > max_share).sum())
     if len(clean) < n:
         raise RequestError(
-            f"only {len(clean)} of {len(candidates)} later rows have at most {max_share:.0%} of their {ngram}-grams in rows consumed "
-            f"before step {last}; ask for fewer (n={len(clean)}), or allow more overlap (max_share)"
+            f"only {len(clean)} of {len(candidates)} later rows have at most {max_share:.0%} of their {ngram}-grams in "
+            f"rows consumed before step {last}; ask for fewer (n={len(clean)}), or allow more overlap (max_share)"
         )
     return Split(members, np.sort(clean[:n]), first, last, max_share, refused)
 
 
-def _seen_share(order: Any, candidates: np.ndarray, step: int, ngram: int) -> np.ndarray:
-    overlap = Overlap(order.take(candidates), min(ngram, order.seq_length + 1))
-    stop = step * order.batch_rows
-    for start in range(0, stop, CHUNK):
-        overlap.scan(order.rows(start, min(stop, start + CHUNK)))
-    return overlap.share()
-
-
-def zlib_bytes(rows: Any, decode: Callable[[Sequence[int]], str] | None = None) -> np.ndarray:
-    """(n,) compressed size of each row: of its text when `decode` is given (a tokenizer's), else of its ids as 16-bit numbers."""
+def zlib_bytes(rows: np.ndarray, decode: Callable[[Sequence[int]], str] | None = None) -> np.ndarray:
+    """(n,) compressed size of each row: of its text when `decode` is given (a tokenizer's), else of its ids."""
     if decode is not None:
-        return np.array([len(zlib.compress(decode(list(map(int, r))).encode("utf-8", "surrogatepass"))) for r in rows])
-    return np.array([len(zlib.compress(np.asarray(r, dtype="<u4" if np.max(r) > 65535 else "<u2").tobytes())) for r in rows])
+        return np.array([len(zlib.compress(decode(r.tolist()).encode("utf-8", "surrogatepass"))) for r in rows])
+    return np.array([len(zlib.compress(r.astype("<u4" if r.max() > 65535 else "<u2").tobytes())) for r in rows])
 
 
-def signals(table: pd.DataFrame, *, sizes: np.ndarray | None = None, reference: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The item table of `row_scores` with columns loss, min_k, min_k_plus, and zlib (with sizes), reference (with a reference table).
+def signals(
+    table: pd.DataFrame, *, sizes: np.ndarray | None = None, reference: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """The item table of `row_scores` with a column per signal: zlib needs sizes, reference a reference table.
 
     sizes: (n,) compressed bytes of rows 0 … n − 1 as numbered in the table's order of first appearance.
     reference: `row_scores` of one reference checkpoint on the same rows.
@@ -136,32 +135,28 @@ def signals(table: pd.DataFrame, *, sizes: np.ndarray | None = None, reference: 
     return out
 
 
-SIGNALS = ("loss", "zlib", "min_k", "min_k_plus", "reference")
-
-
 def summarize_membership(
-    table: pd.DataFrame, split: Split, *, rates: Sequence[float] = LOW_RATES, resamples: int = 1000, seed: int = 0
+    table: pd.DataFrame, split: Split, *, reference: str | None = None, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Summary rows per checkpoint and signal (its group): `auc`, and `tpr_at_fpr_0.01` for each rate.
+    """Summary rows per checkpoint and signal (its task): `auc`, and the true-positive rates of RATES.
 
-    The table's rows are numbered as in the order, or 0 … n − 1 in the order of `split.rows`. Rows without a score are left out.
-    Raises RequestError for a checkpoint outside the split's steps.
+    The table's rows are numbered as in the order, or 0 … n − 1 in the order of `split.rows`. Rows without a score are
+    left out. reference: the name of the model behind that signal. Raises RequestError for a checkpoint outside the
+    split's steps.
     """
     numbers = split.rows if set(table["row"]) <= set(split.rows.tolist()) else np.arange(len(split.rows))
     place = pd.Index(numbers).get_indexer(pd.Index(table["row"]))
     if (place < 0).any():
         raise RequestError(f"row {table['row'].to_numpy()[place < 0][0]} is not in this split")
     table = table.assign(member=split.labels[place])
-    lines: list[dict[str, Any]] = []
-    for keys, part in table.groupby(IDENTITY, sort=False, dropna=False):
-        identity = dict(zip(IDENTITY, keys, strict=True))
+    lines = []
+    for identity, _, part in by_identity(table):
         split.check(int(str(identity["step"])))
         for signal in (s for s in SIGNALS if s in part.columns):
             known = part[part[signal].notna()]
             members = known.loc[known["member"], signal].to_numpy(dtype=np.float64)
             others = known.loc[~known["member"], signal].to_numpy(dtype=np.float64)
-            start = {**identity, "group": signal}
-            names = ["auc", *(f"tpr_at_fpr_{rate:g}" for rate in rates)]
-            found = roc(members, others, rates, resamples=resamples, seed=seed)
-            lines += [{**start, "metric": name, **e.columns()} for name, e in zip(names, found, strict=True)]
-    return tables.summary(lines)
+            start = {**identity, "task": signal, "reference": reference if signal == "reference" else None}
+            found = roc(members, others, list(RATES.values()), resamples=resamples, seed=seed)
+            lines += [{**start, "metric": m, **e.columns()} for m, e in zip(["auc", *RATES], found, strict=True)]
+    return declared.effects(lines)

@@ -1,26 +1,27 @@
 """Does the training order decide what is memorized? Counts per block of rows against what order-free chance gives.
 
-As in the Pythia paper: memorized rows are counted in consecutive blocks of 512, and the counts are compared with a Poisson law
-of the same mean by a Q–Q plot (plotting positions i/(n + 1)). Beside it what decides: the dispersion (variance over
-mean) and the rank correlation with position, as effect sizes with intervals, against a null from permuting rows. With
-hundreds of thousands of blocks any test rejects; a dispersion of 1.02 is not an effect, whatever its p-value.
-Cost: one hypergeometric draw per block and permutation (exact: block counts of permuted rows are multivariate
-hypergeometric, so rows need not be shuffled). Source: Biderman et al. 2023 (Pythia), section 4.1.
+As in the Pythia paper: memorized rows are counted in consecutive blocks of 512, and the counts are compared with a
+Poisson law of the same mean by a Q–Q plot (plotting positions i/(n + 1)). Beside it what decides: the dispersion
+(variance over mean) and the rank correlation with position, as effect sizes with intervals, against a null from
+permuting rows. With hundreds of thousands of blocks any test rejects; a dispersion of 1.02 is not an effect, whatever
+its p-value. Cost: one hypergeometric draw per block and permutation (exact: block counts of permuted rows are
+multivariate hypergeometric, so rows need not be shuffled). Source: Biderman et al. 2023 (Pythia), section 4.1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.stats import poisson, rankdata
 
-from pythia_tools.core import progress, tables
+from pythia_tools.analyses.memorization import declared
+from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import Estimate, percentiles, permutation_pvalue, rank_correlation, statistic
-from pythia_tools.core.tables import IDENTITY
+from pythia_tools.core.tables import by_identity
 
 BLOCK = 512
 FEWEST = 3
@@ -30,7 +31,7 @@ _CELLS = 1 << 22
 
 @dataclass(frozen=True)
 class OrderEffect:
-    """What the counts say. `null_*` are quantiles .025 and .975 under permuted rows; p-values are two-sided, never 0."""
+    """What the counts say. `null_*`: quantiles .025 and .975 under permuted rows; p-values are two-sided, never 0."""
 
     block: int
     counts: np.ndarray = field(repr=False)
@@ -44,10 +45,11 @@ class OrderEffect:
     left_out: int
 
 
-def block_counts(flags: Any, block: int = BLOCK) -> tuple[np.ndarray, int]:
+def block_counts(flags: npt.ArrayLike, block: int = BLOCK) -> tuple[np.ndarray, int]:
     """Memorized rows per whole block of consecutive rows, and how many rows were left out.
 
-    flags: (n,) in row order, missing where undecided. The incomplete last block and blocks with an undecided row are left out.
+    flags: (n,) in row order, missing where undecided. The incomplete last block and blocks with an undecided row are
+    left out.
     """
     if block < 1:
         raise RequestError(f"block {block} must be at least 1")
@@ -60,11 +62,15 @@ def block_counts(flags: Any, block: int = BLOCK) -> tuple[np.ndarray, int]:
     return counts[complete], len(values) - int(complete.sum()) * block
 
 
-def order_effect(flags: Any, *, block: int = BLOCK, permutations: int = 1000, resamples: int = 1000, seed: int = 0) -> OrderEffect:
-    """Dispersion and trend of block counts with their permutation null. Raises RequestError with fewer than 3 whole blocks."""
+def order_effect(
+    flags: npt.ArrayLike, *, block: int = BLOCK, permutations: int = 1000, resamples: int = 1000, seed: int = 0
+) -> OrderEffect:
+    """Dispersion and trend of block counts with their permutation null. RequestError with fewer than 3 whole blocks."""
     counts, left_out = block_counts(flags, block)
     if len(counts) < FEWEST:
-        raise RequestError(f"{len(counts)} whole blocks of {block} rows are too few; give at least {FEWEST}, or choose a smaller block")
+        raise RequestError(
+            f"{len(counts)} whole blocks of {block} rows are too few; give at least {FEWEST}, or choose a smaller block"
+        )
     places = np.arange(len(counts))
     seen_dispersion, seen_trend = dispersion(counts), _trend(counts[None])[0]
     null_dispersion, null_trend = _null(counts, block, permutations, seed)
@@ -84,42 +90,48 @@ def dispersion(counts: np.ndarray) -> float:
 
 
 def qq_points(counts: np.ndarray) -> pd.DataFrame:
-    """Columns theoretical, observed, multiplicity: Poisson quantiles at i/(n + 1) beside the sorted counts, equal points joined."""
+    """Poisson quantiles at i/(n + 1) beside sorted counts, equal points joined: theoretical, observed, multiplicity."""
     n = len(counts)
-    theory = poisson.ppf(np.arange(1, n + 1) / (n + 1), counts.mean())
+    theory = poisson.ppf(np.arange(1, n + 1) / (n + 1), counts.mean()) if n else np.zeros(0)
     frame = pd.DataFrame({"theoretical": theory, "observed": np.sort(counts)})
     return frame.groupby(["theoretical", "observed"], as_index=False).size().rename(columns={"size": "multiplicity"})
 
 
-def summarize_order(table: pd.DataFrame, *, block: int = BLOCK, permutations: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Summary rows per checkpoint of items that hold consecutive rows: rate, dispersion, position correlation, and their nulls.
+def summarize_order(
+    table: pd.DataFrame, *, block: int = BLOCK, permutations: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Summary rows per checkpoint of items that hold consecutive rows: rows per block, dispersion, position correlation
+    and their nulls.
 
     Checkpoints with fewer than 3 whole blocks of decided rows are left out, and that is said.
     Raises RequestError when a checkpoint's rows are not consecutive (a random sample has no order to test).
     """
-    lines: list[dict[str, Any]] = []
-    for keys, part in table.groupby(IDENTITY, sort=False, dropna=False):
+    lines = []
+    named = table.assign(task=pd.NA) if "task" not in table.columns else table
+    for identity, (task,), part in by_identity(named, "task"):
         part = part.sort_values("row")
         if (np.diff(part["row"].to_numpy()) != 1).any():
-            raise RequestError("the order test needs consecutive rows, each once; measure a range such as order.rows(a, b)")
+            raise RequestError("the order test needs consecutive rows, each once; measure a range, as order.rows(a, b)")
         whole = len(block_counts(part["memorized"], block)[0])
         if whole < FEWEST:
-            progress.note(f"{keys[1]} step {keys[3]}: {whole} whole blocks of {block} decided rows are too few to test order")
+            said = f"{whole} whole blocks of {block} decided rows are too few to test order"
+            progress.note(f"{identity['model']} step {identity['step']}: {said}")
             continue
         effect = order_effect(part["memorized"], block=block, permutations=permutations, seed=seed)
-        start = {**dict(zip(IDENTITY, keys, strict=True)), "group": f"block={block}"}
         n = len(effect.counts)
-        null = {"n": n, "interval": "permutation95"}
-        lines += [
-            {**start, "metric": "block_mean", "value": effect.rate, "n": n, "interval": "none"},
-            {**start, "metric": "dispersion", **effect.dispersion.columns()},
-            {**start, "metric": "dispersion_permuted", "value": 1.0, **_bounds(effect.null_dispersion), **null},
-            {**start, "metric": "position_correlation", **effect.trend.columns()},
-            {**start, "metric": "position_correlation_permuted", "value": 0.0, **_bounds(effect.null_trend), **null},
-            {**start, "metric": "p_dispersion", "value": effect.p_dispersion, "n": n, "interval": "none"},
-            {**start, "metric": "p_position", "value": effect.p_trend, "n": n, "interval": "none"},
-        ]
-    return tables.summary(lines)
+        plain, null = ({"n": n, "unit": "block", "interval": how} for how in ("none", "permutation95"))
+        numbers = {
+            "block_rows": {"value": block, **plain},
+            "block_mean": {"value": effect.rate, **plain},
+            "dispersion": effect.dispersion.columns(),
+            "dispersion_permuted": {"value": 1.0, **_bounds(effect.null_dispersion), **null},
+            "position_correlation": effect.trend.columns(),
+            "position_correlation_permuted": {"value": 0.0, **_bounds(effect.null_trend), **null},
+            "p_dispersion": {"value": effect.p_dispersion, **plain},
+            "p_position": {"value": effect.p_trend, **plain},
+        }
+        lines += [{**identity, "task": task, "metric": metric, **number} for metric, number in numbers.items()]
+    return declared.summary(lines)
 
 
 def _bounds(pair: tuple[float, float]) -> dict[str, float]:

@@ -1,21 +1,25 @@
-"""How much of these rows had been seen before? Shares of n-grams met, and exact copies counted, in one scan of consumed rows.
+"""How much of these rows had been seen before? Shares of n-grams met, and exact copies counted, in one scan of consumed
+rows.
 
-A set of candidate rows is small, the rows consumed before a checkpoint are many; so the candidates' n-grams go into a hash table
-and the consumed rows stream past it, each n-gram at the cost of one rolling-hash step and one look. Memory: 24 bytes per candidate
-n-gram, nothing per consumed row. Hashes are 61-bit; a false match has a chance of about (candidate n-grams) / 2^61 per position.
-Why it is needed: in a two-epoch order most later rows were partly seen, and near-duplicates leak between members and non-members.
+A set of candidate rows is small, the rows consumed before a checkpoint are many; so the candidates' n-grams go into a
+hash table and the consumed rows stream past it, each n-gram at the cost of one rolling-hash step and one look. Memory:
+24 bytes per candidate n-gram, nothing per consumed row. Hashes are 61-bit; a false match has a chance of about
+(candidate n-grams) / 2^61 per position. Why it is needed: in a two-epoch order most later rows were partly seen, and
+near-duplicates leak between members and non-members.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from pythia_tools.core.errors import RequestError
 
+CHUNK = 8192
+"""Rows read at a time by scans."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _MASK = (1 << 61) - 1
 
@@ -30,7 +34,7 @@ class Overlap:
     overlap.copies()     # (m,) how often the candidate's first n-gram occurred: with n = L, exact copies of the row
     """
 
-    def __init__(self, candidates: Any, n: int = 13):
+    def __init__(self, candidates: npt.ArrayLike, n: int = 13):
         rows = np.ascontiguousarray(candidates, dtype=np.int64)
         if rows.ndim != 2 or rows.shape[1] < n or n < 1:
             raise RequestError(f"candidates have shape {rows.shape}; n-grams of {n} need rows of at least {n} ids")
@@ -43,7 +47,7 @@ class Overlap:
         self.keys, self.slots = _table(unique)
         self.counts = np.zeros(len(unique), np.int64)
 
-    def scan(self, rows: Any) -> None:
+    def scan(self, rows: npt.ArrayLike) -> None:
         """Count the candidates' n-grams in rows (r, L') of any integer type; rows shorter than n hold none."""
         array = np.asarray(rows)
         if array.shape[1] >= self.n and len(self.counts):
@@ -54,7 +58,7 @@ class Overlap:
         return (self.counts[self.place] > 0).mean(axis=1)
 
     def share_elsewhere(self) -> np.ndarray:
-        """(m,) share of each candidate's n-grams met more often than in the candidate itself; for candidates that streamed by too."""
+        """(m,) share of each candidate's n-grams met outside it too; for candidates that streamed by themselves."""
         own = np.empty_like(self.place)
         for row, out in zip(self.place, own, strict=True):
             _, where, times = np.unique(row, return_inverse=True, return_counts=True)
@@ -66,7 +70,7 @@ class Overlap:
         return self.counts[self.place[:, 0]]
 
 
-def seen_share(candidates: Any, consumed: Iterable[Any], n: int = 13) -> np.ndarray:
+def seen_share(candidates: npt.ArrayLike, consumed: Iterable[npt.ArrayLike], n: int = 13) -> np.ndarray:
     """(m,) share of each candidate row's n-grams that occur in `consumed`, an iterable of (r, L') arrays."""
     overlap = Overlap(candidates, n)
     for rows in consumed:
@@ -74,8 +78,8 @@ def seen_share(candidates: Any, consumed: Iterable[Any], n: int = 13) -> np.ndar
     return overlap.share()
 
 
-def duplicate_counts(windows: Any, consumed: Iterable[Any]) -> np.ndarray:
-    """(m,) how often each window (m, w) occurs, at any offset, in rows that stream by; a window occurs in its own row too."""
+def duplicate_counts(windows: npt.ArrayLike, consumed: Iterable[npt.ArrayLike]) -> np.ndarray:
+    """(m,) how often each window (m, w) occurs, at any offset, in rows that stream by; once in its own row too."""
     array = np.asarray(windows)
     overlap = Overlap(array, array.shape[1])
     for rows in consumed:

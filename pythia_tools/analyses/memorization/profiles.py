@@ -4,27 +4,28 @@ Rows are grouped into cohorts by the first checkpoint that contains them (treatm
 
     effect(g, c) = [mean_g Y_c − mean_g Y_b] − [mean_control Y_c − mean_control Y_b],   b = the checkpoint before g,
 
-with never-seen rows as controls. c = g: instantaneous memorization; c > g: persistent; c = the last: residual.
-For a loss the sign is flipped, so that positive always means memorized. Effects at c < b are placebo: under parallel trends
-(what the model learns in general helps treated and control rows alike) they are 0, and `trends` says how far they are from it.
-This is Callaway and Sant'Anna's group-time effect with never-treated controls and no covariates.
+with never-seen rows as controls. c = g: instantaneous memorization; c > g: persistent; c = the last: residual. For a
+loss the sign is flipped, so that positive always means memorized. Effects at c < b are placebo: under parallel trends
+(what the model learns in general helps treated and control rows alike) they are 0, and `trends` says how far they are
+from it. This is Callaway and Sant'Anna's group-time effect with never-treated controls and no covariates.
 
-Intervals: bootstrap over rows, each with all its checkpoints; treated rows are resampled within their cohort, and one draw of
-controls serves all cohorts, so sums over cohorts have honest intervals too.
-Cost: rows × checkpoints × resamples multiply-adds. Source: Lesci et al. 2024, arXiv:2406.04327.
+Intervals: bootstrap over rows, each with all its checkpoints; treated rows are resampled within their cohort, and one
+draw of controls serves all cohorts, so sums over cohorts have honest intervals too. Cost: rows × checkpoints ×
+resamples multiply-adds. Source: Lesci et al. 2024, arXiv:2406.04327.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from pythia_tools.core import progress, tables
+from pythia_tools.analyses.memorization import declared
+from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import Estimate, from_draws, units
 from pythia_tools.core.tables import IDENTITY
@@ -34,7 +35,7 @@ NEVER = -1
 LOWER_IS_MEMORIZED = {"nll", "nll_sum", "entropy", "rank"}
 
 
-def cohort_of(batches: Any, steps: Sequence[int]) -> np.ndarray:
+def cohort_of(batches: npt.ArrayLike, steps: Sequence[int]) -> np.ndarray:
     """(n,) first checkpoint step that contains each row, or NEVER.
 
     batches: (n,) 0-based batch that consumed the row (`order.step_of`), negative for never. A checkpoint at step N
@@ -48,7 +49,8 @@ def cohort_of(batches: Any, steps: Sequence[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Profiles:
-    """effects (G, S): cohort × checkpoint, NaN where a cohort has no checkpoint before it; draws (R, G, S) the bootstrap's.
+    """effects (G, S): cohort × checkpoint, NaN where a cohort has no checkpoint before it; draws (R, G, S) the
+    bootstrap's.
 
     cohorts (G,) and steps (S,) are training steps; sizes (G,) rows per cohort; controls: how many control rows.
     """
@@ -71,9 +73,10 @@ class Profiles:
 
 
 def profiles(
-    values: np.ndarray, steps: Sequence[int], cohorts: np.ndarray, *, lower_is_memorized: bool = False, resamples: int = 1000, seed: int = 0
+    values: np.ndarray, steps: Sequence[int], cohorts: np.ndarray, *, lower_is_memorized: bool = False,
+    resamples: int = 1000, seed: int = 0,
 ) -> Profiles:
-    """Group-time effects of (n, S) values of n rows at S steps (ascending); `cohorts` (n,) as from `cohort_of`, NEVER for controls.
+    """Group-time effects of (n, S) values of n rows at S steps (ascending); `cohorts` (n,) as from `cohort_of`.
 
     Raises RequestError without controls, without treated rows, or when a value is missing.
     """
@@ -99,7 +102,8 @@ def profiles(
 
 
 def event_mask(found: Profiles, what: str, gap: int | None = None) -> np.ndarray:
-    """(G, S) bool: `instantaneous` c = g, `persistent` c > g, `residual` the last step if after g, `before` placebo, `gap` c − g steps."""
+    """(G, S) bool of what of a profile: `instantaneous` c = g, `persistent` c > g, `residual` the last step if after g,
+    `before` placebo, `gap` c − g steps."""
     late = found.steps[None] - found.cohorts[:, None]
     place = np.searchsorted(found.steps, found.cohorts)
     number = np.arange(len(found.steps))[None] - place[:, None]
@@ -118,86 +122,78 @@ def event_mask(found: Profiles, what: str, gap: int | None = None) -> np.ndarray
 
 
 def summarize_profiles(
-    table: pd.DataFrame, batches: Any, *, controls: Any, measure: str = "nll", row_ids: Any = None, resamples: int = 1000, seed: int = 0,
+    table: pd.DataFrame, batches: npt.ArrayLike, *, controls: npt.ArrayLike, measure: str = "nll",
+    row_ids: npt.ArrayLike | None = None, resamples: int = 1000, seed: int = 0,
 ) -> pd.DataFrame:
-    """Profiles of every model of a per-row item table (from `row_scores`, `measure`, or any column per row), as a summary table.
+    """Profiles of every model of a per-row item table (from `row_scores`, `measure`, or any column per row), as a
+    summary.
 
-    batches: (n,) the batch of each row (`order.step_of(rows)`); controls: (n,) bool, rows never consumed and filtered by
-    exposure; row_ids: their numbers in the table (default 0 … n − 1). Rows that are neither controls nor consumed by the last
-    checkpoint are left out, and so are rows with a missing value anywhere.
+    batches: (n,) the batch of each row (`order.step_of(rows)`); controls: (n,) bool, rows never consumed and filtered
+    by exposure; row_ids: their numbers in the table (default 0 … n − 1). Rows that are neither controls nor consumed by
+    the last checkpoint are left out, and so are rows with a missing value anywhere.
 
-    Metrics: `effect` (group `cohort=g`, one line per checkpoint), `instantaneous` (at step g, group `cohort=g`), `persistent_effect`
-    (group `after=…`
-    steps, all cohorts; in doubling bins when checkpoints are unevenly spaced), `residual` (at the last step, group `cohort=g`),
-    `mean_instantaneous`, `mean_residual`, and the placebo `before_effect` (group `before=…`).
+    Metrics per cohort: `effect` (a line per checkpoint), `instantaneous` (at its own step), `residual` (at the last
+    step). Over all cohorts: `persistent_effect` and the placebo `before_effect` by `since` (steps after the cohort's,
+    negative before it; in doubling bins when checkpoints are unevenly spaced), `mean_instantaneous`, `mean_residual`,
+    `mean_before`.
     """
-    numbers = np.arange(len(np.asarray(batches))) if row_ids is None else np.asarray(row_ids)
-    held = np.asarray(controls, dtype=bool)
-    lines: list[dict[str, Any]] = []
-    keys = ["suite", "model", "branch"]
-    for _, part in table.groupby(keys, sort=False, dropna=False):
-        unique = part[IDENTITY].drop_duplicates("step").sort_values("step")
-        identities: list[dict[str, Any]] = [{str(k): v for k, v in line.items()} for line in unique.to_dict("records")]
+    consumed, held = np.asarray(batches), np.asarray(controls, dtype=bool)
+    numbers = np.arange(len(consumed)) if row_ids is None else np.asarray(row_ids)
+    lines: list[dict[str, object]] = []
+    for _, part in table.groupby(["suite", "model", "branch"], sort=False, dropna=False):
         wide = part.pivot(index="row", columns="step", values=measure).sort_index(axis=1)
         wide = wide.reindex(numbers).astype(np.float64)
         lost = list(wide.columns[wide.isna().all()])
         if lost:
-            progress.warn(f"{part['model'].iloc[0]}: no row has {measure} at steps {', '.join(map(str, lost))}; profiles leave them out")
-            wide, identities = wide.drop(columns=lost), [i for i in identities if i["step"] not in lost]
+            said = f"no row has {measure} at steps {', '.join(map(str, lost))}; profiles leave them out"
+            progress.warn(f"{part['model'].iloc[0]}: {said}")
+            wide = wide.drop(columns=lost)
         steps = wide.columns.to_numpy(dtype=np.int64)
-        cohorts = np.where(held, NEVER, cohort_of(batches, list(steps)))
+        identities = part[IDENTITY].drop_duplicates("step").set_index("step", drop=False).loc[steps].to_dict("records")
+        cohorts = np.where(held, NEVER, cohort_of(consumed, list(steps)))
         keep = wide.notna().all(axis=1).to_numpy() & (held | (cohorts != NEVER))
         found = profiles(
             wide.to_numpy()[keep], list(steps), cohorts[keep], lower_is_memorized=measure in LOWER_IS_MEMORIZED,
             resamples=resamples, seed=seed,
         )
-        lines += _lines(found, identities)
-    return tables.summary(lines)
+        lines += [*_cells(found, identities), *_means(found, identities[-1])]
+    return declared.effects(lines)
 
 
-def _lines(found: Profiles, identities: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Summary lines of one model's profiles: every cell, then means over cells."""
-    lines = list(_cells(found, identities))
-    last = len(found.steps) - 1
-
-    def add(group: str, metric: str, mask: np.ndarray) -> None:
-        if mask.any():
-            lines.append(_line(identities[last], group, metric, found.mean(mask)))
-
+def _means(found: Profiles, last: Mapping[Hashable, object]) -> Iterator[dict[str, object]]:
+    """Summary lines of one model's profiles: means over cells, at its last step."""
     defined, placebo = np.isfinite(found.effects), event_mask(found, "before")
     gaps = found.steps[None] - found.cohorts[:, None]
-    for name, low, high in _gap_bins(np.abs(gaps[defined]), len(found.steps)):
+    wanted: list[tuple[str, int | None, np.ndarray]] = []
+    for low, high in _gap_bins(np.abs(gaps[defined]), len(found.steps)):
         size = (np.abs(gaps) >= low) & (np.abs(gaps) < high)
-        add(f"after={name}", "persistent_effect", size & defined & (gaps >= 0))
-        add(f"before={name}", "before_effect", size & placebo & (gaps < 0))
-    add("all", "mean_instantaneous", event_mask(found, "instantaneous"))
-    add("all", "mean_residual", event_mask(found, "residual"))
-    add("all", "mean_before", placebo)
-    return lines
+        wanted.append(("persistent_effect", low, size & defined & (gaps >= 0)))
+        wanted.append(("before_effect", -low, size & placebo & (gaps < 0)))
+    wanted.append(("mean_instantaneous", None, event_mask(found, "instantaneous")))
+    wanted.append(("mean_residual", None, event_mask(found, "residual")))
+    wanted.append(("mean_before", None, placebo))
+    for metric, since, mask in wanted:
+        if mask.any():
+            yield {**last, "metric": metric, "since": since, **found.mean(mask).columns()}
 
 
-def _gap_bins(gaps: np.ndarray, steps: int) -> list[tuple[str, int, int]]:
-    """(name, low, high): each gap by itself on an even grid of checkpoints, else bins that double."""
+def _gap_bins(gaps: np.ndarray, steps: int) -> list[tuple[int, int]]:
+    """(low, high): each gap by itself on an even grid of checkpoints, else bins that double."""
     distinct = np.unique(gaps)
     if len(distinct) <= steps:
-        return [(str(g), int(g), int(g) + 1) for g in distinct]
-    edges = [0, *(1 << k for k in range(int(distinct[-1]).bit_length() + 1))]
-    return [(f"{a}-{b - 1}" if b > a + 1 else str(a), a, b) for a, b in pairwise(edges)]
+        return [(int(g), int(g) + 1) for g in distinct]
+    return list(pairwise([0, *(1 << k for k in range(int(distinct[-1]).bit_length() + 1))]))
 
 
-def _cells(found: Profiles, identities: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _cells(found: Profiles, identities: Sequence[Mapping[Hashable, object]]) -> Iterator[dict[str, object]]:
+    """Summary lines of one model's profiles: each cohort at each checkpoint."""
     for g, s in np.argwhere(np.isfinite(found.effects)):
-        cohort = int(found.cohorts[g])
+        cohort, last = int(found.cohorts[g]), s == len(found.steps) - 1
         cell = from_draws(found.effects[g, s], found.draws[:, g, s], n=found.sizes[g], unit="row")
-        yield _line(identities[s], f"cohort={cohort}", "effect", cell)
-        if found.steps[s] == cohort:
-            yield _line(identities[s], f"cohort={cohort}", "instantaneous", cell)
-        if s == len(found.steps) - 1 and found.steps[s] > cohort:
-            yield _line(identities[s], f"cohort={cohort}", "residual", cell)
-
-
-def _line(identity: dict[str, Any], group: str, metric: str, estimate: Estimate) -> dict[str, Any]:
-    return {**identity, "group": group, "metric": metric, **estimate.columns()}
+        step = found.steps[s]
+        named = {"effect": True, "instantaneous": step == cohort, "residual": last and step > cohort}
+        for metric in (m for m, is_one in named.items() if is_one):
+            yield {**identities[s], "cohort": cohort, "metric": metric, **cell.columns()}
 
 
 def _difference(treated: np.ndarray, control: np.ndarray, base: int) -> np.ndarray:

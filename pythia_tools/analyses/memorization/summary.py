@@ -1,26 +1,30 @@
-"""From memorization items to tidy numbers: shares with Wilson intervals over distinct rows, by group or by exposures so far.
+"""From memorization items to numbers: shares with Wilson intervals over distinct rows, exposures, sizes, bursts,
+branches.
 
 Cost: one pass over the table. Intervals are over rows (or the units named), never over tokens or checkpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from pythia_tools.core import tables
+from pythia_tools.analyses.memorization import declared
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, mean, wilson
-from pythia_tools.core.tables import IDENTITY
+from pythia_tools.core.statistics import Estimate, difference, mean, paired_shares, rank_correlation, wilson
+from pythia_tools.core.tables import IDENTITY, by_identity
 
-SHARES = {"memorized": "memorized_share"}
-MEANS = {"matched": "mean_matched", "score": "mean_score", "edit_distance": "mean_edit_distance", "span": "mean_span"}
+MEANS = {
+    "matched": "mean_matched", "score": "mean_score", "edit_distance": "mean_edit_distance", "span": "mean_span",
+}
+GROUPS = ("task", "subset", "cohort", "exposures", "exposure_bins")
+"""What `summarize` tells rows apart by; the last two by the column `exposures`."""
 
 
-def exposures_at(steps_per_item: Sequence[Any], step: int) -> np.ndarray:
+def exposures_at(steps_per_item: Sequence[npt.ArrayLike], step: int) -> np.ndarray:
     """(n,) times each item had been consumed by a checkpoint.
 
     steps_per_item: for each item the batches (0-based) that held it, one entry per exposure. A checkpoint at `step` has
@@ -30,16 +34,14 @@ def exposures_at(steps_per_item: Sequence[Any], step: int) -> np.ndarray:
 
 
 def with_exposures(
-    table: pd.DataFrame, steps_per_item: Sequence[Any], *, row_ids: Sequence[int] | np.ndarray | None = None
+    table: pd.DataFrame, steps_per_item: Sequence[npt.ArrayLike], *, row_ids: npt.ArrayLike | None = None
 ) -> pd.DataFrame:
     """The table with a column `exposures`: how often each line's row had been consumed by the line's step.
 
-    `row_ids`: the rows' numbers in the order of steps_per_item (default 0 … n−1). Raises RequestError for an unknown row.
+    `row_ids`: the rows' numbers in the order of steps_per_item (default 0 … n−1). Raises RequestError for an unknown
+    row.
     """
-    numbers = np.arange(len(steps_per_item)) if row_ids is None else np.asarray(row_ids)
-    place = pd.Index(numbers).get_indexer(pd.Index(table["row"]))
-    if (place < 0).any():
-        raise RequestError(f"row {table['row'].to_numpy()[place < 0][0]} has no exposures; give steps for each row of the table")
+    place = places(table, steps_per_item, row_ids)
     counts = np.zeros(len(table), np.int64)
     steps = table["step"].to_numpy(dtype=np.int64)
     for step in np.unique(steps):
@@ -48,69 +50,79 @@ def with_exposures(
     return table.assign(exposures=counts)
 
 
-def exposure_bins(exposures: pd.Series | np.ndarray) -> np.ndarray:
-    """(n,) labels `0`, `1`, `2-3`, `4-7` … of counts: few groups, each with rows enough for an interval."""
+def places(table: pd.DataFrame, steps_per_item: Sequence[npt.ArrayLike], row_ids: npt.ArrayLike | None) -> np.ndarray:
+    """(lines,) the place of each line's row in steps_per_item. Raises RequestError for a row that is not in it."""
+    numbers = np.arange(len(steps_per_item)) if row_ids is None else np.asarray(row_ids)
+    place = pd.Index(numbers).get_indexer(pd.Index(table["row"]))
+    if (place < 0).any():
+        lost = table["row"].to_numpy()[place < 0][0]
+        raise RequestError(f"row {lost} has no exposures; give steps for each row of the table")
+    return place
+
+
+def exposure_bins(exposures: npt.ArrayLike) -> np.ndarray:
+    """(n,) lower edges 0, 1, 2, 4, 8 … of counts: few groups, each with rows enough for an interval."""
     counts = np.asarray(exposures, dtype=np.int64)
-    low = np.where(counts > 0, 1 << np.floor(np.log2(np.maximum(counts, 1))).astype(np.int64), 0)
-    return np.array([f"{a}-{2 * a - 1}" if a > 1 else str(a) for a in low], dtype=object)
+    return np.where(counts > 0, 1 << np.floor(np.log2(np.maximum(counts, 1))).astype(np.int64), 0)
 
 
-def summarize(table: pd.DataFrame, *, by: str | Sequence[str] | None = None, unit: str = "row", level: float = 0.95) -> pd.DataFrame:
-    """A summary table: per checkpoint and group, `memorized_share` (Wilson), `mean_matched`, and with the score `mean_score`,
-    `mean_edit_distance`, `mean_span` (bootstrap).
+def summarize(table: pd.DataFrame, *, by: str | Sequence[str] | None = None, unit: str = "row") -> pd.DataFrame:
+    """A summary table: per checkpoint and group `memorized_share` (Wilson), `mean_matched`, and with the score
+    `mean_score`, `mean_edit_distance`, `mean_span` (bootstrap).
 
-    by: columns to group by (`group`, `exposures`, …); the default is `group` when the table has one, else all rows together.
-    unit: what is independent. When several lines of one group share a unit (copies of one canary), each unit counts once, by
-    its mean, and the interval is a bootstrap over units. Undecided rows are left out and counted in `undecided`.
-    Where a screen was used, `screen_overturned` is the share of its audited rejections that were wrong, n how many were audited.
+    by: any of GROUPS; the default is task, subset and cohort where the table has them. unit: what is independent. When
+    several lines of one group share a unit (copies of one canary), each unit counts once, by its mean, and the interval
+    is a bootstrap over units. Undecided rows are left out and counted in `undecided`. Where a screen was used,
+    `screen_overturned` is the share of its audited rejections that were wrong, n how many. Raises: RequestError for a
+    column that the table lacks or that has no place in a summary.
     """
-    if table.empty:
-        return tables.summary([])
-    columns = [by] if isinstance(by, str) else list(by) if by is not None else ["group"] if "group" in table.columns else []
+    columns = [c for c in GROUPS[:3] if c in table.columns] if by is None else [by] if isinstance(by, str) else list(by)
+    strange = [c for c in columns if c not in GROUPS]
+    if strange:
+        raise RequestError(f"rows are not told apart by {strange[0]!r}; choose from: {', '.join(GROUPS)}")
+    if "exposure_bins" in columns and "exposures" in table.columns:
+        table = table.assign(exposure_bins=exposure_bins(table["exposures"]))
     absent = [c for c in [*columns, unit] if c not in table.columns]
     if absent:
-        raise RequestError(f"the table has no column {absent[0]!r} to group by; it has: {', '.join(map(str, table.columns))}")
+        raise RequestError(f"the table has no column {absent[0]!r}; it has: {', '.join(map(str, table.columns))}")
     lines = []
-    for keys, part in table.groupby([*IDENTITY, *columns], sort=False, dropna=False):
-        identity = dict(zip(IDENTITY, keys, strict=False))
-        group = label(columns, keys[len(IDENTITY) :])
-        for metric, estimate in _estimates(part, unit, level):
-            lines.append({**identity, "group": group, "metric": metric, **estimate.columns()})
-    return tables.summary(lines)
+    for identity, values, part in by_identity(table, *columns):
+        start = {**identity, **_named(dict(zip(columns, values, strict=True)))}
+        lines += [{**start, "metric": metric, **e.columns()} for metric, e in _estimates(part, unit)]
+    return declared.summary(lines)
 
 
-def label(columns: Sequence[str], values: Sequence[Any]) -> str:
-    """`exposures=16`; a column called group speaks for itself; `all` for none."""
-    parts = [str(v) if c == "group" else f"{c}={v}" for c, v in zip(columns, values, strict=True)]
-    return ", ".join(parts) or "all"
+def _named(group: dict[str, object]) -> dict[str, object]:
+    """A group's values under the columns of a summary."""
+    for name in ("exposures", "exposure_bins"):
+        if name in group:
+            low = int(str(group.pop(name)))
+            high = 2 * low - 1 if name == "exposure_bins" and low else low
+            group |= {"exposures_low": low, "exposures_high": high}
+    return group
 
 
-def _estimates(part: pd.DataFrame, unit: str, level: float) -> Iterator[tuple[str, Estimate]]:
+def _estimates(part: pd.DataFrame, unit: str) -> Iterator[tuple[str, Estimate]]:
     known = part[part["memorized"].notna()]
-    for column, metric in SHARES.items():
-        yield metric, _share(known[column].to_numpy(dtype=np.float64), known[unit].to_numpy(), unit, level)
+    yield "memorized_share", _share(known["memorized"].to_numpy(dtype=np.float64), known[unit].to_numpy(), unit)
     for column, metric in MEANS.items():
         if column in part.columns:
             values, _ = per_unit(known[column].to_numpy(dtype=np.float64), known[unit].to_numpy())
-            yield metric, mean(values, unit=unit, level=level, by_frequency=True)
+            yield metric, mean(values, unit=unit, by_frequency=True)
     if "decided" in part.columns:
-        yield "screen_overturned", _overturned(part)
+        audited = part[part["decided"] == "audit"]
+        wrong = int(audited["memorized"].fillna(False).astype(bool).sum())
+        yield "screen_overturned", wilson(wrong, len(audited), unit="row")
     undecided = len(part) - len(known)
     if undecided:
         yield "undecided", Estimate(float(undecided), n=len(part), unit="row")
 
 
-def _overturned(part: pd.DataFrame) -> Estimate:
-    """Share of audited rejections of a screen that were wrong, with an interval for all its rejections (see screen.py)."""
-    audited = part[part["decided"] == "audit"]
-    return wilson(int(audited["memorized"].fillna(False).astype(bool).sum()), len(audited), unit="row")
-
-
-def _share(flags: np.ndarray, units: np.ndarray, unit: str, level: float) -> Estimate:
+def _share(flags: np.ndarray, units: np.ndarray, unit: str) -> Estimate:
     values, repeated = per_unit(flags, units)
     if repeated:
-        return mean(values, unit=unit, level=level, by_frequency=True)
-    return wilson(float(values.sum()), len(values), unit=unit, level=level)
+        return mean(values, unit=unit, by_frequency=True)
+    return wilson(float(values.sum()), len(values), unit=unit)
 
 
 def per_unit(values: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -119,3 +131,91 @@ def per_unit(values: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, bool]:
     if len(names) == len(values):
         return values, False
     return np.bincount(place, weights=values) / np.bincount(place), True
+
+
+def correlations(items: pd.DataFrame, unit: str = "row") -> pd.DataFrame:
+    """Within each checkpoint: Spearman's rho of matched continuation tokens with exposures, over rows."""
+    lines = []
+    for identity, (task,), part in by_identity(items, "task"):
+        known = part[part["matched"].notna()]
+        found = rank_correlation(known["exposures"].astype(float), known["matched"].astype(float), unit=unit)
+        lines.append({**identity, "task": task, "metric": "spearman_exposures", **found.columns()})
+    return declared.summary(lines)
+
+
+def size_differences(main: pd.DataFrame, unit: str = "row") -> pd.DataFrame:
+    """At each step, each model's memorized share minus the smallest one's, paired by row. main: main runs only."""
+    known = main[main["memorized"].notna()].sort_values("params", kind="stable", na_position="last")
+    smallest = known["model"].iloc[0] if len(known) else None
+    lines = []
+    for identity, (task,), part in by_identity(known, "task"):
+        if identity["model"] == smallest:
+            continue
+        least = known[(known["model"] == smallest) & (known["step"] == identity["step"])]
+        pair = _paired(part, least)
+        if len(pair):
+            found = difference(pair["own"].astype(float), pair["other"].astype(float), unit=unit)
+            start = {**identity, "task": task, "reference": smallest}
+            lines.append({**start, "metric": "memorized_share_difference", **found.columns()})
+    return declared.summary(lines)
+
+
+def burst_gains(main: pd.DataFrame, canaries: pd.DataFrame) -> pd.DataFrame:
+    """What a burst of exposures right before a checkpoint leaves: tokens reproduced after it minus before it.
+
+    canaries: canary, copies, burst (the checkpoint right after its burst, or <NA>). One row per model, burst and number
+    of copies, which are its exposures; bootstrapped over canaries.
+    """
+    bursts = canaries.dropna(subset=["burst"])
+    lines = []
+    for _, here in main.groupby("model", sort=False):
+        steps = np.sort(here["step"].unique().astype(np.int64))
+        matched = {int(s): part.set_index("row")["matched"].astype(float) for s, part in here.groupby("step")}
+        for (step, copies), chosen in bursts.groupby(["burst", "copies"]):
+            earlier = steps[steps < step]
+            if step not in matched or not len(earlier):
+                continue
+            rows = chosen["canary"].to_numpy()
+            gain = (matched[step].loc[rows] - matched[earlier[-1]].loc[rows]).dropna()
+            at = here[here["step"] == step].iloc[0]
+            start = {**at[IDENTITY], "task": at["task"], "exposures_low": copies, "exposures_high": copies}
+            lines.append({**start, "metric": "burst_gain", **mean(gain, unit="canary").columns()})
+    return declared.summary(lines)
+
+
+def counted_exposures(items: pd.DataFrame, planted: pd.Series) -> pd.DataFrame:
+    """Exposures as they were counted by the last step of the items beside those planted (row → exposures by then)."""
+    final = items[items["step"] == items["step"].max()].drop_duplicates("row").set_index("row")["exposures"].astype(int)
+    wanted = planted.loc[final.index]
+    first = items.iloc[0]
+    start = {"suite": first["suite"], "step": items["step"].max(), "task": first["task"]}
+    values = {
+        "exposures_counted": final.sum(), "exposures_planted": wanted.sum(),
+        "items_that_differ": (final != wanted).sum(),
+    }
+    found = {m: Estimate(float(v), n=len(final), unit="canary").columns() for m, v in values.items()}
+    return declared.summary({**start, "metric": metric, **columns} for metric, columns in found.items())
+
+
+def branch_differences(items: pd.DataFrame, bases: Mapping[str, str]) -> pd.DataFrame:
+    """`memorized_difference`: share of rows that a branch memorized minus its base's, paired by row at the same step.
+
+    bases: branch model → the model it left (`m-swap` → `m`), which becomes the reference. One line per branch and step
+    that both have. Rows that either leaves undecided are left out.
+    """
+    lines = []
+    known = items[items["memorized"].notna()]
+    for identity, _, part in by_identity(known[known["model"].isin(list(bases))]):
+        base = bases[str(identity["model"])]
+        pair = _paired(part, known[(known["model"] == base) & (known["step"] == identity["step"])])
+        if len(pair):
+            gained, lost = (pair["own"] & ~pair["other"]).sum(), (pair["other"] & ~pair["own"]).sum()
+            found = paired_shares(int(gained), int(lost), len(pair), unit="row")
+            lines.append({**identity, "reference": base, "metric": "memorized_difference", **found.columns()})
+    return declared.summary(lines)
+
+
+def _paired(own: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Flags `own` and `other` of the rows that both tables decided."""
+    columns = {name: t.set_index("row")["memorized"] for name, t in (("own", own), ("other", other))}
+    return pd.concat(columns, axis=1).dropna().astype(bool)

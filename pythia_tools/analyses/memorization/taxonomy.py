@@ -1,13 +1,14 @@
 """What kind of memorization is it: recitation, reconstruction, or recollection? And what is merely nearly verbatim?
 
-In this order: *recitation*, the window occurs at least `threshold` times in the corpus (6, "more than five"); *reconstruction*, its
-text follows a template, incrementing or repeating; *recollection*, all else. Duplicate counts come from one scan of the consumed
-rows (`overlap.duplicate_counts`) or from an index of them.
+In this order: *recitation*, the window occurs at least `threshold` times in the corpus (6, "more than five");
+*reconstruction*, its text follows a template, incrementing or repeating; *recollection*, all else. Duplicate counts
+come from one scan of the rows consumed (`overlap.duplicate_counts`) or from an index of them.
 
-A text is *incrementing* when its elements (words and numbers, the cut-off first and last left out) repeat with some period up to half
-their number, words alike and numbers by constant differences, one of them not zero; *repeating* when its characters do with no difference.
-Near-verbatim: edit distance and longest common span between what greedy decoding gives and what truly followed.
-Cost: microseconds per row. Source: Prashanth et al. 2024, "Recite, Reconstruct, Recollect", arXiv:2406.17746.
+A text is *incrementing* when its elements (words and numbers, the cut-off first and last left out) repeat with some
+period up to half their number, words alike and numbers by constant differences, one of them not zero; *repeating* when
+its characters do with no difference. Near-verbatim: edit distance and longest common span between what greedy decoding
+gives and what truly followed. Cost: microseconds per row. Source: Prashanth et al. 2024, "Recite, Reconstruct,
+Recollect", arXiv:2406.17746.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pythia_tools.core.errors import RequestError
@@ -28,7 +29,7 @@ _ELEMENT = re.compile(r"0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|\d+|[^\s\d]+")
 _TOLERANCE = 1e-10
 
 
-def kinds(duplicates: Any, texts: Sequence[str], *, threshold: int = THRESHOLD) -> np.ndarray:
+def kinds(duplicates: npt.ArrayLike, texts: Sequence[str], *, threshold: int = THRESHOLD) -> np.ndarray:
     """(n,) one of KINDS for each memorized row: its windows' counts in the corpus and its texts."""
     counts = np.asarray(duplicates)
     if len(counts) != len(texts):
@@ -86,36 +87,32 @@ def _shortest_period(text: str) -> int:
 
 
 def features(
-    rows: Any, *, context: int, nll: np.ndarray | None = None, token_counts: np.ndarray | None = None, duplicates: Any = None
+    rows: npt.ArrayLike, *, context: int, nll: np.ndarray, token_counts: npt.ArrayLike, duplicates: npt.ArrayLike
 ) -> pd.DataFrame:
     """Per row: what may explain its memorization, as columns.
 
-    rows: (n, w) the windows, context first. nll: (n, w − 1) nats per predicted id (`models.score_rows`): perplexities of prompt,
-    continuation and sequence, each over its own ids. token_counts: (vocabulary,) occurrences in the corpus: lowest, highest, mean, median
-    and quartiles over the row's ids. duplicates: (n,) occurrences of the window.
+    rows: (n, w) the windows, context first. nll: (n, w − 1) nats per predicted id (`models.score_rows`): perplexities
+    of prompt, continuation and sequence, each over its own ids. token_counts: (vocabulary,) occurrences in the corpus:
+    lowest, highest, mean, median and quartiles over the row's ids. duplicates: (n,) occurrences of the window.
     """
     windows = np.asarray(rows)
-    columns: dict[str, Any] = {"row": np.arange(len(windows))}
-    if duplicates is not None:
-        columns["duplicates"] = np.asarray(duplicates)
-    if nll is not None:
-        if nll.shape != (len(windows), windows.shape[1] - 1):
-            raise RequestError(f"nll has shape {nll.shape}; {(len(windows), windows.shape[1] - 1)} was expected, one per predicted id")
-        columns["prompt_perplexity"] = np.exp(nll[:, : context - 1].mean(axis=1)) if context > 1 else np.nan
-        columns["continuation_perplexity"] = np.exp(nll[:, context - 1 :].mean(axis=1))
-        columns["sequence_perplexity"] = np.exp(nll.mean(axis=1))
-    if token_counts is not None:
-        counts = np.asarray(token_counts)[windows]
-        quartiles = np.quantile(counts, [0.25, 0.5, 0.75], axis=1)
-        columns |= {
-            "token_count_min": counts.min(axis=1), "token_count_p25": quartiles[0], "token_count_median": quartiles[1],
-            "token_count_p75": quartiles[2], "token_count_max": counts.max(axis=1), "token_count_mean": counts.mean(axis=1),
-        }
-    return pd.DataFrame(columns)
+    expected = (len(windows), windows.shape[1] - 1)
+    if nll.shape != expected:
+        raise RequestError(f"nll has shape {nll.shape}; {expected} was expected, one per predicted id")
+    counts = np.asarray(token_counts)[windows]
+    quartiles = np.quantile(counts, [0.25, 0.5, 0.75], axis=1)
+    return pd.DataFrame({
+        "row": np.arange(len(windows)), "duplicates": np.asarray(duplicates),
+        "prompt_perplexity": np.exp(nll[:, : context - 1].mean(axis=1)) if context > 1 else np.nan,
+        "continuation_perplexity": np.exp(nll[:, context - 1 :].mean(axis=1)),
+        "sequence_perplexity": np.exp(nll.mean(axis=1)),
+        "token_count_min": counts.min(axis=1), "token_count_p25": quartiles[0], "token_count_median": quartiles[1],
+        "token_count_p75": quartiles[2], "token_count_max": counts.max(axis=1), "token_count_mean": counts.mean(axis=1),
+    })
 
 
-def edit_distance(decoded: Any, truth: Any) -> np.ndarray:
-    """(n,) insertions, deletions and replacements of ids that turn decoded (n, a) into truth (n, b); all rows advance together."""
+def edit_distance(decoded: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
+    """(n,) insertions, deletions and replacements of ids that turn decoded (n, a) into truth (n, b)."""
     x, y = _pair(decoded, truth)
     previous = np.broadcast_to(np.arange(y.shape[1] + 1), (len(x), y.shape[1] + 1)).copy()
     for i in range(x.shape[1]):
@@ -128,7 +125,7 @@ def edit_distance(decoded: Any, truth: Any) -> np.ndarray:
     return previous[:, -1]
 
 
-def longest_common_span(decoded: Any, truth: Any) -> np.ndarray:
+def longest_common_span(decoded: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
     """(n,) length of the longest run of ids that occurs in both, wherever it starts."""
     x, y = _pair(decoded, truth)
     run = np.zeros((len(x), y.shape[1] + 1), np.int64)
@@ -139,19 +136,21 @@ def longest_common_span(decoded: Any, truth: Any) -> np.ndarray:
     return best
 
 
-def near_verbatim(decoded: Any, truth: Any) -> pd.DataFrame:
+def near_verbatim(decoded: npt.ArrayLike, truth: npt.ArrayLike) -> pd.DataFrame:
     """Per row: agree (share of equal places), edit_distance (ids), similarity (1 − distance / length), span (ids)."""
     x, y = _pair(decoded, truth)
     distance = edit_distance(x, y)
-    agree = (x == y).mean(axis=1) if x.shape == y.shape else np.full(len(x), np.nan)
-    similarity = 1 - distance / max(x.shape[1], y.shape[1])
     return pd.DataFrame({
-        "row": np.arange(len(x)), "agree": agree, "edit_distance": distance, "similarity": similarity, "span": longest_common_span(x, y),
+        "row": np.arange(len(x)), "agree": (x == y).mean(axis=1) if x.shape == y.shape else np.full(len(x), np.nan),
+        "edit_distance": distance, "similarity": 1 - distance / max(x.shape[1], y.shape[1]),
+        "span": longest_common_span(x, y),
     })
 
 
-def _pair(decoded: Any, truth: Any) -> tuple[np.ndarray, np.ndarray]:
+def _pair(decoded: npt.ArrayLike, truth: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(decoded), np.asarray(truth)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
-        raise RequestError(f"decoded has shape {x.shape} and truth {y.shape}; both must be rows × ids, with equally many rows")
+        raise RequestError(
+            f"decoded has shape {x.shape} and truth {y.shape}; both must be rows × ids, with equally many rows"
+        )
     return x, y

@@ -1,9 +1,9 @@
-"""Can memorization be foreseen? A smaller model, or an earlier checkpoint, as a predictor of the final large one.
+"""Can memorization be predicted? A smaller model, or an earlier checkpoint, as a predictor of the final large one.
 
 Orientation, everywhere: *truth* is what the model of interest memorized, *prediction* what the cheaper one memorized.
-missed (false negative): truth yes, prediction no; false alarm (false positive): truth no, prediction yes.
-precision = both / (both + false alarm), recall = both / (both + missed).
-Published cells come as percentages in the order both, missed, false alarm, neither; `from_percent` turns them into counts.
+missed (false negative): truth yes, prediction no; false alarm (false positive): truth no, prediction yes. precision =
+both / (both + false alarm), recall = both / (both + missed). Published cells come as percentages in the order both,
+missed, false alarm, neither; `from_percent` turns them into counts.
 
 Intervals: Wilson for precision and recall; for F1 a bootstrap over rows (resampling rows of a 2 × 2 table is a
 multinomial draw, so it costs the same for a hundred rows and for 146 million).
@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from pythia_tools.core import tables
+from pythia_tools.analyses.memorization import declared
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import RESAMPLES, Estimate, frequencies, from_draws, wilson
-from pythia_tools.core.tables import IDENTITY
+from pythia_tools.core.tables import IDENTITY, by_identity
 
 
 @dataclass(frozen=True)
@@ -55,32 +55,35 @@ class Confusion:
         """Share of rows the predictor memorized."""
         return _ratio(self.both + self.false_alarm, self.rows)
 
-    def estimates(self, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[tuple[str, Estimate]]:
+    def estimates(self) -> Iterator[tuple[str, Estimate]]:
         """(metric, estimate): precision, recall, f1, predicted_share, true_share."""
-        yield "precision", wilson(self.both, self.both + self.false_alarm, unit="row", level=level)
-        yield "recall", wilson(self.both, self.both + self.missed, unit="row", level=level)
-        yield "f1", self._f1(level, resamples, seed)
-        yield "predicted_share", wilson(self.both + self.false_alarm, self.rows, unit="row", level=level)
-        yield "true_share", wilson(self.both + self.missed, self.rows, unit="row", level=level)
+        yield "precision", wilson(self.both, self.both + self.false_alarm, unit="row")
+        yield "recall", wilson(self.both, self.both + self.missed, unit="row")
+        yield "f1", self._f1()
+        yield "predicted_share", wilson(self.both + self.false_alarm, self.rows, unit="row")
+        yield "true_share", wilson(self.both + self.missed, self.rows, unit="row")
 
-    def _f1(self, level: float, resamples: int, seed: int) -> Estimate:
+    def _f1(self) -> Estimate:
         if not self.rows:
-            return from_draws(np.nan, [], n=0, unit="row", level=level)
+            return from_draws(np.nan, [], n=0, unit="row")
         cells = np.array([self.both, self.missed, self.false_alarm, self.neither])
-        draws = frequencies(cells, resamples, seed)
+        draws = frequencies(cells, RESAMPLES, 0)
         bottom = 2 * draws[:, 0] + draws[:, 1] + draws[:, 2]
         kept = 2 * draws[bottom > 0, 0] / bottom[bottom > 0]
-        return from_draws(self.f1, kept, n=self.rows, unit="row", level=level)
+        return from_draws(self.f1, kept, n=self.rows, unit="row")
 
 
-def confusion(truth: Any, prediction: Any) -> Confusion:
-    """From two aligned columns of flags; rows that either leaves undecided are left out. Raises RequestError on unequal lengths."""
+def confusion(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Confusion:
+    """From two aligned columns of flags; rows that either leaves undecided are left out.
+
+    Raises RequestError on unequal lengths.
+    """
     a, b = pd.array(truth, dtype="boolean"), pd.array(prediction, dtype="boolean")
     if len(a) != len(b):
         raise RequestError(f"truth has {len(a)} rows and prediction {len(b)}; align them by row first")
     known = ~np.asarray(a.isna() | b.isna())
     yes, said = np.asarray(a[known], dtype=bool), np.asarray(b[known], dtype=bool)
-    return Confusion(int((yes & said).sum()), int((yes & ~said).sum()), int((~yes & said).sum()), int((~yes & ~said).sum()))
+    return Confusion(*(int(cell.sum()) for cell in (yes & said, yes & ~said, ~yes & said, ~yes & ~said)))
 
 
 def from_percent(cells: Sequence[float], rows: int) -> Confusion:
@@ -89,32 +92,33 @@ def from_percent(cells: Sequence[float], rows: int) -> Confusion:
     Raises RequestError unless they are four and add up to 100 within their printed digits.
     """
     if len(cells) != 4 or abs(sum(cells) - 100) > 1e-3:
-        raise RequestError(f"cells {list(cells)} must be four percentages that add up to 100: both, missed, false alarm, neither")
+        raise RequestError(
+            f"cells {list(cells)} must be four percentages that add up to 100: both, missed, false alarm, neither"
+        )
     both, missed, false_alarm = (round(c / 100 * rows) for c in cells[:3])
     return Confusion(both, missed, false_alarm, rows - both - missed - false_alarm)
 
 
-def foresight(table: pd.DataFrame, *, model: str | None = None, step: int | None = None) -> pd.DataFrame:
-    """How well every other checkpoint of an item table foretells one of them: a summary table.
+def predictability(table: pd.DataFrame, *, model: str | None = None, step: int | None = None) -> pd.DataFrame:
+    """How well every other checkpoint of an item table predicts one of them: a summary table.
 
-    model, step: whose memorization is to be foretold; the default is the largest model at its last step. Each line's
-    identity is the predictor's, its group names the truth (`predicts 12b step 143000`).
+    model, step: whose memorization is to be predicted; the default is the largest model at its last step. Each line's
+    identity is the predictor's, its reference names the checkpoint predicted (`12b/step143000`).
     Raises RequestError when the table holds no such checkpoint.
     """
     name, at = _target(table, model, step)
     target = table[(table["model"] == name) & (table["step"] == at)].set_index("row")["memorized"]
     if not target.index.is_unique:
         raise RequestError(f"{name} step {at} judges some row twice; give each row once")
-    lines: list[dict[str, Any]] = []
-    for keys, part in table.groupby(IDENTITY, sort=False, dropna=False):
-        identity = dict(zip(IDENTITY, keys, strict=True))
+    lines: list[dict[str, object]] = []
+    for identity, _, part in by_identity(table):
         if (identity["model"], identity["step"]) == (name, at):
             continue
         flags = part.set_index("row")["memorized"]
         rows = target.index.intersection(flags.index)
         found = confusion(target.loc[rows], flags.loc[rows])
-        lines += confusion_lines(found, identity, f"predicts {name} step {at}")
-    return tables.summary(lines)
+        lines += confusion_lines(found, {**identity, "reference": f"{name}/step{at}"})
+    return declared.summary(lines)
 
 
 PUBLISHED_ROWS = 23_552_000
@@ -124,13 +128,14 @@ _STEPS = {"23m": 23_000, "44m": 43_000, "65m": 63_000, "85m": 83_000, "105m": 10
 
 
 def published(cells: Mapping[str, Sequence[float]], *, rows: int = PUBLISHED_ROWS) -> pd.DataFrame:
-    """Published confusions as a summary table, in the form of `foresight`: counts, precision, recall, F1 with intervals.
+    """Published confusions as a summary table, in the form of `predictability`: counts, precision, recall, F1,
+    intervals.
 
-    cells: `TABLE|MODEL|CHECKPOINT` (`…small_model_predict_large_model|70M|146m`) → percentages (both, missed, false alarm, neither).
-    The truth is 12B at its last step where small models predict, the model's own last step where its earlier checkpoints do.
-    Raises RequestError for keys of another shape.
+    cells: `TABLE|MODEL|CHECKPOINT` (`…small_model_predict_large_model|70M|146m`) → percentages (both, missed, false
+    alarm, neither). The truth is 12B at its last step where small models predict, the model's own last step where its
+    earlier checkpoints do. Raises RequestError for keys of another shape.
     """
-    lines: list[dict[str, Any]] = []
+    lines: list[dict[str, object]] = []
     for key, percent in cells.items():
         table, _, rest = key.partition("|")
         model, _, checkpoint = rest.partition("|")
@@ -140,9 +145,12 @@ def published(cells: Mapping[str, Sequence[float]], *, rows: int = PUBLISHED_ROW
         truth = "12b" if "small_model" in table else name
         if (truth, _LAST) == (name, step):
             continue
-        identity = {"suite": "pythia-v0", "model": name, "params": _size(name), "step": step, "tokens": step << 21, "branch": "main"}
-        lines += confusion_lines(from_percent(percent, rows), identity, f"predicts {truth} step {_LAST}")
-    return tables.summary(lines)
+        start = {
+            "suite": "pythia-v0", "model": name, "params": _size(name), "step": step, "tokens": step << 21,
+            "branch": "main", "reference": f"{truth}/step{_LAST}",
+        }
+        lines += confusion_lines(from_percent(percent, rows), start)
+    return declared.summary(lines)
 
 
 def _size(name: str) -> int:
@@ -150,38 +158,38 @@ def _size(name: str) -> int:
     return round(float(name[:-1]) * {"m": 1e6, "b": 1e9}[name[-1]])
 
 
-def confusion_lines(found: Confusion, identity: dict[str, Any], group: str) -> list[dict[str, Any]]:
+def confusion_lines(found: Confusion, start: Mapping[str, object]) -> list[dict[str, object]]:
     """Summary lines of one confusion: its four counts, then its estimates."""
-    start = {**identity, "group": group}
     counts = ("both", "missed", "false_alarm", "neither")
-    lines = [{**start, "metric": m, "value": getattr(found, m), "n": found.rows, "interval": "none"} for m in counts]
+    plain = {"n": found.rows, "unit": "row", "interval": "none"}
+    lines = [{**start, "metric": m, "value": getattr(found, m), **plain} for m in counts]
     return lines + [{**start, "metric": m, **e.columns()} for m, e in found.estimates()]
 
 
-def scaling(table: pd.DataFrame, *, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """How the memorized share grows: exponents of share ~ params^a (per step) and share ~ tokens^b (per model), as a summary.
+def scaling(table: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """How the memorized share grows: exponents of share ~ params^a (per step, over models: model is <NA>) and
+    share ~ tokens^b (per model, over steps), as a summary.
 
     Least squares on logarithms of non-zero shares. Rows are resampled with all their checkpoints kept together, so the
     interval knows that the same rows are judged everywhere. Slopes with fewer than two points are left out; with two or
-    three points a slope is a description, not a law. Groups: `parameters` (identity model is `all`) and `tokens`. Checkpoints that
-    decided no row are left out; without rows that all others decided there are no slopes.
+    three points a slope is a description, not a law. Checkpoints that decided no row are left out; without rows that
+    all others decided there are no slopes.
     """
     wide, checkpoints = _wide(table)
     if wide.empty:
-        return tables.summary([])
+        return declared.summary([])
     flags = wide.to_numpy(dtype=bool)
     # Rows with the same flags everywhere are interchangeable, so resampling rows is a multinomial draw of patterns.
     patterns, counts = np.unique(flags, axis=0, return_counts=True)
     weights = frequencies(counts, resamples, seed) / len(flags)
     shares = np.vstack([flags.mean(axis=0), weights @ patterns])
     lines = []
-    for group, identity, place, size in _families(checkpoints):
+    for start, place, size in _families(checkpoints):
         if len(place) < 2 or len(set(size)) < 2:
             continue
         slopes = np.array([_slope(size, line[place]) for line in shares])
-        estimate = from_draws(slopes[0], slopes[1:], n=len(flags), unit="row", level=level)
-        lines.append({**identity, "group": group, "metric": "scaling_exponent", **estimate.columns()})
-    return tables.summary(lines)
+        lines.append({**start, **from_draws(slopes[0], slopes[1:], n=len(flags), unit="row").columns()})
+    return declared.summary(lines)
 
 
 def _wide(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -193,19 +201,17 @@ def _wide(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return wide.dropna(), checkpoints
 
 
-def _families(checkpoints: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any], np.ndarray, list[float]]]:
-    for step, part in checkpoints.dropna(subset=["params"]).groupby("step", sort=False):
+def _families(checkpoints: pd.DataFrame) -> Iterator[tuple[dict[str, object], np.ndarray, list[float]]]:
+    """(line's beginning, places of the checkpoints, their sizes) of each slope."""
+    for _, part in checkpoints.dropna(subset=["params"]).groupby("step", sort=False):
         if not part["model"].duplicated().any():
-            first = {**_line(part, 0), "model": "all", "params": pd.NA, "step": step}
-            yield "parameters", first, part.index.to_numpy(), [float(p) for p in part["params"]]
+            first = {**part.iloc[0], "model": pd.NA, "params": pd.NA, "seed": pd.NA, "metric": "parameters_exponent"}
+            yield first, part.index.to_numpy(), [float(p) for p in part["params"]]
     for _, part in checkpoints.dropna(subset=["tokens"]).groupby("model", sort=False):
         part = part[part["tokens"] > 0].sort_values("step")
         if len(part):
-            yield "tokens", _line(part, -1), part.index.to_numpy(), [float(t) for t in part["tokens"]]
-
-
-def _line(part: pd.DataFrame, at: int) -> dict[str, Any]:
-    return {str(k): v for k, v in part.iloc[at].to_dict().items()}
+            last = {**part.iloc[-1], "metric": "tokens_exponent"}
+            yield last, part.index.to_numpy(), [float(t) for t in part["tokens"]]
 
 
 def _slope(sizes: Sequence[float], shares: np.ndarray) -> float:
@@ -221,10 +227,12 @@ def _target(table: pd.DataFrame, model: str | None, step: int | None) -> tuple[s
         model = str((sized if len(sized) else table).sort_values(["params", "step"])["model"].iloc[-1])
     steps = table.loc[table["model"] == model, "step"]
     if steps.empty:
-        raise RequestError(f"the table has no model {model!r}; it has: {', '.join(map(str, table['model'].unique()))}")
+        has = ", ".join(map(str, table["model"].unique()))
+        raise RequestError(f"the table has no model {model!r}; it has: {has}")
     chosen = int(steps.max()) if step is None else step
     if not (steps == chosen).any():
-        raise RequestError(f"the table has no step {chosen} of {model}; it has: {', '.join(map(str, sorted(steps.unique())))}")
+        has = ", ".join(map(str, sorted(steps.unique())))
+        raise RequestError(f"the table has no step {chosen} of {model}; it has: {has}")
     return model, chosen
 
 

@@ -1,30 +1,30 @@
 """The public memorized-sequences dataset, read and written: which rows a model memorized, with their 64 ids.
 
-Files are parquet with the columns `index` (int64, the row in training order), `tokens` (list of int64: context and continuation) and
-`__index_level_0__` (int64, the line of the table they were cut from). A split is named `{duped|deduped}.{size}`, or
-`{duped|deduped}.12b.{step}` for a run's earlier checkpoint; its file is `data/{split}-00000-of-00001*.parquet`.
-Per-rank score files are lines `index,score` without a header; ranks overlap (a last batch was not trimmed), so equal lines are
-dropped and contradictory ones refused.
-Source: EleutherAI/pythia-memorized-evals. Cost: one pass over the file.
+Files are parquet with the columns `index` (int64, the row in training order), `tokens` (list of int64: context and
+continuation) and `__index_level_0__` (int64, the line of the table they were cut from; here the row again). A split is
+named `{duped|deduped}.{size}`, or `{duped|deduped}.12b.{step}` for a run's earlier checkpoint; its file is
+`data/{split}-00000-of-00001*.parquet`. Per-rank score files are lines `index,score` without a header; ranks overlap (a
+last batch was not trimmed), so equal lines are dropped and contradictory ones refused. Source:
+EleutherAI/pythia-memorized-evals. Cost: one pass over the file.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pythia_tools.analysis import Export
 from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.core.files import atomic_write
+from pythia_tools.order import Rows
 
-SCHEMA = pa.schema([("index", pa.int64()), ("tokens", pa.list_(pa.int64())), ("__index_level_0__", pa.int64())])
 _SPLIT = re.compile(r"^(duped|deduped)\.(\d+(?:\.\d+)?[mb])(?:\.(\w+))?$")
 
 
@@ -44,44 +44,41 @@ def parse_split(split: str) -> tuple[bool, str, str | None]:
     return found[1] == "deduped", found[2], found[3]
 
 
-def write_memorized(path: str | os.PathLike[str], index: Any, tokens: Any, *, line: Any = None) -> None:
-    """Write memorized rows: index (n,) and tokens (n, 64), in the order given; `line` (n,) becomes `__index_level_0__` (default: index)."""
-    numbers, ids = np.asarray(index, dtype=np.int64), np.asarray(tokens, dtype=np.int64)
-    if ids.ndim != 2 or len(ids) != len(numbers):
-        raise RequestError(f"{len(numbers)} row numbers and ids of shape {ids.shape}; give one line of ids for each row")
-    offsets = pa.array(np.arange(len(ids) + 1) * ids.shape[1], pa.int32())
-    listed = pa.ListArray.from_arrays(offsets, pa.array(ids.ravel()))
-    lines = numbers if line is None else np.asarray(line, dtype=np.int64)
-    with atomic_write(path) as handle:
-        pq.write_table(pa.table([pa.array(numbers), listed, pa.array(lines)], schema=SCHEMA), handle)
+def exports(items: pd.DataFrame, numbers: np.ndarray, ids: np.ndarray, corpus: str) -> Iterator[Export]:
+    """Memorized rows of every checkpoint of an item table as splits CORPUS.MODEL.STEP, below `exchange/`.
 
-
-def export(
-    table: pd.DataFrame, order: Any, folder: str | os.PathLike[str], split: str, *, context: int = 32, continuation: int = 32
-) -> Path:
-    """Write the memorized rows of one checkpoint's item table, with their ids, as `folder/data/SPLIT-00000-of-00001.parquet`.
-
-    Raises RequestError when the table holds several checkpoints.
+    numbers: (n,) ascending row numbers; ids: (n, w) the windows of these rows.
     """
-    parse_split(split)
-    if len(table[["model", "step", "branch"]].drop_duplicates()) > 1:
-        raise RequestError("the table holds several checkpoints; a split is of one: choose a model and a step")
-    rows = np.sort(table.loc[table["memorized"].fillna(False).astype(bool), "row"].to_numpy(dtype=np.int64))
-    tokens = order.take(rows)[:, : context + continuation] if len(rows) else np.zeros((0, context + continuation), np.int64)
-    path = Path(folder) / "data" / f"{split}-00000-of-00001.parquet"
-    write_memorized(path, rows, tokens)
-    return path
+    for (model, step), part in items.groupby(["model", "step"], sort=False):
+        rows = np.sort(part.loc[part["memorized"].fillna(False).astype(bool), "row"].to_numpy(dtype=np.int64))
+        frame = memorized_frame(rows, ids[np.searchsorted(numbers, rows)])
+        yield Export(Path("exchange") / file_name(f"{corpus}.{model}.{step}"), frame)
+
+
+def memorized_frame(rows: np.ndarray, ids: np.ndarray) -> pd.DataFrame:
+    """Rows (n,) and their ids (n, w) as the dataset's columns."""
+    if ids.ndim != 2 or len(ids) != len(rows):
+        raise RequestError(f"{len(rows)} row numbers and ids of shape {ids.shape}; give one line of ids for each row")
+    listed = pd.Series(list(ids.astype(np.int64)), dtype=object)
+    return pd.DataFrame({"index": rows.astype(np.int64), "tokens": listed, "__index_level_0__": rows.astype(np.int64)})
+
+
+def file_name(split: str) -> Path:
+    """Where the file of a split lies in the dataset."""
+    return Path("data") / f"{split}-00000-of-00001.parquet"
 
 
 def read_memorized(path: str | os.PathLike[str], split: str | None = None) -> pd.DataFrame:
-    """A file of the dataset, or with `split` all files of it below a copy of the dataset: columns index, tokens (arrays of ids).
+    """A file of the dataset, or with `split` all files of it below a copy of the dataset: columns index, tokens (arrays
+    of ids).
 
     Raises RequestError for a split that is not there, DataError for files with other columns or with a row twice.
     """
     source = Path(path)
     files = [source] if source.is_file() else sorted(source.glob(f"**/{split or '*'}-*-of-*.parquet"))
     if not files:
-        raise RequestError(f"{source}: no file of split {split!r}; expected data/{split or 'SPLIT'}-00000-of-00001….parquet")
+        expected = f"data/{split or 'SPLIT'}-00000-of-00001….parquet"
+        raise RequestError(f"{source}: no file of split {split!r}; expected {expected}")
     frames = [_read(file) for file in files]
     frame = pd.concat(frames, ignore_index=True)
     if frame["index"].duplicated().any():
@@ -89,13 +86,13 @@ def read_memorized(path: str | os.PathLike[str], split: str | None = None) -> pd
     return frame
 
 
-def as_flags(memorized: pd.DataFrame, rows: Any) -> pd.array:  # type: ignore[valid-type]
-    """Nullable flags of order rows: True where the dataset lists the row. For rows the run judged; all others are False."""
+def as_flags(memorized: pd.DataFrame, rows: npt.ArrayLike) -> pd.arrays.BooleanArray:
+    """Nullable flags of order rows that the run judged: True where the dataset lists the row."""
     return pd.array(np.isin(np.asarray(rows), memorized["index"].to_numpy()), dtype="boolean")
 
 
-def check_tokens(memorized: pd.DataFrame, order: Any) -> np.ndarray:
-    """(n,) bool: whether each listed row's ids are the order's, so that indices of one dataset are not read against another."""
+def check_tokens(memorized: pd.DataFrame, order: Rows) -> np.ndarray:
+    """(n,) bool: whether each listed row's ids are the order's; else the indices are of another data set."""
     width = len(memorized["tokens"].iloc[0]) if len(memorized) else 0
     held = order.take(memorized["index"].to_numpy())[:, :width]
     return (held == np.array(memorized["tokens"].tolist())).all(axis=1) if len(memorized) else np.zeros(0, bool)
