@@ -41,7 +41,8 @@ def register(analysis: type[AnyAnalysis]) -> type[AnyAnalysis]:
 def names() -> dict[str, str]:
     """Name → what it does, in a few words: built-in, registered, and of other packages."""
     return {**{n: about for n, (_, about) in BUILT_IN.items()}, **{n: a.title() for n, a in _registered.items()},
-            **{e.name: f"of {e.dist.name if e.dist else e.value}" for e in _entry_points() if e.name not in _registered}}
+            **{e.name: f"of {e.dist.name if e.dist else e.value}" for e in _entry_points()
+               if e.name not in _registered}}
 
 
 def get(name: str) -> AnyAnalysis:

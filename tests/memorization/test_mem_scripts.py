@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from pythia_tools import micro
+from pythia_tools.cli.main import main
 from pythia_tools.core.results import load_run
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -23,16 +24,21 @@ def _run(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: str) -> int:
     return int(done.value.code or 0)
 
 
-def test_the_study_of_a_folder(tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_effects_of_a_folder(tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = sorted(p.name for p in tiny_suite.iterdir() if (p / "step0").is_dir())[:1]
-    out = str(tmp_path / "run")
-    options = ["--rows", "96", "--block", "16", "--per-cohort", "4", "--controls", "8", "--context", "16", "--continuation", "16"]
-    options += ["--out", out, "--quiet", "--device", "cpu", "--models", *models]
-    assert _run(monkeypatch, "memorization_study.py", str(tiny_suite), *options) == 0
-    run = load_run(out)
-    assert {"memorized_share", "nll_after_exposure"} <= set(run.summary["metric"]) and run.record["notes"]
-    assert any(p.name == "memorization.png" for p in run.figures)
-    assert _run(monkeypatch, "memorization_study.py", str(tiny_suite), "--steps", "last", "--out", str(tmp_path / "one"), "--quiet") == 2
+    common = ["memorization-effects", str(tiny_suite), "--device", "cpu", "--models", *models, "--per-cohort", "4"]
+    assert main([*common, "--controls", "8", "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err
+    assert "rows drawn share at most" in said and "there are no causal profiles and no membership test" in said
+    run = load_run(tmp_path / "run")
+    assert set(run.summary["metric"]) == {"nll_after_exposure"} and (run.summary["unit"] == "row").all()
+    assert any(p.name == "forgetting.png" for p in run.figures) and run.items["zlib_bytes"].min() > 0
+    shards = [str(tmp_path / f"shard{i}") for i in range(2)]
+    for i, folder in enumerate(shards):
+        assert main([*common, "--controls", "8", "--out", folder, "--shard", f"{i}/2", "--quiet"]) == 0
+    assert main(["merge", *shards, "--out", str(tmp_path / "joined"), "--quiet"]) == 0
+    pd.testing.assert_frame_equal(load_run(tmp_path / "joined").summary, run.summary)
+    assert main([*common, "--steps", "last", "--out", str(tmp_path / "one"), "--quiet"]) == 2
 
 
 def test_counterfactual_runs(tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,15 +29,17 @@ def _memorization(sign: int, half: float = 0.02) -> pd.DataFrame:
     lines = []
     for model, params, lift in (("xs", 100, 0.0), ("m", 900, 0.2)):
         for level, share in ((1, 0.3), (64, 0.7)):
-            lines.append(dict(model=model, params=params, step=10, group=f"exposures={level}", metric="memorized_share",
+            exposed = dict(exposures_low=level, exposures_high=level)
+            lines.append(dict(model=model, params=params, step=10, metric="memorized_share", **exposed,
                               **_around(0.5 + sign * (share - 0.5), half)))
         lines.append(dict(model=model, params=params, step=10, metric="memorized_share", **_around(0.5 + sign * lift, half)))
         lines.append(dict(model=model, params=params, step=10, metric="spearman_exposures", **_around(sign * 0.6, half)))
     difference = _around(sign * 0.2, half)
-    lines.append(dict(model="m", params=900, step=10, group="minus xs", metric="memorized_share_difference", **difference))
-    lines.append(dict(model="m", params=900, step=10, group="block=8", metric="dispersion", **_around(1 + sign * 0.5, half)))
-    lines.append(dict(model="m", params=900, step=10, group="block=8", metric="dispersion_permuted", value=1, low=0.9, high=1.1))
-    lines.append(dict(model="m", params=900, step=10, group="burst=16", metric="burst_gain", **_around(sign * 8.0, half)))
+    at = dict(model="m", params=900, step=10)
+    lines.append(dict(at, reference="xs", metric="memorized_share_difference", **difference))
+    lines.append(dict(at, task="order", metric="dispersion", **_around(1 + sign * 0.5, half)))
+    lines.append(dict(at, task="order", metric="dispersion_permuted", value=1, low=0.9, high=1.1))
+    lines.append(dict(at, exposures_low=16, exposures_high=16, metric="burst_gain", **_around(sign * 8.0, half)))
     return _rows(lines)
 
 

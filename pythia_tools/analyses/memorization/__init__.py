@@ -43,12 +43,12 @@ from pythia_tools.analyses.memorization.summary import (
 from pythia_tools.core.statistics import auc
 
 __all__ = [
-    "STATUS", "Confusion", "EffectOptions", "Extraction", "Memorization", "MemorizationEffects", "MemorizationOptions",
-    "MemorizationTask", "OrderEffect", "Overlap", "Profiles", "RowScoreTask", "Screening", "Split", "Window", "align",
-    "auc", "block_counts", "branch_differences", "cohort_of", "confusion", "continuations", "counterfactual",
-    "draw_split", "duplicate_counts", "exposure_bins", "exposures_at", "extract", "extractable", "forgetting_curve", "from_percent",
-    "influence", "mean_memorization", "measure", "measure_model", "order_effect", "predictability", "profiles",
-    "public_format", "published", "qq_points", "row_scores", "rows", "scaling", "score_model", "scores", "screened",
-    "seen_share", "select_rows", "signals", "summarize", "summarize_membership", "summarize_order",
-    "summarize_profiles", "taxonomy", "with_exposures", "zlib_bytes",
+    "STATUS", "Confusion", "EffectOptions", "Extraction", "Memorization", "MemorizationEffects",
+    "MemorizationOptions", "MemorizationTask", "OrderEffect", "Overlap", "Profiles", "RowScoreTask", "Screening",
+    "Split", "Window", "align", "auc", "block_counts", "branch_differences", "cohort_of", "confusion",
+    "continuations", "counterfactual", "draw_split", "duplicate_counts", "exposure_bins", "exposures_at", "extract",
+    "extractable", "forgetting_curve", "from_percent", "influence", "mean_memorization", "measure", "measure_model",
+    "order_effect", "predictability", "profiles", "public_format", "published", "qq_points", "row_scores", "rows",
+    "scaling", "score_model", "scores", "screened", "seen_share", "select_rows", "signals", "summarize",
+    "summarize_membership", "summarize_order", "summarize_profiles", "taxonomy", "with_exposures", "zlib_bytes",
 ]

@@ -76,9 +76,9 @@ class MemorizationEffects(Analysis[EffectOptions]):
     shown = ("mean_instantaneous", "mean_residual", "mean_before", "auc")
     methods = (
         "Up to {per_cohort} rows of each interval between checkpoints and up to {controls} rows never consumed, all "
-        "with at most {max_share:.0%} of their 13-grams in other consumed rows. Effects are differences in differences "
-        "of the loss against the rows never consumed, from the checkpoint before a row was consumed; intervals resample "
-        "rows with all their checkpoints."
+        "with at most {max_share:.0%} of their 13-grams in other consumed rows. Effects are differences in "
+        "differences of the loss against the rows never consumed, from the checkpoint before a row was consumed; "
+        "intervals resample rows with all their checkpoints."
     )
 
     def tasks(self, context: Context, options: EffectOptions) -> list[Task]:

@@ -52,7 +52,8 @@ def _by_exposures(rows: pd.DataFrame) -> Iterator[Sentence]:
     low, high = records(rows.iloc[[0, -1]])
     once = [r for r in records(rows.iloc[1:-1]) if r["exposures_low"] == 1]
     told = [
-        f"{percent(r['value'])}{interval(r, percent)} of {r['n']:,} {seen(r['exposures_low'])}" for r in (low, *once, high)
+        f"{percent(r['value'])}{interval(r, percent)} of {r['n']:,} {seen(r['exposures_low'])}"
+        for r in (low, *once, high)
     ]
     yield Sentence.of(
         f"At step {low['step']:,} the share of sequences that {low['model']} has memorized "
