@@ -11,17 +11,12 @@ import pandas as pd
 from pythia_tools.analysis.words import (
     at_last_step,
     by_size,
-    compare_ends,
     direction,
     interval,
-    largest,
-    level,
     listing,
     percent,
     plural,
     records,
-    seen,
-    times,
 )
 
 
