@@ -33,6 +33,19 @@ def test_what_the_user_names_wins(tiny_suite: Path) -> None:
     assert context.order is rows and context.tokenizer.source.endswith("tokenizer.json")
 
 
+def test_held_out_rows_are_beyond_what_any_step_consumed(tiny_suite: Path) -> None:
+    """Of a suite without a store of its own: rows of the order behind the last step, none of them consumed."""
+    suite = load_suite(tiny_suite)
+    rows = ArrayRows(np.arange(900 * 9, dtype=np.uint16).reshape(900, 9), batch_rows=4, name="mine")
+    folder = suite.checkpoints(steps="last")[0].location
+    checkpoints = [Checkpoint("own", ModelInfo("m", 1, 1), step, None, f"step{step}", folder) for step in (0, 100)]
+    context = Context(checkpoints, order=rows)
+    assert context.consumed_rows == 400 and context.last_steps == {"m": 100}
+    assert context.heldout is not None and context.heldout.tolist() == rows.rows(400, 900).tolist()
+    short = Context(checkpoints, order=ArrayRows(np.zeros((420, 9), np.uint16), batch_rows=4, name="short"))
+    assert short.heldout is None
+
+
 def test_models_of_different_orders_are_not_studied_as_one() -> None:
     suite = load_suite("pythia-seeds")
     two = suite.checkpoints(models=["70m-seed1", "70m-seed2"], steps="last")

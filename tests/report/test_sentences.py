@@ -113,3 +113,21 @@ def test_no_items_is_said_not_hidden() -> None:
     table = _bias(+1)
     table.loc[table["metric"] == "paired_difference", ["value", "low", "high", "n"]] = [float("nan"), float("nan"), float("nan"), 0]
     assert "cannot be compared" in "\n".join(sentences_for("bias", table))
+
+
+@pytest.mark.parametrize(("analysis", "make", "pairs"), [p for p in PAIRS if p[0] != "bias"], ids=["memorization", "term-frequency", "learning"])
+def test_a_branch_does_not_speak_for_the_main_runs(
+    analysis: str, make: Callable[..., pd.DataFrame], pairs: list[tuple[str, str]]
+) -> None:
+    table = make(+1)
+    branch = make(-1).assign(model=table["model"] + "-swap", branch="swap", params=5_000)
+    assert sentences_for(analysis, pd.concat([table, branch], ignore_index=True)) == sentences_for(analysis, table)
+
+
+@pytest.mark.parametrize(("analysis", "make", "pairs"), PAIRS, ids=[p[0] for p in PAIRS])
+def test_every_sentence_names_rows_that_it_read(
+    analysis: str, make: Callable[..., pd.DataFrame], pairs: list[tuple[str, str]]
+) -> None:
+    table = make(+1)
+    found = analyses.get(analysis).sentences(table)
+    assert found and all(s.rows and set(s.rows) <= set(table.index) for s in found)
