@@ -25,7 +25,9 @@ from pythia_tools.core.files import human_bytes
 from pythia_tools.suites import ModelInfo, Suite
 
 T = TypeVar("T")
-SHOWN = ("params", "non_embedding", "dtype", "peak_lr", "seed", "branch", "base", "branch_step", "order", "note", "shape")
+SHOWN = (
+    "params", "non_embedding", "dtype", "peak_lr", "seed", "branch", "base", "branch_step", "order", "note", "shape",
+)
 HEADS = ["model", "params", "non-embedding", "ckpts", "steps", "tokens", "each", "dtype", "where"]
 
 
