@@ -1,6 +1,4 @@
-"""The command of an analysis, derived from its declaration: flags, help, plan, run. One for all of them, a user's own
-too.
-"""
+"""The command of an analysis, derived from its declaration: flags, help, plan, run. One for all, a user's own too."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ import pandas as pd
 
 from pythia_tools.analysis import AnyAnalysis, Context, Execution, plan, prepare, run
 from pythia_tools.analysis.options import add_flags, from_mapping
-from pythia_tools.cli.options import add_about, add_output, add_sweep, emit, recorded, require_out
+from pythia_tools.cli.options import OUTPUT, SWEEP, add, emit, recorded, require_out
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND
 from pythia_tools.core.results import CellStore, RunFolder
@@ -22,9 +20,7 @@ HIDDEN = ("suite", "params", "tokens", "seed", "analysis", "interval")
 
 
 def configure(parser: argparse.ArgumentParser, analysis: AnyAnalysis) -> None:
-    add_sweep(parser)
-    add_about(parser)
-    add_output(parser)
+    add(parser, "suite", *SWEEP, *OUTPUT)
     add_flags(parser, analysis.Options)
 
 

@@ -2,7 +2,7 @@
 
 example:
   pythia-tools count " Paris" "number:23" "word:cat" --order pythia-micro --steps log
-  pythia-tools count @terms.txt --all-pairs --window 5 --order pile-deduped-preshuffled --steps 1000:143000:1000 --out runs/count
+  pythia-tools count @terms.txt --all-pairs --window 5 --order pile-deduped-preshuffled --steps 1000:143000:1000
 
 TERMS are, one by one or as lines of @FILE (or of a .txt file):
   any text          its occurrences in the decoded rows        word:cat      as a whole word
@@ -18,55 +18,45 @@ import time
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pandas as pd
 
 from pythia_tools import counts
-from pythia_tools.cli.options import add_output, emit, positive, recorded, shard
+from pythia_tools.cli.options import OUTPUT, add, emit, positive, recorded
 from pythia_tools.core import tables
 from pythia_tools.core.errors import EXIT_DONE, DataError, RequestError
 from pythia_tools.core.files import human_bytes
 from pythia_tools.core.parallel import worker_count
 from pythia_tools.core.results import RunFolder
+from pythia_tools.counts.patterns import Leaf
+from pythia_tools.order import DataOrder, load_order
+from pythia_tools.suites.steps import select
 
+Unit = Literal["words", "tokens"]
 METRICS = {"exposures": tables.Metric("exposures", "occurrences of the term that subset names, up to the step")}
 SCAN_RATE = 100e6
 """Tokens per second and core that a plan reckons with."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    inputs_only = "leave out each row's last token, which is only a label"
     parser.add_argument("terms", nargs="+", metavar="TERMS", help="terms, or @FILE with one to a line")
-    parser.add_argument("--order", required=True, help="a data order: a name, a manifest path, or a .bin/.idx prefix")
-    parser.add_argument(
-        "--batch-rows", type=positive, metavar="N", help="rows per step, for a bare prefix (default 1024)"
-    )
-    parser.add_argument(
-        "--steps", default="log", help="checkpoints: log, all, 0,512,143000, 1000:143000:10000 (default: log)"
-    )
-    parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json or its folder (default: the order's own)")
+    add(parser, "--order", required=True, help="a data order: a name, a manifest path, or a .bin/.idx prefix")
+    add(parser, "--batch-rows", "--tokenizer")
+    add(parser, "--steps", default="log")
     parser.add_argument("--all-pairs", action="store_true", help="also every pair of the terms within --window")
     parser.add_argument("--window", type=positive, default=5, help="largest distance of the two of a pair (default 5)")
-    parser.add_argument(
-        "--unit", choices=["words", "tokens"], default="words", help="what --window counts (default words)"
-    )
-    parser.add_argument(
-        "--inputs-only", action="store_true", help="leave out each row's last token, which is only a label"
-    )
-    parser.add_argument("--workers", type=positive, help="threads (default: all cores)")
-    parser.add_argument(
-        "--shard", type=shard, metavar="i/n", help="count part i of n (0-based); join with `pythia-tools merge`"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan: tokens, bytes, time; count nothing")
-    add_output(parser)
+    parser.add_argument("--unit", choices=["words", "tokens"], default="words", help="of --window (default words)")
+    parser.add_argument("--inputs-only", action="store_true", help=inputs_only)
+    add(parser, "--workers", "--shard", "--dry-run", *OUTPUT)
 
 
 def run(args: argparse.Namespace) -> int:
-    from pythia_tools.order import load_order
-
     order = load_order(args.order, batch_rows=args.batch_rows)
     patterns = read_patterns(args.terms, window=args.window, unit=args.unit, all_pairs=args.all_pairs)
-    steps = order_steps(order, args.steps)
+    per_step = order.batch_rows * order.seq_length
+    steps = select(args.steps, range(order.steps + 1), tokens_per_step=per_step, who=f"order {order.name}")
     if args.dry_run:
         emit(_plan(order, patterns, steps, args.workers), as_json=args.json)
         return EXIT_DONE
@@ -82,41 +72,25 @@ def run(args: argparse.Namespace) -> int:
     frame = found.frame() if found.complete else pd.DataFrame({"term": [], "step": [], "exposures": []})
     if folder is not None:
         timings = {"count": time.perf_counter() - start}
-        folder.finish(frame, _summary(order, frame), data=getattr(order, "fingerprint", None), timings=timings)
-    if not found.complete:
-        emit(
-            {"shard": list(args.shard), "batches": [list(b) for b in found.batches], "out": args.out}, as_json=args.json
-        )
-    else:
+        folder.finish(frame, _summary(order, frame), data=order.fingerprint, timings=timings)
+    if found.complete:
         emit(frame if args.json else _wide(frame, found.terms), as_json=args.json)
+    else:
+        emit({"shard": args.shard, "batches": found.batches, "out": args.out}, as_json=args.json)
     return EXIT_DONE
 
 
 def read_patterns(
-    texts: Sequence[str], *, window: int = 5, unit: Any = "words", all_pairs: bool = False
+    texts: Sequence[str], *, window: int = 5, unit: Unit = "words", all_pairs: bool = False
 ) -> list[counts.Pattern]:
     """Patterns of the command line's little language. Raises RequestError for one that cannot be read."""
     patterns = [_pattern(line, window, unit) for text in texts for line in _written(text)]
-    if all_pairs:
-        from pythia_tools.counts.patterns import Leaf
-
-        leaves = [p for p in patterns if isinstance(p, Leaf)]
-        patterns += [
-            counts.Pair(a, b, window, unit, label=f"{a.name} & {b.name}")
-            for a, b in combinations_with_replacement(leaves, 2)
-        ]
-    return patterns
+    leaves = [p for p in patterns if isinstance(p, Leaf)] if all_pairs else []
+    pairs = combinations_with_replacement(leaves, 2)
+    return [*patterns, *(counts.Pair(a, b, window, unit, label=f"{a.name} & {b.name}") for a, b in pairs)]
 
 
-def order_steps(order: Any, request: str) -> list[int]:
-    """Steps of an order in the language of --steps."""
-    from pythia_tools.suites.steps import select
-
-    grid = range(order.steps + 1)
-    return select(request, grid, tokens_per_step=order.batch_rows * order.seq_length, who=f"order {order.name}")
-
-
-def _pattern(text: str, window: int, unit: Any) -> counts.Pattern:
+def _pattern(text: str, window: int, unit: Unit) -> counts.Pattern:
     kind, colon, rest = text.partition(":")
     if colon and kind == "pair":
         first, ampersand, second = rest.partition(" & ")
@@ -131,7 +105,7 @@ def _pattern(text: str, window: int, unit: Any) -> counts.Pattern:
     return _leaf(text)
 
 
-def _leaf(text: str) -> Any:
+def _leaf(text: str) -> Leaf:
     kind, colon, rest = text.partition(":")
     if colon and kind == "number":
         return counts.Number(rest)
@@ -147,17 +121,11 @@ def _leaf(text: str) -> Any:
 
 def _written(text: str) -> list[str]:
     """The terms of one argument: the lines of @FILE or of a .txt file, or the argument itself."""
-    if text.startswith("@"):
-        return _lines(text[1:])
-    if not text.endswith(".txt"):
+    if not text.startswith("@") and not text.endswith(".txt"):
         return [text]
-    if not Path(text).is_file():
+    path = Path(text.removeprefix("@"))
+    if not text.startswith("@") and not path.is_file():
         raise RequestError(f"{text}: no such file of terms; a term that ends in .txt goes into a file given as @FILE")
-    return _lines(text)
-
-
-def _lines(name: str) -> list[str]:
-    path = Path(name)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -168,19 +136,21 @@ def _lines(name: str) -> list[str]:
     return kept
 
 
-def _plan(order: Any, patterns: Sequence[Any], steps: Sequence[int], workers: int | None) -> dict[str, Any]:
+def _plan(
+    order: DataOrder, patterns: Sequence[counts.Pattern], steps: Sequence[int], workers: int | None
+) -> dict[str, object]:
     rows = steps[-1] * order.batch_rows
-    tokens = rows * (order.seq_length + 1)
-    seconds = tokens / SCAN_RATE / (worker_count(workers))
+    tokens = rows * order.row_tokens
     return {
         "order": order.name, "terms": len(patterns), "steps": len(steps), "batches": steps[-1], "rows": rows,
         "tokens": tokens, "read": human_bytes(tokens * order.dtype.itemsize),
-        "parts": len(counts.counting.part_ranges(order, 0, steps[-1])), "seconds": round(seconds, 1),
-        "note": "time of the scan itself; remote or slow disks take longer"
+        "parts": len(counts.counting.part_ranges(order, 0, steps[-1])),
+        "seconds": round(tokens / SCAN_RATE / worker_count(workers), 1),
+        "note": "time of the scan itself; remote or slow disks take longer",
     }
 
 
-def _summary(order: Any, frame: pd.DataFrame) -> pd.DataFrame:
+def _summary(order: DataOrder, frame: pd.DataFrame) -> pd.DataFrame:
     """Exposures as summary rows, a term in `subset`; an order has no model, so its columns stay empty."""
     per_step = order.batch_rows * order.seq_length
     rows = zip(frame["term"], frame["step"].tolist(), frame["exposures"].tolist(), strict=True)
@@ -196,6 +166,5 @@ def _wide(frame: pd.DataFrame, terms: Sequence[str]) -> pd.DataFrame:
     """One line per term, one column per step, as people read it."""
     wide = frame.pivot(index="term", columns="step", values="exposures").loc[list(terms)]
     wide.columns = [f"step {s}" for s in wide.columns]
-    shown = wide.reset_index()
-    shown["term"] = [repr(t)[1:-1] for t in shown["term"]]
-    return shown
+    wide.index = pd.Index([repr(term)[1:-1] for term in wide.index], name="term")
+    return wide.reset_index()

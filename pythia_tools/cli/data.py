@@ -16,9 +16,8 @@ examples:
 from __future__ import annotations
 
 import argparse
-import importlib
 
-from pythia_tools.core import progress
+from pythia_tools.cli.main import of_module
 
 COMMANDS = ("batch", "seen", "build-order", "verify", "tokenize", "overlay")
 
@@ -26,18 +25,8 @@ COMMANDS = ("batch", "seen", "build-order", "verify", "tokenize", "overlay")
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("command", choices=COMMANDS, help="what to do; each has its own --help")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="its arguments")
-    parser.set_defaults(parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Loads only the module of the command asked for."""
-    module = importlib.import_module(f"pythia_tools.cli.data_{args.command.replace('-', '_')}")
-    summary, _, example = (module.__doc__ or "").strip().partition("\n")
-    parser = type(args.parser)(
-        prog=f"pythia-tools data {args.command}", description=summary, epilog=example.strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )
-    module.configure(parser)
-    chosen = parser.parse_args(args.rest)
-    progress.set_quiet(getattr(chosen, "quiet", False))
-    return int(module.run(chosen) or 0)
+    name = f"data {args.command}"
+    return of_module(name).execute(name, args.rest)

@@ -11,13 +11,13 @@ which document each stretch comes from.
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 import numpy as np
 
+from pythia_tools.cli.options import RANGES, add, emit, span
 from pythia_tools.core import files, progress
-from pythia_tools.core.errors import RequestError
+from pythia_tools.core.errors import EXIT_DONE, RequestError
 from pythia_tools.counts import documents_of_rows, tokenizer_of
 from pythia_tools.order import DataOrder, load_order
 from pythia_tools.order.sources import PackedRows
@@ -25,39 +25,13 @@ from pythia_tools.tokens import Tokenizer
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_order(parser)
-    parser.add_argument(
-        "--step", type=int, required=True, metavar="N",
-        help="batch number; the first checkpoint that contains it is N+1"
-    )
-    parser.add_argument("--rows", type=span, metavar="a:b", help="rows of the batch to show (default: all)")
+    step = "batch number; the first checkpoint that contains it is N+1"
+    add(parser, "order", "--local", "--batch-rows", "--tokenizer")
+    parser.add_argument("--step", type=int, required=True, metavar="N", help=step)
+    parser.add_argument("--rows", type=span, metavar="a:b", help=f"rows of the batch (default: all); {RANGES}")
     parser.add_argument("--text", action="store_true", help="decode with the order's tokenizer")
-    parser.add_argument(
-        "--tokenizer", metavar="PATH", help="tokenizer.json, its folder, or a hub model (default: the order's own)"
-    )
-    parser.add_argument("--out", metavar="FILE", help="write the ids to an .npy file instead of stdout")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
-
-
-def add_order(parser: argparse.ArgumentParser) -> None:
-    """ORDER and where its files are."""
-    parser.add_argument("order", metavar="ORDER", help="an order's name, a manifest path, or a .bin/.idx prefix")
-    parser.add_argument("--local", metavar="DIR", help="folder that already holds the shards of an order on the hub")
-    parser.add_argument(
-        "--batch-rows", type=int, metavar="B", help="rows per step (default: the order's own, or 1024 for a prefix)"
-    )
-
-
-def span(text: str) -> tuple[int, int]:
-    """`a:b` with 0 ≤ a ≤ b."""
-    try:
-        a, b = (int(part) for part in text.split(":"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a:b, for example 0:4") from None
-    if not 0 <= a <= b:
-        raise argparse.ArgumentTypeError(f"{text!r}: the numbers must rise from 0 or more")
-    return a, b
+    add(parser, "--out", metavar="FILE", help="write the ids to an .npy file instead of stdout")
+    add(parser, "--json", "--quiet")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,49 +47,35 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         with files.atomic_write(args.out) as out:
             np.lib.format.write_array(out, rows, allow_pickle=False)
-        progress.note(
-            f"{args.out}: rows {first} to {first + b - a - 1} of {order.name}, shape {rows.shape}, {rows.dtype}"
-        )
+        progress.note(f"{args.out}: rows {first}:{first + b - a} of {order.name}, shape {rows.shape}, {rows.dtype}")
     elif args.json:
-        print(json.dumps({
-            "order": order.name, "fingerprint": order.fingerprint, "step": args.step, "first_row": first,
-            "rows": [_row(order, first + i, row, tokenizer) for i, row in enumerate(rows)],
-        }, ensure_ascii=False))
-    else:
-        for i, row in enumerate(rows):
-            _show(order, first + i, row, tokenizer)
-    return 0
-
-
-def _row(order: DataOrder, number: int, row: np.ndarray, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    record: dict[str, Any] = {"row": number, "tokens": row.tolist()}
-    if tokenizer is not None:
-        record["documents"] = [
-            {"document": document, "tokens": [a, b], "text": tokenizer.decode(row[a:b])}
-            for document, a, b in pieces(order, number)
+        shown = [
+            {"row": i, "tokens": row.tolist()} | ({"documents": _pieces(order, i, row, tokenizer)} if tokenizer else {})
+            for i, row in enumerate(rows, first)
         ]
-    return record
+        head = {"order": order.name, "fingerprint": order.fingerprint, "step": args.step, "first_row": first}
+        emit({**head, "rows": shown}, as_json=True)
+    else:
+        for i, row in enumerate(rows, first):
+            _print(order, i, row, tokenizer)
+    return EXIT_DONE
 
 
-def pieces(order: DataOrder, row: int) -> list[tuple[int | None, int, int]]:
-    """(document, first token, end) of each stretch of a row; one stretch with document None where boundaries are
-    unknown.
-    """
-    if not isinstance(order.source, PackedRows):
-        return [(None, 0, order.row_tokens)]
-    table = documents_of_rows(order, row, row + 1)
-    return [
-        (int(d), int(a), int(b))
-        for d, a, b in zip(table["document"], table["row_start"], table["row_stop"], strict=True)
-    ]
-
-
-def _show(order: DataOrder, number: int, row: np.ndarray, tokenizer: Tokenizer | None) -> None:
+def _print(order: DataOrder, number: int, row: np.ndarray, tokenizer: Tokenizer | None) -> None:
     if tokenizer is None:
         print(f"{number}\t" + " ".join(map(str, row.tolist())))
         return
     print(f"=== row {number} (step {number // order.batch_rows})")
-    for document, a, b in pieces(order, number):
-        if document is not None:
-            print(f"--- document {document}, tokens {a}:{b} of the row")
-        print(tokenizer.decode(row[a:b]))
+    for piece in _pieces(order, number, row, tokenizer):
+        if piece["document"] is not None:
+            print("--- document {}, tokens {}:{} of the row".format(piece["document"], *piece["tokens"]))
+        print(piece["text"])
+
+
+def _pieces(order: DataOrder, number: int, row: np.ndarray, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """Document, token range and text of each stretch of a row; one of document None where boundaries are unknown."""
+    spans: list[tuple[int | None, int, int]] = [(None, 0, order.row_tokens)]
+    if isinstance(order.source, PackedRows):
+        table = documents_of_rows(order, number, number + 1)
+        spans = list(table[["document", "row_start", "row_stop"]].itertuples(index=False, name=None))
+    return [{"document": d, "tokens": [a, b], "text": tokenizer.decode(row[a:b])} for d, a, b in spans]

@@ -10,14 +10,13 @@ valid). From then on PREFIX is the name of that order: `pythia-tools data batch 
 from __future__ import annotations
 
 import argparse
-import json
 
 import numpy as np
 import yaml
 
-from pythia_tools.cli.options import positive
+from pythia_tools.cli.options import add, emit, positive
 from pythia_tools.core import files, progress
-from pythia_tools.core.errors import RequestError
+from pythia_tools.core.errors import EXIT_DONE, RequestError
 from pythia_tools.order import MapName, build_index_maps, save_maps
 from pythia_tools.order.layout import num_samples, split_documents
 from pythia_tools.order.load import manifest_beside
@@ -28,23 +27,17 @@ PARTS = ("train", "valid", "test")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    steps, split = "steps of the run, for num_samples as GPT-NeoX computes it", 'documents to use, as in "969,30,1"'
     parser.add_argument("prefix", metavar="PREFIX", help="the store: PREFIX.idx beside PREFIX.bin or its shards")
-    parser.add_argument(
-        "--seq-length", type=positive, default=2048, metavar="L", help="inputs per row, of L+1 tokens (default 2048)"
-    )
-    parser.add_argument("--batch-rows", type=positive, default=1024, metavar="B", help="rows per step (default 1024)")
-    parser.add_argument(
-        "--steps", type=positive, metavar="N", help="steps of the run; gives num_samples as GPT-NeoX computes it"
-    )
+    parser.add_argument("--seq-length", type=positive, default=2048, metavar="L", help="inputs per row (default 2048)")
+    add(parser, "--batch-rows", default=1024, help="rows per step (default 1024)")
+    parser.add_argument("--steps", type=positive, metavar="N", help=steps)
     parser.add_argument("--num-samples", type=positive, metavar="N", help="rows to ask for, instead of --steps")
     parser.add_argument("--seed", type=int, default=1234, help="default 1234, Pythia's")
-    parser.add_argument("--split", metavar="S", help='documents to use, as in "969,30,1": the first part (see --part)')
+    parser.add_argument("--split", metavar="S", help=f"{split}: the part that --part names")
     parser.add_argument("--part", choices=PARTS, default="train", help="which part of --split (default train)")
-    parser.add_argument(
-        "--separate-last-epoch", action="store_true", help="Megatron-LM's variant instead of GPT-NeoX's"
-    )
-    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    parser.add_argument("--separate-last-epoch", action="store_true", help="shuffle as Megatron-LM does, not GPT-NeoX")
+    add(parser, "--json", "--quiet")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,38 +46,28 @@ def run(args: argparse.Namespace) -> int:
     prefix = prefix_of(args.prefix)
     store = open_store(prefix)
     samples = args.num_samples or num_samples(args.steps, args.batch_rows)
-    documents = None
+    documents = np.arange(len(store), dtype=np.int32)
     if args.split:
-        ends = split_documents(args.split, len(store))
-        part = PARTS.index(args.part)
-        documents = np.arange(ends[part], ends[part + 1], dtype=np.int32)
+        ends, part = split_documents(args.split, len(store)), PARTS.index(args.part)
+        documents = documents[ends[part] : ends[part + 1]]
     maps = build_index_maps(
         store.sizes, args.seq_length, args.seed, samples, documents, separate_last_epoch=args.separate_last_epoch,
     )
     name = MapName(prefix, samples, args.seq_length, args.seed, f"{args.part}_0")
     paths = save_maps(maps, name)
     manifest = manifest_beside(prefix, args.part)
-    steps = args.steps or len(maps.shuffle_idx) // args.batch_rows
-    files.write_text(
-        manifest,
-        yaml.safe_dump(
-            {
-                "name": manifest.name.removesuffix(".order.yaml"), "kind": "packed", "seq_length": args.seq_length,
-                "batch_rows": args.batch_rows, "steps": steps, "dtype": store.dtype.name, "seed": args.seed,
-                "num_samples": samples, "separate_last_epoch": args.separate_last_epoch,
-                "store": {"prefix": prefix.name}, "maps": {"folder": ".", "stem": prefix.name, "name": name.name}
-            },
-            sort_keys=False
-        )
-    )
-    result = {
-        "manifest": str(manifest), "maps": [str(p) for p in paths.values()], "rows": len(maps.shuffle_idx),
-        "steps": steps, "epochs": len(maps.doc_idx) // (len(store) if documents is None else len(documents)),
-        "num_samples": samples
-    }
+    rows, epochs = len(maps.shuffle_idx), len(maps.doc_idx) // len(documents)
+    steps = args.steps or rows // args.batch_rows
+    files.write_text(manifest, yaml.safe_dump({
+        "name": manifest.name.removesuffix(".order.yaml"), "kind": "packed", "seq_length": args.seq_length,
+        "batch_rows": args.batch_rows, "steps": steps, "dtype": store.dtype.name, "seed": args.seed,
+        "num_samples": samples, "separate_last_epoch": args.separate_last_epoch, "store": {"prefix": prefix.name},
+        "maps": {"folder": ".", "stem": prefix.name, "name": name.name},
+    }, sort_keys=False))
     if args.json:
-        print(json.dumps(result))
+        sizes = {"rows": rows, "steps": steps, "epochs": epochs, "num_samples": samples}
+        emit({"manifest": str(manifest), "maps": [str(p) for p in paths.values()], **sizes}, as_json=True)
     else:
         print(manifest)
-        progress.note(f"{result['rows']} rows in {result['epochs']} epoch(s), {steps} steps of {args.batch_rows}")
-    return 0
+        progress.note(f"{rows} rows in {epochs} epoch(s), {steps} steps of {args.batch_rows}")
+    return EXIT_DONE

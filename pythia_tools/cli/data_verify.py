@@ -13,18 +13,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pythia_tools.cli.options import add_output, emit
-from pythia_tools.core import errors
+from pythia_tools.cli.options import add, emit
+from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND
 from pythia_tools.order import load_order
 from pythia_tools.order.verify import read_sums, verify_order, verify_store
 from pythia_tools.tokens.store import prefix_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("order", metavar="ORDER", help="an order's name, a manifest path, or a .bin/.idx prefix")
-    parser.add_argument("--local", metavar="DIR", help="folder that holds the files of an order on the hub")
+    add(parser, "order", "--local")
     parser.add_argument("--sums", metavar="FILE", help="published sha256: lines of `name digest` or `digest name`")
-    add_output(parser, out=False)
+    add(parser, "--json", "--quiet")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,4 +34,4 @@ def run(args: argparse.Namespace) -> int:
     else:
         table = verify_order(load_order(args.order, local=args.local), args.local, sums)
     emit(table, as_json=args.json)
-    return errors.EXIT_FOUND if table["status"].isin(["wrong", "missing"]).any() else errors.EXIT_DONE
+    return EXIT_FOUND if table["status"].isin(["wrong", "missing"]).any() else EXIT_DONE

@@ -14,13 +14,11 @@ from __future__ import annotations
 import argparse
 
 from pythia_tools.cli import study
-from pythia_tools.cli.options import add_about, add_output, add_selection
+from pythia_tools.cli.options import OUTPUT, SWEEP, add
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_selection(parser)
-    add_about(parser)
-    add_output(parser)
+    add(parser, *SWEEP, *OUTPUT)
     study.add_analyses(parser)
     parser.set_defaults(suite="pythia-micro", out="runs/demo")
 

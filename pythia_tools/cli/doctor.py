@@ -1,5 +1,4 @@
-"""Audit a suite's integrity without downloading it: missing and duplicated files, sizes, shapes, embedding rows, step
-0, NaN.
+"""Audit a suite's integrity without downloading it: files, duplicates, sizes, shapes, embedding rows, step 0, NaN.
 
 example:
   pythia-tools doctor pythia --models 70m                     # at most 1 MB per checkpoint
@@ -16,28 +15,21 @@ import argparse
 from pathlib import Path
 
 from pythia_tools import doctor, suites
-from pythia_tools.cli.options import add_output, emit, positive
+from pythia_tools.cli.options import add, emit, positive
 from pythia_tools.core import files
 from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, RequestError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "suite", nargs="?", metavar="SUITE", help="a suite's name, a manifest path, or a folder of checkpoints"
-    )
-    parser.add_argument("--models", nargs="+", metavar="MODEL", help="models of the suite (default: all)")
-    parser.add_argument(
-        "--steps", default="all", help="all, log, last, 0,512,143000, 1000:143000:10000, tokens=2B, 10%% (default: all)"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="file listings only, no bytes of weights (suites on the hub)"
-    )
-    rows = "embedding rows to read per checkpoint (default: 256, fewer from width 2048 on, so that it costs at most 1 MB)"
+    add(parser, "suite", nargs="?")
+    add(parser, "--models", "--steps")
+    parser.add_argument("--quick", action="store_true", help="file listings only, no weights (suites on the hub)")
+    rows = "embedding rows to read per checkpoint (default: 256, fewer where they are wide, for at most 1 MB)"
     parser.add_argument("--rows", type=positive, metavar="N", help=rows)
-    parser.add_argument(
-        "--results", metavar="FILE", help="audit a JSON of evaluation results {model: {step: {metric: value}}} instead"
-    )
-    add_output(parser)
+    results = "audit a JSON of evaluation results {model: {step: {metric: value}}} instead"
+    parser.add_argument("--results", metavar="FILE", help=results)
+    add(parser, "--out", help="folder for findings.csv, norms.csv and verdict.json")
+    add(parser, "--json", "--quiet")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,27 +40,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         suite = suites.load_suite(args.suite)
         audit = doctor.audit(suite, args.models, args.steps, quick=args.quick, rows=args.rows)
+    verdict = {"suite": audit.suite, "examined": audit.examined, "sound": audit.sound, "verdict": audit.verdict}
+    findings = audit.findings.to_dict(orient="records")
     if args.out:
-        _write(audit, Path(args.out))
+        files.write_text(Path(args.out) / "findings.csv", audit.findings.to_csv(index=False))
+        files.write_text(Path(args.out) / "norms.csv", audit.curve.to_csv(index=False))
+        files.write_json(Path(args.out) / "verdict.json", verdict)
     if args.json:
-        emit({**_verdict(audit), "findings": audit.findings.to_dict(orient="records")}, as_json=True)
+        emit({**verdict, "findings": findings}, as_json=True)
     else:
-        _print(audit)
+        for f in findings:
+            mark = "known" if f["known"] else f["severity"]
+            print(f"{mark:5}  {f['model']}  step {f['step']}  {f['check']}: {f['detail']}")
+        print(audit.verdict)
     return EXIT_DONE if audit.sound else EXIT_FOUND
-
-
-def _verdict(audit: doctor.Audit) -> dict[str, object]:
-    return {"suite": audit.suite, "examined": audit.examined, "sound": audit.sound, "verdict": audit.verdict}
-
-
-def _print(audit: doctor.Audit) -> None:
-    for f in audit.findings.to_dict(orient="records"):
-        mark = "known" if f["known"] else f["severity"]
-        print(f"{mark:5}  {f['model']}  step {f['step']}  {f['check']}: {f['detail']}")
-    print(audit.verdict)
-
-
-def _write(audit: doctor.Audit, out: Path) -> None:
-    files.write_text(out / "findings.csv", audit.findings.to_csv(index=False))
-    files.write_text(out / "norms.csv", audit.curve.to_csv(index=False))
-    files.write_json(out / "verdict.json", _verdict(audit))

@@ -7,7 +7,7 @@ example:
   pythia-tools download pythia --models 70m --steps all --verify      # reads what is there again, digest by digest
 
 Only needed files come (safetensors where there are any, else torch files; configuration; tokenizer), to where
-`from_pretrained(..., local_files_only=True)` finds them. A killed download goes on from its last byte.
+`from_pretrained(..., local_files_only=True)` finds them. A killed download resumes at its last byte.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 
 from pythia_tools import hub, suites
-from pythia_tools.cli.options import add_budget, add_output, emit, positive
+from pythia_tools.cli.options import SELECTION, add, emit
 from pythia_tools.core import progress
 from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, RequestError
 from pythia_tools.core.files import human_bytes
@@ -24,23 +24,15 @@ from pythia_tools.hub.repositories import WORKERS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("suite", metavar="SUITE", help="a suite's name or a manifest path")
-    parser.add_argument("--models", nargs="+", metavar="MODEL", help="models of the suite (default: all)")
-    parser.add_argument(
-        "--steps", default="all", help="all, log, last, 0,512,143000, 1000:143000:10000, tokens=2B, 10%% (default: all)"
-    )
-    add_budget(parser)
-    parser.add_argument("--workers", type=positive, default=WORKERS, metavar="N", help="files at a time (default: 8)")
+    add(parser, "suite", help="a suite's name or a manifest path")
+    add(parser, *SELECTION, "--budget")
+    add(parser, "--workers", default=WORKERS, help=f"files at a time (default: {WORKERS})")
     parser.add_argument("--verify", action="store_true", help="compare what is already there with its digests")
     pins = parser.add_mutually_exclusive_group()
-    pins.add_argument("--pin", action="store_true", help="never evict these for a budget")
-    pins.add_argument("--unpin", action="store_true", help="evict these again when a budget needs room")
-    parser.add_argument(
-        "--allow-defective", action="store_true", help="go on with checkpoints that are known to be wrong"
-    )
+    pins.add_argument("--pin", action="store_const", const=True, help="never evict these for a budget")
+    pins.add_argument("--unpin", action="store_const", const=False, dest="pin", help="these may be evicted again")
     parser.add_argument("--skip-missing", action="store_true", help="leave out checkpoints that the hub does not have")
-    parser.add_argument("--dry-run", action="store_true", help="print bytes, files and disk peak; fetch nothing")
-    add_output(parser, out=False)
+    add(parser, "--dry-run", "--json", "--quiet")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,54 +41,40 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError(f"{suite.name} lies in {suite.folder} already; only suites on the hub are downloaded")
     budget = hub.default_budget() if args.budget is None else args.budget
     checkpoints = suite.checkpoints(args.models, args.steps, allow_defective=args.allow_defective)
-    todo = hub.plan(checkpoints)
-    summary: dict[str, object] = {
+    todo, cache = hub.plan(checkpoints), client.cache_root()
+    peak = min(todo.disk_peak, budget) if budget else todo.disk_peak
+    summary = {
         "checkpoints": len(checkpoints), "files_to_fetch": len(todo.missing), "bytes_to_fetch": todo.bytes,
-        "bytes_cached": todo.already, "disk_peak": min(todo.disk_peak, budget) if budget else todo.disk_peak,
-        "budget": budget, "cache": str(client.cache_root()), "missing_on_hub": list(todo.problems)
+        "bytes_cached": todo.already, "disk_peak": peak, "budget": budget, "cache": str(cache),
+        "missing_on_hub": list(todo.problems),
     }
     if args.dry_run:
-        _show(summary, args.json)
+        if args.json:
+            emit(summary, as_json=True)
+        else:
+            print(f"checkpoints     {len(checkpoints)}")
+            print(f"to fetch        {human_bytes(todo.bytes)} in {len(todo.missing)} files")
+            print(f"cached already  {human_bytes(todo.already)}\ndisk peak       {human_bytes(peak)} in {cache}")
+            if todo.problems:
+                print(f"missing         {len(todo.problems)} checkpoints; --skip-missing leaves them out")
+                print("\n".join(f"  {problem}" for problem in todo.problems[:20]))
         return EXIT_FOUND if todo.problems else EXIT_DONE
     if todo.problems and args.skip_missing:
         for problem in todo.problems:
             progress.warn(problem)
         checkpoints = [c for c in checkpoints if not any(p.startswith(f"{c}: ") for p in todo.problems)]
         todo = hub.plan(checkpoints)
-    _delete_unfinished()
+    if gone := hub.delete_unfinished():  # a day old or older; the client never removes its own
+        progress.note(f"deleted {len(gone)} unfinished downloads, {human_bytes(sum(size for _, size in gone))}")
     if args.verify:
         for entry in todo.listings:
             for name in hub.drop_damaged(entry):
                 progress.warn(f"{entry.repo}@{entry.revision}/{name}: the cached copy is damaged; fetching it again")
         todo = hub.plan(checkpoints)
-    pin = True if args.pin else False if args.unpin else None
-    folders = hub.download(checkpoints, budget=budget, workers=args.workers, pin=pin, made=todo)
+    folders = hub.download(checkpoints, budget=budget, workers=args.workers, pin=args.pin, made=todo)
     if args.json:
         emit({**summary, "folders": [str(f) for f in folders]}, as_json=True)
     else:
-        print(f"{len(folders)} checkpoints are in {client.cache_root()}: {human_bytes(todo.bytes)} fetched, "
+        print(f"{len(folders)} checkpoints are in {cache}: {human_bytes(todo.bytes)} fetched, "
               f"{human_bytes(todo.already)} were there; all sizes and digests verified")
     return EXIT_DONE
-
-
-def _show(summary: dict[str, object], as_json: bool) -> None:
-    if as_json:
-        emit(summary, as_json=True)
-        return
-    print(f"checkpoints     {summary['checkpoints']}")
-    print(f"to fetch        {human_bytes(float(str(summary['bytes_to_fetch'])))} in {summary['files_to_fetch']} files")
-    print(f"cached already  {human_bytes(float(str(summary['bytes_cached'])))}")
-    print(f"disk peak       {human_bytes(float(str(summary['disk_peak'])))} in {summary['cache']}")
-    problems = summary["missing_on_hub"]
-    assert isinstance(problems, list)
-    if problems:
-        print(f"missing         {len(problems)} checkpoints; --skip-missing leaves them out")
-        for problem in problems[:20]:
-            print(f"  {problem}")
-
-
-def _delete_unfinished() -> None:
-    """What unfinished downloads left behind a day ago or earlier; the client never removes its own."""
-    gone = hub.delete_unfinished()
-    if gone:
-        progress.note(f"deleted {len(gone)} unfinished downloads, {human_bytes(sum(size for _, size in gone))}")

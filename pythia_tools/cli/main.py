@@ -36,6 +36,48 @@ COMMANDS = {
     "merge": "join the shards of a run",
     "selfcheck": "versions, devices, manifests; --online: one real checkpoint, one real batch",
 }
+FULL = "the disk is full; nothing was lost, free some space and run the same command again"
+DENIED = "permission denied; name another place, or change its permissions"
+ADVICE = {
+    errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EFBIG: FULL, errno.EACCES: DENIED, errno.EPERM: DENIED,
+    errno.EROFS: "this disk can only be read; name another place",
+    errno.ENOTDIR: "a part of this path is a file where a folder is needed; name another place",
+    errno.EISDIR: "this is a folder where a file is needed; name a file",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n) and run the same command again",
+}
+"""What the operating system may refuse, and what the user can do about it; any other refusal is a bug of ours."""
+
+
+class Command(NamedTuple):
+    """What a command is: its help (first line, then examples), its flags, and what it does."""
+
+    help: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+    def parser(self, name: str) -> argparse.ArgumentParser:
+        """The parser of its arguments, which says `name` in its help."""
+        summary, _, example = self.help.strip().partition("\n")
+        parser = _Parser(
+            prog=f"pythia-tools {name}", description=summary, epilog=example.strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        )
+        self.configure(parser)
+        return parser
+
+    def execute(self, name: str, arguments: Sequence[str]) -> int:
+        """Parse the arguments and run; returns the exit code."""
+        args = self.parser(name).parse_args(arguments)
+        progress.set_quiet(getattr(args, "quiet", False))
+        if getattr(args, "budget", None) is None:
+            return self.run(args)
+        from pythia_tools import hub
+
+        hub.set_budget(args.budget)
+        try:
+            return self.run(args)
+        finally:
+            hub.set_budget(None)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,9 +89,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code of the contract (0, 1, 2, 3, 70, 130)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except errors.PythiaToolsError as error:
         _say(str(error))
         return error.exit_code
@@ -59,14 +100,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.EXIT_DONE
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what = f"{error.filename or 'output'}: the disk is full"
-            _say(f"{what}; nothing was lost, free some space and run the same command again")
+    except Exception as error:  # whatever else escapes, the user gets an exit code of the contract
+        advice = ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
+        if advice is not None:
+            _say(f"{getattr(error, 'filename', None) or 'output'}: {advice}")
             return errors.EXIT_ENVIRONMENT
-        return _bug()
-    except Exception:
-        return _bug()
+        traceback.print_exc()
+        _say("this is a bug of pythia-tools, please report it with the lines above")
+        return errors.EXIT_BUG
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -78,76 +119,46 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"pythia-tools {version('pythia-tools')}")
         return errors.EXIT_DONE
-    name = arguments[0]
-    command = find(name)
-    summary, _, example = command.help.strip().partition("\n")
-    parser = _Parser(
-        prog=f"pythia-tools {name}", description=summary, epilog=example.strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )
-    command.configure(parser)
-    args = parser.parse_args(arguments[1:])
-    progress.set_quiet(getattr(args, "quiet", False))
-    if getattr(args, "budget", None) is None:
-        return int(command.run(args) or errors.EXIT_DONE)
-    from pythia_tools import hub
-
-    hub.set_budget(args.budget)
-    try:
-        return int(command.run(args) or errors.EXIT_DONE)
-    finally:
-        hub.set_budget(None)
-
-
-class Command(NamedTuple):
-    """What a command is: its help (first line, then examples), its flags, and what it does."""
-
-    help: str
-    configure: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+    return find(arguments[0]).execute(arguments[0], arguments[1:])
 
 
 def find(name: str) -> Command:
     """A command of this package, or the one that an analysis declares. Raises UnknownNameError."""
     if name in COMMANDS:
-        module = importlib.import_module(f"pythia_tools.cli.{name.replace('-', '_')}")
-        return Command(module.__doc__ or "", module.configure, module.run)
+        return of_module(name)
     if name not in analyses.names():
         raise errors.unknown("command", name, [*COMMANDS, *analyses.names()])
     from pythia_tools.cli import analyses as doors
 
     analysis = analyses.get(name)
-    return Command(
-        inspect.getdoc(type(analysis)) or name, partial(doors.configure, analysis=analysis),
-        partial(doors.run_command, analysis=analysis),
-    )
+    configure, run = partial(doors.configure, analysis=analysis), partial(doors.run_command, analysis=analysis)
+    return Command(inspect.getdoc(type(analysis)) or name, configure, run)
+
+
+def of_module(name: str) -> Command:
+    """The command that the module of this name (`data batch`: data_batch) holds."""
+    module = importlib.import_module(f"pythia_tools.cli.{name.replace('-', '_').replace(' ', '_')}")
+    return Command(module.__doc__ or "", module.configure, module.run)
 
 
 def _overview() -> str:
     known = {**COMMANDS, **analyses.names()}
     width = max(map(len, known))
-    lines = [
+    return "\n".join([
         "usage: pythia-tools COMMAND [options]",
         "",
         "When and why did a language model learn something? One toolkit, from checkpoints and",
         "training order to memorization, term frequency and bias over sizes and steps.",
         "",
-    ]
-    lines += [f"  {name:{width}}  {what}" for name, what in known.items()]
-    return "\n".join([
-        *lines, "", "`pythia-tools COMMAND --help` shows options and an example. Start with: pythia-tools demo"
+        *(f"  {name:{width}}  {what}" for name, what in known.items()),
+        "",
+        "`pythia-tools COMMAND --help` shows options and an example. Start with: pythia-tools demo",
     ])
 
 
 def _say(message: str) -> None:
     """One line on stderr."""
     print("pythia-tools: " + " ".join(message.split()), file=sys.stderr)
-
-
-def _bug() -> int:
-    traceback.print_exc()
-    _say("this is a bug of pythia-tools, please report it with the lines above")
-    return errors.EXIT_BUG
 
 
 if __name__ == "__main__":

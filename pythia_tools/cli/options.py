@@ -1,70 +1,19 @@
-"""Options that several commands share, spelled and checked once."""
+"""Options that commands share: each is spelled, explained and checked here, and nowhere else."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from pythia_tools.core.errors import RequestError
 
-
-def add_output(parser: argparse.ArgumentParser, *, out: bool = True) -> None:
-    """--out, --json, --quiet."""
-    if out:
-        parser.add_argument(
-            "--out", metavar="DIR", help="folder of the run (config, items, summary, figures, run.json)"
-        )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
-
-
-def add_sweep(parser: argparse.ArgumentParser) -> None:
-    """SUITE, and which of its checkpoints, and how to compute."""
-    what = "a suite's name, a manifest path, or a folder FOLDER/stepN or FOLDER/MODEL/stepN"
-    parser.add_argument("suite", metavar="SUITE", help=what)
-    add_selection(parser)
-
-
-def add_selection(parser: argparse.ArgumentParser) -> None:
-    """--models, --steps, and where and how to compute."""
-    steps = "all, log, last, 0,512,143000, 1000:143000:10000 (both ends included), tokens=2B, 10%% (default: all)"
-    parser.add_argument("--models", nargs="+", metavar="MODEL", help="models of the suite (default: all)")
-    parser.add_argument("--steps", default="all", help=steps)
-    parser.add_argument(
-        "--allow-defective", action="store_true", help="go on with checkpoints that are known to be wrong"
-    )
-    add_compute(parser)
-    shards = "compute part i of n (0-based); join with `pythia-tools merge`"
-    parser.add_argument("--shard", type=shard, metavar="i/n", help=shards)
-    add_budget(parser)
-    plan = "print the plan: cells, bytes, disk peak, estimated time; compute nothing"
-    parser.add_argument("--dry-run", action="store_true", help=plan)
-
-
-def add_about(parser: argparse.ArgumentParser) -> None:
-    """--order and --tokenizer, for suites that name none, or to use others."""
-    parser.add_argument(
-        "--order", metavar="ORDER", help="the data order: a name or a manifest (default: the suite's own)"
-    )
-    what = "a tokenizer.json, its folder, or a hub name (default: the suite's own)"
-    parser.add_argument("--tokenizer", metavar="PATH", help=what)
-
-
-def add_compute(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (default)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: the suite's own policy")
-    parser.add_argument(
-        "--batch-size", type=positive, metavar="N", help="rows or items per forward pass (default: chosen to fit)"
-    )
-
-
-def add_budget(parser: argparse.ArgumentParser) -> None:
-    """--budget, which `main` hands to the hub before the command runs."""
-    what = "most disk that fetched checkpoints may take, e.g. 50GB; others make room (default: $PYTHIA_TOOLS_DISK_BUDGET)"
-    parser.add_argument("--budget", type=amount, metavar="BYTES", help=what)
+RANGES = "ranges of steps include both ends, ranges of rows leave out the second"
+"""Said by the help of every option that takes a range."""
+INPUTS = "jsonl or text (plain, .gz, .zst), parquet, a folder, or dataset:NAME[:CONFIG][@SPLIT]"
 
 
 def amount(text: str) -> int:
@@ -77,52 +26,104 @@ def amount(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return value
+def at_least(least: int) -> Callable[[str], int]:
+    """The parser of a whole number from `least` (0 or 1) on."""
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {'' if least else '0 or '}a positive whole number")
+        return int(text)
+    return parse
+
+
+positive = at_least(1)
+
+
+def span(text: str) -> tuple[int, int]:
+    """`a:b` with 0 ≤ a ≤ b."""
+    a, colon, b = text.partition(":")
+    if not (colon and a.isdecimal() and b.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a:b, for example 0:4")
+    if int(a) > int(b):
+        raise argparse.ArgumentTypeError(f"{text!r}: the numbers must rise from 0 or more")
+    return int(a), int(b)
 
 
 def shard(text: str) -> tuple[int, int]:
     """`i/n` with 0 ≤ i < n."""
-    try:
-        i, n = (int(part) for part in text.split("/"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not i/n, for example 0/4") from None
-    if not 0 <= i < n:
-        allowed = f"i must be 0 to n-1, so 0/{n} to {n - 1}/{n}" if n > 0 else "n must be positive"
+    i, slash, n = text.partition("/")
+    if not (slash and i.isdecimal() and n.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not i/n, for example 0/4")
+    if int(i) >= int(n):
+        allowed = f"i must be 0 to n-1, so 0/{n} to {int(n) - 1}/{n}" if int(n) else "n must be positive"
         raise argparse.ArgumentTypeError(f"{text!r}: {allowed}")
-    return i, n
+    return int(i), int(n)
 
 
-def emit(value: Any, *, as_json: bool) -> None:
+SHARED: Mapping[str, Mapping[str, Any]] = {
+    "suite": {"metavar": "SUITE", "help": "a suite's name, a manifest, or a folder that holds stepN or MODEL/stepN"},
+    "order": {"metavar": "ORDER", "help": "an order's name, a manifest path, or a .bin/.idx prefix"},
+    "inputs": {"metavar": "INPUT", "help": INPUTS},
+    "--models": {"nargs": "+", "metavar": "MODEL", "help": "models of the suite (default: all)"},
+    "--steps": {"default": "all", "help": "all, log, last, 0,512,143000, 1000:143000:10000, tokens=2B, 10%% "
+                                          f"(default: %(default)s); {RANGES}"},
+    "--allow-defective": {"action": "store_true", "help": "go on with checkpoints that are known to be wrong"},
+    "--order": {"metavar": "ORDER", "help": "a data order: a name, a manifest or a prefix (default: the suite's)"},
+    "--tokenizer": {"metavar": "PATH", "help": "a tokenizer.json, its folder, or a hub name (default: the data's own)"},
+    "--local": {"metavar": "DIR", "help": "folder that already holds the files of an order on the hub"},
+    "--batch-rows": {"type": positive, "metavar": "B", "help": "rows per step (default: the order's own, or 1024)"},
+    "--device": {"default": "auto", "help": "cpu, cuda, cuda:1, mps, or auto (default)"},
+    "--dtype": {"choices": ["float32", "bfloat16", "float16"], "help": "default: the suite's own policy"},
+    "--batch-size": {"type": positive, "metavar": "N", "help": "rows or items per forward pass (default: what fits)"},
+    "--workers": {"type": positive, "metavar": "N", "help": "how many at once (default: one per core)"},
+    "--shard": {"type": shard, "metavar": "i/n", "help": "part i of n only (0-based); join with `pythia-tools merge`"},
+    "--budget": {"type": amount, "metavar": "BYTES", "help": "most disk that fetched checkpoints may take, e.g. 50GB; "
+                                                             "others make room (default: $PYTHIA_TOOLS_DISK_BUDGET)"},
+    "--dry-run": {"action": "store_true", "help": "print the plan (bytes, disk, amount of work, time); do nothing"},
+    "--text-key": {"default": "text", "help": "field of a record that holds the text (default: text)"},
+    "--id-key": {"help": "field that holds the document's id (default: id, else source:position)"},
+    "--out": {"metavar": "DIR", "help": "folder of the run (config, items, summary, figures, run.json)"},
+    "--json": {"action": "store_true", "help": "print the result as JSON on stdout"},
+    "--quiet": {"action": "store_true", "help": "no progress on stderr"},
+}
+SELECTION = ("--models", "--steps", "--allow-defective")
+OUTPUT = ("--out", "--json", "--quiet")
+COMPUTE = ("--device", "--dtype", "--batch-size", "--shard", "--budget", "--dry-run")
+SWEEP = (*SELECTION, "--order", "--tokenizer", *COMPUTE)
+"""Which checkpoints, with what belongs to them, and where and how to compute."""
+
+
+def add(parser: argparse.ArgumentParser, *names: str, **changes: object) -> None:
+    """Shared options by name; `changes` to what SHARED says hold for all of them."""
+    for name in names:
+        parser.add_argument(name, **{**SHARED[name], **changes})
+
+
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    add(parser, "suite", *SWEEP)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    add(parser, *OUTPUT)
+
+
+def emit(value: pd.DataFrame | Mapping[str, object] | Sequence[object], *, as_json: bool) -> None:
     """A table or mapping on stdout, for people or as JSON."""
     if isinstance(value, pd.DataFrame):
-        text = value.to_json(orient="records") if as_json else value.to_string(index=False, max_rows=None)
+        print(value.to_json(orient="records") if as_json else value.to_string(index=False, max_rows=None))
     else:
-        text = json.dumps(value, indent=None if as_json else 2, default=str, ensure_ascii=False)
-    print(text)
+        print(json.dumps(value, indent=None if as_json else 2, default=str, ensure_ascii=False))
 
 
-TRANSIENT = frozenset({"out", "json", "quiet", "dry_run", "device", "batch_size", "budget"})
-"""Arguments that do not decide a result: where it is written, how it is shown, what it is computed with."""
+TRANSIENT = {"out": None, "json": False, "quiet": False, "dry_run": False, "device": "auto", "batch_size": None,
+             "budget": None}
+"""Arguments that do not decide a result, and what a repeated run sets them to: where it is written, how it is shown,
+what it is computed with.
+"""
 
 
 def recorded(command: str, args: argparse.Namespace) -> dict[str, Any]:
     """The config of a run: its command and every argument that decides the result. `rerun` and `merge` read it."""
     return {"command": command, "arguments": {k: v for k, v in sorted(vars(args).items()) if k not in TRANSIENT}}
-
-
-def replayed(config: dict[str, Any], *, out: str, quiet: bool, device: str = "auto") -> argparse.Namespace:
-    """The arguments of a recorded run, to be run again into `out`."""
-    arguments = {k: tuple(v) if k == "shard" and v else v for k, v in config["arguments"].items()}
-    return argparse.Namespace(
-        **arguments, out=out, quiet=quiet, json=False, dry_run=False, device=device, batch_size=None, budget=None
-    )
 
 
 def require_out(args: argparse.Namespace) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pythia_tools.cli.options import add_output, emit, recorded, require_out
+from pythia_tools.cli.options import OUTPUT, add, emit, recorded, require_out
 from pythia_tools.core.results import RunFolder
 
 KINDS = ("bias", "term-frequency")
@@ -22,11 +22,9 @@ KINDS = ("bias", "term-frequency")
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("analysis", choices=KINDS, help=" or ".join(KINDS))
     parser.add_argument("results", metavar="RESULTS", help="the evals folder, an archive of it, or a file")
-    parser.add_argument(
-        "--models", nargs="+", default=[], metavar="MODEL", help="only these (term-frequency; default: all)"
-    )
+    add(parser, "--models", default=[], help="only these (term-frequency; default: all)")
     parser.add_argument("--exposures", metavar="FILE", help="exposures to set accuracy against (term-frequency)")
-    add_output(parser)
+    add(parser, *OUTPUT)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,19 +10,16 @@ import argparse
 import shlex
 from pathlib import Path
 
+from pythia_tools.cli.options import add
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import write_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="folders of finished runs, in the order of the report's sections"
-    )
-    parser.add_argument(
-        "--out", metavar="FILE", default="report.html", help="where the page goes (default: report.html)"
-    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs, in the order of the sections")
+    add(parser, "--out", metavar="FILE", default="report.html", help="where the page goes (default: report.html)")
     parser.add_argument("--title", default="Training dynamics", help="the page's title")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but the page's path")
+    add(parser, "--quiet", help="print nothing but the page's path")
 
 
 def run(args: argparse.Namespace) -> int:

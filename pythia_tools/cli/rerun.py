@@ -9,11 +9,13 @@ Exit code 0: every number of the summary is the same. Exit code 1: some differ; 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from pythia_tools.cli.main import find
-from pythia_tools.cli.options import emit, replayed
+from pythia_tools.cli.options import TRANSIENT, add, emit
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, DataError, RequestError
 from pythia_tools.core.results import Run, load_run
@@ -21,10 +23,8 @@ from pythia_tools.core.results import Run, load_run
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a finished run")
-    parser.add_argument("--out", metavar="DIR", help="folder of the new run (default: RUN-rerun)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps, or auto (default)")
-    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    add(parser, "--out", help="folder of the new run (default: RUN-rerun)")
+    add(parser, "--device", "--json", "--quiet")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,15 +36,21 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_DONE if report["same"] else EXIT_FOUND
 
 
-def run_recorded(config: dict, *, out: str, quiet: bool, device: str = "auto") -> None:
-    """Run a recorded config's command into `out`. Raises RequestError when the config names no command of this version.
+def run_recorded(config: Mapping[str, Any], **transient: object) -> None:
+    """Run a recorded config's command again, with these of the arguments that decide no result.
+
+    An argument that is younger than the run gets its default. Raises RequestError when the config names no command of
+    this version.
     """
     name = config.get("command")
     if not name or "arguments" not in config:
         raise RequestError(f"this run's config names no command to repeat (command: {name!r}); see its config.json")
     command = find(str(name))
-    progress.set_quiet(quiet)
-    command.run(replayed(config, out=out, quiet=quiet, device=device))
+    defaults = {option.dest: option.default for option in command.parser(str(name))._actions if option.dest != "help"}
+    given = {k: tuple(v) if k == "shard" and v else v for k, v in config["arguments"].items()}
+    args = argparse.Namespace(**{**defaults, **given, **TRANSIENT, **transient})
+    progress.set_quiet(args.quiet)
+    command.run(args)
 
 
 def compare(before: Run, after: Run) -> dict[str, object]:

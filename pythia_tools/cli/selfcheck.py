@@ -1,5 +1,4 @@
-"""Versions, devices, manifests and caches of this installation; --online: one small real checkpoint, one real batch by
-range.
+"""Versions, devices, manifests and caches of this installation; --online: one small checkpoint, one batch by range.
 
 example:
   pythia-tools selfcheck
@@ -9,25 +8,23 @@ example:
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pythia_tools import suites
-from pythia_tools.cli.options import add_output, emit
+from pythia_tools import hub, suites
+from pythia_tools.cli.options import add, emit
 from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import EXIT_DONE, EXIT_ENVIRONMENT, PythiaToolsError
 from pythia_tools.core.parallel import core_count
+from pythia_tools.core.results.provenance import versions
+from pythia_tools.hub import client
+from pythia_tools.order import load_order
+from pythia_tools.order.manifest import read_manifest
 
-PACKAGES = (
-    "pythia-tools", "torch", "transformers", "huggingface-hub", "safetensors", "tokenizers", "datasets", "numpy",
-    "pandas", "pyarrow", "scipy", "numba", "datasketch", "matplotlib"
-)
 ONLINE = ("pythia", "14m", 143000)
 ORDER = ("pile-deduped-preshuffled", 3000)
 
@@ -37,15 +34,17 @@ Row = tuple[str, str, str]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--online", action="store_true", help="also fetch one checkpoint and one batch from the hub")
-    add_output(parser, out=False)
+    add(parser, "--json", "--quiet")
 
 
 def run(args: argparse.Namespace) -> int:
-    rows = [_python(), *map(_package, PACKAGES), *_devices(), *_manifests(), *_folders()]
+    rows = [("python", "ok", f"{platform.python_version()} on {platform.platform()}, {core_count()} cores")]
+    for name, found in versions().items():
+        rows.append((name, "ok" if found else "fail", found or f"not installed; pip install {name}"))
+    rows += [*_devices(), *_manifests(), *_folders()]
     if args.online:
-        rows += [
-            _tried("hub: checkpoint", _checkpoint), _tried("hub: rows by range", _partial), _tried("hub: batch", _batch)
-        ]
+        checks = {"hub: checkpoint": _checkpoint, "hub: rows by range": _partial, "hub: batch": _batch}
+        rows += [_tried(what, check) for what, check in checks.items()]
     if args.json:
         emit([{"what": what, "state": state, "detail": detail} for what, state, detail in rows], as_json=True)
     else:
@@ -53,18 +52,6 @@ def run(args: argparse.Namespace) -> int:
         for what, state, detail in rows:
             print(f"{state:4}  {what:{width}}  {detail}")
     return EXIT_ENVIRONMENT if any(state == "fail" for _, state, _ in rows) else EXIT_DONE
-
-
-def _python() -> Row:
-    good = sys.version_info >= (3, 11)
-    return "python", "ok" if good else "fail", f"{platform.python_version()} on {platform.platform()}, {core_count()} cores"
-
-
-def _package(name: str) -> Row:
-    try:
-        return name, "ok", importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return name, "fail", f"not installed; pip install {name}"
 
 
 def _devices() -> list[Row]:
@@ -83,15 +70,12 @@ def _devices() -> list[Row]:
 
 def _manifests() -> list[Row]:
     """Every shipped manifest, read by the loader that would use it."""
-    from pythia_tools.order.manifest import read_manifest
-
     readers: dict[str, Callable[[Path], object]] = {
         "suites": suites.read_suite, "orders": read_manifest, "evaluation_sets": manifests.read
     }
     rows: list[Row] = []
     for kind in manifests.KINDS:
-        broken = []
-        names = manifests.names(kind)
+        broken, names = [], manifests.names(kind)
         for name in names:
             try:
                 readers[kind](manifests.find(kind, name))
@@ -102,32 +86,17 @@ def _manifests() -> list[Row]:
 
 
 def _folders() -> list[Row]:
-    from pythia_tools.hub import client
+    from huggingface_hub import constants
 
     rows: list[Row] = []
     for what, folder in (("cache", files.cache_dir()), ("hub cache", client.cache_root())):
-        probe = folder
-        while not probe.exists():
-            probe = probe.parent
-        writable = os.access(probe, os.W_OK)
-        rows.append((
-            what, "ok" if writable else "fail",
-            f"{folder}, {files.human_bytes(shutil.disk_usage(probe).free)} free" + (
-                "" if writable else ", not writable"
-            )
-        ))
-    token = "set" if os.environ.get(
-        "HF_TOKEN"
-    ) or _token_file().is_file() else "not set (only gated and private repositories need one)"
-    rows.append(("hub token", "note", token))
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        detail = f"{folder}, {files.human_bytes(shutil.disk_usage(there).free)} free"
+        rows.append((what, "ok", detail) if os.access(there, os.W_OK) else (what, "fail", f"{detail}, not writable"))
+    known = os.environ.get("HF_TOKEN") or Path(constants.HF_TOKEN_PATH).is_file()
+    rows.append(("hub token", "note", "set" if known else "not set (only gated and private repositories need one)"))
     rows.append(("hub", "note", f"{client.endpoint()}{', offline (HF_HUB_OFFLINE)' if client.offline() else ''}"))
     return rows
-
-
-def _token_file() -> Path:
-    from huggingface_hub import constants
-
-    return Path(constants.HF_TOKEN_PATH)
 
 
 def _tried(what: str, check: Callable[[], str]) -> Row:
@@ -140,27 +109,21 @@ def _tried(what: str, check: Callable[[], str]) -> Row:
 
 
 def _checkpoint() -> str:
-    """The smallest checkpoint whole: downloaded, verified, loaded by transformers, run once."""
+    """The smallest checkpoint whole: downloaded, verified, loaded, run once."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from pythia_tools import hub
+    from pythia_tools import models
+    from pythia_tools.tokens import open_tokenizer
 
     name, model, step = ONLINE
     checkpoint = suites.load_suite(name).checkpoint(model, step)
-    folder = hub.fetch(checkpoint)
-    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    ids = AutoTokenizer.from_pretrained(folder, local_files_only=True)(
-        "The capital of France is", return_tensors="pt"
-    ).input_ids
+    ids = torch.tensor([open_tokenizer(hub.fetch(checkpoint)).encode("The capital of France is")])
     with torch.no_grad():
-        loss = float(loaded(ids, labels=ids).loss)
+        loss = float(models.load(checkpoint, "cpu", "float32")(ids, labels=ids).loss)
     return f"{checkpoint} fetched, verified and run (loss {loss:.2f} on one sentence)"
 
 
 def _partial() -> str:
-    from pythia_tools import hub
-
     name, model, step = ONLINE
     weights = hub.open_weights(suites.load_suite(name).checkpoint(model, step - 1000))
     embedding = weights.embedding()
@@ -169,8 +132,7 @@ def _partial() -> str:
 
 
 def _batch() -> str:
-    from pythia_tools.order import load_order
-
     name, step = ORDER
-    rows = load_order(name).rows(step * 1024, step * 1024 + 4)
+    order = load_order(name)
+    rows = order.rows(step * order.batch_rows, step * order.batch_rows + 4)
     return f"4 rows of batch {step} of {name} by range, {rows.shape[1]} tokens each"

@@ -2,10 +2,10 @@
 
 examples:
   pythia-tools study pythia-micro --out runs/micro
-  pythia-tools study pythia-deduped --models 70m 160m --steps log --analyses memorization bias learning --out runs/pythia
+  pythia-tools study pythia-deduped --models 70m 160m --steps log --analyses memorization learning --out runs/pythia
 
-Each analysis is asked with its default options; one that the suite cannot carry (no order, no tokenizer) is left out
-with a note, unless --analyses names it. `pythia-tools NAME SUITE` has the options of each.
+Each analysis runs with its default options. One that the suite cannot carry (no order, no tokenizer) is left out with a
+note, unless --analyses names it. `pythia-tools NAME SUITE` has the options of each.
 """
 
 from __future__ import annotations
@@ -16,23 +16,20 @@ import time
 
 from pythia_tools import analyses
 from pythia_tools.cli.analyses import context_of
-from pythia_tools.cli.options import add_about, add_output, add_sweep, emit, recorded, require_out
+from pythia_tools.cli.options import OUTPUT, SWEEP, add, emit, recorded, require_out
 from pythia_tools.core import progress
 from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_sweep(parser)
-    add_about(parser)
-    add_output(parser)
+    add(parser, "suite", *SWEEP, *OUTPUT)
     add_analyses(parser)
 
 
 def add_analyses(parser: argparse.ArgumentParser) -> None:
     known = list(analyses.names())
-    parser.add_argument(
-        "--analyses", nargs="+", choices=known, metavar="NAME", help=f"{', '.join(known)} (default: all)"
-    )
+    help = f"{', '.join(known)} (default: all)"
+    parser.add_argument("--analyses", nargs="+", choices=known, metavar="NAME", help=help)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,11 +66,10 @@ def run_as(command: str, args: argparse.Namespace, *, title: str | None) -> int:
 def shell_line(command: str, args: argparse.Namespace) -> str:
     """The command that repeats this study, with every argument that is not its default."""
     words = ["pythia-tools", command, *([args.suite] if command == "study" else [])]
-    for name in ("models", "steps", "analyses", "order", "tokenizer", "dtype", "device", "shard", "out"):
+    for name in ("models", "steps", "analyses", "order", "tokenizer", "dtype", "device", "out"):
         value = getattr(args, name)
-        if value and value != {"steps": "all", "device": "auto"}.get(name):
-            value = "/".join(map(str, value)) if name == "shard" else value
-            words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    if args.allow_defective:
-        words.append("--allow-defective")
+        if value and (name, value) not in (("steps", "all"), ("device", "auto")):
+            words += [f"--{name}", *(value if isinstance(value, list) else [value])]
+    words += ["--shard", "{}/{}".format(*args.shard)] if args.shard else []
+    words += ["--allow-defective"] if args.allow_defective else []
     return shlex.join(words)

@@ -21,43 +21,41 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from pythia_tools import micro
-from pythia_tools.cli import options
+from pythia_tools.cli.options import add, at_least, emit
 from pythia_tools.core import files, manifests
-from pythia_tools.core.errors import RequestError
+from pythia_tools.core.errors import EXIT_DONE, RequestError
 from pythia_tools.micro import Recipe, is_trained
 from pythia_tools.micro.suite import default_workers, disk_bytes
 from pythia_tools.micro.suite_runs import update_cost
 from pythia_tools.suites.shapes import neox_params
 
+SECONDS_PER_COST = 9e-8
+"""Measured on one 2026 server core with AVX-512; an estimate elsewhere."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="YAML with what differs from the default recipe")
-    parser.add_argument("--out", metavar="DIR", help="the suite's folder (default: below the cache folder)")
-    workers = "processes of one thread each; 0: this process (default: one per core)"
-    parser.add_argument("--workers", type=_workers, metavar="N", help=workers)
-    parser.add_argument("--dry-run", action="store_true", help="print the plan: models, steps, rows, disk")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    add(parser, "--out", help="the suite's folder (default: below the cache folder)")
+    add(parser, "--workers", type=at_least(0), help="processes of one thread each; 0: this one (default: one per core)")
+    add(parser, "--dry-run", "--json", "--quiet")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.config and not Path(args.config).is_file():
         raise RequestError(f"{args.config}: no such recipe file; give a YAML file, or none for pythia-micro")
     recipe = micro.recipe_from(manifests.read(args.config)) if args.config else micro.Recipe()
-    folder = Path(args.out) if args.out else micro.micro_folder(recipe)
     if args.dry_run:
-        options.emit(plan(recipe, folder), as_json=args.json)
-        return 0
+        emit(plan(recipe, Path(args.out) if args.out else micro.micro_folder(recipe)), as_json=args.json)
+        return EXIT_DONE
     trained = micro.train(recipe, args.out, workers=args.workers)
     models, steps = [m.name for m in recipe.models], list(recipe.checkpoints())
-    options.emit({"suite": recipe.name, "folder": str(trained), "models": models, "steps": steps}, as_json=args.json)
-    return 0
+    emit({"suite": recipe.name, "folder": str(trained), "models": models, "steps": steps}, as_json=args.json)
+    return EXIT_DONE
 
 
-def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
+def plan(recipe: Recipe, folder: Path) -> dict[str, object]:
     """What training would do, and what it needs."""
     branches = recipe.steps - recipe.swap_from if recipe.swap_from else 0
     seconds = sum(update_cost(recipe, m) * (recipe.steps + branches) for m in recipe.models) * SECONDS_PER_COST
@@ -68,17 +66,3 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "swap_from": recipe.swap_from, "workers": default_workers(recipe), "cpu_seconds": round(seconds),
         "disk": files.human_bytes(disk_bytes(recipe)),
     }
-
-
-SECONDS_PER_COST = 9e-8
-"""Measured on one 2026 server core with AVX-512; an estimate elsewhere."""
-
-
-def _workers(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not 0 or a positive whole number")
-    return value

@@ -5,8 +5,6 @@ Cost: one pass over the labels.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -19,6 +17,17 @@ from pythia_tools.tokens.documents import repaired
 
 SIZE_EDGES = (2, 3, 4, 6, 11, 101, 1001)
 LARGEST = 20
+METRICS = {
+    "documents": tables.Metric("documents", "documents read"),
+    "dropped_documents": tables.Metric("documents", "documents left out because another of their cluster was kept"),
+    "dropped_of_kind": tables.Metric("documents", "of the kind that `subset` names, documents left out"),
+    "clusters": tables.Metric("clusters", "clusters of two documents and more"),
+    "largest_cluster": tables.Metric("documents", "documents of the largest cluster"),
+    "bytes": tables.Metric("bytes", "UTF-8 bytes of all texts"),
+    "dropped_bytes": tables.Metric("bytes", "those of the documents left out"),
+    "dropped_share": tables.Metric("share", "documents left out, of all"),
+    "dropped_byte_share": tables.Metric("share", "bytes left out, of all"),
+}
 
 
 def member_table(signed: list[Part], clusters: Part, config: DedupConfig) -> pd.DataFrame:
@@ -41,7 +50,7 @@ def member_table(signed: list[Part], clusters: Part, config: DedupConfig) -> pd.
 
 
 def summary_table(signed: list[Part], clusters: Part) -> pd.DataFrame:
-    """Counts as a summary table; group `all`, and per kind of document how many of it were dropped."""
+    """Counts as a summary table: of all documents, and how many were dropped of each kind, which `subset` names."""
     roots, kept = np.asarray(clusters.array("roots")), np.asarray(clusters.array("kept"))
     gone = kept != np.arange(len(kept))
     sizes = np.bincount(roots, minlength=len(roots))[np.unique(roots)] if len(roots) else np.zeros(1, np.int64)
@@ -53,11 +62,12 @@ def summary_table(signed: list[Part], clusters: Part) -> pd.DataFrame:
         "dropped_share": gone.sum() / max(1, count),
         "dropped_byte_share": lengths[gone].sum() / max(1, lengths.sum()),
     }
-    rows: list[dict[str, Any]] = [_row("all", metric, value, count) for metric, value in values.items()]
+    shared = {"unit": "document", "interval": "none"}
+    rows = [{**shared, "metric": metric, "value": float(value), "n": count} for metric, value in values.items()]
     kinds = kind_table(signed, clusters)[["kind", "dropped", "documents"]]
     for kind, dropped, documents in kinds.itertuples(index=False, name=None):
-        rows.append(_row(f"kind={kind}", "dropped_documents", dropped, documents))
-    return tables.summary(rows)
+        rows.append({**shared, "subset": kind, "metric": "dropped_of_kind", "value": float(dropped), "n": documents})
+    return tables.summary(rows, analysis="dedup", metrics=METRICS)
 
 
 def kind_table(signed: list[Part], clusters: Part) -> pd.DataFrame:
@@ -92,7 +102,3 @@ def largest_clusters(members: pd.DataFrame, count: int = LARGEST) -> pd.DataFram
     grouped = members.groupby("cluster").agg(documents=("document", "size"), least_similarity=("similarity", "min"))
     kept = members[~members.dropped].set_index("cluster")[["id", "preview"]]
     return grouped.join(kept).sort_values("documents", ascending=False, kind="stable").head(count).reset_index()
-
-
-def _row(group: str, metric: str, value: float, n: int) -> dict[str, Any]:
-    return {"group": group, "metric": metric, "value": float(value), "n": n, "interval": "none"}

@@ -39,7 +39,11 @@ class Record(NamedTuple):
 def read_sums(path: str | Path) -> dict[str, str]:
     """{file name: sha256} of a checksum file, in `sha256sum`'s order of columns or the other. Raises DataError."""
     sums = {}
-    for n, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: checksums cannot be read ({error})") from error
+    for n, line in enumerate(lines, 1):
         if not line.strip():
             continue
         match = LINE.match(line.strip())

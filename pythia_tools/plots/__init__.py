@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pythia_tools.plots.bias import agreement, by_group, interventions
+    from pythia_tools.plots.bias import agreement, by_subset, interventions
     from pythia_tools.plots.curves import branches_over_training, correlation_over_training, paired_differences
     from pythia_tools.plots.exposures import by_exposures, panels_over_training
     from pythia_tools.plots.losses import learning
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "bias": ("agreement", "by_group", "interventions"),
+    "bias": ("agreement", "by_subset", "interventions"),
     "curves": ("branches_over_training", "correlation_over_training", "paired_differences"),
     "exposures": ("by_exposures", "panels_over_training"),
     "losses": ("learning",),
@@ -57,7 +57,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training", "agreement", "branches_over_training",
-    "by_exposures", "by_group", "correlation_over_training", "forgetting", "gap_over_training", "interventions",
+    "by_exposures", "by_subset", "correlation_over_training", "forgetting", "gap_over_training", "interventions",
     "learning", "membership", "memorization", "memorization_kinds", "memorization_persistence",
     "memorization_profile", "memorization_scaling", "order_effect", "paired_differences", "panels_over_training",
     "poisson_panels", "poisson_qq", "predictability", "save", "term_trajectory",

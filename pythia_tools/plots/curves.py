@@ -30,12 +30,15 @@ def correlation_over_training(table: pd.DataFrame, metric: str = "spearman") -> 
     return figure
 
 
-def branches_over_training(table: pd.DataFrame, metric: str, *, label: str, group: str = "all", ax: Axes | None = None) -> Axes:
+def branches_over_training(
+    table: pd.DataFrame, metric: str, *, label: str, subset: str = "all", ax: Axes | None = None
+) -> Axes:
     """One metric by step for every model: colour is size, line style is the branch."""
     rows = style.require(table, metric)
-    rows = rows[rows["group"] == group]
+    rows = rows[rows["subset"] == subset]
     if rows.empty:
-        raise RequestError(f"metric {metric!r} has no group {group!r}; it has: {', '.join(map(str, table['group'].unique()[:8]))}")
+        has = ", ".join(map(str, table["subset"].unique()[:8]))
+        raise RequestError(f"metric {metric!r} has no subset {subset!r}; it has: {has}")
     ax = style.axes(ax)
     colours = style.size_colours(rows)
     branches = sorted(rows["branch"].unique(), key=lambda b: (b != "main", str(b)))
@@ -43,7 +46,8 @@ def branches_over_training(table: pd.DataFrame, metric: str, *, label: str, grou
         points = rows[rows["model"] == model]
         branch = points["branch"].iloc[0]
         name = style.model_label(model, points["params"].iloc[0]) if branch == "main" else None
-        style.curve(ax, points, label=name, colour=colours[model], style=style.LINE_STYLES[branches.index(branch) % 4])
+        look = style.LINE_STYLES[branches.index(branch) % 4]
+        style.curve(ax, points, label=name, colour=colours[model], style=look)
     for number, branch in enumerate(branches[1:], start=1):
         ax.plot([], [], color="0.35", linestyle=style.LINE_STYLES[number % 4], label=f"branch: {branch}")
     style.step_axis(ax, rows["step"])
@@ -52,19 +56,22 @@ def branches_over_training(table: pd.DataFrame, metric: str, *, label: str, grou
     return ax
 
 
-def paired_differences(table: pd.DataFrame, *, group: str = "all", ax: Axes | None = None) -> Axes:
+def paired_differences(
+    table: pd.DataFrame, *, task: str = "pronoun_preference", subset: str = "all",
+    label: str = "change in log-odds of she over he", ax: Axes | None = None,
+) -> Axes:
     """Branch minus control by step with intervals, a line per branch model; zero is no effect."""
     rows = style.require(table, "paired_difference")
-    rows = rows[rows["group"] == group]
+    rows = rows[(rows["task"] == task) & (rows["subset"] == subset) & rows["model"].notna()]
     ax = style.axes(ax)
     colours = style.size_colours(rows)
     for model in style.by_size(rows):
         points = rows[rows["model"] == model].sort_values("step")
-        errors = [points["value"] - points["low"], points["high"] - points["value"]]
         name = style.model_label(model, points["params"].iloc[0])
-        ax.errorbar(points["step"], points["value"], yerr=errors, marker="o", capsize=3, color=colours[model], label=name)
+        look = {"marker": "o", "capsize": 3, "color": colours[model], "label": name}
+        ax.errorbar(points["step"], points["value"], yerr=style.error_bars(points), **look)
     ax.axhline(0, color="0.4", linewidth=0.9)
     ax.set_xlabel("training step")
-    ax.set_ylabel("change in log-odds of she over he")
+    ax.set_ylabel(label)
     style.legend(ax)
     return ax

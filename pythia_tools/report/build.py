@@ -41,7 +41,10 @@ def section(run: Run) -> Section:
 
 def last_numbers(summary: pd.DataFrame) -> pd.DataFrame:
     """The rows of each model's last step, with the columns a reader compares; columns that say nothing are left out."""
-    last = at_last_step(summary).drop(columns=HIDDEN)
+    last = at_last_step(summary)
+    if summary["model"].isna().all():  # of an order or of documents
+        last = summary[(summary["step"] == summary["step"].max()).fillna(True)]
+    last = last.drop(columns=HIDDEN)
     return last.drop(columns=[c for c in last.columns if last[c].isna().all()]).reset_index(drop=True)
 
 

@@ -82,8 +82,8 @@ def ours(checkpoints, tokenizer, table, batch_size):
 
     progress.set_quiet(True)
     start = now()
-    task = bias.CrowsPairs(tokenizer, table, batch_size=batch_size)
-    found = sweep(checkpoints, [task], device="cpu", prefetch=False)[task.name]
+    task = bias.CrowsPairs(tokenizer, table)
+    found = sweep(checkpoints, [task], device="cpu", prefetch=False, batch_size=batch_size)[task.name]
     return found[["ll_more", "ll_less"]].to_numpy(), elapsed(start)
 
 
@@ -101,7 +101,8 @@ class LmEval:
         local = {"dataset_path": "csv", "dataset_name": None, "dataset_kwargs": {"data_files": {"test": str(folder / "pairs.csv")}}}
         os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
         self.tasks = None
-        self.task = HarnessTask(tokenizer, [{**config, **local}], batch_size=batch_size)
+        self.task = HarnessTask(tokenizer, [{**config, **local}])
+        self.batch_size = batch_size
 
     def run(self, checkpoints, *, bare: bool):
         from pythia_tools.models import stream
@@ -109,7 +110,7 @@ class LmEval:
         start = now()
         scores = []
         for model in stream(checkpoints, device="cpu", prefetch=False):
-            result = self.bare(model) if bare else self.task.evaluate(model, log_samples=True)
+            result = self.bare(model) if bare else self.task.evaluate(model, log_samples=True, batch_size=self.batch_size)
             samples = sorted(result["samples"]["crows_pairs_english"], key=lambda s: s["doc_id"])
             scores += [ll for sample in samples for ll, _ in sample["filtered_resps"]]
         return np.array(scores), elapsed(start)
@@ -125,7 +126,7 @@ class LmEval:
         with _quiet():
             if self.tasks is None:
                 self.tasks = get_task_dict(self.task.tasks)
-            wrapped = HFLM(pretrained=model, tokenizer=self.task.tokenizer, batch_size=self.task.batch_size)
+            wrapped = HFLM(pretrained=model, tokenizer=self.task.tokenizer, batch_size=self.batch_size)
             return lm_eval.evaluate(lm=wrapped, task_dict=self.tasks, log_samples=True, bootstrap_iters=0)
 
 

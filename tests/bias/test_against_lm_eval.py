@@ -11,8 +11,9 @@ import pytest
 import tiny_bias
 
 from pythia_tools.analyses import bias
-from pythia_tools.analyses.bias.harness import HarnessTask, equivalent_command
-from pythia_tools.analysis import Context
+from pythia_tools.analyses.bias.harness import HarnessTask
+from pythia_tools.analysis import Context, Execution
+from pythia_tools.models.continuations import Scorer
 
 NOWHERE = Context([])
 """Tasks that ask nothing of their context."""
@@ -84,8 +85,9 @@ def theirs(tmp_path_factory):
             lm_eval_task("winogender", "winogender", folder / "winogender.csv", "csv"),
         ]
         model = tiny_bias.model(5)
-        harness = HarnessTask(TOKENIZER, tasks, batch_size=2)
-        return model, harness.evaluate(model, log_samples=True), harness.run(model)
+        harness = HarnessTask(TOKENIZER, tasks)
+        small = Context([], Execution(batch_size=2))
+        return model, harness.evaluate(model, log_samples=True, batch_size=2), harness.run(small, model, 0)
 
 
 def per_item(result: dict, task: str) -> list[list[float]]:
@@ -95,7 +97,7 @@ def per_item(result: dict, task: str) -> list[list[float]]:
 
 def test_crows_pairs_equals_lm_eval(theirs):
     model, result, _ = theirs
-    ours = bias.CrowsPairs(TOKENIZER, PAIRS).run(model)
+    ours = bias.CrowsPairs(TOKENIZER, PAIRS).run(NOWHERE, model, 0)
     np.testing.assert_allclose(ours[["ll_more", "ll_less"]].to_numpy(), per_item(result, "crows_pairs_english"), atol=1e-4)
     numbers = result["results"]["crows_pairs_english"]
     assert ours["outcome"].mean() == numbers["pct_stereotype,none"]
@@ -104,20 +106,21 @@ def test_crows_pairs_equals_lm_eval(theirs):
 
 def test_winogender_equals_lm_eval(theirs):
     model, result, _ = theirs
-    ours = bias.Winogender(TOKENIZER, WINOGENDER).run(model)
+    ours = bias.Winogender(TOKENIZER, WINOGENDER).run(NOWHERE, model, 0)
     np.testing.assert_allclose(ours[["ll_occupation", "ll_participant"]].to_numpy(), per_item(result, "winogender_all"), atol=1e-4)
     assert ours["outcome"].mean() == result["results"]["winogender_all"]["acc,none"]
 
 
 def test_harness_tasks_keep_names_numbers_and_json(theirs):
     _, result, table = theirs
-    assert set(zip(table["group"], table["item"], strict=True)) == {
+    assert set(zip(table["task"], table["item"], strict=True)) == {
         ("crows_pairs_english", "likelihood_diff"), ("crows_pairs_english", "pct_stereotype"), ("winogender_all", "acc")}  # fmt: skip
     kept = json.loads(table["json"].iloc[0])
     assert kept["results"]["winogender_all"]["acc,none"] == result["results"]["winogender_all"]["acc,none"]
-    rows = bias.summarize(table.assign(suite="s", model="m", params=1, step=0, tokens=0, branch="main"))
+    rows = bias.summarize(table.assign(suite="s", model="m", params=1, step=0, tokens=0, branch="main", seed=None))
     row = rows[rows["metric"] == "acc"].iloc[0]
-    assert (row["group"] == "winogender_all" and row["n"] == 3 and row["low"] < row["value"] < row["high"]) or row["value"] in (0.0, 1.0)
+    assert row["metric_unit"] == "as lm-eval has it"
+    assert (row["task"] == "winogender_all" and row["n"] == 3 and row["low"] < row["value"] < row["high"]) or row["value"] in (0.0, 1.0)
 
 
 def test_bbq_equals_lm_eval(tmp_path):
@@ -130,19 +133,21 @@ def test_bbq_equals_lm_eval(tmp_path):
         out.writelines(json.dumps(q) + "\n" for q in BBQ)
     items = bias.read_bbq(tmp_path / "Gender_identity.jsonl")
     task = bias.BBQ(TOKENIZER, items)
-    ours = task.run(model)
+    ours = task.run(NOWHERE, model, 0)
     documents = utils.process_docs(datasets.Dataset.from_list(BBQ))
     asked = [(f"{d['context']}\n\nQ: {d['question']}\nA:", [f" {c}" for c in utils.doc_to_choice(d)]) for d in documents]
-    found = bias.ChoiceScorer(TOKENIZER, asked)(model)
+    pairs = [(context, choice) for context, choices in asked for choice in choices]
+    best = Scorer(bias.Encoder(TOKENIZER).requests(pairs))(model).total.reshape(len(asked), 12).argmax(axis=1)
     for k, document in enumerate(documents):
         for answer in range(12):  # what our table would say if the model had chosen this one
             metrics = utils._process_results(document, answer)
             _, biased, known, _ = metrics["disamb_bias_score"]
             named = utils.doc_to_choice(document)[answer]
-            assert (answer in task._right[k]) == bool(metrics["acc"])
-            assert (answer < 2) == bool(known) and (answer >= 2 or (named in task._biased[k]) == bool(biased))
-        assert ours["answer"][k] == utils.doc_to_choice(document)[int(found.choice[k])]
-        assert ours["outcome"][k] == utils._process_results(document, int(found.choice[k]))["acc"]
+            assert task.choices[k][answer] == named and task.right[k][answer] == bool(metrics["acc"])
+            assert (answer < 2) == bool(known) and (answer >= 2 or task.biased[k][answer] == bool(biased))
+        assert ours["answer"][k] == utils.doc_to_choice(document)[int(best[k])]
+        assert ours["outcome"][k] == utils._process_results(document, int(best[k]))["acc"]
+        assert np.isnan(ours["biased"][k]) if best[k] >= 2 else ours["biased"][k] == task.biased[k][best[k]]
 
 
 @pytest.mark.skipif(not CROWS.exists(), reason="the CrowS-Pairs file is not here")
@@ -153,11 +158,5 @@ def test_the_published_file_is_read_and_scored_in_parts():
     assert task.parts == 2
     model = tiny_bias.model(7)
     whole = pd.concat([task.run(NOWHERE, model, part) for part in range(2)], ignore_index=True)
-    few = bias.CrowsPairs(TOKENIZER, pairs.iloc[510:520]).run(model)
+    few = bias.CrowsPairs(TOKENIZER, pairs.iloc[510:520]).run(NOWHERE, model, 0)
     np.testing.assert_allclose(whole["score"][510:520], few["score"], atol=1e-3)
-
-
-def test_the_equivalent_command():
-    command = equivalent_command("EleutherAI/pythia-70m", "step3000", ["crows_pairs_english"])
-    assert command.startswith("lm_eval --model hf --model_args pretrained=EleutherAI/pythia-70m,revision=step3000,dtype=float32 ")
-    assert " --tasks crows_pairs_english " in command

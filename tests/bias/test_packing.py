@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_tools.analyses import bias
-from pythia_tools.models.continuations import Plan
+from pythia_tools.models.continuations import Plan, Scorer
 from pythia_tools.models.packing import mask_type, rows_of, tree_mask
 
 texts = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12).map(tuple), min_size=1, max_size=30, unique=True)
@@ -54,11 +54,11 @@ def test_scores_are_the_same_together_and_apart(requests, attention):
     model = tiny_bias.model(21)
     model.config._attn_implementation = attention
     assert mask_type(model) == (torch.bool if attention == "sdpa" else torch.float32), "eager attention adds its mask"
-    together = bias.Scorer(requests, batch_size=6)
+    together = Scorer(requests, batch_size=6)
     found = together(model)
     (plan,) = together._plans.values()
     assert any(batch.ends is not None for batch in plan.batches)
-    apart = bias.Scorer(requests, batch_size=6)
+    apart = Scorer(requests, batch_size=6)
     limit, width = model.config.max_position_embeddings, model.config.hidden_size
     apart._plans[limit, 6, width] = Plan(requests, limit, 6)
     alone = apart(model)
@@ -77,6 +77,6 @@ def test_a_model_that_ignores_the_mask_gets_one_text_a_row(requests):
 
     model.forward = deaf
     assert mask_type(model) is None
-    scorer = bias.Scorer(requests, batch_size=6)
+    scorer = Scorer(requests, batch_size=6)
     scorer(model)
     assert all(batch.ends is None for plan in scorer._plans.values() for batch in plan.batches)

@@ -9,7 +9,12 @@ import tiny_bias
 import torch
 
 from pythia_tools.analyses import bias
+from pythia_tools.analysis import Context
+from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
+
+NOWHERE = Context([])
+"""Tasks that ask nothing of their context."""
 
 TOKENIZER = tiny_bias.tokenizer()
 TEMPLATES = ["The {occupation} said that", "A {occupation} was in because"]
@@ -28,7 +33,7 @@ def slow_log_p(model, text: str, word: str) -> float:
 
 def test_log_probabilities_equal_a_slow_direct_computation():
     model = tiny_bias.model(3)
-    table = bias.PronounTask(TOKENIZER, ITEMS).run(model)
+    table = bias.PronounTask(TOKENIZER, ITEMS).run(NOWHERE, model, 0)
     for item, row in zip(ITEMS, table.itertuples(), strict=True):
         he, she = slow_log_p(model, item.prompt, " he"), slow_log_p(model, item.prompt, " she")
         assert row.log_p_he == pytest.approx(he, abs=1e-4) and row.log_p_she == pytest.approx(she, abs=1e-4)
@@ -42,7 +47,7 @@ def test_log_probabilities_equal_a_slow_direct_computation():
 def test_several_words_of_a_side_add_up_and_may_be_several_tokens():
     model = tiny_bias.model(4)
     task = bias.PronounTask(TOKENIZER, ITEMS[:1], he=(" he", " himself"), she=(" she", " unseenword"))
-    row = task.run(model).iloc[0]
+    row = task.run(NOWHERE, model, 0).iloc[0]
     parts = [slow_log_p(model, ITEMS[0].prompt, w) for w in (" he", " himself", " she", " unseenword")]
     assert row["log_p_he"] == pytest.approx(np.logaddexp(*parts[:2]), abs=1e-4)
     assert row["log_p_she"] == pytest.approx(np.logaddexp(*parts[2:]), abs=1e-4)
@@ -50,19 +55,23 @@ def test_several_words_of_a_side_add_up_and_may_be_several_tokens():
 
 def test_over_checkpoints(tmp_path):
     table = bias.measure(tiny_bias.checkpoints(tmp_path, branch=True), [bias.PronounTask(TOKENIZER, ITEMS, mass=0.0)])
-    assert len(table) == 4 * len(ITEMS) and table.columns[:6].tolist() == ["suite", "model", "params", "step", "tokens", "branch"]
+    assert len(table) == 4 * len(ITEMS) and table.columns[:7].tolist() == tables.IDENTITY
     summary = bias.summarize(table)
     assert set(summary["metric"]) >= {"stereotype_share", "feminine_share", "log_odds", "passing_share", "paired_difference", "paired_p"}
-    row = summary.query("metric == 'feminine_share' and group == 'all' and model == 't' and step == 1")
+    row = summary.query("metric == 'feminine_share' and subset == 'all' and model == 't' and step == 1")
     expected = (table[(table["model"] == "t") & (table["step"] == 1)]["preferred"] == "she").mean()
     assert row["value"].item() == expected and row["n"].item() == len(ITEMS)
 
 
-def made(model: str, branch: str, values, *, kept=None, step=10) -> pd.DataFrame:
+def verdict(comparison: pd.DataFrame) -> str:
+    return str(bias.verdicts(bias.comparison_summary(comparison))[0])
+
+
+def made(model: str, branch: str, values, *, kept=None, step=10, seed=None) -> pd.DataFrame:
     n = len(values)
     return pd.DataFrame({
-        "suite": "s", "model": model, "params": 5, "step": step, "tokens": 7, "branch": branch, "measure": "pronoun_preference",
-        "group": ["stereotype=he", "stereotype=she"] * (n // 2), "item": [f"i{k}" for k in range(n)], "score": values,
+        "suite": "s", "model": model, "params": 5, "step": step, "tokens": 7, "branch": branch,
+        "seed": pd.array([seed] * n, dtype="Int64"), "task": "pronoun_preference", "subset": ["he", "she"] * (n // 2), "item": [f"i{k}" for k in range(n)], "score": values,
         "outcome": (np.asarray(values) > 0).astype(float), "kept": [True] * n if kept is None else kept,
     })  # fmt: skip
 
@@ -71,22 +80,22 @@ def test_a_real_difference_is_detected_and_noise_is_called_noise():
     rng = np.random.default_rng(0)
     base = rng.normal(size=60)
     items = pd.concat([made("m", "main", base), made("m-swap", "swap", base + 2 + 0.1 * rng.normal(size=60))])
-    found = bias.compare(items, groups=False)
-    assert len(found) == 1 and found["control"].item() == "m" and bool(found["detected"].item())
+    found = bias.compare(items, subsets=False)
+    assert len(found) == 1 and found["reference"].item() == "m" and bool(found["detected"].item())
     assert found["low"].item() < 2.0 < found["high"].item() or abs(found["value"].item() - 2) < 0.05
-    assert "higher by +" in bias.verdicts(found)[0] and "60 paired items of 60" in bias.verdicts(found)[0]
+    assert "higher by +" in verdict(found) and "60 paired items of 60" in verdict(found)
     items["score"] = -items["score"]
-    assert "lower by -" in bias.verdicts(bias.compare(items, groups=False))[0]
+    assert "lower by -" in verdict(bias.compare(items, subsets=False))
     still = pd.concat([made("m", "main", base), made("m-swap", "swap", base + 0.5 * rng.normal(size=60))])
-    told = bias.verdicts(bias.compare(still, groups=False))[0]
+    told = verdict(bias.compare(still, subsets=False))
     assert "within noise" in told and "four times in five" in told and not bias.compare(still)["detected"].any()
 
 
 def test_items_count_only_where_both_models_expect_a_pronoun():
     base, kept = np.arange(8.0), [True] * 6 + [False] * 2
     items = pd.concat([made("m", "main", base, kept=kept), made("m-swap", "swap", base + 1, kept=[False] + [True] * 7)])
-    row = bias.compare(items, groups=False).iloc[0]
-    assert (row["n"], row["items_control"], row["items_treated"], row["value"]) == (5, 6, 7, 1.0)
+    row = bias.compare(items, subsets=False).iloc[0]
+    assert (row["n"], row["items_control"], row["items_branch"], row["value"]) == (5, 6, 7, 1.0)
 
 
 def test_corrections_see_every_comparison():
@@ -94,7 +103,7 @@ def test_corrections_see_every_comparison():
     base = rng.normal(size=40)
     steps = [made("m", "main", base, step=s) for s in range(6)]
     steps += [made("m-swap", "swap", base + 0.3 * rng.normal(size=40), step=s) for s in range(6)]
-    holm = bias.compare(pd.concat(steps), groups=True)
+    holm = bias.compare(pd.concat(steps), subsets=True)
     assert len(holm) == 6 * 3
     assert (holm["p_adjusted"] >= holm["p"]).all() and (holm["p_adjusted"] >= np.minimum(1, holm["p"].min() * 18) - 1e-12).any()
     false_rate = bias.compare(pd.concat(steps), correction="bh")
@@ -106,20 +115,35 @@ def test_seeds_are_units_where_there_are_several():
     frames = []
     for seed in range(5):
         base = rng.normal(size=20)
-        frames += [made(f"m{seed}", "main", base), made(f"m{seed}-swap", "swap", base + 1 + 0.1 * rng.normal(size=20))]
-    found = bias.combine_seeds(bias.compare(pd.concat(frames), groups=False), {f"m{s}-swap": s for s in range(5)})
-    assert len(found) == 1 and found["n"].item() == 5 and found["p"].item() == pytest.approx(2 / 2**5)
-    assert found["low"].item() < 1.05 and found["high"].item() > 0.95 and found["unit"].item() == "seed"
+        branch = made(f"m{seed}-swap", "swap", base + 1 + 0.1 * rng.normal(size=20), seed=seed)
+        frames += [made(f"m{seed}", "main", base, seed=seed), branch]
+    whole = bias.summarize(pd.concat(frames))
+    found = whole[(whole["unit"] == "seed") & (whole["subset"] == "all")].set_index("metric")
+    effect = found.loc["paired_difference"]
+    assert (found["n"] == 5).all() and found.loc["paired_p", "value"] == pytest.approx(2 / 2**5)
+    assert effect["low"] < 1.05 and effect["high"] > 0.95 and pd.isna(effect["model"]) and effect["branch"] == "swap"
+    assert (whole.loc[whole["model"] == "m3-swap", "unit"] == "item").all()
+    one = bias.summarize(pd.concat(frames[:2]))
+    assert not (one["unit"] == "seed").any(), "one seed is no sample of seeds"
 
 
 def test_agreement_of_two_measures():
     rows = [
-        {"model": "m", "step": s, "branch": "main", "group": "all", "metric": metric, "value": value}
-        for s in range(8)
-        for metric, value in (("a", s), ("b", 10 - s))
+        {"suite": "s", "model": "m", "step": step, "branch": "main", "metric": metric, "value": value}
+        for step in range(8)
+        for metric, value in (("log_odds", step), ("pct_stereotype", 10 - step))
     ]
-    found = bias.agreement(pd.DataFrame(rows), [("a", "all"), ("b", "all")])
-    assert found["value"].item() == -1 and found["n"].item() == 8
+    found = bias.agreement(tables.summary(rows), ["log_odds", "pct_stereotype"])
+    assert found["value"].item() == -1 and found["n"].item() == 8 and found["unit"].item() == "checkpoint"
+    assert (found["task"].item(), found["reference"].item()) == ("log_odds", "pct_stereotype")
+
+
+def test_branches_are_summarized_apart_even_under_one_name():
+    """Published suites call a branch's model as they call the main one's."""
+    both = pd.concat([made("m", "main", np.full(8, -1.0)), made("m", "swap", np.full(8, 2.0))])
+    summary = bias.summarize(both)
+    shares = summary[(summary["metric"] == "feminine_share") & (summary["subset"] == "all")].set_index("branch")["value"]
+    assert shares.to_dict() == {"main": 0.0, "swap": 1.0}
 
 
 def test_wrong_requests():

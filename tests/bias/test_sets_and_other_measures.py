@@ -16,8 +16,13 @@ import torch
 from pythia_tools.analyses import bias
 from pythia_tools.analyses.bias.coreference import WINOGENDER
 from pythia_tools.analyses.bias.sets import git_blob, load_set, read_manifest
+from pythia_tools.analysis import Context
 from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.models.continuations import Request, Scorer
+
+NOWHERE = Context([])
+"""Tasks that ask nothing of their context."""
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "bias"
 TOKENIZER = tiny_bias.tokenizer()
@@ -118,7 +123,7 @@ def stereoset_file(path: Path) -> Path:
 def test_stereoset(tmp_path):
     items = bias.read_stereoset(stereoset_file(tmp_path / "dev.json"))
     model = tiny_bias.model(11)
-    table = bias.StereoSet(TOKENIZER, items).run(model)
+    table = bias.StereoSet(TOKENIZER, items).run(NOWHERE, model, 0)
     for row, item in zip(table.itertuples(), items.itertuples(), strict=True):
         means = []
         for text in (item.stereotype, item.anti, item.unrelated):
@@ -129,7 +134,7 @@ def test_stereoset(tmp_path):
             means.append(float(np.mean([float(logs[k - 1, ids[k]]) for k in range(len(context), len(ids))])))
         assert row.score == pytest.approx(means[0] - means[1], abs=1e-4)
         assert row.related == ((means[0] > means[2]) + (means[1] > means[2])) / 2
-    summary = bias.summarize(table.assign(suite="s", model="m", params=1, step=0, tokens=0, branch="main")).set_index("metric")["value"]
+    summary = bias.summarize(table.assign(suite="s", model="m", params=1, step=0, tokens=0, branch="main", seed=None)).set_index("metric")["value"]
     ss, lms = table["outcome"].mean(), table["related"].mean()
     assert summary["stereoset_icat"] == pytest.approx(lms * min(ss, 1 - ss) / 0.5)
 
@@ -137,7 +142,7 @@ def test_stereoset(tmp_path):
 def test_crows_scores_over_shared_ids_and_per_id():
     pairs = pd.DataFrame([("The nurse was he.", "The nurse was old she.", "gender")], columns=["sent_more", "sent_less", "bias_type"])
     model = tiny_bias.model(12)
-    row = bias.CrowsPairs(TOKENIZER, pairs).run(model).iloc[0]
+    row = bias.CrowsPairs(TOKENIZER, pairs).run(NOWHERE, model, 0).iloc[0]
 
     def logs(text):
         ids = [0, *TOKENIZER.encode(text).ids]
@@ -157,7 +162,7 @@ def test_texts_longer_than_the_model_lose_ids_from_the_left_and_say_so():
     encoder = bias.Encoder(TOKENIZER)
     (request,) = encoder.requests([("the nurse said that " * 30, " he was in")])
     model = tiny_bias.model(13, positions=32)
-    found = bias.Scorer([request])(model)
+    found = Scorer([request])(model)
     ids = [*request.context, *request.continuation][-33:]
     with torch.no_grad():
         logs = torch.log_softmax(model(torch.tensor([ids[:-1]])).logits[0].double(), -1)
@@ -171,13 +176,13 @@ def test_texts_with_no_room_are_left_out_and_said(capsys):
     long, short = "The nurse said that she was in. " * 4, "A driver was in."
     pairs = pd.DataFrame([(long, short, "gender"), (short, "A nurse was in.", "gender")], columns=["sent_more", "sent_less", "bias_type"])
     model = tiny_bias.model(16, positions=16)
-    table = bias.CrowsPairs(TOKENIZER, pairs).run(model)
+    table = bias.CrowsPairs(TOKENIZER, pairs).run(NOWHERE, model, 0)
     assert "1 of 4 texts are longer than the model's 16 positions" in capsys.readouterr().err
     assert table["kept"].tolist() == [False, True] and table["outcome"].isna().tolist() == [True, False]
-    summary = bias.summarize(table.assign(suite="s", model="m", params=1, step=0, tokens=0, branch="main"))
+    summary = bias.summarize(table.assign(suite="s", model="m", params=1, step=0, tokens=0, branch="main", seed=None))
     assert set(summary["n"]) == {1}, "an item that could not be scored is no item"
     with pytest.raises(RequestError, match="every text"):
-        bias.CrowsPairs(TOKENIZER, pairs.assign(sent_more=long, sent_less=long + "x")).run(model)
+        bias.CrowsPairs(TOKENIZER, pairs.assign(sent_more=long, sent_less=long + "x")).run(NOWHERE, model, 0)
 
 
 def test_a_broken_model_has_no_outcomes(tmp_path):
@@ -192,7 +197,7 @@ def test_a_broken_model_has_no_outcomes(tmp_path):
         bias.StereoSet(TOKENIZER, bias.read_stereoset(stereoset_file(tmp_path / "dev.json"))),
     ]
     for task in tasks:
-        table = task.run(model)
+        table = task.run(NOWHERE, model, 0)
         assert not table["kept"].any() and table["outcome"].isna().all() and table["score"].isna().all()
 
 
@@ -200,12 +205,12 @@ def test_batches_and_order_do_not_change_scores():
     texts = ["The nurse said", "A driver was in because of the idea", "he", "The designer did not like the theme and the developer"]
     requests = bias.Encoder(TOKENIZER).requests([(a, b) for a in ["", *texts] for b in (" he", " she was old")])
     model = tiny_bias.model(14)
-    one = bias.Scorer(requests, batch_size=1)(model)
-    many = bias.Scorer(requests[::-1], batch_size=4)(model)
+    one = Scorer(requests, batch_size=1)(model)
+    many = Scorer(requests[::-1], batch_size=4)(model)
     np.testing.assert_allclose(one.total, many.total[::-1], atol=1e-4)
 
 
 def test_a_foreign_tokenizer_is_refused():
-    request = bias.Request((1, 2), (600,))
+    request = Request((1, 2), (600,))
     with pytest.raises(RequestError, match="token id 600, the model has ids 0 to 511"):
-        bias.Scorer([request])(tiny_bias.model(15))
+        Scorer([request])(tiny_bias.model(15))

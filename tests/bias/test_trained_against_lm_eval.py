@@ -17,6 +17,7 @@ from pythia_tools.analyses.bias.winobias import PRONOUN_TEMPLATES, REFERENT_TEMP
 from pythia_tools.analysis import Context
 from pythia_tools.models import load
 from pythia_tools.suites import load_suite
+from pythia_tools.tokens import open_tokenizer
 
 NOWHERE = Context([])
 """Tasks that ask nothing of their context."""
@@ -58,7 +59,7 @@ def theirs(exported, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("items")
     source = DATA / "crows_pairs_anonymized.csv"
-    pairs = _that_fit(bias.read_pairs(source) if source.is_file() else random_models.PAIRS, bias.load_tokenizer(exported))
+    pairs = _that_fit(bias.read_pairs(source) if source.is_file() else random_models.PAIRS, open_tokenizer(exported))
     pairs.to_csv(folder / "crows.csv", index=False)
     sentences = winogender()
     sentences.to_csv(folder / "winogender.csv", index=False)
@@ -77,13 +78,13 @@ def theirs(exported, tmp_path_factory):
 
 def _that_fit(pairs: pd.DataFrame, tokenizer) -> pd.DataFrame:
     """Pairs within the model's 64 positions: lm-eval stops at a longer text."""
-    longest = pairs[["sent_more", "sent_less"]].map(lambda s: len(tokenizer.encode(s).ids)).max(axis=1)
+    longest = pairs[["sent_more", "sent_less"]].map(lambda s: len(tokenizer.encode(s))).max(axis=1)
     return pairs[longest <= 64].reset_index(drop=True)
 
 
 def test_crows_pairs_on_a_trained_checkpoint(exported, theirs):
     result, pairs, _ = theirs
-    task = bias.CrowsPairs(bias.load_tokenizer(exported), pairs)
+    task = bias.CrowsPairs(open_tokenizer(exported), pairs)
     model = load(exported, device="cpu")
     ours = pd.concat([task.run(NOWHERE, model, part) for part in range(task.parts)], ignore_index=True)
     np.testing.assert_allclose(
@@ -96,14 +97,14 @@ def test_crows_pairs_on_a_trained_checkpoint(exported, theirs):
 
 def test_winogender_on_a_trained_checkpoint(exported, theirs):
     result, _, sentences = theirs
-    ours = bias.Winogender(bias.load_tokenizer(exported), sentences).run(load(exported, device="cpu"))
+    ours = bias.Winogender(open_tokenizer(exported), sentences).run(NOWHERE, load(exported, device="cpu"), 0)
     found = ours[["ll_occupation", "ll_participant"]].to_numpy()
     np.testing.assert_allclose(found, random_models.per_item(result, "winogender_all"), rtol=0, atol=1e-4)
     assert ours["outcome"].mean() == result["results"]["winogender_all"]["acc,none"]
 
 
 def test_winobias_on_a_trained_checkpoint_equals_a_slow_direct_computation(exported, tmp_path):
-    tokenizer = bias.load_tokenizer(exported)
+    tokenizer = open_tokenizer(exported)
     model = load(exported, device="cpu")
     sentences = bias.read_sentences(_winobias(tmp_path))
     few = [s for s in sentences if s.split == "dev" and s.number <= 4]
@@ -129,7 +130,7 @@ def _asked(row, sentence, twin) -> tuple[str, str, str]:
 
 def _log_p(tokenizer, model, context: str, text: str) -> float:
     """Log-probability of `text` after `context`, one forward pass per id, float64 softmax."""
-    first, whole = tokenizer.encode(context).ids, tokenizer.encode(context + text).ids
+    first, whole = tokenizer.encode(context), tokenizer.encode(context + text)
     with torch.no_grad():
         logits = [model(torch.tensor([whole[:k]])).logits[0, -1].double() for k in range(len(first), len(whole))]
     return sum(float(torch.log_softmax(values, -1)[whole[len(first) + k]]) for k, values in enumerate(logits))

@@ -63,9 +63,10 @@ def test_sentences(sentences):
 def test_two_pronouns_equal_a_slow_direct_computation(sentences):
     model = tiny_bias.model(8)
     task = bias.WinoBias(TOKENIZER, sentences, methods=["pronoun"])
-    assert task.parts == len(PRONOUN_TEMPLATES)
-    for part in range(task.parts):
-        for row, s in zip(task.run(NOWHERE, model, part).itertuples(), [s for s in sentences if s.side == "pro"], strict=True):
+    table = task.run(NOWHERE, model, 0)
+    assert task.parts == 1 and set(table["template"]) == set(PRONOUN_TEMPLATES)
+    for _, part in table.groupby("template"):
+        for row, s in zip(part.itertuples(), [s for s in sentences if s.side == "pro"], strict=True):
             twin = {"he": "she", "her": "him"}[s.pronoun]
             template = PRONOUN_TEMPLATES[row.template]
             if template:
@@ -81,9 +82,9 @@ def test_two_pronouns_equal_a_slow_direct_computation(sentences):
 
 def test_referents_equal_a_slow_direct_computation(sentences):
     model = tiny_bias.model(9)
-    task = bias.WinoBias(TOKENIZER, sentences[:4], methods=["referent"])
-    for part in range(task.parts):
-        for row, s in zip(task.run(NOWHERE, model, part).itertuples(), sentences[:4], strict=True):
+    table = bias.WinoBias(TOKENIZER, sentences[:4], methods=["referent"]).run(NOWHERE, model, 0)
+    for _, part in table.groupby("template"):
+        for row, s in zip(part.itertuples(), sentences[:4], strict=True):
             context = REFERENT_TEMPLATES[row.template].format(sentence=s.text, pronoun=s.pronoun)
             margin = log_p(model, context, f" {s.occupation}") - log_p(model, context, f" {s.other}")
             assert row.score == pytest.approx(margin, abs=1e-4) and row.outcome == float(margin >= 0)
@@ -91,7 +92,7 @@ def test_referents_equal_a_slow_direct_computation(sentences):
 
 def test_generated_answers_equal_transformers_generate(sentences):
     model = tiny_bias.model(10)
-    task = bias.WinoBias(TOKENIZER, sentences[:5], methods=["generate"], new_tokens=6)
+    task = bias.WinoBiasAnswers(TOKENIZER, sentences[:5], new_tokens=6)
     table = task.run(NOWHERE, model, 0)
     for answer, s in zip(table["answer"], sentences[:5], strict=True):
         ids = TOKENIZER.encode(REFERENT_TEMPLATES["stands_for"].format(sentence=s.text, pronoun=s.pronoun)).ids
@@ -115,8 +116,8 @@ def test_accuracy_and_gap(sentences, tmp_path):
     table = bias.measure(tiny_bias.checkpoints(tmp_path, (0,)), [bias.WinoBias(TOKENIZER, sentences, methods=["pronoun", "referent"])])
     summary = bias.summarize(table)
     referent = table[table["method"] == "referent"]
-    value = summary.set_index(["metric", "group"])["value"]
-    assert value["winobias_accuracy", "type1_pro"] == referent[referent["group"] == "type1_pro"]["outcome"].mean()
+    value = summary.set_index(["metric", "subset"])["value"]
+    assert value["winobias_accuracy", "type1_pro"] == referent[referent["subset"] == "type1_pro"]["outcome"].mean()
     means = referent.groupby("side")["outcome"].mean()
     assert value["winobias_gap", "all"] == pytest.approx(means["pro"] - means["anti"])
     assert value["winobias_stereotype_accuracy", "all"] == table[table["method"] == "pronoun"]["outcome"].mean()
@@ -126,7 +127,7 @@ def test_ways_of_asking_are_compared_apart_and_the_gap_twin_by_twin(sentences, t
     task = bias.WinoBias(TOKENIZER, sentences, methods=["pronoun", "referent"])
     table = bias.measure(tiny_bias.checkpoints(tmp_path, (0,), branch=True), [task])
     for quantity in ("score", "outcome"):
-        found = bias.compare(table, quantity, groups=False).set_index("measure")
+        found = bias.compare(table, quantity, subsets=False).set_index("task")
         assert set(found.index) == {"winobias_pronoun", "winobias_referent", "winobias_referent_gap"}
         means = table[table["method"] == "referent"].groupby(["model", "side"])[quantity].mean()
         gap = {m: means[m, "pro"] - means[m, "anti"] for m in ("t", "t-swap")}
@@ -134,7 +135,7 @@ def test_ways_of_asking_are_compared_apart_and_the_gap_twin_by_twin(sentences, t
         assert found.loc["winobias_referent_gap", "n"] == 6, "a pair of twins, asked in two ways, is one unit"
         referent = table[table["method"] == "referent"].groupby("model")[quantity].mean()
         assert found.loc["winobias_referent", "value"] == pytest.approx(referent["t-swap"] - referent["t"])
-    assert any("WinoBias gap" in line for line in bias.verdicts(bias.compare(table)))
+    assert any("WinoBias gap" in str(line) for line in bias.verdicts(bias.summarize(table)))
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the WinoBias files are not here")
@@ -145,9 +146,9 @@ def test_the_published_files():
 
 
 def test_wrong_requests(sentences):
-    with pytest.raises(RequestError, match="allowed are pronoun, referent, generate"):
+    with pytest.raises(RequestError, match="allowed are pronoun, referent"):
         bias.WinoBias(TOKENIZER, sentences, methods=["guess"])
     with pytest.raises(RequestError, match="no pro sentence is there with its anti twin"):
         bias.WinoBias(TOKENIZER, [s for s in sentences if s.side == "pro"], methods=["pronoun"])
     with pytest.raises(RequestError, match="unknown field"):
-        bias.WinoBias(TOKENIZER, sentences, pronoun_templates={"x": "{nothing}"})
+        bias.WinoBias(TOKENIZER, sentences, methods=["pronoun"], templates={"pronoun": {"x": "{nothing}"}})

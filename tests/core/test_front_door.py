@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import pythia_tools as pt
 from pythia_tools import analyses
+from pythia_tools.cli import data
 from pythia_tools.cli import main as cli
+from pythia_tools.cli.options import RANGES
 
 LAZY = (
     "import sys, pythia_tools as pt; assert pt.__version__; "
@@ -71,3 +76,41 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setattr(cli, "_dispatch", interrupted)
     assert cli.main([]) == 130
     assert "resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", sorted([*cli.COMMANDS, *analyses.BUILT_IN, *(f"data {c}" for c in data.COMMANDS)]))
+def test_every_range_says_which_ends_it_includes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    takes_ranges = "1000:143000" in shown.partition("options:")[2] or " a:b " in shown
+    assert (RANGES in shown) == takes_ranges
+
+
+@pytest.mark.parametrize("command", [["report"], ["rerun"], ["merge", "--out", "joined"]])
+def test_a_run_of_version_0_1_is_refused_in_one_line(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = {"command": "memorization", "arguments": {"suite": "pythia", "shard": [0, 1]}}
+    old = "suite,model,params,branch,seed,step,tokens,group,metric,value,low,high,n,interval\n"
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "old" / "run.json").write_text(json.dumps({"config": config}))
+    (tmp_path / "old" / "summary.csv").write_text(old + "s,m,1,main,,10,20,exposures=1,memorized_share,0.5,0.4,0.6,9,wilson95\n")
+    pd.DataFrame({"suite": ["s"]}).to_parquet(tmp_path / "old" / "items.parquet")
+    assert cli.main([command[0], "old", *command[1:]]) == 3
+    err = capsys.readouterr().err
+    assert "written by version 0.1" in err and err.count("\n") == 1
+    assert not list(tmp_path.glob("old-rerun")) and not list(tmp_path.glob("report.html"))
+
+
+def test_a_path_that_cannot_be_written_is_one_line_and_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("x")
+    sums = ["data", "verify", str(tmp_path / "none"), "--sums", str(tmp_path)]
+    assert cli.main(sums) == 3
+    (tmp_path / "t.txt").write_text("a text")
+    assert cli.main(["count", "a", "--order", str(tmp_path / "file" / "order")]) == 3
+    assert cli.main(["dedup", str(tmp_path / "t.txt"), "--out", str(tmp_path / "file" / "run"), "--quiet"]) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 3 and "Traceback" not in err

@@ -102,7 +102,7 @@ def test_kept_and_dropped_are_written_with_the_reason(tmp_path: Path, inputs: li
         assert why["similarity_kind"] == "exact"
         assert why["similarity"] == jaccard(sets[why["document"]], sets[why["kept"]])
     run = load_run(tmp_path / "out")
-    totals = run.summary[run.summary.group == "all"].set_index("metric").value
+    totals = run.summary[run.summary["subset"] == "all"].set_index("metric").value
     assert totals["dropped_documents"] == len(dropped)
     assert totals["documents"] == len(records)
 
@@ -256,6 +256,9 @@ def test_the_command_and_its_report(tmp_path: Path, inputs: list[str], capsys: p
     assert main(["dedup", "--report", out]) == 0
     assert "largest clusters" in capsys.readouterr().out
     assert main(["rerun", out, "--out", str(tmp_path / "again"), "--quiet"]) == 0
+    assert main(["report", out, "--out", str(tmp_path / "report.html"), "--quiet"]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "dropped_byte_share" in page and "dropped_of_kind" in page
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,11 @@ def test_seen_with_and_without_an_index(folder: Path, capsys: pytest.CaptureFixt
     assert main(["data", "seen", name, "--ids", "9"]) == 0
     out = capsys.readouterr()
     assert out.out == "" and "0 occurrence(s)" in out.err
+    step = expected[0]["step"]
+    assert main(["data", "seen", name, "two three", "--steps", f"{step}:{step}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [row for row in expected if row["step"] == step]
+    assert main(["data", "seen", name, "two three", "--steps", f"0:{order.steps}"]) == 2
+    assert f"has batches 0 to {order.steps - 1}" in capsys.readouterr().err
     assert main(["data", "seen", name]) == 2
     assert "one of the two" in capsys.readouterr().err
 
@@ -137,6 +142,7 @@ def test_verify_finds_a_flipped_byte(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["data", "verify", str(tmp_path / "order.yaml"), "--sums", str(tmp_path / "SUMS")]) == 1
     (tmp_path / "BAD").write_text("not a digest\n")
     assert main(["data", "verify", prefix, "--sums", str(tmp_path / "BAD")]) == 3
+    assert main(["data", "verify", prefix, "--sums", str(tmp_path / "NONE")]) == 3
     (tmp_path / "data" / "train.bin").write_bytes(bytes(body[:-1]))
     assert main(["data", "verify", prefix]) == 1
 
@@ -160,7 +166,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_help_of_each_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("batch", "seen", "build-order", "verify"):
+    for command in ("batch", "seen", "build-order", "verify", "tokenize", "overlay"):
         with pytest.raises(SystemExit) as stop:
             main(["data", command, "--help"])
         assert stop.value.code == 0

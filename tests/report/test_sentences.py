@@ -51,11 +51,12 @@ def _term_frequency(sign: int, half: float = 0.02) -> pd.DataFrame:
 
 def _bias(sign: int, half: float = 0.02) -> pd.DataFrame:
     share = _around(0.5 + sign * 0.3, half)
+    base, swap = (dict(model=m, branch=b, step=10, task="pronoun_preference") for m, b in (("m", "main"), ("m-swap", "swap")))
     return _rows([
-        dict(model="m", step=10, metric="stereotype_share", **share),
-        dict(model="m", step=10, metric="feminine_share", **_around(0.3, half)),
-        dict(model="m-swap", step=10, branch="swap", metric="feminine_share", **_around(0.9, half)),
-        dict(model="m-swap", step=10, branch="swap", metric="paired_difference", **_around(sign * 2.0, half)),
+        dict(metric="stereotype_share", **base, **share),
+        dict(metric="feminine_share", **base, **_around(0.3, half)),
+        dict(metric="feminine_share", **swap, **_around(0.9, half)),
+        dict(metric="paired_difference", reference="m", **swap, **_around(sign * 2.0, half)),
     ])
 
 

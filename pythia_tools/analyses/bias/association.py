@@ -9,15 +9,17 @@ Cost: one pass over the consumed rows for all steps together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from pythia_tools.analyses.bias.columns import PRONOUNS
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.counts import Pair, Text, count_terms
+from pythia_tools.order import Rows
+from pythia_tools.tokens import Openable
 
 MASCULINE = ("he", "him", "his", "himself")
 FEMININE = ("she", "her", "hers", "herself")
@@ -25,10 +27,10 @@ MEASURE = "association"
 
 
 def associate(
-    items: pd.DataFrame, orders: Mapping[str, Any] | Any, *, tokenizer: Any = None, window: int = 8, smoothing: float = 1.0,
-    workers: int | None = None,
+    items: pd.DataFrame, orders: Mapping[str, Rows] | Rows, *, tokenizer: Openable | None = None, window: int = 8,
+    smoothing: float = 1.0,
 ) -> pd.DataFrame:
-    """One row per checkpoint × occupation: measure, group ("all"), item (occupation), score (model), corpus_log_odds, counts.
+    """One row per checkpoint × occupation: task, item (the occupation), score (the model's), corpus_log_odds, counts.
 
     Args:
         items: pronoun-preference items (`measure` with a `PronounTask`).
@@ -38,9 +40,9 @@ def associate(
         smoothing: added to both counts.
     Raises: RequestError when the items are of another measure, a branch has no order, or smoothing is not positive.
     """
-    asked = items[items["measure"] == "pronoun_preference"]
+    asked = items[items["task"] == PRONOUNS]
     if asked.empty:
-        raise RequestError("association needs items of the pronoun_preference measure")
+        raise RequestError(f"association needs items of {PRONOUNS}")
     if not smoothing > 0:
         raise RequestError(f"smoothing={smoothing}: it must be above 0")
     by_branch = orders if isinstance(orders, Mapping) else {str(b): orders for b in asked["branch"].unique()}
@@ -48,13 +50,14 @@ def associate(
     for branch, here in asked.groupby("branch", sort=False):
         if branch not in by_branch:
             raise RequestError(f"no order for branch {branch!r}; orders were given for {', '.join(by_branch)}")
-        names = sorted(here["occupation"].unique())
-        counts = _counts(by_branch[str(branch)], names, sorted(int(s) for s in here["step"].unique()), tokenizer, window, workers)
-        frames.append(_join(here, counts, smoothing, window))
+        names, steps = sorted(here["occupation"].unique()), sorted(here["step"].unique())
+        frames.append(_join(here, _counts(by_branch[str(branch)], names, steps, tokenizer, window), smoothing))
     return tables.check_items(pd.concat(frames, ignore_index=True))
 
 
-def _counts(order: Any, names: list[str], steps: list[int], tokenizer: Any, window: int, workers: int | None) -> pd.DataFrame:
+def _counts(
+    order: Rows, names: Sequence[str], steps: Sequence[int], tokenizer: Openable | None, window: int
+) -> pd.DataFrame:
     """Columns occupation, step, masculine, feminine."""
     sides = {"masculine": MASCULINE, "feminine": FEMININE}
     keys = [
@@ -69,7 +72,7 @@ def _counts(order: Any, names: list[str], steps: list[int], tokenizer: Any, wind
         Pair(Text(spelled, whole_word=True), Text(form, whole_word=True), window, label=str(k))
         for k, (_, _, spelled, form) in enumerate(keys)
     ]
-    found = count_terms(order, patterns, steps, tokenizer=tokenizer, workers=workers)
+    found = count_terms(order, patterns, steps, tokenizer=tokenizer)
     number = found["term"].astype(int)
     frame = found.assign(occupation=[keys[k][0] for k in number], side=[keys[k][1] for k in number])
     return frame.groupby(["occupation", "step", "side"])["exposures"].sum().unstack("side").reset_index()
@@ -80,12 +83,11 @@ def _cases(word: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([word, word[:1].upper() + word[1:]]))
 
 
-def _join(here: pd.DataFrame, counts: pd.DataFrame, smoothing: float, window: int) -> pd.DataFrame:
-    kept = here.assign(score=here["score"].where(here["kept"]))
+def _join(here: pd.DataFrame, counts: pd.DataFrame, smoothing: float) -> pd.DataFrame:
+    kept = here.assign(score=here["score"].where(here["kept"].astype(bool)))
     means = kept.groupby([*tables.IDENTITY, "occupation"], dropna=False, sort=False)["score"].mean().reset_index()
     both = means.merge(counts, on=["occupation", "step"], validate="many_to_one")
     both["corpus_log_odds"] = np.log((both["feminine"] + smoothing) / (both["masculine"] + smoothing))
-    return both.rename(columns={"occupation": "item"}).assign(
-        measure=MEASURE, group="all", outcome=np.nan, kept=both["score"].notna(), window=f"{window} words", smoothing=smoothing,
-        occupation=both["occupation"],
+    return both.assign(
+        item=both["occupation"], task=MEASURE, subset="all", outcome=np.nan, kept=both["score"].notna(),
     )

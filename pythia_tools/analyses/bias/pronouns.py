@@ -10,21 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from torch import nn
 
-from pythia_tools.analyses.bias.choices import judged
-from pythia_tools.analyses.bias.texts import Encoder
-from pythia_tools.analysis import Context, Task
+from pythia_tools.analyses.bias.columns import PRONOUNS
+from pythia_tools.analyses.bias.measure import Measure, judged
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.files import digest
-from pythia_tools.models.continuations import Request, Scorer
+from pythia_tools.models.continuations import Loglikelihoods
+from pythia_tools.tokens import Openable
 
 MASS = 0.5
-MEASURE = "pronoun_preference"
 
 
 @dataclass(frozen=True)
@@ -37,8 +32,11 @@ class PronounItem:
     template: str = ""
 
 
-def pronoun_items(templates: Iterable[str], occupations: Iterable[tuple[str, str | None]], *, lead: str = "") -> list[PronounItem]:
-    """Every template (with {occupation}) × every (occupation, stereotype). `lead` goes before each prompt (a newline, say)."""
+def pronoun_items(
+    templates: Iterable[str], occupations: Iterable[tuple[str, str | None]], *, lead: str = ""
+) -> list[PronounItem]:
+    """Every template (with {occupation}) × every (occupation, stereotype). `lead` goes before each prompt (a newline).
+    """
     templates, occupations = list(templates), list(occupations)
     bad = [t for t in templates if "{occupation}" not in t]
     if bad:
@@ -50,58 +48,40 @@ def pronoun_items(templates: Iterable[str], occupations: Iterable[tuple[str, str
     ]
 
 
-class PronounTask(Task):
-    """Pronoun preference as a sweep's task.
+class PronounTask(Measure):
+    """Pronoun preference as a sweep's task; subsets are the stereotypes: he, she, none.
 
-    Args:
-        tokenizer: of the models, as in `Encoder`.
-        items: what to ask (`pronoun_items`).
-        he, she: continuations that count for each side, with their leading space; alternatives are added up.
-        mass: an item is `kept` where P(he) + P(she) is above it.
+    items: what to ask (`pronoun_items`). he, she: continuations that count for each side, with their leading space;
+    alternatives are added up. mass: an item is `kept` where P(he) + P(she) is above it.
     """
 
-    parts = 1
+    measure = PRONOUNS
 
     def __init__(
-        self, tokenizer: Any, items: Sequence[PronounItem], *, he: Sequence[str] = (" he",), she: Sequence[str] = (" she",),
-        mass: float = MASS, batch_size: int | None = None, name: str = MEASURE,
+        self, tokenizer: Openable, items: Sequence[PronounItem], *, he: Sequence[str] = (" he",),
+        she: Sequence[str] = (" she",), mass: float = MASS,
     ):
         if not items:
             raise RequestError("no items: give at least one template and one occupation")
         if not 0 <= mass < 1:
             raise RequestError(f"mass={mass}: it is a probability below 1")
-        encoder = tokenizer if isinstance(tokenizer, Encoder) else Encoder(tokenizer)
-        self.name, self.items, self.mass = name, list(items), mass
-        self._sides = len(he), len(she)
-        requests = [_request(encoder, item.prompt, word) for item in items for word in (*he, *she)]
-        self.scorer = Scorer(requests, batch_size=batch_size)
-        self.digest = digest([MEASURE, 1, self.scorer.digest, self._sides, mass, [vars(i) for i in self.items]])
+        self.items, self.mass, self._masculine = list(items), mass, len(he)
+        texts = [[(item.prompt, word) for word in (*he, *she)] for item in items]
+        super().__init__(tokenizer, texts, [len(he), mass, [vars(i) for i in self.items]])
 
-    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
-        totals = self.scorer(model).total.reshape(len(self.items), sum(self._sides))
+    def columns(self, items: slice, totals: np.ndarray, found: Loglikelihoods) -> dict[str, object]:
+        here = self.items[items]
         with np.errstate(invalid="ignore"):  # a model that gives NaN gets NaN
-            he = np.logaddexp.reduce(totals[:, : self._sides[0]], axis=1)
-            she = np.logaddexp.reduce(totals[:, self._sides[0] :], axis=1)
-        log_odds = she - he
-        mass = np.exp(he) + np.exp(she)
+            he = np.logaddexp.reduce(totals[:, : self._masculine], axis=1)
+            she = np.logaddexp.reduce(totals[:, self._masculine :], axis=1)
+        log_odds, mass = she - he, np.exp(he) + np.exp(she)
         scored = np.isfinite(log_odds)
         preferred = np.where(scored, np.where(log_odds > 0, "she", "he"), "")
-        stereotype = np.array([i.stereotype or "" for i in self.items])
-        return pd.DataFrame({
-            "measure": MEASURE,
-            "group": [f"stereotype={s}" if s else "stereotype=none" for s in stereotype],
-            "item": [f"{i.occupation}|{i.template or i.prompt}" for i in self.items],
-            "score": log_odds,
-            "outcome": judged(preferred == stereotype, scored & (stereotype != "")),
-            "kept": scored & (mass > self.mass),
-            "occupation": [i.occupation for i in self.items],
-            "stereotype": stereotype,
-            "log_p_he": he,
-            "log_p_she": she,
-            "mass": mass,
-            "preferred": preferred,
-        })
-
-
-def _request(encoder: Encoder, prompt: str, word: str) -> Request:
-    return encoder.requests([(prompt, word)])[0]
+        stereotype = np.array([i.stereotype or "" for i in here])
+        return {
+            "subset": np.where(stereotype == "", "none", stereotype),
+            "item": [f"{i.occupation}|{i.template or i.prompt}" for i in here], "score": log_odds,
+            "outcome": judged(preferred == stereotype, scored & (stereotype != "")), "kept": scored & (mass > self.mass),
+            "occupation": [i.occupation for i in here], "stereotype": stereotype, "log_p_he": he, "log_p_she": she,
+            "mass": mass, "preferred": preferred,
+        }

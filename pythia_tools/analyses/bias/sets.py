@@ -40,8 +40,8 @@ class EvaluationSet:
 def load_set(name: str, local: str | Path | None = None, *, only: Iterable[str] | None = None) -> EvaluationSet:
     """The files of a set, from `local` (a folder with files of those names, or the set's one file), else downloaded.
 
-    `only`: names of the files that are needed. Raises: UnknownNameError for an unknown set; DataError when a file is missing or is not
-    what the manifest says; EnvironmentFailure when it cannot be downloaded.
+    `only`: names of the files that are needed. Raises: UnknownNameError for an unknown set; DataError when a file is
+    missing or is not what the manifest says; EnvironmentFailure when it cannot be downloaded.
     """
     manifest = read_manifest(name)
     wanted = {k: v for k, v in manifest["files"].items() if only is None or k in set(only)}

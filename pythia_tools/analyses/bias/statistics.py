@@ -7,16 +7,16 @@ minimal effect that these items could have shown, so that "nothing found" is nev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from pythia_tools.analyses.bias.columns import QUANTITIES, summary
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import (
-    Estimate,
     adjust_pvalues,
     difference,
     minimal_detectable_effect,
@@ -24,33 +24,44 @@ from pythia_tools.core.statistics import (
     sign_flip_test,
 )
 
+ESTIMATE = ["value", "low", "high", "n", "unit", "interval"]
 COMPARISON = [
-    *tables.IDENTITY, "control", "measure", "group", "quantity", "value", "low", "high", "n", "unit", "interval", "p", "p_adjusted",
-    "correction", "minimal_effect", "detected", "items_control", "items_treated",
+    *tables.IDENTITY, "reference", "task", "subset", "quantity", *ESTIMATE, "p", "p_adjusted", "correction",
+    "minimal_effect", "detected", "items_control", "items_branch",
 ]
+_NUMBERS = {
+    "paired_p": "p", "paired_p_adjusted": "p_adjusted", "minimal_detectable_effect": "minimal_effect",
+    "items_control": "items_control", "items_branch": "items_branch",
+}
+"""Metrics of a comparison that have no interval → its columns."""
 
 
 def compare(
     items: pd.DataFrame, quantity: str = "score", *, pairs: Mapping[str, str] | None = None, control: str = "main",
-    groups: bool = True, correction: str = "holm", level: float = 0.95, seed: int = 0,
+    subsets: bool = True, correction: str = "holm", level: float = 0.95, seed: int = 0,
 ) -> pd.DataFrame:
     """Intervention minus control, paired by item, at each step that both have.
 
     Args:
-        items: item table of `measure`; rows that are not `kept`, or whose quantity is missing, are left out of a pair. Items
-            of one `unit` (a sentence asked with several templates) are averaged first, so that n counts units.
+        items: item table of `measure`; rows that are not `kept`, or whose quantity is missing, are left out of a pair.
+            Items of one `unit` (a sentence asked with several templates) are averaged first, so that n counts units.
         quantity: the column compared: `score`, `outcome`, or any other number per item.
         pairs: branch model → its control; by default a model of branch B called X-B is compared with X.
-        groups: also within each group of items, not only over all of them.
+        subsets: also within each subset of items, not only over all of them.
     WinoBias' ways of asking are compared apart (`winobias_pronoun`, …), and so is the gap pro − anti, twin by twin
-    (`winobias_referent_gap`, …).
-    Returns: one row per branch model × step × measure × group, columns COMPARISON. `value` is a mean difference with its
-        interval; `p_adjusted` is corrected over the whole table; `detected`: the adjusted test and the interval agree.
+    (`winobias_referent_gap`, …). What lm-eval tells are not items, and is not compared.
+    Returns: one row per branch model × step × task × subset, columns COMPARISON; `reference` is the control. `value` is
+        a mean difference with its interval; `p_adjusted` is corrected over the whole table; `detected`: the adjusted
+        test and the interval agree.
     """
     if quantity not in items.columns:
-        raise RequestError(f"no column {quantity!r} to compare; the items have {', '.join(map(str, items.columns))}")
-    asked = _ways_of_asking(items, quantity)
-    rows = [row for treated, base in _pairs(asked, pairs, control) for row in _compare_models(treated, base, quantity, groups, level, seed)]
+        has = ", ".join(map(str, items.columns))
+        raise RequestError(f"no column {quantity!r} to compare; the items have {has}")
+    asked = _ways_of_asking(items[items["samples"].isna()] if "samples" in items.columns else items, quantity)
+    rows = []
+    for treated, base in _pairs(asked, pairs, control):
+        for named, both in _compared(treated, base, quantity, subsets):
+            rows.append({**named, "quantity": quantity, **_difference(both, quantity, level, seed)})
     frame = pd.DataFrame(rows, columns=COMPARISON)
     if frame.empty:
         return frame
@@ -62,173 +73,129 @@ def compare(
 
 
 def _ways_of_asking(items: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """Items with WinoBias' methods as measures of their own, and the difference of each pro sentence and its anti twin as items."""
+    """Items with WinoBias' methods as tasks of their own, and the difference of each pro sentence and its anti twin as
+    items.
+    """
     if "method" not in items.columns:
         return items
-    wino = (items["measure"] == "winobias").to_numpy()
-    apart = items.assign(measure=items["measure"].where(~wino, "winobias_" + items["method"].astype(str)))
+    wino = (items["task"] == "winobias").to_numpy()
+    apart = items.assign(task=items["task"].where(~wino, "winobias_" + items["method"].astype(str)))
     asked = apart[wino & (items["method"] != "pronoun").to_numpy()]
-    keys = [*tables.IDENTITY, "measure", "type", "template", "twin"]
+    keys = [*tables.IDENTITY, "task", "type", "template", "twin"]
     columns = [*keys, quantity, "kept"]
     both = asked.loc[asked["side"] == "pro", columns].merge(
         asked.loc[asked["side"] == "anti", columns], on=keys, suffixes=("", "_anti"), validate="one_to_one"
     )
     gaps = both[tables.IDENTITY].assign(
-        measure=both["measure"] + "_gap", group=both["type"], item=both["template"].astype(str) + "|" + both["twin"].astype(str),
-        unit=both["twin"], kept=both["kept"].astype(bool) & both["kept_anti"].astype(bool),
+        task=both["task"] + "_gap", subset=both["type"], unit=both["twin"],
+        item=both["template"].astype(str) + "|" + both["twin"].astype(str),
+        kept=both["kept"].astype(bool) & both["kept_anti"].astype(bool),
         **{quantity: both[quantity] - both[f"{quantity}_anti"]},
     )
     return pd.concat([apart, gaps], ignore_index=True) if len(gaps) else apart
 
 
-def _pairs(items: pd.DataFrame, pairs: Mapping[str, str] | None, control: str) -> Iterable[tuple[pd.DataFrame, pd.DataFrame]]:
-    models = items.groupby("model", sort=False, dropna=False)
-    frames = {str(name): frame for name, frame in models}
-    if pairs is None:
-        branch = {name: str(frame["branch"].iloc[0]) for name, frame in frames.items()}
-        pairs = {n: n.removesuffix(f"-{b}") for n, b in branch.items() if b != control and n.endswith(f"-{b}")}
-    for treated, base in pairs.items():
-        if treated in frames and base in frames:
-            yield frames[treated], frames[base]
+def _pairs(
+    items: pd.DataFrame, pairs: Mapping[str, str] | None, control: str
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    frames = {(str(model), str(branch)): frame for (model, branch), frame in items.groupby(["model", "branch"], sort=False)}
+    of = {model: frame for (model, _), frame in frames.items()}
+    for (model, branch), treated in frames.items():
+        if pairs is not None:
+            base = of.get(pairs.get(model, ""))
+        elif branch != control and model.endswith(f"-{branch}"):
+            base = of.get(model.removesuffix(f"-{branch}"))
+        else:
+            base = None
+        if base is not None:
+            yield treated, base
 
 
-def _compare_models(
-    treated: pd.DataFrame, base: pd.DataFrame, quantity: str, groups: bool, level: float, seed: int
-) -> Iterable[dict[Any, Any]]:
-    columns = ["step", "measure", "group", "item", quantity, "kept"]
-    keys = ["step", "measure", "group", "item"]
-    both = treated[columns].merge(base[columns], on=keys, suffixes=("_t", "_c"), validate="one_to_one")
-    unit = treated.assign(unit=treated["unit"].fillna(treated["item"]) if "unit" in treated.columns else treated["item"])
-    both = both.merge(unit[[*keys, "unit"]], on=keys, validate="one_to_one")
-    records = treated.drop_duplicates("step")[tables.IDENTITY].to_dict("records")
+def _compared(
+    treated: pd.DataFrame, base: pd.DataFrame, quantity: str, subsets: bool
+) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+    """Identity, reference, task and subset of each comparison, and its pairs of items."""
+    keys = ["step", "task", "subset", "item"]
+    unit = treated["unit"].fillna(treated["item"]) if "unit" in treated.columns else treated["item"]
+    columns = [*keys, quantity, "kept"]
+    both = treated[columns].assign(unit=unit).merge(
+        base[columns], on=keys, suffixes=("_t", "_c"), validate="one_to_one"
+    )
     both = both[both[f"{quantity}_t"].notna() | both[f"{quantity}_c"].notna()]
-    identity: dict[Any, dict[Any, Any]] = {record["step"]: record for record in records}
-    for (step, measure), here in both.groupby(["step", "measure"], sort=True):
-        sets = [("all", here)]
-        if groups and here["group"].nunique() > 1:
-            sets += [(str(name), part) for name, part in here.groupby("group", sort=True)]
-        for group, chosen in sets:
-            yield {
-                **identity[step], "control": str(base["model"].iloc[0]), "measure": measure,
-                "group": group, "quantity": quantity, **_difference(chosen, quantity, level, seed),
-            }
+    identity = {record["step"]: record for record in treated.drop_duplicates("step")[tables.IDENTITY].to_dict("records")}
+    for (step, task), here in both.groupby(["step", "task"], sort=True):
+        named = {**identity[step], "reference": str(base["model"].iloc[0]), "task": task}
+        yield {**named, "subset": "all"}, here
+        if subsets and here["subset"].nunique() > 1:
+            for name, part in here.groupby("subset", sort=True):
+                yield {**named, "subset": str(name)}, part
 
 
-def _difference(pairs: pd.DataFrame, quantity: str, level: float, seed: int) -> dict[str, Any]:
+def _difference(pairs: pd.DataFrame, quantity: str, level: float, seed: int) -> dict[str, object]:
     a, b = pairs[f"{quantity}_t"].to_numpy(float), pairs[f"{quantity}_c"].to_numpy(float)
     pass_t, pass_c = pairs["kept_t"].to_numpy(bool) & np.isfinite(a), pairs["kept_c"].to_numpy(bool) & np.isfinite(b)
     good = pass_t & pass_c
-    differences = pd.Series(a[good] - b[good]).groupby(pairs["unit"].to_numpy()[good], sort=False).mean().to_numpy(float)
-    found = difference(differences, unit="item", level=level, seed=seed)
+    by_unit = pd.Series(a[good] - b[good]).groupby(pairs["unit"].to_numpy()[good], sort=False)
+    differences = by_unit.mean().to_numpy(float)
     return {
-        **found.columns(),
-        "p": sign_flip_test(differences, seed=seed) if good.any() else float("nan"),
+        **_estimate(differences, "item", level, seed), "items_control": int(pass_c.sum()), "items_branch": int(pass_t.sum()),
+    }
+
+
+def _estimate(differences: np.ndarray, unit: str, level: float, seed: int = 0) -> dict[str, object]:
+    """Interval, p-value and minimal effect of (n,) differences of independent units."""
+    return {
+        **difference(differences, unit=unit, level=level, seed=seed).columns(),
+        "p": sign_flip_test(differences, seed=seed) if differences.size else float("nan"),
         "minimal_effect": minimal_detectable_effect(differences, level=level),
-        "items_control": int(pass_c.sum()), "items_treated": int(pass_t.sum()),
     }
 
 
 def comparison_summary(comparison: pd.DataFrame) -> pd.DataFrame:
-    """A comparison as summary rows: `paired_difference` (with interval), `paired_p`, `paired_p_adjusted`, `minimal_detectable_effect`.
+    """A comparison by score or outcome as summary rows: `paired_difference` with its interval, `paired_p`, …
 
-    Groups are those of the items; for other measures than the pronoun preference they begin with the measure's name.
+    The metrics of a comparison by outcome begin with `outcome_`; `reference` is the control.
     """
     rows = []
     for record in comparison.to_dict("records"):
-        identity = {c: record[c] for c in tables.IDENTITY}
-        own = record["measure"] == "pronoun_preference" and record["quantity"] == "score"
-        group = record["group"] if own else f"{record['measure']}/{record['quantity']}/{record['group']}"
+        prefix = QUANTITIES[record["quantity"]]
+        named = {c: record[c] for c in (*tables.IDENTITY, "reference", "task", "subset")}
+        rows.append({**named, "metric": f"{prefix}paired_difference", **{c: record[c] for c in ESTIMATE}})
         bare = {"n": record["n"], "unit": record["unit"], "interval": "none"}
-        found = {c: record[c] for c in ("value", "low", "high", "n", "unit", "interval")}
-        rows.append({**identity, "group": group, "metric": "paired_difference", **found})
-        for metric, column in (("paired_p", "p"), ("paired_p_adjusted", "p_adjusted"), ("minimal_detectable_effect", "minimal_effect")):
-            rows.append({**identity, "group": group, "metric": metric, "value": record[column], **bare})
-    return tables.summary(rows)
+        for metric, column in _NUMBERS.items():
+            if column in record:
+                rows.append({**named, "metric": f"{prefix}{metric}", "value": record[column], **bare})
+    return summary(rows)
 
 
-def combine_seeds(comparison: pd.DataFrame, seeds: Mapping[str, int | None], *, level: float = 0.95) -> pd.DataFrame:
+def combine_seeds(comparison: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     """Comparisons of several seeds' branches joined: the seed is the unit, so the interval covers training noise too.
 
-    Args:
-        comparison: rows of `compare`, one branch model per seed.
-        seeds: model → seed; models without one are left out. Models of equal size are one family.
-    Returns: one row per family × step × measure × group: mean over seeds, bootstrap over seeds, exact sign-flip p,
-        columns params, step, branch, measure, group, quantity, value, low, high, n, unit, interval, p, minimal_effect.
+    comparison: rows of `compare`, one branch model per seed; models without a seed are left out, models of equal size
+    are one family. Summary rows per family of two seeds or more × step × task × subset, model <NA>: mean over seeds
+    with a bootstrap over seeds, exact sign-flip p, minimal effect.
     """
-    known = comparison.assign(seed=comparison["model"].map({k: v for k, v in seeds.items() if v is not None})).dropna(subset=["seed"])
-    keys = ["params", "step", "branch", "measure", "group", "quantity"]
     rows = []
-    for key, here in known.groupby(keys, dropna=False, sort=True):
+    keys = ["suite", "params", "step", "tokens", "branch", "task", "subset", "quantity"]
+    for key, here in comparison.dropna(subset=["seed"]).groupby(keys, dropna=False, sort=True):
         values = here["value"].to_numpy(float)
         values = values[np.isfinite(values)]
-        found = difference(values, unit="seed", level=level)
-        p = sign_flip_test(values) if values.size else float("nan")
-        named = dict(zip(keys, key, strict=True)) if isinstance(key, tuple) else {}
-        rows.append({**named, **found.columns(), "p": p, "minimal_effect": minimal_detectable_effect(values, level=level)})
-    return pd.DataFrame(rows)
+        if values.size > 1:
+            rows.append({**dict(zip(keys, key, strict=True)), **_estimate(values, "seed", level)})
+    return comparison_summary(pd.DataFrame(rows, columns=[*keys, "model", "seed", "reference", *ESTIMATE, "p", "minimal_effect"]))
 
 
-def agreement(summary: pd.DataFrame, metrics: Iterable[tuple[str, str]], *, branch: str | None = None) -> pd.DataFrame:
-    """Do measures order the checkpoints alike? Spearman's rho of each pair of (metric, group) over checkpoints.
+def agreement(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Do measures order the checkpoints alike? Spearman's rho of each pair of metrics over checkpoints, all items.
 
-    Returns: columns first, second, value, low, high, n, unit, interval (bootstrap over checkpoints).
+    Summary rows with metric `agreement`: task names the one metric, reference the other; bootstrap over checkpoints.
     """
-    chosen = summary if branch is None else summary[summary["branch"] == branch]
-    columns = {}
-    for metric, group in metrics:
-        rows = chosen[(chosen["metric"] == metric) & (chosen["group"] == group)]
-        columns[f"{metric} ({group})"] = rows.set_index(["model", "step"])["value"]
-    names = list(columns)
-    rows_out = []
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            both = pd.concat([columns[first], columns[second]], axis=1, join="inner").dropna()
-            found: Estimate = rank_correlation(both.iloc[:, 0], both.iloc[:, 1], unit="checkpoint")
-            rows_out.append({"first": first, "second": second, **found.columns()})
-    return pd.DataFrame(rows_out, columns=["first", "second", "value", "low", "high", "n", "unit", "interval"])
-
-
-def verdicts(comparison: pd.DataFrame, *, group: str = "all", last_only: bool = False) -> list[str]:
-    """One sentence per comparison of a group, computed from its row: what moved, by how much, or that it is within noise."""
-    rows = comparison[comparison["group"] == group]
-    if last_only and len(rows):
-        rows = rows.loc[rows.groupby(["model", "measure", "quantity"])["step"].idxmax()]
-    looks = len(comparison)
-    return [_verdict(record, looks) for record in rows.to_dict("records")]
-
-
-_QUANTITY = {
-    ("pronoun_preference", "score"): "the log-odds of she over he",
-    ("pronoun_preference", "outcome"): "the share of items with the stereotyped pronoun",
-    ("crows_pairs", "score"): "the log-likelihood margin of the stereotyped sentence",
-    ("crows_pairs", "outcome"): "the share of pairs with the stereotyped sentence preferred",
-    ("winobias_pronoun", "outcome"): "the share of WinoBias sentences with the stereotyped pronoun",
-    ("winobias_pronoun", "score"): "the log-odds of the stereotyped pronoun in WinoBias",
-    ("winobias_referent", "outcome"): "the accuracy on WinoBias",
-    ("winobias_referent", "score"): "the log-odds of the right answer on WinoBias",
-    ("winobias_referent_gap", "outcome"): "the WinoBias gap, accuracy on pro − anti",
-    ("winobias_referent_gap", "score"): "the WinoBias gap, log-odds on pro − anti",
-    ("winobias_generate", "outcome"): "exact match on WinoBias",
-    ("winobias_generate_gap", "outcome"): "the WinoBias gap, exact match on pro − anti",
-}
-
-
-def _verdict(record: Mapping[Any, Any], looks: int) -> str:
-    what = _QUANTITY.get((record["measure"], record["quantity"]), f"{record['measure']} {record['quantity']}")
-    who = f"{record['model']} against {record['control']} at step {int(record['step']):,}, {what}"
-    n, value = int(record["n"]), float(record["value"])
-    control, treated = int(record["items_control"]), int(record["items_treated"])
-    counted = f"{n:,} paired items of {control:,} that count in the control and {treated:,} in the branch"
-    if n < 2 or not np.isfinite(value):
-        return f"{who}: no comparison, {counted}."
-    numbers = f"{value:+.3g} ({record['low']:+.3g} to {record['high']:+.3g}; {counted})"
-    p = f"p = {_p(record['p_adjusted'])} after {record['correction']} correction over {looks} comparison{'s' if looks != 1 else ''}"
-    if record["detected"]:
-        return f"{who}: {'higher' if value > 0 else 'lower'} by {numbers}, {p}."
-    floor = float(record["minimal_effect"])
-    seen = f"; these items would show a difference of {floor:.2g} four times in five" if np.isfinite(floor) and floor > 0 else ""
-    return f"{who}: within noise, {numbers}, {p}{seen}."
-
-
-def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 0.001 else f"{value:.1g}"
+    whole = table[table["subset"] == "all"]
+    columns = [whole[whole["metric"] == m].set_index(["model", "branch", "step"])["value"].rename(m) for m in metrics]
+    rows = []
+    for first, second in itertools.combinations(columns, 2):
+        both = pd.concat([first, second], axis=1, join="inner").dropna()
+        found = rank_correlation(both.iloc[:, 0], both.iloc[:, 1], unit="checkpoint")
+        named = {"suite": table["suite"].iloc[0], "task": first.name, "reference": second.name, "metric": "agreement"}
+        rows.append({**named, **found.columns()})
+    return summary(rows)

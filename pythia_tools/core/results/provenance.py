@@ -12,8 +12,8 @@ from typing import Any
 from pythia_tools.core.parallel import core_count
 
 PACKAGES = (
-    "pythia-tools", "torch", "transformers", "huggingface-hub", "tokenizers", "datasets",
-    "numpy", "pandas", "scipy", "numba", "datasketch", "matplotlib",
+    "pythia-tools", "torch", "transformers", "huggingface-hub", "safetensors", "tokenizers", "datasets",
+    "numpy", "pandas", "pyarrow", "scipy", "numba", "datasketch", "matplotlib",
 )
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pythia_tools.analyses.bias import stored
+from pythia_tools.analyses.bias import published
 from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.tables import KEYS
 
 ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "pythia" / "evals-zero-shot.tar.xz"
 needs_archive = pytest.mark.skipif(not ARCHIVE.exists(), reason="the archive of stored results is not here")
@@ -17,7 +18,7 @@ needs_archive = pytest.mark.skipif(not ARCHIVE.exists(), reason="the archive of 
 
 @pytest.fixture(scope="module")
 def results():
-    return stored.read_results(ARCHIVE)
+    return published.read_published(ARCHIVE)
 
 
 def value(results, suite, model, branch, task, metric, step):
@@ -76,7 +77,7 @@ WINOBIAS = {
 
 @needs_archive
 def test_exact_match_tables(results):
-    cells = stored.winobias_cells(results).set_index(["model", "branch", "step"])
+    cells = published.winobias_cells(results).set_index(["model", "branch", "step"])
     for (model, branch), expected in WINOBIAS.items():
         row = cells.loc[(model, branch, 143000)]
         assert tuple(round(row[c], 4) for c in ("type1_pro", "type1_anti", "type2_pro", "type2_anti")) == expected
@@ -90,54 +91,73 @@ def test_exact_match_tables(results):
 
 @needs_archive
 def test_paired_differences(results):
-    found = stored.paired_changes(results)
-    found = found[found["suite"] == "pythia"].set_index(["quantity", "model", "branch"])
+    found = published.paired_changes(results)
+    found = found[found["suite"] == "pythia"].set_index(["task", "model", "branch"])
     for model, branch, mean, sd, n in (
         ("410m-deduped", "swap-7%", 0.0133, 0.0269, 10), ("1.4b-deduped", "swap-7%", 0.0406, 0.0125, 10),
         ("6.9b-deduped", "swap-7%", 0.0352, 0.0115, 10), ("1.4b-deduped", "swap-21%", 0.0371, 0.0109, 30),
     ):  # fmt: skip
-        row = found.loc[("winobias pro-anti", model, branch)]
-        assert (round(row["mean"], 4), round(row["sd"], 4), row["n"]) == (mean, sd, n)
+        row = found.loc[("winobias_em_gap", model, branch)]
+        assert (round(row["value"], 4), round(row["sd"], 4), row["n"]) == (mean, sd, n)
     for model, branch, mean in (
         ("410m-deduped", "swap-7%", 0.0003), ("1.4b-deduped", "swap-7%", -0.0022), ("70m-deduped", "swap-7%", 0.0234),
         ("1.4b-deduped", "swap-21%", 0.0011), ("6.9b-deduped", "swap-7%", 0.0012),
     ):  # fmt: skip
-        shown = found.loc[("crows gender pct_stereotype", model, branch)]["mean"]
+        shown = found.loc[("crows_pairs_english_gender", model, branch)]["value"]
         assert abs(shown - mean) <= 0.00005 + 1e-9, "the published value, to its last digit"
 
 
 @needs_archive
 def test_stored_numbers_become_summary_rows_with_their_items(results):
-    summary = stored.to_summary(results)
-    gender = summary[(summary["group"] == "crows_pairs_english_gender") & (summary["metric"] == "pct_stereotype")]
+    summary = published.to_summary(results)
+    gender = summary[(summary["task"] == "crows_pairs_english_gender") & (summary["metric"] == "pct_stereotype")]
     assert (gender["n"] == 320).all()
     row = gender[(gender["model"] == "70m-deduped") & (gender["branch"] == "main") & (gender["step"] == 143000)].iloc[0]
     assert (row["high"] - row["low"]) / 2 == pytest.approx(1.96 * np.sqrt(0.571875 * 0.428125 / 319), rel=1e-3)
     wino = summary[summary["metric"] == "em"]
-    assert set(wino["n"].dropna()) == {396}
+    assert set(wino["n"].dropna()) == {396} and "What does p stand for" in set(wino["subset"])
 
 
 @needs_archive
 def test_the_words_say_that_the_stored_crows_effect_is_noise(results):
-    told = [line for line in stored.stored_verdicts(results) if line.startswith("pythia/") and "crows gender" in line]
+    told = gender_verdicts(results)
     assert len(told) == 5 and all("within noise" in line for line in told)
     bent = results.copy()
     bent.loc[(bent["branch"] == "swap-7%") & (bent["task"] == "crows_pairs_english_gender"), "value"] -= 0.3
-    assert sum("is lower" in line for line in stored.stored_verdicts(bent) if line.startswith("pythia/") and "crows gender" in line) == 4
+    assert sum("is lower" in line for line in gender_verdicts(bent)) == 4
+    summary = published.to_summary(results)
+    for sentence in published.final_verdicts(results):
+        read = summary.loc[[*sentence.rows]]
+        assert read["step"].nunique() == read["model"].nunique() == 1 and read["branch"].nunique() == 2
+
+
+def gender_verdicts(results) -> list[str]:
+    told = [str(sentence) for sentence in published.final_verdicts(results)]
+    return [line for line in told if line.startswith("pythia/") and "crows gender" in line]
+
+
+@needs_archive
+def test_changes_are_rows_of_the_summary(results):
+    changes = published.paired_changes(results)
+    rows = published.changes_summary(changes)
+    assert not rows.duplicated(KEYS).any() and len(rows) == 3 * len(changes)
+    first, row = changes.iloc[0], rows[rows["metric"] == "outcome_paired_difference"].iloc[0]
+    assert (row["value"], row["low"], row["high"], row["n"]) == (first["value"], first["low"], first["high"], first["n"])
+    assert row["unit"] == "checkpoint" and row["reference"] in ("main", "main-rerun") and row["metric_unit"] == "share"
 
 
 def test_damaged_and_missing_files(tmp_path):
     with pytest.raises(RequestError, match="no such folder or archive"):
-        stored.read_results(tmp_path / "none.tar.xz")
-    with pytest.raises(DataError, match="no stored results"):
-        stored.read_results(tmp_path)
+        published.read_published(tmp_path / "none.tar.xz")
+    with pytest.raises(DataError, match="no published results"):
+        published.read_published(tmp_path)
     (tmp_path / "bad.tar.xz").write_bytes(b"not an archive")
     with pytest.raises(DataError, match="not a readable archive"):
-        stored.read_results(tmp_path / "bad.tar.xz")
+        published.read_published(tmp_path / "bad.tar.xz")
     folder = tmp_path / "pythia-v1" / "pythia-70m" / "zero-shot"
     folder.mkdir(parents=True)
     (folder / "70m_step0.json").write_text(json.dumps({"results": {"lambada_openai": {"acc": 0.5, "acc_stderr": 0.1}}}))
-    assert stored.read_results(tmp_path)["value"].tolist() == [0.5]
+    assert published.read_published(tmp_path)["value"].tolist() == [0.5]
     (folder / "70m_step1.json").write_text("{")
-    with pytest.raises(DataError, match=r"70m_step1\.json: not a stored result"):
-        stored.read_results(tmp_path)
+    with pytest.raises(DataError, match=r"70m_step1\.json: not a published result"):
+        published.read_published(tmp_path)

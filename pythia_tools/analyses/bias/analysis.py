@@ -1,0 +1,151 @@
+"""Bias, declared: measures on live models over training, and branches against their controls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pythia_tools import counts, plots
+from pythia_tools.analyses.bias import asked, measure
+from pythia_tools.analyses.bias.association import associate
+from pythia_tools.analyses.bias.columns import COLUMNS, METRICS, NAME, summary
+from pythia_tools.analyses.bias.options import BiasOptions
+from pythia_tools.analyses.bias.sentences import sentences
+from pythia_tools.analyses.bias.summaries import summarize
+from pythia_tools.analysis import Analysis, Context, Export, Figure, Sentence, Task, compare_with_truth
+from pythia_tools.core import tables
+from pythia_tools.core.errors import RequestError
+from pythia_tools.micro import words
+from pythia_tools.order import Rows
+from pythia_tools.overlays import Overlay, PronounSwap
+
+INTERVENTIONS = {
+    "log_odds": ("log-odds of she over he", 0.0),
+    "pct_stereotype": ("CrowS-Pairs: share preferring the stereotyped sentence", 0.5),
+    "winobias_stereotype_accuracy": ("WinoBias: share choosing the stereotyped pronoun", 0.5),
+    "winobias_gap": ("WinoBias: accuracy, pro − anti", 0.0),
+}
+"""Metric → how its axis is called, and where there is no bias."""
+
+
+class Bias(Analysis[BiasOptions]):
+    """Gender bias over training, interventions against their control.
+
+    examples:
+      pythia-tools bias pythia-micro --models m m-swap --out runs/bias
+      pythia-tools bias pythia-deduped --models 70m 160m --steps log --measures crows_pairs winobias --out runs/crows
+      pythia-tools bias pythia-interventions --steps last --measures crows_pairs \\
+          --data crows_pairs=crows_pairs_anonymized.csv --out runs/swap
+      pythia-tools bias pythia --models 70m --steps last --lm-eval winogender_gotcha --out runs/harness
+
+    Pronouns are asked for after templates that no training row holds: the suite's own where it has a truth manifest.
+    Branches and their controls are paired by item at each step that both have; --measures heldout_loss adds what an
+    intervention costs elsewhere. --association needs the suite's order (or --order). Sets are downloaded by manifest,
+    or read from --data.
+    """
+
+    name = NAME
+    Options = BiasOptions
+    metrics = METRICS
+    columns = COLUMNS
+    shown = ("log_odds", "stereotype_share", "passing_share", *INTERVENTIONS, "paired_difference", "outcome_paired_difference")
+    methods = (
+        "Templates are none of those that training sentences were made from. A pronoun item counts where P(he) + P(she) > 0.5; log-odds "
+        "are log P(she) − log P(he). Branch and control are paired by item; intervals are bootstraps over items, p-values sign-flip tests "
+        "corrected over all comparisons ({correction})."
+    )
+
+    def tasks(self, context: Context, options: BiasOptions) -> list[Task]:
+        return asked.tasks(context, options)
+
+    def items(self, result: Mapping[str, pd.DataFrame], context: Context, options: BiasOptions) -> pd.DataFrame:
+        found = measure.items(result)
+        if not (options.association and len(found)):
+            return found
+        orders = _orders(context)
+        known = found[found["branch"].isin(list(orders))]
+        told = associate(known, orders, tokenizer=context.tokenizer, window=options.window)
+        return measure.items({"items": found, "association": told})
+
+    def summarize(self, items: pd.DataFrame, context: Context, options: BiasOptions) -> pd.DataFrame:
+        pairs = {c.model.name: c.model.base for c in context.checkpoints if c.model.base and c.model.branch != "main"}
+        return tables.concat([
+            summarize(items, pairs=pairs or None, correction=options.correction), _against_truth(items, context),
+        ])
+
+    def figures(self, items: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Figure]:
+        has = set(summary.loc[summary["value"].notna(), "metric"])
+        branches = (summary["branch"] != "main").any()
+        if "log_odds" in has:
+            yield Figure("pronoun_preference", plots.branches_over_training(summary, "log_odds", label="log-odds of she over he"),
+                         "Log-odds of the feminine pronoun over training, by size; dashed: the branch trained on swapped pronouns.")
+            label = "share preferring the stereotyped pronoun"
+            if "stereotype_share" in has:
+                yield Figure("stereotype", plots.branches_over_training(summary, "stereotype_share", label=label),
+                             "Share of items whose stereotyped pronoun is preferred; one half is no preference.")
+            if "paired_difference" in has and branches:
+                yield Figure("paired_difference", plots.paired_differences(summary),
+                             "Branch minus control, paired by item: change in log-odds of she over he, with 95 % intervals.")
+        for metric, (label, reference) in INTERVENTIONS.items():
+            if metric in has:
+                if metric != "log_odds":
+                    yield Figure(f"{metric}_over_training", plots.branches_over_training(summary, metric, label=label),
+                                 f"{label}, over training.")
+                if branches:
+                    yield Figure(f"{metric}_interventions", plots.interventions(summary, metric, label=label, reference=reference),
+                                 f"{label}: control and branches, with 95 % intervals.")
+        for metric in ("pct_stereotype", "winogender_acc", "stereoset_ss", "bbq_acc"):
+            if metric in has:
+                yield Figure(f"{metric}_by_subset", plots.by_subset(summary, metric, reference=0.5),
+                             f"{METRICS[metric].meaning.capitalize()}, by subset, at each model's last step.")
+        if "agreement" in has:
+            yield Figure("agreement", plots.agreement(summary),
+                         "How alike the measures order the checkpoints: rank correlations, with 95 % intervals.")
+
+    def sentences(self, summary: pd.DataFrame) -> list[Sentence]:
+        return sentences(summary)
+
+    def exports(self, items: pd.DataFrame, context: Context, options: BiasOptions) -> Iterable[Export]:
+        """The harness' own JSON, one file per checkpoint, as it would have written it."""
+        if "json" in items.columns:
+            for row in items[items["json"].fillna("") != ""].itertuples():
+                yield Export(Path("lm_eval") / f"{row.model}_step{row.step}.json", json.loads(str(row.json)))
+
+
+def _orders(context: Context) -> dict[str, Rows]:
+    """Branch → its rows. A branch called `swap` was trained on the order with feminine pronouns from its branch step on.
+    """
+    if not context.names_order:
+        raise RequestError(f"{context.name} names no data order, so there are no counts for --association; give --order")
+    orders: dict[str, Rows] = {"main": context.order}
+    for model in (c.model for c in context.checkpoints):
+        if model.branch == "swap" and model.branch_step is not None:
+            steps = range(model.branch_step, context.order.steps)
+            orders.setdefault("swap", Overlay(context.order, PronounSwap(context.tokenizer), steps=steps))
+    return orders
+
+
+def _against_truth(items: pd.DataFrame, context: Context) -> pd.DataFrame:
+    """Planted sentences with each occupation, counted as text (an occupation alone also occurs in real prose), beside
+    those that the truth manifest lists; where its occupations were asked about.
+    """
+    if context.truth is None or "occupation" not in items.columns:
+        return summary([])
+    planted = context.truth.pronouns["occupation"]
+    if not set(planted) <= set(items["occupation"]):
+        return summary([])
+    sentences = [
+        (number, template.replace("{occupation}", occupation).format(**forms))
+        for number, occupation in enumerate(planted)
+        for template in context.truth.templates["training"]
+        for forms in words.PRONOUNS.values()
+    ]
+    patterns = [counts.Text(text, label=str(i)) for i, (_, text) in enumerate(sentences)]
+    seen = context.exposures(patterns, [context.steps[-1]])
+    owner = np.array([number for number, _ in sentences])
+    totals = np.bincount(owner[seen["item"].to_numpy()], weights=seen["exposures"], minlength=len(planted))
+    return summary(compare_with_truth(context, "pronouns", totals.astype(np.int64)))

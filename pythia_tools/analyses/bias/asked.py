@@ -1,0 +1,110 @@
+"""What a run of the bias measures asks: tasks from options, their items from files, manifests, or the suite's truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from pythia_tools.analyses.bias import coreference, crows, winobias
+from pythia_tools.analyses.bias.columns import PRONOUNS
+from pythia_tools.analyses.bias.harness import HarnessTask
+from pythia_tools.analyses.bias.heldout import HeldoutLoss
+from pythia_tools.analyses.bias.options import BiasOptions
+from pythia_tools.analyses.bias.pronouns import PronounTask, pronoun_items
+from pythia_tools.analysis import Context, Task
+from pythia_tools.core import manifests
+from pythia_tools.core.errors import RequestError, unknown
+from pythia_tools.micro import words
+
+HELDOUT_ROWS = 256
+SETS = {
+    "crows_pairs": (crows.read_pairs, crows.CrowsPairs),
+    "winogender": (coreference.read_winogender, coreference.Winogender),
+    "stereoset": (coreference.read_stereoset, coreference.StereoSet),
+    "bbq": (coreference.read_bbq, coreference.BBQ),
+}
+"""Measure → how its set is read, and its task."""
+
+
+def tasks(context: Context, options: BiasOptions) -> list[Task]:
+    """The tasks that the options name, in their order."""
+    local = _local(options.data)
+    wanted = options.measures or (() if options.lm_eval else (PRONOUNS,))
+    made = [task for name in dict.fromkeys(wanted) for task in _tasks(name, context, options, local.get(name))]
+    if options.lm_eval:
+        made.append(HarnessTask(context.tokenizer, options.lm_eval, limit=options.limit))
+    return made
+
+
+def _tasks(name: str, context: Context, options: BiasOptions, path: str | None) -> Iterator[Task]:
+    if name == PRONOUNS:
+        yield _pronouns(context, options)
+    elif name == "heldout_loss":
+        if context.heldout is None:
+            raise RequestError(f"{context.name} has no held-out rows; leave out the measure heldout_loss")
+        yield HeldoutLoss(context.heldout[:HELDOUT_ROWS], vocabulary=context.vocabulary)
+    elif name == "winobias":
+        sentences = winobias.read_sentences(path)
+        few = [s for s in sentences if options.limit is None or s.number <= options.limit]
+        methods = list(dict.fromkeys(options.winobias_methods))
+        if scored := [m for m in methods if m != "generate"]:
+            yield winobias.WinoBias(context.tokenizer, few, methods=scored)
+        if "generate" in methods:
+            yield winobias.WinoBiasAnswers(context.tokenizer, few)
+    else:
+        read, task = SETS[name]
+        yield task(context.tokenizer, _chosen(read(path), options))
+
+
+def _chosen(table: pd.DataFrame, options: BiasOptions) -> pd.DataFrame:
+    if options.groups and "bias_type" in table.columns:
+        known = sorted(table["bias_type"].astype(str).unique())
+        table = table[table["bias_type"].isin(options.groups)]
+        if table.empty:
+            asked = " ".join(options.groups)
+            raise RequestError(f"--groups {asked}: none of these bias types is there; known: {', '.join(known)}")
+    return table.head(options.limit) if options.limit else table
+
+
+def _local(values: Sequence[str]) -> dict[str, str]:
+    known = manifests.names("evaluation_sets")
+    pairs = [v.partition("=") for v in values]
+    for name, sign, path in pairs:
+        if not sign or not path:
+            raise RequestError(f"--data {name}: give SET=PATH, for example crows_pairs=crows_pairs_anonymized.csv")
+        if name not in known:
+            raise unknown("evaluation set", name, known)
+    return {name: path for name, _, path in pairs}
+
+
+def _pronouns(context: Context, options: BiasOptions) -> PronounTask:
+    """Items and the two continuations: given files, else the suite's own truth, else this toolkit's own list."""
+    templates, occupations = list(words.HELDOUT_TEMPLATES), list(words.OCCUPATIONS)
+    he, she, lead = " he", " she", ""
+    if (truth := context.truth) is not None:
+        templates, lead = truth.templates["heldout"], "\n"
+        occupations = list(zip(truth.pronouns["occupation"], truth.pronouns["stereotype"], strict=True))
+        he, she = truth.about["pronouns"]["he"], truth.about["pronouns"]["she"]
+    if options.templates:
+        templates = _lines(options.templates)
+    if options.occupations:
+        occupations = list(map(partial(_occupation, options.occupations), _lines(options.occupations)))
+    items = pronoun_items(templates, occupations, lead=lead)[: options.limit]
+    return PronounTask(context.tokenizer, items, he=(he,), she=(she,))
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return [line.rstrip("\n") for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _occupation(path: str, line: str) -> tuple[str, str]:
+    name, _, stereotype = line.partition("\t")
+    if stereotype.strip() not in ("he", "she"):
+        raise RequestError(f"{path}: {line!r}: occupation, a tab, then he or she")
+    return name.strip(), stereotype.strip()
