@@ -14,18 +14,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pythia_tools.analysis import Context
 from pythia_tools.cli.main import main
+from pythia_tools.core import tables
 from pythia_tools.core.results import load_run
 from pythia_tools.micro import load_truth
 from pythia_tools.study import run_study
-
-KEYS = ["model", "step", "branch", "group", "metric"]
+from pythia_tools.suites import load_suite
 
 
 @pytest.fixture(scope="module")
 def study(tiny_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study") / "run"
-    assert main(["demo", "--suite", str(tiny_suite), "--out", str(out), "--quiet", "--device", "cpu"]) == 0
+    assert main(["study", str(tiny_suite), "--out", str(out), "--quiet", "--device", "cpu"]) == 0
     return out
 
 
@@ -38,7 +39,7 @@ def test_every_analysis_is_a_finished_run_with_figures(study: Path) -> None:
         assert run.record["data"]
     page = (study / "report.html").read_text()
     assert page.count("<img") >= 8
-    assert "pythia-tools demo --suite" in page
+    assert "pythia-tools study" in page
 
 
 def test_exposures_counted_equal_exposures_planted(study: Path, tiny_suite: Path) -> None:
@@ -49,7 +50,7 @@ def test_exposures_counted_equal_exposures_planted(study: Path, tiny_suite: Path
         assert row["items that differ"] == 0
         assert row["counted"] == row["planted"] == truth.planted[name]
     items = load_run(study / "memorization").items
-    sequences = items[items["part"] == "sequences"]
+    sequences = items[items["task"] == "canaries"]
     for step, part in sequences.groupby("step"):
         one = part.drop_duplicates("row").sort_values("row")
         assert (one["exposures"].to_numpy() == truth.exposures("canaries", int(step))).all()
@@ -61,7 +62,7 @@ def test_the_same_cells_give_the_same_tables_and_nothing_is_computed_twice(study
     for gone in ("run.json", "summary.csv", "report.html", "bias/run.json", "memorization/items.parquet"):
         (copy / gone).unlink()
     before = {p.name: p.stat().st_mtime_ns for p in (copy / "cells").iterdir()}
-    assert main(["demo", "--suite", str(tiny_suite), "--out", str(copy), "--quiet", "--device", "cpu"]) == 0
+    assert main(["study", str(tiny_suite), "--out", str(copy), "--quiet", "--device", "cpu"]) == 0
     assert {p.name: p.stat().st_mtime_ns for p in (copy / "cells").iterdir()} == before
     pd.testing.assert_frame_equal(load_run(copy).summary, load_run(study).summary)
     pd.testing.assert_frame_equal(load_run(copy).items, load_run(study).items)
@@ -69,7 +70,7 @@ def test_the_same_cells_give_the_same_tables_and_nothing_is_computed_twice(study
 
 def test_killed_at_any_point_it_resumes_with_the_same_tables(study: Path, tiny_suite: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "pythia_tools", "demo", "--suite", str(tiny_suite), "--out", str(out), "--quiet", "--device", "cpu"]
+    command = [sys.executable, "-m", "pythia_tools", "study", str(tiny_suite), "--out", str(out), "--quiet", "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -92,7 +93,7 @@ def test_rerun_repeats_from_the_record(study: Path, capsys: pytest.CaptureFixtur
 
 def test_summaries_have_one_row_per_number(study: Path) -> None:
     summary = load_run(study).summary
-    assert not summary.duplicated(KEYS).any()
+    assert not summary.duplicated(tables.KEYS).any()
     assert summary["metric"].nunique() > 10
     bounded = summary.dropna(subset=["value", "low", "high"])
     assert (bounded["low"] <= bounded["high"] + 1e-12).all()
@@ -100,7 +101,7 @@ def test_summaries_have_one_row_per_number(study: Path) -> None:
 
 def test_another_config_is_refused_and_loses_nothing(study: Path, tiny_suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (study / "summary.csv").read_bytes()
-    assert main(["demo", "--suite", str(tiny_suite), "--out", str(study), "--models", "xs"]) == 2
+    assert main(["study", str(tiny_suite), "--out", str(study), "--models", "xs"]) == 2
     assert "another config" in capsys.readouterr().err
     assert (study / "summary.csv").read_bytes() == before
 
@@ -108,12 +109,12 @@ def test_another_config_is_refused_and_loses_nothing(study: Path, tiny_suite: Pa
 @pytest.mark.parametrize(
     ("extra", "says"),
     [(["--models", "xl"], "unknown model"), (["--steps", "0,700"], "step 700 lies outside"),
-     (["--suite", "no-such-suite"], "unknown suite"), (["--suite", "/no/such/folder"], "no such")],
+     (["--analyses", "memorisation"], "invalid choice: 'memorisation'")],
 )
 def test_wrong_requests_are_one_line(
     tiny_suite: Path, tmp_path: Path, extra: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["demo", "--suite", str(tiny_suite), "--out", str(tmp_path / "x"), "--quiet", *extra])
+    code = main(["study", str(tiny_suite), "--out", str(tmp_path / "x"), "--quiet", *extra])
     err = capsys.readouterr().err
     assert code == 2
     assert says in err
@@ -133,6 +134,29 @@ def test_damaged_files_are_one_line_and_exit_3(tiny_suite: Path, tmp_path: Path,
     assert not (tmp_path / "out" / "run.json").exists()
 
 
+@pytest.mark.parametrize(("suite", "says"), [("no-such-suite", "unknown suite"), ("/no/such/folder", "no such")])
+def test_unknown_suites_are_one_line(suite: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", suite, "--out", str(tmp_path / "x")]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.strip().count("\n") == 0 and not (tmp_path / "x").exists()
+
+
 def test_a_study_through_the_api_needs_an_analysis(tiny_suite: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="allowed: memorization"):
-        run_study(tiny_suite, tmp_path / "x", analyses=["memorisation"])
+    suite = load_suite(tiny_suite)
+    context = Context(suite.checkpoints(), suite=suite)
+    with pytest.raises(LookupError, match="unknown analysis 'memorisation'; did you mean 'memorization'"):
+        run_study(context, tmp_path / "x", ["memorisation"])
+
+
+def test_a_suite_without_an_order_leaves_out_what_needs_one(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bare checkpoints: every analysis that cannot be made is named, with its reason; what can be made is."""
+    folder = tmp_path / "bare"
+    shutil.copytree(next(p.parent.parent for p in sorted(tiny_suite.rglob("model.safetensors"))), folder / "xs")
+    assert main(["study", str(folder), "--steps", "last", "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    err = capsys.readouterr().err
+    assert "memorization is left out: bare names no data order" in err and "learning is left out" in err
+    assert (tmp_path / "out" / "bias" / "run.json").exists()
+    named = ["study", str(folder), "--analyses", "learning", "--out", str(tmp_path / "named")]
+    assert main(named) == 2 and not (tmp_path / "named").exists()
