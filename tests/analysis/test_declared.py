@@ -93,6 +93,22 @@ def test_shards_merge_to_the_whole(whole: Path, tiny_suite: Path, tmp_path: Path
     assert load_run(merged).record["cells"]["computed"] == 0
 
 
+@pytest.mark.parametrize("name", sorted(analyses.BUILT_IN))
+def test_shards_and_rerun_of_every_analysis_give_the_whole(name: str, tiny_suite: Path, tmp_path: Path) -> None:
+    command = [name, str(tiny_suite), "--steps", "first,last", "--quiet", "--device", "cpu"]
+    assert main([*command, "--out", str(tmp_path / "whole")]) == 0
+    whole = load_run(tmp_path / "whole")
+    shards = [str(tmp_path / f"shard{i}") for i in range(3)]
+    for i, out in enumerate(shards):
+        assert main([*command, "--out", out, "--shard", f"{i}/3"]) == 0
+    assert main(["merge", *shards, "--out", str(tmp_path / "merged"), "--quiet"]) == 0
+    merged = load_run(tmp_path / "merged")
+    pd.testing.assert_frame_equal(merged.items, whole.items)
+    pd.testing.assert_frame_equal(merged.summary, whole.summary)
+    assert merged.record["sentences"] == whole.record["sentences"]
+    assert main(["rerun", str(tmp_path / "whole"), "--out", str(tmp_path / "again"), "--quiet", "--device", "cpu"]) == 0
+
+
 def test_rerun_repeats_it(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rerun", str(whole), "--out", str(tmp_path / "again"), "--json", "--quiet", "--device", "cpu"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["same"]
