@@ -10,17 +10,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
 from pythia_tools.order import Rows
-from pythia_tools.tokens import Openable, Tokenizer, open_tokenizer
-
-if TYPE_CHECKING:
-    import tokenizers
+from pythia_tools.tokens import Openable, Tokenizer, open_tokenizer, piece_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,30 +83,8 @@ def token_bytes(tokenizer: TokenBytes | Openable) -> TokenBytes:
         )
     vocabulary = engine.get_vocab(with_added_tokens=True)
     pieces = [b""] * (max(vocabulary.values(), default=-1) + 1)
-    table = char_bytes()
     for piece, token in vocabulary.items():
-        pieces[token] = _piece_bytes(piece, table)
+        pieces[token] = piece_bytes(piece)
     starts = np.zeros(len(pieces) + 1, dtype=np.int32)
     np.cumsum([len(p) for p in pieces], out=starts[1:])
     return TokenBytes(np.frombuffer(b"".join(pieces), dtype=np.uint8).copy(), starts)
-
-
-def load_tokenizer(tokenizer: Openable) -> tokenizers.Tokenizer:
-    """The engine of a tokenizer, for callers that have not moved to `open_tokenizer` yet."""
-    return open_tokenizer(tokenizer).engine
-
-
-def char_bytes() -> dict[str, int]:
-    """The byte that each character of a byte-level piece stands for (GPT-2's printable alphabet)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in set(printable)]
-    table = {chr(b): b for b in printable}
-    table.update({chr(256 + i): b for i, b in enumerate(others)})
-    return table
-
-
-def _piece_bytes(piece: str, table: dict[str, int]) -> bytes:
-    try:
-        return bytes(table[c] for c in piece)
-    except KeyError:  # an added token outside the alphabet (runs of spaces) is its own text
-        return piece.encode()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pythia_tools.order.data_order import DataOrder, packed_order, preshuffled_order
-from pythia_tools.order.layout import Layout, blend, num_samples, split_documents, weights_by_documents
-from pythia_tools.order.load import load_order, order_names
+from pythia_tools.order.data_order import DataOrder, packed_order
+from pythia_tools.order.layout import Layout, num_samples, split_documents
+from pythia_tools.order.load import load_order
 from pythia_tools.order.map_files import MapName, find_maps, load_maps, save_maps, verify_maps
 from pythia_tools.order.maps import IndexMaps, build_index_maps, plan_epochs, rebuild_shuffles
 from pythia_tools.order.rows import ArrayRows, Rows
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from pythia_tools.order.verify import verify_order, verify_store
 
 __all__ = [
-    "ArrayRows", "DataOrder", "IndexMaps", "Layout", "MapName", "OrderDataset", "OrderLoader", "Rows", "blend",
-    "build_index_maps", "find_maps", "load_maps", "load_order", "num_samples", "order_names", "packed_order",
-    "plan_epochs", "preshuffled_order", "rebuild_shuffles", "save_maps", "split_documents", "verify_maps",
-    "verify_order", "verify_store", "weights_by_documents",
+    "ArrayRows", "DataOrder", "IndexMaps", "Layout", "MapName", "OrderDataset", "OrderLoader", "Rows",
+    "build_index_maps", "find_maps", "load_maps", "load_order", "num_samples", "packed_order", "plan_epochs",
+    "rebuild_shuffles", "save_maps", "split_documents", "verify_maps", "verify_order", "verify_store",
 ]
 
 # These need torch or pandas, which an order itself does not.

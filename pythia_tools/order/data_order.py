@@ -15,7 +15,7 @@ from pythia_tools.order.fingerprint import content, published_content
 from pythia_tools.order.manifest import OrderManifest
 from pythia_tools.order.maps import IndexMaps
 from pythia_tools.order.rows import Rows
-from pythia_tools.order.sources import PackedRows, PreshuffledRows, RowSource
+from pythia_tools.order.sources import PackedRows, RowSource
 from pythia_tools.tokens import TokenStore
 
 
@@ -92,16 +92,6 @@ class DataOrder(Rows):
     def take(self, numbers: npt.ArrayLike) -> np.ndarray:
         """Rows by number, in the order asked: (n, L+1). Raises RequestError for a row that does not exist."""
         return self.source.take(self.check_numbers(numbers))
-
-
-def preshuffled_order(
-    store: TokenStore, batch_rows: int, *, name: str = "order", steps: int | None = None,
-) -> DataOrder:
-    """An order over a store whose sequences are the rows. Raises RequestError when they differ in length."""
-    length = uniform_length(store)
-    manifest = OrderManifest(store.index.path, name, "preshuffled", length - 1, batch_rows, steps=steps)
-    rows = PreshuffledRows(store.data, store.dtype, length, name=store.index.path)
-    return DataOrder(manifest, lambda: rows)
 
 
 def packed_order(

@@ -1,16 +1,12 @@
-"""How GPT-NeoX divides documents, blends data sets and hands rows to ranks.
+"""How GPT-NeoX divides documents and hands rows to ranks.
 
-Split strings and blending decide which documents an order holds; a layout says which rank trains on a row, in which
-micro-step and at which place. Global step t consumes rows [B*t, B*(t+1)) under every layout.
+Split strings decide which documents an order holds; a layout says which rows a rank trains on in which micro-step. Global step t consumes rows [B*t, B*(t+1)) under every layout.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
 
 from pythia_tools.core.errors import RequestError
 
@@ -49,44 +45,6 @@ def num_samples(steps: int, batch_rows: int, weight: float = 1.0, weights_sum: f
     return math.ceil((steps * batch_rows) * weight / weights_sum * SAMPLES_MARGIN)
 
 
-def blend(weights: list[float] | np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which data set each of `size` draws comes from, and its row there: (size,) uint8 and (size,) int64.
-
-    Each draw takes the data set that lags its weight most (the first on a tie). Raises RequestError for bad weights.
-    """
-    shares = np.asarray(weights, dtype=np.float64)
-    in_form = shares.ndim == 1 and 1 <= shares.size <= 255 and np.isfinite(shares).all()
-    if not in_form or shares.min() < 0 or shares.sum() <= 0:
-        raise RequestError("weights must be 1 to 255 numbers of 0 or more with a positive sum")
-    from pythia_tools.order.maps_kernels import blend_draws
-
-    which = np.empty(size, dtype=np.uint8)
-    row = np.empty(size, dtype=np.int64)
-    blend_draws(shares / shares.sum(), which, row)
-    return which, row
-
-
-def weights_by_documents(counts: list[int] | np.ndarray, alpha: float = 0.3) -> np.ndarray:
-    """Blending weights ∝ |L|^alpha, damped by (1 - |L|/Σ) and normalised again; (n,) float64."""
-    sizes = np.asarray(counts, dtype=np.float64)
-    if sizes.ndim != 1 or sizes.size == 0 or sizes.min() < 0 or sizes.sum() <= 0:
-        raise RequestError("document counts must be numbers of 0 or more with a positive sum")
-    powered = sizes**alpha
-    weights = powered / powered.sum() * (1 - sizes / sizes.sum())
-    if weights.sum() == 0:
-        return np.ones_like(sizes) / sizes.size
-    return weights / weights.sum()
-
-
-class Place(NamedTuple):
-    """Where a row is trained on."""
-
-    step: int
-    rank: int
-    micro_step: int
-    position: int
-
-
 @dataclass(frozen=True)
 class Layout:
     """`world_size` data-parallel ranks × `accumulation` micro-steps per step, which divide its `batch_rows` evenly.
@@ -109,12 +67,6 @@ class Layout:
     def micro_rows(self) -> int:
         """Rows of one rank's micro batch."""
         return self.batch_rows // (self.world_size * self.accumulation)
-
-    def place(self, row: int) -> Place:
-        """(step, rank, micro-step, position) of a row of the order."""
-        step, q = divmod(row, self.batch_rows)
-        block = self.micro_rows * self.world_size
-        return Place(step, q % block // self.micro_rows, q // block, q % self.micro_rows)
 
     def span(self, step: int, rank: int, micro_step: int = 0) -> tuple[int, int]:
         """Rows [a, b) of one rank's micro batch: arithmetic, so any step is reached without those before it."""

@@ -60,11 +60,6 @@ def load_order(
     return DataOrder(manifest, lambda: rows or _open_rows(manifest, folder, workers), remote=remote, reopen=reopen)
 
 
-def order_names() -> list[str]:
-    """Names `load_order` knows without a path."""
-    return sorted([*manifests.names("orders"), MICRO])
-
-
 def manifest_beside(prefix: Path, part: str = "train") -> Path:
     """Where a store's order is written down: PREFIX.order.yaml; PREFIX.valid.order.yaml of a part not trained on."""
     return prefix.with_name(f"{prefix.name}.order.yaml" if part == "train" else f"{prefix.name}.{part}.order.yaml")

@@ -10,10 +10,10 @@ from pythia_tools.overlays.overlay import Overlay, roundtrip
 from pythia_tools.overlays.placement import Deduplicate, InsertText, RemoveRows, RepeatRows, Reserve
 from pythia_tools.overlays.pronouns import PronounSwap
 from pythia_tools.overlays.receipts import Lengths, Occurrence, Receipt
-from pythia_tools.overlays.rules import PUBLISHED_MAP, MapTokens, ReplaceTerms
+from pythia_tools.overlays.rules import ReplaceTerms
 from pythia_tools.overlays.words import Spelling
 
 __all__ = [
-    "PUBLISHED_MAP", "Deduplicate", "InsertText", "Lengths", "MapTokens", "Occurrence", "Overlay", "PronounSwap",
-    "Receipt", "RemoveRows", "RepeatRows", "ReplaceTerms", "Reserve", "Spelling", "Written", "roundtrip", "write_out",
+    "Deduplicate", "InsertText", "Lengths", "Occurrence", "Overlay", "PronounSwap", "Receipt", "RemoveRows",
+    "RepeatRows", "ReplaceTerms", "Reserve", "Spelling", "Written", "roundtrip", "write_out",
 ]

@@ -41,23 +41,18 @@ CHOICES = {
 
 _ALONE_BEFORE = (
     # conjunctions and clause openers
-    "and or but nor so yet if when while because although though since until unless where whereas whether than "
-    "then as that "
-    "who whom which what whose how why "
+    "and or but nor so yet if when while because although though since until unless where whereas whether than then "
+    "as that who whom which what whose how why "
     # verbs of the closed classes
     "is was are were am be been has have had do does did would could shall should may must ought "
     # prepositions and particles
-    "to of in on at by for from with without within into onto upon over under after before about above against "
-    "among around "
-    "behind below beneath beside besides between beyond despite during except near off out through throughout "
-    "toward towards "
-    "up down via "
+    "to of in on at by for from with without within into onto upon over under after before about above against among "
+    "around behind below beneath beside besides between beyond despite during except near off out through throughout "
+    "toward towards up down via "
     # determiners, pronouns, adverbs that end a phrase
-    "the a an this these those some any each every both all another i you he she it we they me him us them my "
-    "your his her its "
-    "our their not too either also alone again away here there now anymore anyway instead today tonight tomorrow "
-    "yesterday "
-    "once ago please"
+    "the a an this these those some any each every both all another i you he she it we they me him us them my your his "
+    "her its our their not too either also alone again away here there now anymore anyway instead today tonight "
+    "tomorrow yesterday once ago please"
 )
 ALONE_BEFORE = frozenset(_ALONE_BEFORE.split())
 """Words that rarely follow a possessive determiner: before them "his" is "hers" and "her" is "him".

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 CHANGED = "changed"
@@ -65,7 +64,6 @@ class Receipt:
     tokens_cut: int = 0
     tokens_padded: int = 0
     occurrences: list[Occurrence] = field(default_factory=list)
-    lengths: list[Lengths] = field(default_factory=list)
     keep: int = 1_000_000
 
     def add(self, occurrences: list[Occurrence], lengths: Iterable[Lengths], rows_read: int) -> None:
@@ -80,8 +78,6 @@ class Receipt:
         for length in lengths:
             self.tokens_cut += length.cut
             self.tokens_padded += length.padded
-            if len(self.lengths) < self.keep:
-                self.lengths.append(length)
 
     @property
     def changed(self) -> int:
@@ -90,11 +86,6 @@ class Receipt:
     @property
     def matched(self) -> int:
         return self.changed + self.missed.total()
-
-    @property
-    def all_listed(self) -> bool:
-        """Whether every occurrence is in the list."""
-        return self.matched == len(self.occurrences)
 
     def table(self) -> pd.DataFrame:
         """One row per kept occurrence: rule, row, position, landed, found, put, status, reason."""
@@ -108,12 +99,8 @@ class Receipt:
             "fingerprint": self.fingerprint, "rules": self.rules, "rows_read": self.rows_read,
             "rows_changed": len(self.changed_rows), "matched": self.matched, "changed": self.changed,
             "missed": dict(sorted(self.missed.items())), "forms": forms, "tokens_cut": self.tokens_cut,
-            "tokens_padded": self.tokens_padded, "all_listed": self.all_listed,
+            "tokens_padded": self.tokens_padded, "all_listed": self.matched == len(self.occurrences),
         }
-
-    def rows(self) -> np.ndarray:
-        """Sorted numbers of the rows that changed."""
-        return np.array(sorted(self.changed_rows), dtype=np.int64)
 
     def __str__(self) -> str:
         missed = ", ".join(f"{n} {reason}" for reason, n in sorted(self.missed.items())) or "none"

@@ -1,4 +1,4 @@
-"""What an overlay's rule is, and the rules that change words or ids inside a row.
+"""What an overlay's rule is, and the rules that change words inside a row.
 
 A rule gets row numbers and a way to read the rows beneath it, and returns rows of the same length together with an
 account of what it did. Length: when replacements make a row longer, its end is cut; when they make it shorter, padding
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -86,29 +86,6 @@ class Rule(Protocol):
         """The rule for the rows of these steps (most rules return themselves)."""
 
 
-class Edit(NamedTuple):
-    """Replace `length` ids from `position` by `ids`."""
-
-    position: int
-    length: int
-    ids: tuple[int, ...]
-
-
-def splice(row: np.ndarray, edits: list[Edit], pad_id: int) -> tuple[np.ndarray, tuple[int, ...], int]:
-    """Apply edits (by rising position) to one row of width W.
-
-    Returns the row (W,), the ids cut off its end, and how many padding ids were added.
-    """
-    ids, parts, done = row.tolist(), [], 0
-    for edit in edits:
-        parts += [*ids[done : edit.position], *edit.ids]
-        done = edit.position + edit.length
-    parts += ids[done:]
-    padded = max(0, len(row) - len(parts))
-    whole = parts[: len(row)] + [pad_id] * padded
-    return np.array(whole, dtype=row.dtype), tuple(parts[len(row) :]), padded
-
-
 class WordRule(ABC):
     """Base of rules that look at whole words: subclasses say which forms, and what becomes of each."""
 
@@ -148,9 +125,7 @@ class WordRule(ABC):
 
     def _edit_row(self, done: Applied, index: int, positions: np.ndarray, number: int) -> None:
         """One row, changed in place, with its account; `positions` are where a form may begin."""
-        row = done.rows[index]
-        ids = row.tolist()
-        edits: list[Edit] = []
+        ids = done.rows[index].tolist()
         found: list[Occurrence] = []
         free = 0
         for position in positions.tolist():
@@ -163,17 +138,16 @@ class WordRule(ABC):
             if put is not None:
                 status = CHANGED
                 position, placed = self._place(ids, hit, put)
-                edits.append(Edit(position, free - position, placed))
             removed = tuple(ids[position:free])
             found.append(Occurrence(
                 self.name, number, position, position, hit.form, put or hit.form, status, reason, removed, placed,
             ))
-        if edits:
-            row[:], tail, padded = splice(row, edits, self.pad_id)
-            found = _land(found, len(row))
-            if tail or padded:
-                done.lengths.append(Lengths(self.name, number, len(tail), padded, tail))
-        done.occurrences.extend(found)
+        whole, landed = _splice(ids, found)
+        padded, tail = max(0, len(ids) - len(whole)), tuple(whole[len(ids) :])
+        done.rows[index] = (whole + [self.pad_id] * padded)[: len(ids)]
+        done.occurrences.extend(landed)
+        if tail or padded:
+            done.lengths.append(Lengths(self.name, number, len(tail), padded, tail))
 
     def _place(self, ids: list[int], hit: Hit, put: str) -> tuple[int, tuple[int, ...]]:
         """Where to put a replacement, as the tokenizer would write it: after a bare apostrophe `she` is `'s` + `he`."""
@@ -184,19 +158,22 @@ class WordRule(ABC):
         return (hit.position, placed) if joined[1:] == placed else (hit.position - 1, joined)
 
 
-def _land(pending: list[Occurrence], width: int) -> list[Occurrence]:
-    """Where each occurrence of a row is after the edits before it; beyond the width it was cut."""
-    shift = 0
-    landed = []
-    for item in pending:
-        place = item.position + shift
-        shift += len(item.placed) - len(item.removed)
-        if place + len(item.placed) > width:
+def _splice(ids: list[int], found: list[Occurrence]) -> tuple[list[int], list[Occurrence]]:
+    """A row's ids with every occurrence's `placed` for its `removed`, and where each landed; beyond the row it was cut."""
+    whole: list[int] = []
+    landed: list[Occurrence] = []
+    done = 0
+    for item in found:
+        whole += ids[done : item.position]
+        place = len(whole)
+        whole += item.placed
+        done = item.position + len(item.removed)
+        if len(whole) > len(ids):
             status = CUT if item.status == CHANGED else MISSED
             landed.append(item._replace(landed=-1, status=status, reason="cut off the row's end"))
         else:
             landed.append(item._replace(landed=place))
-    return landed
+    return whole + ids[done:], landed
 
 
 class ReplaceTerms(WordRule):
@@ -228,44 +205,3 @@ class ReplaceTerms(WordRule):
         if len(back) < len(self.terms):
             raise RequestError("two terms have the same replacement, so the rule has no inverse")
         return ReplaceTerms(self.spelling, back, pad_id=self.pad_id)
-
-
-@dataclass(frozen=True)
-class MapTokens:
-    """Single ids replaced by others wherever they stand, word or not: the published first implementation of the swap.
-
-    It is here for comparison. Id 248 ("he") is also a piece of other words, so PUBLISHED_MAP damages ordinary text.
-    """
-
-    mapping: Mapping[int, int]
-    name: str = field(default="map_tokens")
-
-    def __post_init__(self) -> None:
-        if not self.mapping or min(*self.mapping, *self.mapping.values()) < 0:
-            raise RequestError("a map of tokens needs at least one id → id, none below 0")
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"rule": self.name, "mapping": {str(k): int(v) for k, v in sorted(self.mapping.items())}}
-
-    def bind(self, chosen: Chosen, below: Below) -> MapTokens:
-        return self
-
-    def apply(self, numbers: np.ndarray, below: Below) -> Applied:
-        rows = below(numbers)
-        if max(self.mapping.values()) > np.iinfo(rows.dtype).max:
-            raise RequestError(f"id {max(self.mapping.values())} does not fit the order's {rows.dtype} tokens")
-        table = np.arange(max(1 << 16, max(self.mapping) + 1, int(rows.max(initial=0)) + 1))
-        table[list(self.mapping)] = list(self.mapping.values())
-        changed = table[rows].astype(rows.dtype)
-        at, position = np.nonzero(changed != rows)
-        found = np.stack([numbers[at], position, rows[at, position], changed[at, position]], axis=1).tolist()
-        return Applied(changed, [
-            Occurrence(self.name, n, p, p, str(old), str(new), CHANGED, "", (old,), (new,)) for n, p, old, new in found
-        ], [])
-
-
-PUBLISHED_MAP = {
-    754: 1500, 3032: 4058, 8389: 10759, 1328: 2993, 521: 617, 344: 703, 779: 617, 8701: 379, 13243: 379, 248: 6689,
-}
-"""GPT-NeoX-20B ids of EleutherAI/gpt-neox branch `intervention` (2022-12-14): " He"→" She", " his"→" her", …"""

@@ -12,27 +12,19 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.tokens import Openable, open_tokenizer
+from pythia_tools.tokens import Openable, open_tokenizer, piece_bytes
 
 WINDOW = 12
 """Tokens spelled out on either side of a hit: enough for the word before, the word after and what joins them."""
 _ANCHOR = "\n"
 _BREAK = b"\x00"
 """How a special token spells: a boundary that no word crosses."""
-
-
-@cache
-def _byte_of_character() -> dict[str, int]:
-    """The byte that each character of a byte-level vocabulary stands for (Radford et al. 2019)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return {**{chr(b): b for b in printable}, **{chr(256 + i): b for i, b in enumerate(others)}}
 
 
 class Spelling:
@@ -47,10 +39,9 @@ class Spelling:
         spell = _speller(description)
         self.bytes: list[bytes] = [b""] * (max(vocabulary.values()) + 1)
         for token, number in vocabulary.items():
-            if number in added:
-                self.bytes[number] = _BREAK if added[number].special else added[number].content.encode()
-            else:
-                self.bytes[number] = spell(token)
+            self.bytes[number] = spell(token)
+        for number, token in added.items():
+            self.bytes[number] = _BREAK if token.special else token.content.encode()
         self.digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
         """Names the tokenizer in fingerprints: sha256 of its canonical JSON."""
         self.pad_id: int = vocabulary.get("<|padding|>", vocabulary.get("<|endoftext|>", 0))
@@ -90,16 +81,16 @@ class Spelling:
     @cached_property
     def starts_in_word(self) -> np.ndarray:
         """(table_size,) bool: the id's first byte is an ASCII letter, digit or underscore."""
-        return self._table(0)
+        return self._table([b[:1] for b in self.bytes])
 
     @cached_property
     def ends_in_word(self) -> np.ndarray:
         """(table_size,) bool: the id's last byte is one."""
-        return self._table(-1)
+        return self._table([b[-1:] for b in self.bytes])
 
-    def _table(self, end: int) -> np.ndarray:
+    def _table(self, ends: list[bytes]) -> np.ndarray:
         table = np.zeros(self.table_size, dtype=bool)
-        table[: len(self.bytes)] = [bool(b) and _ascii_word(b[end]) for b in self.bytes]
+        table[: len(ends)] = [end.isalnum() or end == b"_" for end in ends]
         return table
 
 
@@ -107,8 +98,7 @@ def _speller(description: dict[str, Any]) -> Callable[[str], bytes]:
     """Token string → bytes, for the two families of tokenizers whose words start in tokens of their own."""
     stages = json.dumps([description.get("pre_tokenizer"), description.get("decoder")])
     if '"ByteLevel"' in stages:
-        table = _byte_of_character()
-        return lambda token: bytes(table[c] for c in token) if all(c in table for c in token) else token.encode()
+        return piece_bytes
     if "▁" in stages or "\\u2581" in stages:
         return _spell_metaspace
     raise RequestError("words are found by byte-level (GPT-2, GPT-NeoX) and '▁' tokenizers only; this one is neither")
@@ -120,26 +110,14 @@ def _spell_metaspace(token: str) -> bytes:
     return token.replace("▁", " ").encode()
 
 
-def _ascii_word(byte: int) -> bool:
-    return byte < 128 and (chr(byte).isalnum() or byte == 95)
-
-
 def word_before(left: bytes) -> bool:
     """Whether the last character of `left` continues a word (letter, digit, mark, underscore, joiner)."""
-    if not left:
-        return False
-    if left[-1] < 128:
-        return _ascii_word(left[-1])
-    return _joins(left[-8:].decode("utf-8", errors="replace")[-1:])
+    return _in_word(left[-8:].decode("utf-8", errors="replace")[-1:])
 
 
 def word_after(right: bytes) -> bool:
     """Whether the first character of `right` continues a word."""
-    if not right:
-        return False
-    if right[0] < 128:
-        return _ascii_word(right[0])
-    return _joins(right[:8].decode("utf-8", errors="replace")[:1])
+    return _in_word(right[:8].decode("utf-8", errors="replace")[:1])
 
 
 _JOINERS = "\u00ad\u200c\u200d\u2060"
@@ -148,10 +126,11 @@ _APOSTROPHE = "\u02bc"
 """A letter by its category, an apostrophe by its use: heʼs."""
 
 
-def _joins(character: str) -> bool:
-    if character == _APOSTROPHE:
-        return False
-    return unicodedata.category(character)[0] in "LMN" or character in _JOINERS
+def _in_word(character: str) -> bool:
+    if character.isascii():
+        return character.isalnum() or character == "_"
+    letter = unicodedata.category(character)[0] in "LMN" and character != _APOSTROPHE
+    return letter or character in _JOINERS
 
 
 def same_case(pattern: str, word: str) -> str:

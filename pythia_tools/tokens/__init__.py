@@ -6,13 +6,13 @@ Stores are mapped into memory and never merged on disk.
 from pythia_tools.tokens.dtypes import DTYPE_CODES, dtype_for_vocab
 from pythia_tools.tokens.index import StoreIndex, read_index, write_index
 from pythia_tools.tokens.local import ByteSource, LocalBytes
-from pythia_tools.tokens.shards import find_shards, shard_names, split_store
+from pythia_tools.tokens.shards import find_shards, shard_names
 from pythia_tools.tokens.store import TokenStore, open_store
-from pythia_tools.tokens.tokenizer import Openable, Tokenizer, open_tokenizer
+from pythia_tools.tokens.tokenizer import Openable, Tokenizer, char_bytes, open_tokenizer, piece_bytes
 from pythia_tools.tokens.writer import StoreWriter
 
 __all__ = [
     "ByteSource", "DTYPE_CODES", "LocalBytes", "Openable", "StoreIndex", "StoreWriter", "TokenStore", "Tokenizer",
-    "dtype_for_vocab", "find_shards", "open_store", "open_tokenizer", "read_index", "shard_names", "split_store",
-    "write_index",
+    "char_bytes", "dtype_for_vocab", "find_shards", "open_store", "open_tokenizer", "piece_bytes", "read_index",
+    "shard_names", "write_index",
 ]

@@ -1,7 +1,7 @@
 """Shards: `{stem}-00003-of-00020.bin`, pieces of one `.bin` cut at any byte.
 
 The published files number from 0 and put the *last number* after "of", so 00020 means 21 files; the other convention,
-the count, is recognised too. Nothing here merges: `split_store` cuts, readers read across the cuts.
+the count, is recognised too. Nothing here merges: readers read across the cuts.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.core.files import CHUNK_BYTES, atomic_write
+from pythia_tools.core.errors import DataError
 
 PATTERN = re.compile(r"^(?P<stem>.*)-(?P<i>\d{5})-of-(?P<n>\d{5})\.bin$")
 
@@ -64,21 +63,3 @@ def check_strides(paths: list[Path]) -> None:
             raise DataError(f"{path}: {size} bytes, but shard 0 has {sizes[0]}; {rule}")
     if sizes[-1] > sizes[0]:
         raise DataError(f"{paths[-1]}: the last shard has {sizes[-1]} bytes, more than shard 0's {sizes[0]}")
-
-
-def split_store(binary: str | os.PathLike[str], folder: str | os.PathLike[str], shard_bytes: int) -> list[Path]:
-    """Cut a `.bin` into shards of `shard_bytes` (the last one shorter) in `folder`; the source stays."""
-    source = Path(binary)
-    if shard_bytes < 1:
-        raise RequestError(f"shard_bytes must be positive, not {shard_bytes}")
-    size = source.stat().st_size
-    count = max(1, -(-size // shard_bytes))
-    paths = [Path(folder) / name for name in shard_names(source.stem, count)]
-    with open(source, "rb") as reader:
-        for path in paths:
-            left = shard_bytes
-            with atomic_write(path) as out:
-                while left and (piece := reader.read(min(left, CHUNK_BYTES))):
-                    out.write(piece)
-                    left -= len(piece)
-    return paths

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -150,3 +150,16 @@ def _special(path: Path) -> tuple[tuple[str, str], ...]:
             found.append((key, value))
     return tuple(found)
 
+
+@cache
+def char_bytes() -> dict[str, int]:
+    """The byte that each character of a byte-level vocabulary stands for (Radford et al. 2019)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+def piece_bytes(piece: str) -> bytes:
+    """What a piece of a byte-level vocabulary spells; an added token outside the alphabet (spaces) is its own text."""
+    table = char_bytes()
+    return bytes(table[c] for c in piece) if all(c in table for c in piece) else piece.encode()

@@ -9,8 +9,8 @@ import pytest
 
 from pythia_tools import counts
 from pythia_tools.order import ArrayRows, load_order
-from pythia_tools.tokens import split_store
 from tests.hub_server import Hub
+from tests.shards import split_store
 
 LENGTH, ROWS, BATCH, SHARD = 100, 64, 8, 5001
 MANIFEST = f"""name: remote

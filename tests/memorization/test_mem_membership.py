@@ -15,10 +15,8 @@ from pythia_tools.analyses.memorization import (
     Overlap,
     Split,
     auc,
-    draw_split,
     duplicate_counts,
     score_model,
-    seen_share,
     signals,
     summarize_membership,
     zlib_bytes,
@@ -27,7 +25,6 @@ from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import roc
 from pythia_tools.models import score_rows
-from pythia_tools.order import ArrayRows
 
 RNG = np.random.default_rng(3)
 
@@ -52,43 +49,14 @@ def test_the_interval_of_the_auc_is_about_delongs() -> None:
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.12)
 
 
-def _order(rows: np.ndarray) -> ArrayRows:
-    """Rows in memory, eight per step."""
-    return ArrayRows(rows, 8)
-
-
-def test_rows_that_were_partly_seen_are_no_non_members() -> None:
-    rows = RNG.integers(0, 5000, (400, 33))
-    rows[240:340, 5:30] = rows[120:220, :25]  # later rows that repeat earlier ones at another offset
-    split = draw_split(_order(rows), 20, n=60, ngram=8, seed=1)
-    assert split.members.max() < 160 <= split.nonmembers.min()
-    assert not ((split.nonmembers >= 240) & (split.nonmembers < 280)).any(), "copies of rows consumed before step 20"
-    assert ((split.nonmembers >= 280) & (split.nonmembers < 340)).any(), "their sources were not consumed by step 20"
-    assert split.dropped > 0 and split.labels.sum() == 60
-    split.check(20)
-    with pytest.raises(RequestError, match="hold for steps 20 to 20, not for step 21"):
-        split.check(21)
-
-
-def test_labels_stay_right_over_the_steps_compared_and_recency_is_matched() -> None:
-    order = _order(RNG.integers(0, 5000, (400, 20)))
-    split = draw_split(order, 10, 30, n=40, ngram=8)
-    assert split.members.max() < 80 and split.nonmembers.min() >= 240
-    recent = draw_split(order, 20, n=12, recent=2, ngram=8)
-    assert recent.members.min() >= 18 * 8 and recent.nonmembers.max() < 22 * 8
-    last = draw_split(order, 45, n=30, ngram=8)
-    assert last.nonmembers.min() >= 360, "at the last step: rows never consumed"
-    with pytest.raises(RequestError, match="offers 8 members"):
-        draw_split(order, 1, n=20)
-    with pytest.raises(RequestError, match="only 0 of"):
-        draw_split(_order(np.tile(RNG.integers(0, 99, (1, 20)), (400, 1))), 10, n=20, ngram=8)
-
-
 def test_overlap_is_that_of_plain_sets() -> None:
     rows, seen = RNG.integers(0, 4, (30, 12)).astype(np.uint16), RNG.integers(0, 4, (25, 15))
     grams = {tuple(map(int, r[i : i + 5])) for r in seen for i in range(11)}
     slow = [np.mean([tuple(map(int, r[i : i + 5])) in grams for i in range(8)]) for r in rows]
-    assert seen_share(rows, [seen[:10], seen[10:].astype(np.int32)], 5) == pytest.approx(slow)
+    overlap = Overlap(rows, 5)
+    for part in (seen[:10], seen[10:].astype(np.int32)):
+        overlap.scan(part)
+    assert overlap.share() == pytest.approx(slow)
     windows = np.concatenate([seen[:3, 2:8], rows[:5, :6]])
     counts = [sum(tuple(w) == tuple(r[i : i + 6]) for r in seen for i in range(10)) for w in windows]
     assert duplicate_counts(windows, [seen]).tolist() == counts and min(counts[:3]) >= 1
@@ -122,7 +90,7 @@ def test_broken_logits_leave_a_row_without_scores() -> None:
 
 
 def test_a_summary_per_signal_with_fixed_labels() -> None:
-    split = Split(np.arange(10, 40), np.arange(100, 130), 5, 8, 0.2, 0)
+    split = Split(np.arange(10, 40), np.arange(100, 130), 5, 8)
     identity = {"suite": "s", "model": "m", "params": 10, "step": 6, "tokens": 0, "branch": "main", "seed": 1}
     nll = np.concatenate([RNG.normal(2, 0.1, 30), RNG.normal(3, 0.1, 30)])
     items = pd.DataFrame({**identity, "row": split.rows, "nll": nll, "nll_sum": nll * 8, "min_k": -nll, "min_k_plus": -nll})

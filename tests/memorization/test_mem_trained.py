@@ -13,6 +13,7 @@ from greedy_models import generated, leading, unrestrained
 
 from pythia_tools import load_suite
 from pythia_tools.analyses.memorization import (
+    Memorization,
     Window,
     auc,
     cohort_of,
@@ -26,6 +27,8 @@ from pythia_tools.analyses.memorization import (
     with_exposures,
 )
 from pythia_tools.analyses.memorization.profiles import NEVER, event_mask
+from pythia_tools.analysis import Context, prepare, run
+from pythia_tools.core.results import RunFolder
 from pythia_tools.micro import load_truth
 from pythia_tools.models import load
 
@@ -131,3 +134,44 @@ def test_float16_and_bfloat16_flags_are_those_of_float32_or_flagged(micro_suite:
     half = extract(load(checkpoint, device="cpu", dtype="bfloat16").to(torch.bfloat16), _tokens(canaries))
     differs = exact.memorized != half.memorized
     assert (np.abs(exact.margin[differs]) < 0.5).all(), "only rows of small margin change with the format"
+
+
+# value, low, high, n of version 0.1's demo, whose study was another pipeline
+DEMO = {
+    ("xs", 1500, "memorized_share", None): (0.0708955223880597, 0.04585326793365973, 0.10806533963345397, 268),
+    ("m", 1500, "memorized_share", None): (0.19776119402985073, 0.15449077105054548, 0.24957363949672584, 268),
+    ("m", 1500, "mean_matched", None): (7.6716417910447765, 6.156623134328359, 9.223973880597015, 268),
+    ("m", 1500, "memorized_share", 0): (0.0, 0.0, 0.06017185214208984, 60),
+    ("m", 1500, "memorized_share", 1): (0.0, 0.0, 0.07707356308558035, 46),
+    ("m", 1500, "memorized_share", 16): (0.07692307692307693, 0.021355088472276226, 0.24141553771629054, 26),
+    ("m", 1500, "memorized_share", 32): (0.5769230769230769, 0.3894861374659171, 0.7445555668634343, 26),
+    ("m", 1500, "memorized_share", 256): (1.0, 0.6755924351161198, 1.0, 8),
+    ("xs", 1500, "spearman_exposures", None): (0.5462262846802424, 0.43543416230081766, 0.6447455434739248, 268),
+    ("m", 1500, "spearman_exposures", None): (0.6974952769682626, 0.609415403441917, 0.7711458420076018, 268),
+    ("m", 1500, "memorized_share_difference", None): (0.12686567164179105, 0.08955223880597014, 0.16791044776119404, 268),
+    ("m", 1500, "dispersion", None): (0.7974610709533572, 0.4727836485718159, 1.1180995892750012, 32),
+    ("m", 1500, "dispersion_permuted", None): (1.0, 0.4407163663825655, 1.2302729528535978, 32),
+    ("m", 1500, "position_correlation", None): (0.12861775902238715, -0.21949358973352262, 0.46124482565209673, 32),
+    ("xs", 1500, "block_mean", None): (17.90625, np.nan, np.nan, 32),
+    ("m", 1200, "burst_gain", 32): (23.5, 15.0, 32.0, 2),
+    ("m", 1200, "burst_gain", 1): (-0.5, -1.0, 0.0, 2),
+}
+
+
+def test_the_defaults_are_what_the_demo_said(micro_suite: Path, tmp_path: Path) -> None:
+    suite = load_suite(micro_suite)
+    context = Context(suite.checkpoints(["xs", "m"], [1050, 1200, 1500]), suite=suite)
+    found = run(prepare(Memorization(), context), context, RunFolder(tmp_path / "run", {"command": "memorization"}))
+    numbers = found.summary.set_index(["model", "step", "metric", "exposures_low"])[["value", "low", "high", "n"]]
+    for (model, step, metric, exposures), expected in DEMO.items():
+        at = (model, step, metric, pd.NA if exposures is None else exposures)
+        (line,) = numbers.loc[[at]].to_numpy(float).tolist()
+        assert line == pytest.approx(expected, rel=1e-6, nan_ok=True), at
+    told = found.summary.dropna(subset=["exposures_low"]).query("metric == 'memorized_share'")
+    bins = told[["exposures_low", "exposures_high"]].drop_duplicates().to_numpy().tolist()
+    assert sorted(bins) == [[0, 0], [1, 1], *([2**k, 2 ** (k + 1) - 1] for k in range(1, 9))]
+    truth = found.summary[found.summary["task"] == "canaries"].set_index("metric")
+    assert truth.loc["items_that_differ", "value"] == 0 and truth.loc["items_that_differ", "n"] == 268
+    assert truth.loc["exposures_counted", "value"] == truth.loc["exposures_planted", "value"] > 4000
+    assert set(found.summary.loc[found.summary["metric"] == "memorized_share", "unit"]) == {"canary"}
+    assert {"memorization_by_exposures", "memorization_over_training", "memorization_order"} <= set(found.record["captions"])

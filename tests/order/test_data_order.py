@@ -14,17 +14,12 @@ from hypothesis import strategies as st
 from order_stores import make_documents, packed_folder, preshuffled_store, slow_rows
 
 import pythia_tools as pt
+from pythia_tools.core import manifests
 from pythia_tools.core.errors import DataError, RequestError, UnknownNameError
-from pythia_tools.order import (
-    MapName,
-    build_index_maps,
-    load_order,
-    order_names,
-    packed_order,
-    preshuffled_order,
-    save_maps,
-)
-from pythia_tools.tokens import open_store, split_store
+from pythia_tools.order import MapName, build_index_maps, load_order, packed_order, save_maps
+from pythia_tools.order.data_order import uniform_length
+from pythia_tools.tokens import open_store
+from tests.shards import split_store
 
 
 @settings(max_examples=30, deadline=None)
@@ -109,11 +104,11 @@ def test_step_arithmetic_of_the_public_order() -> None:
 
 
 def test_every_shipped_manifest_reads() -> None:
-    names = order_names()
+    names = manifests.names("orders")
     kinds = ("preshuffled", "idxmaps")
     assert {f"pile-{pile}-{kind}" for pile in ("deduped", "standard") for kind in kinds} <= set(names)
     assert {f"pile-standard-seed{k}" for k in range(1, 10)} <= set(names)
-    orders = {name: load_order(name) for name in names if name != "pythia-micro"}
+    orders = {name: load_order(name) for name in names}
     assert len({o.fingerprint for o in orders.values()}) == len(orders)
     for name, order in orders.items():
         assert order.name == name and order.dtype == np.uint16
@@ -238,7 +233,7 @@ def test_maps_that_do_not_belong_to_the_store_are_refused(tmp_path: Path) -> Non
     with pytest.raises(DataError, match="damaged"):
         packed_order(store, maps, 4, 4).rows(0, 17)
     with pytest.raises(RequestError, match="different lengths"):
-        preshuffled_order(store, 4)
+        uniform_length(store)
 
 
 def test_maps_are_built_once_when_a_manifest_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,13 @@
-"""Splits, blends and layouts: the published examples and slow versions of the samplers."""
+"""Splits and layouts: the published examples and slow versions of the samplers."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.order import Layout, blend, num_samples, split_documents, weights_by_documents
+from pythia_tools.order import Layout, num_samples, split_documents
 
 
 @pytest.mark.parametrize(
@@ -33,37 +32,6 @@ def test_num_samples_of_pythia() -> None:
     assert num_samples(128_000, 1024) == 131_727_360
 
 
-def test_blend_of_the_published_example() -> None:
-    which, row = blend([0.5, 0.3, 0.2], 12)
-    assert which.tolist() == [0, 1, 2, 0, 1, 0, 2, 0, 1, 0, 0, 1] and which.dtype == np.uint8
-    assert row.tolist() == [0, 0, 0, 1, 1, 2, 1, 3, 2, 4, 5, 3] and row.dtype == np.int64
-
-
-@settings(max_examples=30, deadline=None)
-@given(weights=st.lists(st.floats(0.01, 10), min_size=1, max_size=6), size=st.integers(0, 60))
-def test_blend_equals_the_obvious_loop(weights: list[float], size: int) -> None:
-    shares = np.array(weights) / np.sum(weights)
-    counts = np.zeros(len(weights), dtype=int)
-    expected = []
-    for i in range(size):
-        j = int(np.argmax([w * max(float(i), 1.0) - c for w, c in zip(shares, counts, strict=True)]))
-        expected.append((j, int(counts[j])))
-        counts[j] += 1
-    assert list(zip(*(a.tolist() for a in blend(weights, size)), strict=True)) == expected
-
-
-def test_bad_weights() -> None:
-    for bad in ([], [0.0], [-1, 2], [float("nan")]):
-        with pytest.raises(RequestError):
-            blend(bad, 3)
-
-
-def test_weights_by_documents() -> None:
-    p = np.array([100.0, 900.0]) ** 0.3
-    p = p / p.sum() * (1 - np.array([0.1, 0.9]))
-    assert np.allclose(weights_by_documents([100, 900]), p / p.sum()) and weights_by_documents([5]).tolist() == [1.0]
-
-
 @settings(max_examples=40, deadline=None)
 @given(micro=st.integers(1, 5), world=st.integers(1, 5), accumulation=st.integers(1, 4), steps=st.integers(1, 3))
 def test_layouts_equal_the_samplers(micro: int, world: int, accumulation: int, steps: int) -> None:
@@ -76,15 +44,14 @@ def test_layouts_equal_the_samplers(micro: int, world: int, accumulation: int, s
             for rank in range(world):
                 mine = block[rank * micro : (rank + 1) * micro]
                 assert list(range(*layout.span(step, rank, micro_step))) == mine
-                for position, row in enumerate(mine):
-                    assert layout.place(row) == (step, rank, micro_step, position)
 
 
 def test_the_global_step_is_the_same_for_every_public_layout() -> None:
     for world, accumulation in ((32, 1), (64, 1), (64, 2)):
         layout = Layout(1024, world, accumulation)
-        assert {layout.place(row).step for row in range(3 * 1024, 4 * 1024)} == {3}
-    assert Layout(1024, 64, 2).place(1024 * 5 + 700).micro_step == 1 and Layout(1024, 64, 2).micro_rows == 8
+        spans = [layout.span(3, rank, micro) for rank in range(world) for micro in range(accumulation)]
+        assert {row for a, b in spans for row in range(a, b)} == set(range(3 * 1024, 4 * 1024))
+    assert Layout(1024, 64, 2).micro_rows == 8
 
 
 def test_bad_layouts() -> None:

@@ -18,8 +18,9 @@ from pythia_tools.counts import seen
 from pythia_tools.hub import Dataset, RangeCache
 from pythia_tools.order import MapName, build_index_maps, load_order, save_maps
 from pythia_tools.order.verify import verify_order
-from pythia_tools.tokens import StoreWriter, split_store
+from pythia_tools.tokens import StoreWriter
 from tests.hub_server import Hub
+from tests.shards import split_store
 
 LENGTH, ROWS, BATCH = 100, 64, 8
 ROW_BYTES = 2 * (LENGTH + 1)

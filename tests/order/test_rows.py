@@ -12,7 +12,7 @@ from pythia_tools.analyses.memorization import select_rows
 from pythia_tools.core.errors import RequestError
 from pythia_tools.counts import Ngram, count_terms, document_exposures, seen
 from pythia_tools.order import ArrayRows, OrderLoader, Rows, load_order
-from pythia_tools.overlays import MapTokens, Overlay
+from pythia_tools.overlays import Overlay, RemoveRows, Reserve
 
 LENGTH, BATCH, ROWS = 7, 3, 20
 
@@ -27,7 +27,9 @@ def order(request: pytest.FixtureRequest, tmp_path: Path) -> Rows:
         packed_folder(tmp_path, [list(range(1, ROWS * LENGTH + 2))], LENGTH, ROWS, batch_rows=BATCH)
         return load_order(tmp_path)
     stored = load_order(preshuffled_store(tmp_path / "rows", rows), batch_rows=BATCH)
-    return stored if request.param == "preshuffled" else Overlay(stored, MapTokens({1: 500}))
+    if request.param == "preshuffled":
+        return stored
+    return Overlay(stored, RemoveRows([0], Reserve([0], ArrayRows(rows[:1] + np.uint16(500)))))
 
 
 def test_batch_n_is_rows_bn_to_bn_plus_b_and_a_checkpoint_has_consumed_the_batches_before_it(order: Rows) -> None:

@@ -26,7 +26,7 @@ NOWHERE = Context([])
 
 def byte_tokenizer() -> Tokenizer:
     """One token per byte, in the printable alphabet of byte-level BPE."""
-    from pythia_tools.counts.vocabulary import char_bytes
+    from pythia_tools.tokens import char_bytes
 
     vocabulary = {c: b for c, b in char_bytes().items()}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

@@ -20,9 +20,9 @@ from pythia_tools.tokens import (
     open_store,
     read_index,
     shard_names,
-    split_store,
     write_index,
 )
+from tests.shards import split_store
 
 TWO_DOCUMENTS = (
     "4d4d4944494458000001000000000000000802000000000000000300000000000000030000000200000000000000000000000600000000000000"

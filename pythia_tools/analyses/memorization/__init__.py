@@ -6,12 +6,12 @@ two tables. Declared: `Memorization`, and `MemorizationEffects` for what consumi
 
 from pythia_tools.analyses.memorization import public_format, rows, taxonomy
 from pythia_tools.analyses.memorization.analysis import Memorization, MemorizationOptions
-from pythia_tools.analyses.memorization.counterfactual import counterfactual, influence, mean_memorization
+from pythia_tools.analyses.memorization.counterfactual import counterfactual, mean_memorization
 from pythia_tools.analyses.memorization.effects import EffectOptions, MemorizationEffects
 from pythia_tools.analyses.memorization.extract import STATUS, Extraction, Screening, Window, extract
 from pythia_tools.analyses.memorization.forgetting import align, forgetting_curve
 from pythia_tools.analyses.memorization.measure import MemorizationTask, extractable, measure, measure_model
-from pythia_tools.analyses.memorization.membership import Split, draw_split, signals, summarize_membership, zlib_bytes
+from pythia_tools.analyses.memorization.membership import Split, signals, summarize_membership, zlib_bytes
 from pythia_tools.analyses.memorization.order_effect import (
     OrderEffect,
     block_counts,
@@ -19,7 +19,7 @@ from pythia_tools.analyses.memorization.order_effect import (
     qq_points,
     summarize_order,
 )
-from pythia_tools.analyses.memorization.overlap import Overlap, duplicate_counts, seen_share
+from pythia_tools.analyses.memorization.overlap import Overlap, duplicate_counts
 from pythia_tools.analyses.memorization.predictability import (
     Confusion,
     confusion,
@@ -46,9 +46,9 @@ __all__ = [
     "STATUS", "Confusion", "EffectOptions", "Extraction", "Memorization", "MemorizationEffects",
     "MemorizationOptions", "MemorizationTask", "OrderEffect", "Overlap", "Profiles", "RowScoreTask", "Screening",
     "Split", "Window", "align", "auc", "block_counts", "branch_differences", "cohort_of", "confusion",
-    "continuations", "counterfactual", "draw_split", "duplicate_counts", "exposure_bins", "exposures_at", "extract",
-    "extractable", "forgetting_curve", "from_percent", "influence", "mean_memorization", "measure", "measure_model",
-    "order_effect", "predictability", "profiles", "public_format", "published", "qq_points", "row_scores", "rows",
-    "scaling", "score_model", "scores", "screened", "seen_share", "select_rows", "signals", "summarize",
-    "summarize_membership", "summarize_order", "summarize_profiles", "taxonomy", "with_exposures", "zlib_bytes",
+    "continuations", "counterfactual", "duplicate_counts", "exposure_bins", "exposures_at", "extract", "extractable",
+    "forgetting_curve", "from_percent", "mean_memorization", "measure", "measure_model", "order_effect",
+    "predictability", "profiles", "public_format", "published", "qq_points", "row_scores", "rows", "scaling",
+    "score_model", "scores", "screened", "select_rows", "signals", "summarize", "summarize_membership",
+    "summarize_order", "summarize_profiles", "taxonomy", "with_exposures", "zlib_bytes",
 ]

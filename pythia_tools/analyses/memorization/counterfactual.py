@@ -1,13 +1,12 @@
-"""Counterfactual memorization: how much better a row is known by models that were trained on it than by models that
-were not.
+"""Counterfactual memorization: what is known better by models that were trained on a row than by models that were not.
 
     mem(x) = mean of M(model, x) over runs whose training data held x − mean over runs whose data did not
 
-M is any per-row measure, larger for better known (by custom per-token accuracy, `top1`). Influence of x on x′ is the
-same with M(model, x′). Needs several runs with known inclusion, such as random halves of the data. Intervals: per row
-from the runs (Welch), for a mean over rows a bootstrap that resamples runs and rows (two levels): runs are what the
-expectation is over, and with few of them they are the larger source of doubt. Source: Zhang et al. 2021,
-arXiv:2112.12938.
+M is any per-row measure, larger for better known (by custom per-token accuracy, `top1`). Needs several runs with known
+inclusion, such as random halves of the data.
+Intervals: per row from the runs (Welch), for a mean over rows a bootstrap that resamples runs and rows (two levels):
+runs are what the expectation is over, and with few of them they are the larger source of doubt.
+Source: Zhang et al. 2021, arXiv:2112.12938.
 """
 
 from __future__ import annotations
@@ -54,16 +53,6 @@ def mean_memorization(
     data, held = _checked(values, included)
     usable = int((held.any(axis=0) & ~held.all(axis=0)).sum())
     return replace(crossed(_mean, data, held, unit="row", resamples=resamples, seed=seed), n=usable)
-
-
-def influence(values: npt.ArrayLike, included: npt.ArrayLike) -> np.ndarray:
-    """(n, m): effect of holding training row i on measure j; values (runs, m), included (runs, n). NaN if undefined."""
-    data, held = np.asarray(values, dtype=np.float64), np.asarray(included, dtype=bool)
-    if len(data) != len(held):
-        raise RequestError(f"values are of {len(data)} runs and inclusion of {len(held)}; give both for the same runs")
-    inside, outside = held.sum(axis=0)[:, None], (~held).sum(axis=0)[:, None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return held.T @ data / inside - (~held).T @ data / outside
 
 
 def _checked(values: npt.ArrayLike, included: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:

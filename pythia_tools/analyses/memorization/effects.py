@@ -20,14 +20,7 @@ from torch import nn
 from pythia_tools import plots
 from pythia_tools.analyses.memorization import declared, sentences
 from pythia_tools.analyses.memorization.forgetting import align, forgetting_curve
-from pythia_tools.analyses.memorization.membership import (
-    MAX_SHARE,
-    NGRAM,
-    Split,
-    signals,
-    summarize_membership,
-    zlib_bytes,
-)
+from pythia_tools.analyses.memorization.membership import Split, signals, summarize_membership, zlib_bytes
 from pythia_tools.analyses.memorization.overlap import CHUNK, Overlap
 from pythia_tools.analyses.memorization.profiles import NEVER, cohort_of, summarize_profiles
 from pythia_tools.analyses.memorization.row_scores import PART_ROWS, RowScoreTask
@@ -40,6 +33,7 @@ from pythia_tools.suites import Checkpoint
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NGRAM = 13
 FEWEST_CONTROLS = 10
 """Controls without which nothing is compared with them."""
 
@@ -50,7 +44,7 @@ class EffectOptions(Options):
 
     per_cohort: int = option(50, "rows followed from each interval between checkpoints", minimum=1)
     controls: int = option(500, "rows never consumed, at most", minimum=0)
-    max_share: float = option(MAX_SHARE, f"share of a row's {NGRAM}-grams that other consumed rows may hold")
+    max_share: float = option(0.2, f"share of a row's {NGRAM}-grams that other consumed rows may hold")
     length: int | None = option(None, "ids of a row whose loss is averaged (default: the whole row)", minimum=2)
     reference: str | None = option(
         None, "membership also against this model's last step (default: the smallest)", metavar="MODEL")
@@ -229,7 +223,7 @@ def _membership(items: pd.DataFrame, rows: np.ndarray, batches: np.ndarray, opti
     steps = sorted(items["step"].unique())
     first = int(steps[len(steps) // 2])
     members, never = rows[(batches >= 0) & (batches < first)], rows[batches < 0]
-    split = Split(members, never, first, int(steps[-1]), options.max_share, 0)
+    split = Split(members, never, first, int(steps[-1]))
     late = items[(items["step"] >= first) & items["row"].isin(split.rows)]
     progress.note(f"membership: {len(members)} rows consumed before step {first} against {len(never)} never consumed")
     sized = items.drop_duplicates("model").sort_values("params", kind="stable")["model"]

@@ -22,35 +22,26 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.memorization import declared
-from pythia_tools.analyses.memorization.overlap import CHUNK, seen_share
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import roc
 from pythia_tools.core.tables import by_identity
-from pythia_tools.order import Rows
 
 RATES = {"tpr_at_fpr_0.001": 0.001, "tpr_at_fpr_0.01": 0.01, "tpr_at_fpr_0.1": 0.1}
 """Metric → the false-positive rate it is at."""
 SIGNALS = ("loss", "zlib", "min_k", "min_k_plus", "reference")
-NGRAM = 13
-MAX_SHARE = 0.2
-"""A candidate with more than this share of its 13-grams seen is no non-member."""
 
 
 @dataclass(frozen=True)
 class Split:
     """Fixed labels: rows consumed before `first`, and rows not consumed before `last`; right for steps first … last.
 
-    members, nonmembers: order rows; n-gram overlap of non-members with rows consumed before `last` is at most
-    `max_share`. `dropped` counts candidates the exposure filter refused: where nearly all go, the order hardly has
-    non-members.
+    members, nonmembers: order rows.
     """
 
     members: np.ndarray
     nonmembers: np.ndarray
     first: int
     last: int
-    max_share: float
-    dropped: int
 
     @property
     def rows(self) -> np.ndarray:
@@ -67,42 +58,6 @@ class Split:
         if not self.first <= step <= self.last:
             held = f"{self.first} to {self.last}"
             raise RequestError(f"these labels hold for steps {held}, not for step {step}; draw another split")
-
-
-def draw_split(
-    order: Rows, first: int, last: int | None = None, *, n: int = 1000, recent: int | None = None,
-    max_share: float = MAX_SHARE, ngram: int = NGRAM, seed: int = 0,
-) -> Split:
-    """n members consumed before step `first` and n non-members not consumed before step `last` (default: first).
-
-    recent: draw both from windows of that many batches, just before `first` and just from `last` on (matched for
-    recency). At the order's last step, non-members are the rows that were never consumed at all. max_share, ngram: a
-    candidate non-member with a larger share of its n-grams in rows consumed before `last` is refused. Raises
-    RequestError when the order has too few rows on either side.
-    """
-    last = first if last is None else last
-    size = order.batch_rows
-    low = max(0, first - recent) if recent else 0
-    high = last + recent if recent else -(-order.n_rows // size)
-    before, after = (low * size, first * size), (last * size, min(high * size, order.n_rows))
-    if last < first or before[1] - before[0] < n or after[1] - after[0] < 1:
-        raise RequestError(
-            f"order {order.name} offers {max(0, before[1] - before[0])} members and {max(0, after[1] - after[0])} "
-            f"later rows for steps {first} to {last}; {n} of each were asked for"
-        )
-    rng = np.random.default_rng(seed)
-    members = np.sort(before[0] + rng.choice(before[1] - before[0], n, replace=False))
-    candidates = after[0] + rng.permutation(after[1] - after[0])[: 4 * n]
-    consumed = (rows for _, rows in order.chunks(0, last * size, CHUNK))
-    shares = seen_share(order.take(candidates), consumed, min(ngram, order.row_tokens))
-    clean = candidates[shares <= max_share]
-    refused = int((shares > max_share).sum())
-    if len(clean) < n:
-        raise RequestError(
-            f"only {len(clean)} of {len(candidates)} later rows have at most {max_share:.0%} of their {ngram}-grams in "
-            f"rows consumed before step {last}; ask for fewer (n={len(clean)}), or allow more overlap (max_share)"
-        )
-    return Split(members, np.sort(clean[:n]), first, last, max_share, refused)
 
 
 def zlib_bytes(rows: np.ndarray, decode: Callable[[Sequence[int]], str] | None = None) -> np.ndarray:

@@ -70,14 +70,6 @@ class Overlap:
         return self.counts[self.place[:, 0]]
 
 
-def seen_share(candidates: npt.ArrayLike, consumed: Iterable[npt.ArrayLike], n: int = 13) -> np.ndarray:
-    """(m,) share of each candidate row's n-grams that occur in `consumed`, an iterable of (r, L') arrays."""
-    overlap = Overlap(candidates, n)
-    for rows in consumed:
-        overlap.scan(rows)
-    return overlap.share()
-
-
 def duplicate_counts(windows: npt.ArrayLike, consumed: Iterable[npt.ArrayLike]) -> np.ndarray:
     """(m,) how often each window (m, w) occurs, at any offset, in rows that stream by; once in its own row too."""
     array = np.asarray(windows)

@@ -101,24 +101,15 @@ def profiles(
     return Profiles(named, order, effects, draws, sizes, len(control))
 
 
-def event_mask(found: Profiles, what: str, gap: int | None = None) -> np.ndarray:
-    """(G, S) bool of what of a profile: `instantaneous` c = g, `persistent` c > g, `residual` the last step if after g,
-    `before` placebo, `gap` c − g steps."""
+def event_mask(found: Profiles, what: str) -> np.ndarray:
+    """(G, S) bool: `instantaneous` c = g, `residual` the last step if after g, `before` placebo: before b."""
     late = found.steps[None] - found.cohorts[:, None]
-    place = np.searchsorted(found.steps, found.cohorts)
-    number = np.arange(len(found.steps))[None] - place[:, None]
-    defined = np.isfinite(found.effects)
-    if what == "instantaneous":
-        return defined & (late == 0)
-    if what == "persistent":
-        return defined & (late > 0)
-    if what == "residual":
-        return defined & (found.steps[None] == found.steps[-1]) & (late > 0)
-    if what == "before":
-        return defined & (number < -1)
-    if what == "gap":
-        return defined & (late == gap)
-    raise RequestError(f"unknown part of a profile {what!r}; use instantaneous, persistent, residual, before or gap")
+    number = np.arange(len(found.steps))[None] - np.searchsorted(found.steps, found.cohorts)[:, None]
+    masks = {
+        "instantaneous": late == 0, "residual": (found.steps[None] == found.steps[-1]) & (late > 0),
+        "before": number < -1,
+    }
+    return np.isfinite(found.effects) & masks[what]
 
 
 def summarize_profiles(

@@ -11,19 +11,18 @@ Sources: Shi et al. 2023 (min-k %), arXiv:2310.16789; Zhang et al. 2024 (min-k++
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Unpack
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-import torch
 from torch import nn
 
 from pythia_tools.analyses.memorization.extract import NONFINITE, OK, Window, as_rows, cut
-from pythia_tools.analysis import Context, Task, sweep
+from pythia_tools.analysis import Context, Task, Where, sweep
 from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.results import CellStore
 from pythia_tools.models import rows_digest, score_rows
 from pythia_tools.models.score import vocabulary_size
 from pythia_tools.suites.checkpoint import Checkpoint
@@ -34,16 +33,14 @@ MIN_K = 0.2
 
 
 class RowScoreTask(Task):
-    """Per-row scores as a task of `analysis.sweep`. `length`: ids of each row that are read (default: the shortest
-    row's).
-    """
+    """Per-row scores as a task of a sweep. `length`: ids of each row that are read (default: the shortest row's)."""
 
     name = "row_scores"
     version = 2
 
     def __init__(
-        self, rows: Any, *, length: int | None = None, min_k: float = MIN_K,
-        row_ids: Sequence[int] | np.ndarray | None = None, vocabulary: int | None = None, batch_size: int | None = None,
+        self, rows: npt.ArrayLike, *, length: int | None = None, min_k: float = MIN_K,
+        row_ids: npt.ArrayLike | None = None, vocabulary: int | None = None,
     ):
         self.rows = as_rows(rows)
         if not len(self.rows):
@@ -53,43 +50,39 @@ class RowScoreTask(Task):
             raise RequestError(f"length {self.length} must be at least 2: an id, and one that follows it")
         if not 0 < min_k <= 1:
             raise RequestError(f"min_k {min_k} must be a share above 0 and at most 1")
-        self.min_k, self.vocabulary, self.batch_size = min_k, vocabulary, batch_size
+        self.min_k, self.vocabulary = min_k, vocabulary
         self.row_ids = np.arange(len(self.rows)) if row_ids is None else np.asarray(row_ids, dtype=np.int64)
         if len(self.row_ids) != len(self.rows):
             raise RequestError(f"{len(self.row_ids)} row_ids for {len(self.rows)} rows; give one for each")
         self.digest = files.digest([rows_digest(self.rows), self.row_ids, self.length, min_k, vocabulary])
         self.parts = -(-len(self.rows) // PART_ROWS)
+        self.ids = len(self.rows) * self.length
 
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         here = slice(part * PART_ROWS, (part + 1) * PART_ROWS)
         frame = score_model(
             model, self.rows[here], length=self.length, min_k=self.min_k, vocabulary=self.vocabulary,
-            batch_size=self.batch_size,
+            batch_size=context.execution.batch_size,
         )
         frame["row"] = self.row_ids[here]
         return frame
 
 
 def row_scores(
-    checkpoints: Iterable[Checkpoint], rows: Any, *, length: int | None = None, min_k: float = MIN_K,
-    row_ids: Sequence[int] | np.ndarray | None = None, vocabulary: int | None = None, batch_size: int | None = None,
-    device: str | torch.device = "auto", dtype: str | torch.dtype | None = None, cells: CellStore | None = None,
-    shard: tuple[int, int] | None = None, allow_defective: bool = False,
+    checkpoints: Iterable[Checkpoint], rows: npt.ArrayLike, *, length: int | None = None, min_k: float = MIN_K,
+    row_ids: npt.ArrayLike | None = None, vocabulary: int | None = None, **where: Unpack[Where],
 ) -> pd.DataFrame:
-    """Item table: row, status, nll (nats per token), nll_sum, top1 (share), entropy (nats), min_k, min_k_plus,
-    positions.
+    """Item table: row, status, nll (nats per token), nll_sum, top1 (share), entropy (nats), min_k, min_k_plus, positions.
 
-    All but row, status and positions are NaN where the status is not `ok` (see `STATUS`).
+    All but row, status and positions are NaN where the status is not `ok` (see `STATUS`). `where`: device, dtype, cells, …,
+    as an `Execution` takes them.
     """
-    task = RowScoreTask(rows, length=length, min_k=min_k, row_ids=row_ids, vocabulary=vocabulary, batch_size=batch_size)
-    found = sweep(
-        checkpoints, [task], cells=cells, device=device, dtype=dtype, shard=shard, allow_defective=allow_defective,
-    )
-    return found[task.name]
+    task = RowScoreTask(rows, length=length, min_k=min_k, row_ids=row_ids, vocabulary=vocabulary)
+    return sweep(checkpoints, [task], **where)[task.name]
 
 
 def score_model(
-    model: nn.Module, rows: Any, *, length: int, min_k: float = MIN_K, vocabulary: int | None = None,
+    model: nn.Module, rows: npt.ArrayLike, *, length: int, min_k: float = MIN_K, vocabulary: int | None = None,
     batch_size: int | None = None,
 ) -> pd.DataFrame:
     """The columns of `row_scores` for one live model; `row` is the place in `rows`."""
