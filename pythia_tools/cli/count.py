@@ -23,9 +23,9 @@ from typing import Literal
 import pandas as pd
 
 from pythia_tools import counts
-from pythia_tools.cli.options import OUTPUT, add, emit, positive, recorded
+from pythia_tools.cli.options import OUTPUT, add, emit, positive, read_lines, recorded
 from pythia_tools.core import tables
-from pythia_tools.core.errors import EXIT_DONE, DataError, RequestError
+from pythia_tools.core.errors import EXIT_DONE, RequestError
 from pythia_tools.core.files import human_bytes
 from pythia_tools.core.parallel import worker_count
 from pythia_tools.core.results import RunFolder
@@ -54,7 +54,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     order = load_order(args.order, batch_rows=args.batch_rows)
-    patterns = read_patterns(args.terms, window=args.window, unit=args.unit, all_pairs=args.all_pairs)
+    patterns = [_pattern(line, args.window, args.unit) for text in args.terms for line in _written(text)]
+    if args.all_pairs:
+        for a, b in combinations_with_replacement([p for p in patterns if isinstance(p, Leaf)], 2):
+            patterns.append(counts.Pair(a, b, args.window, args.unit, label=f"{a.name} & {b.name}"))
     per_step = order.batch_rows * order.seq_length
     steps = select(args.steps, range(order.steps + 1), tokens_per_step=per_step, who=f"order {order.name}")
     if args.dry_run:
@@ -78,16 +81,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         emit({"shard": args.shard, "batches": found.batches, "out": args.out}, as_json=args.json)
     return EXIT_DONE
-
-
-def read_patterns(
-    texts: Sequence[str], *, window: int = 5, unit: Unit = "words", all_pairs: bool = False
-) -> list[counts.Pattern]:
-    """Patterns of the command line's little language. Raises RequestError for one that cannot be read."""
-    patterns = [_pattern(line, window, unit) for text in texts for line in _written(text)]
-    leaves = [p for p in patterns if isinstance(p, Leaf)] if all_pairs else []
-    pairs = combinations_with_replacement(leaves, 2)
-    return [*patterns, *(counts.Pair(a, b, window, unit, label=f"{a.name} & {b.name}") for a, b in pairs)]
 
 
 def _pattern(text: str, window: int, unit: Unit) -> counts.Pattern:
@@ -123,17 +116,9 @@ def _written(text: str) -> list[str]:
     """The terms of one argument: the lines of @FILE or of a .txt file, or the argument itself."""
     if not text.startswith("@") and not text.endswith(".txt"):
         return [text]
-    path = Path(text.removeprefix("@"))
-    if not text.startswith("@") and not path.is_file():
+    if not text.startswith("@") and not Path(text).is_file():
         raise RequestError(f"{text}: no such file of terms; a term that ends in .txt goes into a file given as @FILE")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: terms cannot be read ({error})") from error
-    kept = [line for line in lines if line.strip()]
-    if not kept:
-        raise DataError(f"{path}: holds no term")
-    return kept
+    return read_lines(text.removeprefix("@"), "terms")
 
 
 def _plan(

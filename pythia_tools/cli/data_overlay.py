@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pythia_tools import overlays
-from pythia_tools.cli.options import OUTPUT, RANGES, add, emit, span
-from pythia_tools.core.errors import EXIT_DONE, RequestError
+from pythia_tools.cli.options import OUTPUT, RANGES, add, emit, read_lines, span
+from pythia_tools.core.errors import EXIT_DONE, DataError, RequestError
 from pythia_tools.order import Rows, load_order
 from pythia_tools.overlays import Overlay
 from pythia_tools.overlays.overlay import parse_steps
@@ -121,23 +121,16 @@ def _reserve(args: argparse.Namespace) -> overlays.Reserve:
     return overlays.Reserve(range(*args.reserve))
 
 
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read ({error})") from error
-
-
 def _numbers(path: str) -> list[int]:
     try:
-        return [int(line) for line in _read(path).split()]
+        return [int(line) for line in read_lines(path, "row numbers")]
     except ValueError as error:
-        raise RequestError(f"{path}: row numbers are wanted, one a line ({error})") from error
+        raise DataError(f"{path}: row numbers are wanted, one a line ({error})") from error
 
 
 def _terms(path: str) -> dict[str, str]:
-    pairs = {i: line.split("\t") for i, line in enumerate(_read(path).splitlines(), 1) if line.strip()}
-    for i, pair in pairs.items():
+    pairs = [line.split("\t") for line in read_lines(path, "terms")]
+    for pair in pairs:
         if len(pair) != 2:
-            raise RequestError(f"{path}:{i}: two columns are wanted, term and replacement, with a tab between them")
-    return {a.strip(): b.strip() for a, b in pairs.values()}
+            raise DataError(f"{path}: {' '.join(pair)!r} is not a term, a tab and its replacement")
+    return {a.strip(): b.strip() for a, b in pairs}

@@ -55,7 +55,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(parser, "--order", help="with --report and --store: exposures under this order, before and after")
     flag("--runs", type=positive, metavar="N", help="with --store: runs of N tokens and more that sequences share")
     flag("--step", type=int, help="with --order: checkpoint (default: the last)")
-    flag("--order-seed", type=int, default=1234, help="with --order: seed of the order after (default: 1234)")
     add(parser, "--workers", *OUTPUT)
 
 
@@ -136,7 +135,7 @@ def _effect(args: argparse.Namespace) -> dict[str, Any]:
     from pythia_tools.tokens.tokenize import read_provenance
 
     provenance = read_provenance(args.store)
-    effect = exposure_effect(args.report, load_order(args.order), provenance, step=args.step, seed=args.order_seed)
+    effect = exposure_effect(args.report, load_order(args.order), provenance, step=args.step)
     tokens = int(provenance.tokens.sum())
     table = effect_summary(effect, tokens)
     return {"tokens": {"before": tokens, "removed": table.attrs["tokens_removed"]}, "exposures": table}

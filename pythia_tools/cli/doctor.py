@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from pythia_tools import doctor, suites
-from pythia_tools.cli.options import add, emit, positive
+from pythia_tools.cli.options import add, emit
 from pythia_tools.core import files
 from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, RequestError
 
@@ -24,8 +24,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(parser, "suite", nargs="?")
     add(parser, "--models", "--steps")
     parser.add_argument("--quick", action="store_true", help="file listings only, no weights (suites on the hub)")
-    rows = "embedding rows to read per checkpoint (default: 256, fewer where they are wide, for at most 1 MB)"
-    parser.add_argument("--rows", type=positive, metavar="N", help=rows)
     results = "audit a JSON of evaluation results {model: {step: {metric: value}}} instead"
     parser.add_argument("--results", metavar="FILE", help=results)
     add(parser, "--out", help="folder for findings.csv, norms.csv and verdict.json")
@@ -39,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         audit = doctor.audit_results(args.results)
     else:
         suite = suites.load_suite(args.suite)
-        audit = doctor.audit(suite, args.models, args.steps, quick=args.quick, rows=args.rows)
+        audit = doctor.audit(suite, args.models, args.steps, quick=args.quick)
     verdict = {"suite": audit.suite, "examined": audit.examined, "sound": audit.sound, "verdict": audit.verdict}
     findings = audit.findings.to_dict(orient="records")
     if args.out:

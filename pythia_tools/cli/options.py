@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pythia_tools.core.errors import RequestError
+from pythia_tools.core.errors import DataError, RequestError
 
 RANGES = "ranges of steps include both ends, ranges of rows leave out the second"
 """Said by the help of every option that takes a range."""
@@ -90,6 +91,17 @@ OUTPUT = ("--out", "--json", "--quiet")
 COMPUTE = ("--device", "--dtype", "--batch-size", "--shard", "--budget", "--dry-run")
 SWEEP = (*SELECTION, "--order", "--tokenizer", *COMPUTE)
 """Which checkpoints, with what belongs to them, and where and how to compute."""
+
+
+def read_lines(path: str, what: str) -> list[str]:
+    """The lines of a text file that are not blank. Raises DataError when it cannot be read or holds none."""
+    try:
+        lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {what} cannot be read ({error})") from error
+    if not lines:
+        raise DataError(f"{path}: holds no {what}")
+    return lines
 
 
 def add(parser: argparse.ArgumentParser, *names: str, **changes: object) -> None:

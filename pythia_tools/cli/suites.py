@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
+
+import pandas as pd
 
 from pythia_tools import suites
 from pythia_tools.cli.options import add, emit
@@ -24,7 +26,6 @@ from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, RequestError
 from pythia_tools.core.files import human_bytes
 from pythia_tools.suites import ModelInfo, Suite
 
-T = TypeVar("T")
 SHOWN = (
     "params", "non_embedding", "dtype", "peak_lr", "seed", "branch", "base", "branch_step", "order", "note", "shape",
 )
@@ -109,28 +110,22 @@ def _print(value: dict[str, Any]) -> None:
         m["where"] + (f"  ({m['branch']} of {m['base']} from step {m['branch_step']})" if m["base"] else ""),
     ] for m in value["models"]]
     _columns([HEADS, *rows], left=(0, 7, 8))
-    for note, names in _grouped((m["note"], m["model"]) for m in value["models"] if m["note"]):
-        print(f"\nnote on {', '.join(names)}: {note}")
-    defects = _grouped((_defect(d), d["model"]) for d in value["known_defects"])
-    if defects:
+    for note, part in pd.DataFrame(value["models"]).groupby("note", sort=False):
+        print(f"\nnote on {', '.join(part['model'])}: {note}")
+    if value["known_defects"]:
         print("\nknown defects (wrong) and remarks (note):")
-    for (mark, where, told), names in sorted(defects, key=lambda item: (item[0][0] == "note", *item[0])):
-        print(f"  {mark:5}  {', '.join(names) if len(names) < 12 else f'{len(names)} models'}, {where}: {told}")
+        defects = pd.DataFrame(value["known_defects"]).assign(where=lambda t: t["steps"].map(_where))
+        keys = ["severity", "where", "what", "source"]
+        ordered = defects.sort_values(keys, ascending=[False, True, True, True])
+        for (mark, where, what, source), part in ordered.groupby(keys, sort=False):
+            models = ", ".join(part["model"]) if len(part) < 12 else f"{len(part)} models"
+            print(f"  {mark:5}  {models}, {where}: {what} ({source})")
 
 
-def _grouped(pairs: Iterable[tuple[T, str]]) -> list[tuple[T, list[str]]]:
-    """The names of each key, in the order in which they come."""
-    found: dict[T, list[str]] = {}
-    for key, name in pairs:
-        found.setdefault(key, []).append(name)
-    return list(found.items())
-
-
-def _defect(defect: dict[str, Any]) -> tuple[str, str, str]:
-    """Its mark, where it is, and what it is."""
-    steps = defect["steps"]
-    named = f"steps {', '.join(map(str, steps or ()))}" if len(steps or ()) <= 12 else f"{len(steps)} steps"
-    return defect["severity"], "all steps" if steps is None else named, f"{defect['what']} ({defect['source']})"
+def _where(steps: tuple[int, ...] | None) -> str:
+    if steps is None:
+        return "all steps"
+    return f"{len(steps)} steps" if len(steps) > 12 else f"steps {', '.join(map(str, steps))}"
 
 
 def _columns(rows: Sequence[Sequence[str]], left: Sequence[int]) -> None:

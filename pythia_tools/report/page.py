@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class Section:
     table: pd.DataFrame | None = None
     table_title: str = "Numbers"
     method: str = ""
-    name: str = field(default="")
+    name: str = ""
 
     @property
     def anchor(self) -> str:
@@ -120,19 +120,16 @@ def _is_wide(path: Path) -> bool:
 
 def table_html(frame: pd.DataFrame, *, limit: int = 60) -> str:
     """A small table; more rows than `limit` are counted, not shown."""
-    shown = frame.head(limit)
-    text = [not pd.api.types.is_numeric_dtype(frame[c]) for c in frame.columns]
-    head = "".join(
-        f'<th class="{"text" if t else "num"}">{escape(str(c))}</th>' for c, t in zip(frame.columns, text, strict=True)
-    )
-    rows = []
-    for values in shown.itertuples(index=False):
-        cells = "".join(
-            f'<td class="{"text" if t else "num"}">{escape(_cell(v))}</td>' for v, t in zip(values, text, strict=True)
-        )
-        rows.append(f"<tr>{cells}</tr>")
+    kinds = ["num" if pd.api.types.is_numeric_dtype(frame[c]) else "text" for c in frame.columns]
+    head = _row("th", kinds, map(str, frame.columns))
+    rows = "".join(_row("td", kinds, map(_cell, values)) for values in frame.head(limit).itertuples(index=False))
     more = f'<p class="soft">… and {len(frame) - limit} more rows in summary.csv</p>' if len(frame) > limit else ""
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>{more}'
+    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>{more}'
+
+
+def _row(tag: str, kinds: Iterable[str], values: Iterable[str]) -> str:
+    cells = (f'<{tag} class="{kind}">{escape(value)}</{tag}>' for kind, value in zip(kinds, values, strict=True))
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _cell(value: Any) -> str:
@@ -144,28 +141,24 @@ def _cell(value: Any) -> str:
 
 
 def _receipts(command: str, record: Mapping[str, Any], timings: Mapping[str, float]) -> str:
-    rows = {
+    facts = {
         "written": record.get("written_at"), "code revision": record.get("git_revision"),
-        "Python": record.get("python"), "platform": record.get("platform"), "processors": record.get("processors")
+        "Python": record.get("python"), "platform": record.get("platform"), "processors": record.get("processors"),
+        **(record.get("versions") or {}),
     }
-    rows |= {name: version for name, version in (record.get("versions") or {}).items() if version}
-    facts = "".join(
-        f'<tr><td class="text">{escape(str(k))}</td><td class="text">{escape(str(v))}</td></tr>'
-        for k, v in rows.items() if v
-    )
-    spent = "".join(f'<tr><td class="text">{escape(k)}</td><td>{v:,.1f} s</td></tr>' for k, v in timings.items())
     weights = record.get("weights") or {}
-    digests = "".join(
-        f'<tr><td class="text">{escape(str(k))}</td><td class="text"><code>{escape(str(v))}</code></td></tr>'
-        for k, v in weights.items()
-    )
-    data = escape(str(record.get("data") or "–"))
     return (
         '<section id="receipts"><h2>Receipts</h2><p>Repeat this study with</p>'
         f"<pre>{escape(command)}</pre>"
-        f'<div class="scroll"><table><tbody>{spent}</tbody></table></div>'
-        f'<div class="scroll"><table><tbody>{facts}</tbody></table></div>'
-        f'<p class="soft">Order of the data (fingerprint): <code>{data}</code></p>'
+        + _pairs("stage", "seconds", {k: f"{v:,.1f}" for k, v in timings.items()})
+        + _pairs("made with", "version", {k: v for k, v in facts.items() if v})
+        + f'<p class="soft">Order of the data (fingerprint): <code>{escape(str(record.get("data") or "–"))}</code></p>'
         f"<details><summary>Weights digests of {len(weights)} checkpoints</summary>"
-        f'<div class="scroll"><table><tbody>{digests}</tbody></table></div></details></section>'
+        + _pairs("checkpoint", "digest", weights) + "</details></section>"
     )
+
+
+def _pairs(what: str, value: str, pairs: Mapping[str, object]) -> str:
+    """A table of two columns, whole."""
+    rows = [(str(k), str(v)) for k, v in pairs.items()]
+    return table_html(pd.DataFrame(rows, columns=[what, value]), limit=len(rows))

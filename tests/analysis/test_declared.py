@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,50 @@ def test_it_is_a_section_of_the_study_and_of_the_report(tiny_suite: Path, tmp_pa
     alone = tmp_path / "alone.html"
     assert main(["report", str(out / "weight-norms"), "--out", str(alone)]) == 0
     assert "The mean norm ends at" in alone.read_text()
+
+
+def test_a_study_in_shards_merges_to_the_whole_and_is_rerun(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["study", str(tiny_suite), "--analyses", "weight-norms", "--steps", "last", "--quiet", "--device", "cpu"]
+    assert main([*command, "--out", str(tmp_path / "whole")]) == 0
+    for i in range(2):
+        assert main([*command, "--out", str(tmp_path / f"shard{i}"), "--shard", f"{i}/2"]) == 0
+    shards = [str(tmp_path / f"shard{i}") for i in range(2)]
+    assert main(["merge", *shards, "--out", str(tmp_path / "merged"), "--quiet"]) == 0
+    pd.testing.assert_frame_equal(load_run(tmp_path / "merged").summary, load_run(tmp_path / "whole").summary)
+    for run in (tmp_path / "whole", tmp_path / "whole" / "weight-norms"):
+        capsys.readouterr()
+        assert main(["rerun", str(run), "--out", str(tmp_path / f"{run.name}-again"), "--json", "--quiet"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["same"]
+
+
+def test_merge_refuses_by_name_what_is_missing_or_foreign(
+    whole: Path, tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, matrices in (("a", "*mlp*"), ("b", "*attention*")):
+        command = ["weight-norms", str(tiny_suite), "--steps", "last", "--matrices", matrices, "--device", "cpu"]
+        shard = "0/2" if name == "a" else "1/2"
+        assert main([*command, "--shard", shard, "--out", str(tmp_path / name), "--quiet"]) == 0
+    for runs, code, says in (
+        (["a"], 2, "shards 1/2 are missing; give all 2 folders"), (["a", "b"], 2, "no shard of the run of"),
+        ([str(whole)], 2, "is not a shard"), (["none"], 2, "is not a run's folder"),
+    ):
+        assert main(["merge", *(str(tmp_path / r) for r in runs), "--out", str(tmp_path / "m"), "--quiet"]) == code
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_run_without_an_option_that_came_later_is_rerun_with_its_default(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole, tmp_path / "old")
+    record = json.loads((tmp_path / "old" / "run.json").read_text())
+    del record["config"]["arguments"]["matrices"], record["config"]["arguments"]["tokenizer"]
+    (tmp_path / "old" / "run.json").write_text(json.dumps(record))
+    assert main(["rerun", str(tmp_path / "old"), "--json", "--quiet", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["same"]
 
 
 def test_python_measures_it_with_the_same_options(tiny_suite: Path) -> None:

@@ -91,7 +91,9 @@ def test_sentences_follow_the_table_and_reverse_with_it() -> None:
 def test_report_command_reads_runs_and_refuses_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = RunFolder(tmp_path / "r", {"command": "learning"})
     (run.figures / "loss.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    run.finish(pd.DataFrame({"a": [1]}), _learning(), extra={"captions": {"loss": "Loss by step"}}, weights={"s/m/step1": "abc123"})
+    told = [{"text": s.text, "rows": list(s.rows)} for s in Learning().sentences(_learning())]
+    extra = {"captions": {"loss": "Loss by step"}, "sentences": told}
+    run.finish(pd.DataFrame({"a": [1]}), _learning(), extra=extra, weights={"s/m/step1": "abc123"})
     page = tmp_path / "page.html"
     assert main(["report", str(tmp_path / "r"), "--out", str(page)]) == 0
     text = page.read_text()

@@ -31,6 +31,9 @@ def test_count_writes_a_run_that_shards_and_merges(tiny_suite: Path, tmp_path: P
         assert main([*arguments, "--shard", f"{i}/2", "--out", str(tmp_path / f"part{i}")]) == 0
     assert main(["merge", str(tmp_path / "part0"), str(tmp_path / "part1"), "--out", str(tmp_path / "joined"), "--quiet"]) == 0
     pd.testing.assert_frame_equal(load_run(tmp_path / "joined").items, load_run(tmp_path / "whole").items)
+    assert main(["rerun", str(tmp_path / "whole"), "--out", str(tmp_path / "again"), "--quiet"]) == 0
+    assert main(["report", str(tmp_path / "whole"), "--out", str(tmp_path / "report.html"), "--quiet"]) == 0
+    assert f">{terms[0].strip()}<" in (tmp_path / "report.html").read_text().replace("> ", ">")
 
 
 def test_term_frequency_of_a_suite_with_planted_terms(tiny_suite: Path, tmp_path: Path) -> None:
