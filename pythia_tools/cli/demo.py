@@ -17,9 +17,13 @@ from pythia_tools.cli import study
 from pythia_tools.cli.options import OUTPUT, SWEEP, add
 
 
+SHOWN = ["memorization", "term-frequency", "bias", "learning"]
+"""What the demo shows; `study pythia-micro` makes every analysis, which takes longer."""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     add(parser, *SWEEP, *OUTPUT)
-    study.add_analyses(parser)
+    study.add_analyses(parser, default=SHOWN)
     parser.set_defaults(suite="pythia-micro", out="runs/demo")
 
 

@@ -26,10 +26,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_analyses(parser)
 
 
-def add_analyses(parser: argparse.ArgumentParser) -> None:
+def add_analyses(parser: argparse.ArgumentParser, default: list[str] | None = None) -> None:
     known = list(analyses.names())
-    help = f"{', '.join(known)} (default: all)"
-    parser.add_argument("--analyses", nargs="+", choices=known, metavar="NAME", help=help)
+    help = f"{', '.join(known)} (default: {', '.join(default or ['all'])})"
+    parser.add_argument("--analyses", nargs="+", choices=known, metavar="NAME", default=default, help=help)
 
 
 def run(args: argparse.Namespace) -> int:
