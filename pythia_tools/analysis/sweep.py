@@ -1,7 +1,7 @@
 """Tasks over checkpoints: each checkpoint is loaded once, every task runs on it, every finished cell is kept.
 
 A cell is one part of one task on one set of weights. Its key is the digest of the weights, the task's name, version and
-digest, the number format and the part: never a step or a branch. So a killed sweep goes on at the next cell, equal
+digest, the number format and the part: never a step or a branch. So a killed sweep resumes at the next cell, equal
 weights under two names (step 0 and step 1 of Pythia) are computed once, a changed file under the same name is computed
 anew, and a checkpoint whose cells all exist is not loaded.
 """

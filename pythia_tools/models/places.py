@@ -32,7 +32,7 @@ def local_folder(checkpoint: Checkpoint, stop: threading.Event | None = None) ->
     return Path(hub.fetch(checkpoint, stop=stop))
 
 
-def held(checkpoint: Checkpoint) -> contextlib.AbstractContextManager[None]:
+def pinned(checkpoint: Checkpoint) -> contextlib.AbstractContextManager[None]:
     """Keeps a fetched checkpoint from being evicted while its files are in use."""
     if isinstance(checkpoint.location, Folder):
         return contextlib.nullcontext()

@@ -22,7 +22,7 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.models.devices import choose_device, choose_dtype, named_dtype
 from pythia_tools.models.digest import Cancelled, WeightsRecord, record_of_contents, weights_record
 from pythia_tools.models.loading import architecture, build, label, require_finite, swap
-from pythia_tools.models.places import held, local_folder, stated_contents
+from pythia_tools.models.places import local_folder, pinned, stated_contents
 from pythia_tools.models.weights import weight_files
 from pythia_tools.suites import Checkpoint, check_defects
 
@@ -128,7 +128,7 @@ def prepare(
             fetched = current.wait_for_files()
             if not fetched:
                 current.result()  # an error surfaces before anything further is asked for
-            with held(checkpoint) if fetched else contextlib.nullcontext():
+            with pinned(checkpoint) if fetched else contextlib.nullcontext():
                 more = position + 1 < len(checkpoints)
                 # before the digest is waited for, so that one fetch follows the other without a gap
                 ahead = _Ahead(checkpoints[position + 1], cancel, wanted) if prefetch and more else None
@@ -165,9 +165,7 @@ class _Ahead:
             self._work()
 
     def wait_for_files(self) -> bool:
-        """Wait until the files are here (True), or it is known that they are not needed, or that they cannot be had
-        (False).
-        """
+        """Wait until the files are here (True), or turn out not to be needed or not to come (False)."""
         while not self._fetched.wait(0.2):  # in slices, so that an interrupt is noticed on every platform
             pass
         return self._folder is not None
