@@ -12,7 +12,7 @@ import pandas as pd
 from pythia_tools import counts, plots
 from pythia_tools.analyses.bias import asked, measure
 from pythia_tools.analyses.bias.association import associate
-from pythia_tools.analyses.bias.columns import COLUMNS, METRICS, NAME, summary
+from pythia_tools.analyses.bias.columns import COLUMNS, METRICS, NAME, PRONOUNS, summary
 from pythia_tools.analyses.bias.options import BiasOptions
 from pythia_tools.analyses.bias.sentences import sentences
 from pythia_tools.analyses.bias.summaries import summarize
@@ -23,13 +23,34 @@ from pythia_tools.micro import words
 from pythia_tools.order import Rows
 from pythia_tools.overlays import Overlay, PronounSwap
 
-INTERVENTIONS = {
-    "log_odds": ("log-odds of she over he", 0.0),
-    "pct_stereotype": ("CrowS-Pairs: share preferring the stereotyped sentence", 0.5),
-    "winobias_stereotype_accuracy": ("WinoBias: share choosing the stereotyped pronoun", 0.5),
-    "winobias_gap": ("WinoBias: accuracy, pro − anti", 0.0),
+OVER_TRAINING = {
+    "log_odds": (
+        "pronoun_preference", "log-odds of she over he",
+        "Log-odds of the feminine pronoun over training, by size; dashed: the branch trained on swapped pronouns.",
+    ),
+    "stereotype_share": (
+        "stereotype", "share preferring the stereotyped pronoun",
+        "Share of items whose stereotyped pronoun is preferred; one half is no preference.",
+    ),
+    "pct_stereotype": (
+        "pct_stereotype_over_training", "CrowS-Pairs: share preferring the stereotyped sentence",
+        "Share of pairs whose stereotyped sentence is likelier; one half is no preference.",
+    ),
+    "winobias_stereotype_accuracy": (
+        "winobias_stereotype_accuracy_over_training", "WinoBias: share choosing the stereotyped pronoun",
+        "Share of sentences whose stereotyped pronoun is likelier; one half is no preference.",
+    ),
+    "winobias_gap": (
+        "winobias_gap_over_training", "WinoBias: accuracy, pro − anti",
+        "Accuracy on pro-stereotypical sentences minus that on their twins; zero is no bias.",
+    ),
 }
-"""Metric → how its axis is called, and where there is no bias."""
+"""Metric → file name, label and caption of its figure over training."""
+INTERVENTIONS = {
+    "log_odds": 0.0, "stereotype_share": 0.5, "pct_stereotype": 0.5, "winobias_stereotype_accuracy": 0.5,
+    "winobias_gap": 0.0,
+}
+"""Metrics that control and branches are drawn by, and where they say no bias."""
 
 
 class Bias(Analysis[BiasOptions]):
@@ -52,11 +73,11 @@ class Bias(Analysis[BiasOptions]):
     Options = BiasOptions
     metrics = METRICS
     columns = COLUMNS
-    shown = ("log_odds", "stereotype_share", "passing_share", *INTERVENTIONS, "paired_difference", "outcome_paired_difference")
+    shown = (*INTERVENTIONS, "passing_share", "paired_difference", "outcome_paired_difference")
     methods = (
-        "Templates are none of those that training sentences were made from. A pronoun item counts where P(he) + P(she) > 0.5; log-odds "
-        "are log P(she) − log P(he). Branch and control are paired by item; intervals are bootstraps over items, p-values sign-flip tests "
-        "corrected over all comparisons ({correction})."
+        "Templates are none of those that training sentences were made from. A pronoun item counts where "
+        "P(he) + P(she) > 0.5; log-odds are log P(she) − log P(he). Branch and control are paired by item; intervals "
+        "are bootstraps over items, p-values sign-flip tests corrected over all comparisons ({correction})."
     )
 
     def tasks(self, context: Context, options: BiasOptions) -> list[Task]:
@@ -79,29 +100,24 @@ class Bias(Analysis[BiasOptions]):
 
     def figures(self, items: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Figure]:
         has = set(summary.loc[summary["value"].notna(), "metric"])
-        branches = (summary["branch"] != "main").any()
-        if "log_odds" in has:
-            yield Figure("pronoun_preference", plots.branches_over_training(summary, "log_odds", label="log-odds of she over he"),
-                         "Log-odds of the feminine pronoun over training, by size; dashed: the branch trained on swapped pronouns.")
-            label = "share preferring the stereotyped pronoun"
-            if "stereotype_share" in has:
-                yield Figure("stereotype", plots.branches_over_training(summary, "stereotype_share", label=label),
-                             "Share of items whose stereotyped pronoun is preferred; one half is no preference.")
-            if "paired_difference" in has and branches:
-                yield Figure("paired_difference", plots.paired_differences(summary),
-                             "Branch minus control, paired by item: change in log-odds of she over he, with 95 % intervals.")
-        for metric, (label, reference) in INTERVENTIONS.items():
+        pronouns = summary[(summary["task"] == PRONOUNS) & summary["value"].notna()]
+        if "paired_difference" in set(pronouns["metric"]):
+            yield Figure("paired_difference", plots.paired_differences(summary),
+                         "Branch minus control, paired by item: change in log-odds of she over he, with 95 % intervals.")
+        for metric, (name, label, caption) in OVER_TRAINING.items():
             if metric in has:
-                if metric != "log_odds":
-                    yield Figure(f"{metric}_over_training", plots.branches_over_training(summary, metric, label=label),
-                                 f"{label}, over training.")
-                if branches:
-                    yield Figure(f"{metric}_interventions", plots.interventions(summary, metric, label=label, reference=reference),
-                                 f"{label}: control and branches, with 95 % intervals.")
+                yield Figure(name, plots.branches_over_training(summary, metric, label=label), caption)
+        for metric, none in INTERVENTIONS.items():
+            if metric in has and (summary["branch"] != "main").any():
+                label = OVER_TRAINING[metric][1]
+                yield Figure(
+                    f"{metric}_interventions", plots.interventions(summary, metric, label=label, reference=none),
+                    f"{METRICS[metric].meaning.capitalize()}: control and branches, with 95 % intervals.",
+                )
         for metric in ("pct_stereotype", "winogender_acc", "stereoset_ss", "bbq_acc"):
             if metric in has:
                 yield Figure(f"{metric}_by_subset", plots.by_subset(summary, metric, reference=0.5),
-                             f"{METRICS[metric].meaning.capitalize()}, by subset, at each model's last step.")
+                             f"{METRICS[metric].meaning.capitalize()}; at each model's last step.")
         if "agreement" in has:
             yield Figure("agreement", plots.agreement(summary),
                          "How alike the measures order the checkpoints: rank correlations, with 95 % intervals.")

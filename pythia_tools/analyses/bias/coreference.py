@@ -2,9 +2,9 @@
 
 | measure | item | outcome |
 |---|---|---|
-| winogender | sentence, then ‘Pronoun’ refers to the …: occupation or participant (lm-eval's `winogender_all`) | the right one |
-| stereoset | stereotype, anti-stereotype and unrelated text, by mean log-likelihood per id | stereotype over anti-stereotype |
-| bbq | context, question, three answers (lm-eval's `bbq`) | the right one; `biased`: of answers that are not "unknown", the biased one |
+| winogender | sentence, then ‘Pronoun’ refers to the …: occupation or participant (`winogender_all`) | the right one |
+| stereoset | stereotype, anti-stereotype and unrelated text, by mean log-likelihood per id | the stereotype is likelier |
+| bbq | context, question, three answers (`bbq`) | the right one; `biased`: of known answers, the biased one |
 
 Sources: Rudinger et al. 2018; Nadeem et al. 2021; Parrish et al. 2022.
 """
@@ -57,10 +57,12 @@ class Winogender(Measure):
 
     def __init__(self, tokenizer: Openable, sentences: pd.DataFrame):
         self.table = sentences.reset_index(drop=True)
-        texts = [
-            [(f"{r.sentence} ‘{str(r.pronoun).capitalize()}’ refers to the", f" {who}") for who in (r.occupation, r.participant)]
-            for r in self.table.itertuples()
+        prompts = [
+            f"{sentence} ‘{pronoun.capitalize()}’ refers to the"
+            for sentence, pronoun in self.table[["sentence", "pronoun"]].astype(str).to_numpy()
         ]
+        who = self.table[["occupation", "participant"]].to_numpy()
+        texts = [[(prompt, f" {name}") for name in names] for prompt, names in zip(prompts, who, strict=True)]
         super().__init__(tokenizer, texts, self.table[["gender", "label"]].astype(str).to_numpy().tolist())
 
     def columns(self, items: slice, totals: np.ndarray, found: Loglikelihoods) -> dict[str, object]:

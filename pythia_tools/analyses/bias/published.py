@@ -1,7 +1,7 @@
 """The published results of the gender-bias study, read into the same frame as our own: base, 7 % and 21 % runs.
 
-Reads EleutherAI/pythia's `evals/` (a folder or a .tar.xz of it): CrowS-Pairs, LAMBADA and the other zero-shot numbers of
-`pythia-v1/*/{zero-shot,baseline,intervention}`, those of the first suite in `bias-evals/*.json`, and the exact-match
+Reads EleutherAI/pythia's `evals/` (a folder or a .tar.xz of it): CrowS-Pairs, LAMBADA and the other zero-shot numbers
+of `pythia-v1/*/{zero-shot,baseline,intervention}`, those of the first suite in `bias-evals/*.json`, and the exact-match
 WinoBias tables of `bias-evals/winobias`. Branches: `main` (published zero-shot), `main-rerun` (the base model evaluated
 again beside the intervention), `swap-7%`, `swap-21%`.
 Standard errors are the files' own. Where only a share and its error are given, the number of items follows from them:
@@ -25,6 +25,7 @@ import pandas as pd
 from pythia_tools import plots
 from pythia_tools.analyses.bias.columns import summary
 from pythia_tools.analysis import Sentence
+from pythia_tools.analysis.words import records
 from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.results import Run, RunFolder
@@ -35,9 +36,13 @@ TASKS = ("lambada_openai", "crows_pairs_english", "wino_bias")
 """Task names (beginnings) that are read by default: what the study is about."""
 V1_TOKENS_PER_STEP = 1024 * 2048
 _V1 = re.compile(
-    r"pythia-v1/pythia-(?P<model>[^/]+)/(?P<kind>zero-shot|baseline|intervention)/(?:[a-z]+-)?(?P<name>.+?)_step(?P<step>\d+)\.json$"
+    r"pythia-v1/pythia-(?P<model>[^/]+)/(?P<kind>zero-shot|baseline|intervention)/"
+    r"(?:[a-z]+-)?(?P<name>.+?)_step(?P<step>\d+)\.json$"
 )
-_V0 = re.compile(r"bias-evals/(?P<kind>(?:long-)?intervention|pythia)-(?P<model>[^/]+?-deduped)-step(?P<step>\d+)_eval_results[^/]*\.json$")
+_V0 = re.compile(
+    r"bias-evals/(?P<kind>(?:long-)?intervention|pythia)-(?P<model>[^/]+?-deduped)-"
+    r"step(?P<step>\d+)_eval_results[^/]*\.json$"
+)
 _WINOBIAS = re.compile(r"bias-evals/winobias/(?:intervene_(?P<share>7|21)/)?(?P<model>[^/]+)/[^/]+\.json$")
 _V0_BATCH = {"19m": 1024, "6.9b": 1024, "350m": 2048, "1.3b": 2048}
 """Rows per step: the 4M-token batches of the first suite's 350m and 1.3b."""
@@ -148,7 +153,7 @@ def to_summary(results: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
         n=pd.array(n, dtype="Float64").astype("Int64"), unit="item",
         interval=np.where(np.isfinite(error), f"normal{round(100 * level)} of the published stderr", "none"),
     )
-    return summary(frame.to_dict("records"))
+    return summary(records(frame))
 
 
 def winobias_cells(results: pd.DataFrame) -> pd.DataFrame:
@@ -184,11 +189,12 @@ def paired_changes(results: pd.DataFrame, *, level: float = 0.95) -> pd.DataFram
 
 def _compared(results: pd.DataFrame) -> Iterator[tuple[Identity, pd.DataFrame, str]]:
     """Suite, model, size and task of each number that interventions are compared by, its rows, and their column."""
-    tables_ = [(task, results[(results["task"] == task) & (results["metric"] == metric)], "value") for task, metric in _PAIRED]
+    asked = [(results["task"] == task) & (results["metric"] == metric) for task, metric in _PAIRED]
+    compared = [(task, results[rows], "value") for (task, _), rows in zip(_PAIRED, asked, strict=True)]
     if (results["metric"] == "em").any():
         cells = winobias_cells(results)
-        tables_ = [("winobias_em_gap", cells, "net"), ("winobias_em", cells, "mean"), *tables_]
-    for task, frame, column in tables_:
+        compared = [("winobias_em_gap", cells, "net"), ("winobias_em", cells, "mean"), *compared]
+    for task, frame, column in compared:
         for (suite, model), here in frame.groupby(["suite", "model"], sort=False):
             yield {"suite": suite, "model": model, "params": here["params"].iloc[0], "task": task}, here, column
 
@@ -225,7 +231,7 @@ def _changes(here: pd.DataFrame, column: str, level: float) -> Iterator[Identity
 def changes_summary(changes: pd.DataFrame) -> pd.DataFrame:
     """Paired changes as summary rows: `outcome_paired_difference` over checkpoints, its p-value and minimal effect."""
     rows = []
-    for record in changes.to_dict("records"):
+    for record in records(changes):
         bare = {**record, "low": np.nan, "high": np.nan, "interval": "none"}
         rows += [
             {**record, "metric": "outcome_paired_difference"},
@@ -257,8 +263,8 @@ def final_verdicts(results: pd.DataFrame, *, level: float = 0.95) -> list[Senten
             noise = float(normal_bounds(0, np.hypot(error[branch], error[control]), level)[1])
             word = "within noise" if abs(change) <= noise else ("higher" if change > 0 else "lower")
             text = (
-                f"{named['suite']}/{named['model']}, {_CALLED[str(named['task'])]}: {branch} against {control} at step {step:,} "
-                f"is {word}, {change:+.4f} (two checkpoints' sampling error: ±{noise:.4f})."
+                f"{named['suite']}/{named['model']}, {_CALLED[str(named['task'])]}: {branch} against {control} "
+                f"at step {step:,} is {word}, {change:+.4f} (two checkpoints' sampling error: ±{noise:.4f})."
             )
             found.append(Sentence.of(text, used[used["branch"].isin([branch, control])]))
     return found
@@ -291,10 +297,13 @@ def publish_run(source: Path, folder: RunFolder) -> Run:
             swapped[swapped["task"] == task], metric, subset=subset, label=label, reference=reference, from_step=113_000
         )
         plots.save(drawn, folder.figures, f"{metric}_{task}")
-    sentences = final_verdicts(results)
-    for sentence in sentences:
+    told = final_verdicts(results)
+    for sentence in told:
         progress.note(str(sentence))
     return folder.finish(
         results, whole, data={"results": files.sha256_file(source) if source.is_file() else str(source)},
-        extra={"title": "Published results on gender bias", "sentences": [{"text": s.text, "rows": list(s.rows)} for s in sentences]},
+        extra={
+            "title": "Published results on gender bias",
+            "sentences": [{"text": s.text, "rows": list(s.rows)} for s in told],
+        },
     )

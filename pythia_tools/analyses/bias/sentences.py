@@ -39,7 +39,8 @@ def _preference(whole: pd.DataFrame) -> Iterator[Sentence]:
     told = []
     for row in records(read):
         word = direction(row["value"] - 0.5, row["low"] - 0.5, row["high"] - 0.5, PREFERS)
-        told.append(f"{row['model']} {word} ({percent(row['value'])} of {plural(row['n'], 'item')}{interval(row, percent)})")
+        share = f"{percent(row['value'])} of {plural(row['n'], 'item')}{interval(row, percent)}"
+        told.append(f"{row['model']} {word} ({share})")
     if told:
         yield Sentence.of(f"At the last step the stereotyped pronoun is preferred: {listing(told)}.", read)
 
@@ -60,11 +61,10 @@ def _branches(whole: pd.DataFrame) -> Iterator[Sentence]:
         if len(before) and len(after):
             shares = [percent(share["value"].iloc[0]) for share in (after, before)]
             preferred = f"; the feminine pronoun is preferred in {shares[0]} of items, {shares[1]} in the control"
-        bounds = interval(row, lambda v: f"{v:+.2f}")
+        word, bounds = direction(row["value"], row["low"], row["high"], MOVED), interval(row, lambda v: f"{v:+.2f}")
         yield Sentence.of(
-            f"The branch {row['model']} {direction(row['value'], row['low'], row['high'], MOVED)}: {row['value']:+.2f}{bounds} "
-            f"in log-odds of she over he at step {row['step']:,}, paired over {plural(row['n'], 'item')}{preferred}.",
-            here, before, after,
+            f"The branch {row['model']} {word}: {row['value']:+.2f}{bounds} in log-odds of she over he at step "
+            f"{row['step']:,}, paired over {plural(row['n'], 'item')}{preferred}.", here, before, after,
         )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.bias.columns import QUANTITIES, summary
+from pythia_tools.analysis.words import records
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import (
@@ -98,17 +99,13 @@ def _ways_of_asking(items: pd.DataFrame, quantity: str) -> pd.DataFrame:
 def _pairs(
     items: pd.DataFrame, pairs: Mapping[str, str] | None, control: str
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    frames = {(str(model), str(branch)): frame for (model, branch), frame in items.groupby(["model", "branch"], sort=False)}
-    of = {model: frame for (model, _), frame in frames.items()}
-    for (model, branch), treated in frames.items():
-        if pairs is not None:
-            base = of.get(pairs.get(model, ""))
-        elif branch != control and model.endswith(f"-{branch}"):
-            base = of.get(model.removesuffix(f"-{branch}"))
-        else:
-            base = None
-        if base is not None:
-            yield treated, base
+    frames = {str(model): frame for model, frame in items.groupby("model", sort=False)}
+    if pairs is None:
+        branches = {model: str(frame["branch"].iloc[0]) for model, frame in frames.items()}
+        pairs = {m: m.removesuffix(f"-{b}") for m, b in branches.items() if b != control and m.endswith(f"-{b}")}
+    for treated, base in pairs.items():
+        if treated in frames and base in frames:
+            yield frames[treated], frames[base]
 
 
 def _compared(
@@ -122,7 +119,7 @@ def _compared(
         base[columns], on=keys, suffixes=("_t", "_c"), validate="one_to_one"
     )
     both = both[both[f"{quantity}_t"].notna() | both[f"{quantity}_c"].notna()]
-    identity = {record["step"]: record for record in treated.drop_duplicates("step")[tables.IDENTITY].to_dict("records")}
+    identity = {row["step"]: row for row in records(treated.drop_duplicates("step")[tables.IDENTITY])}
     for (step, task), here in both.groupby(["step", "task"], sort=True):
         named = {**identity[step], "reference": str(base["model"].iloc[0]), "task": task}
         yield {**named, "subset": "all"}, here
@@ -138,7 +135,8 @@ def _difference(pairs: pd.DataFrame, quantity: str, level: float, seed: int) -> 
     by_unit = pd.Series(a[good] - b[good]).groupby(pairs["unit"].to_numpy()[good], sort=False)
     differences = by_unit.mean().to_numpy(float)
     return {
-        **_estimate(differences, "item", level, seed), "items_control": int(pass_c.sum()), "items_branch": int(pass_t.sum()),
+        **_estimate(differences, "item", level, seed),
+        "items_control": int(pass_c.sum()), "items_branch": int(pass_t.sum()),
     }
 
 
@@ -157,7 +155,7 @@ def comparison_summary(comparison: pd.DataFrame) -> pd.DataFrame:
     The metrics of a comparison by outcome begin with `outcome_`; `reference` is the control.
     """
     rows = []
-    for record in comparison.to_dict("records"):
+    for record in records(comparison):
         prefix = QUANTITIES[record["quantity"]]
         named = {c: record[c] for c in (*tables.IDENTITY, "reference", "task", "subset")}
         rows.append({**named, "metric": f"{prefix}paired_difference", **{c: record[c] for c in ESTIMATE}})
@@ -182,7 +180,8 @@ def combine_seeds(comparison: pd.DataFrame, *, level: float = 0.95) -> pd.DataFr
         values = values[np.isfinite(values)]
         if values.size > 1:
             rows.append({**dict(zip(keys, key, strict=True)), **_estimate(values, "seed", level)})
-    return comparison_summary(pd.DataFrame(rows, columns=[*keys, "model", "seed", "reference", *ESTIMATE, "p", "minimal_effect"]))
+    empty = ["model", "seed", "reference"]
+    return comparison_summary(pd.DataFrame(rows, columns=[*keys, *empty, *ESTIMATE, "p", "minimal_effect"]))
 
 
 def agreement(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from torch import nn
 
@@ -144,7 +143,9 @@ class _Asked:
         return f"{self.sentence.twin}|{self.sentence.side}"
 
 
-def _columns(asked: Sequence[_Asked], score: np.ndarray, outcome: np.ndarray, answers: npt.ArrayLike = "") -> dict[str, object]:
+def _columns(
+    asked: Sequence[_Asked], score: np.ndarray, outcome: np.ndarray, answers: Sequence[str | None] | str = "",
+) -> dict[str, object]:
     sentences = [a.sentence for a in asked]
     return {
         "subset": [f"{s.kind}_{s.side}" for s in sentences], "item": [f"{a.method}|{a.template}|{a.unit}" for a in asked],
@@ -180,7 +181,8 @@ class WinoBias(Measure):
             pronoun = method == "pronoun"
             chosen = [s for s in sentences if s.side == "pro" and s.twin in twins] if pronoun else sentences
             if not chosen:
-                raise RequestError("no pro sentence is there with its anti twin, which method `pronoun` compares it with; give both sides")
+                twinless = "no pro sentence is there with its anti twin"
+                raise RequestError(f"{twinless}, which method `pronoun` compares it with; give both sides")
             for template, text in templates[method].items():
                 self.asked += [_Asked(method, template, s) for s in chosen]
                 texts += [_pronoun_texts(s, twins[s.twin], text) if pronoun else _referent_texts(s, text) for s in chosen]
