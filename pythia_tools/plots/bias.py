@@ -49,7 +49,8 @@ def interventions(
         _axis(ax, here["step"], narrow=from_step is not None)
         ax.set_title(style.model_label(base, here["params"].iloc[0]))
     figure.supylabel(label or f"{metric} ({subset})", fontsize=10)
-    lines = [Line2D([], [], color=colour, linestyle=line, marker="o", markersize=3.5) for colour, line in looks.values()]
+    lines = [Line2D([], [], color=colour, linestyle=line, marker="o", markersize=3.5) for colour,
+             line in looks.values()]
     figure.legend(lines, list(looks), loc="outside lower center", ncols=len(lines), frameon=False)
     return figure
 

@@ -30,7 +30,8 @@ def measured(tiny_suite, tmp_path_factory):
     pairs = "sent_more,sent_less,bias_type\nHe ran home.,She ran home.,gender\nOld men sit.,Young men sit.,age\n"
     (out.parent / "pairs.csv").write_text(pairs)
     data = f"crows_pairs={out.parent / 'pairs.csv'}"
-    code = main(["bias", str(tiny_suite), "--measures", "pronoun_preference", "crows_pairs", "heldout_loss", "--data", data,
+    code = main(["bias", str(tiny_suite), "--measures", "pronoun_preference", "crows_pairs", "heldout_loss", "--data",
+                 data,
                  "--association", "--out", str(out), "--quiet", "--device", "cpu"])  # fmt: skip
     assert code == 0
     return out, load_run(out)
@@ -42,7 +43,8 @@ def test_a_run_holds_items_summary_figures_and_words(measured, tiny_suite):
     assert set(run.items["task"]) == {"pronoun_preference", "crows_pairs", "association", "heldout_loss"}
     assert set(run.items.columns) - set(tables.IDENTITY) <= set(bias.Bias.columns)
     assert set(run.items["model"]) == set(suite.models)
-    assert {"pct_stereotype", "likelihood_difference", "association_spearman", "heldout_nll"} <= set(run.summary["metric"])
+    assert {"pct_stereotype", "likelihood_difference", "association_spearman",
+            "heldout_nll"} <= set(run.summary["metric"])
     assert not run.summary.duplicated(tables.KEYS).any()
     branches = {m: info.base for m, info in suite.models.items() if info.base}
     paired = run.summary[run.summary["metric"] == "paired_difference"]
@@ -89,7 +91,7 @@ def test_association_counts_are_those_of_the_order(measured, tiny_suite):
     main_rows = rows[(rows["branch"] == "main") & rows["step"].isin(swapped["step"])]
     both = swapped.merge(main_rows.drop_duplicates(["item", "step"]), on=["item", "step"], suffixes=("_swap", "_main"))
     assert len(both) and (both["feminine_swap"] >= both["feminine_main"]).all()
-    assert both["feminine_swap"].sum() > both["feminine_main"].sum(), "the branch saw more feminine pronouns beside occupations"
+    assert both["feminine_swap"].sum() > both["feminine_main"].sum(), "the branch saw more feminine pronouns"
 
 
 def test_a_plan_computes_nothing(tiny_suite, capsys):
@@ -126,7 +128,8 @@ def test_own_templates_occupations_and_a_limit(tiny_suite, tmp_path):
     )
     (task,) = prepare(analyses.get("bias"), context, options).tasks
     asked = [(i.prompt, i.stereotype) for i in task.items]
-    assert asked == [("\nThe nurse said that", "she"), ("\nA nurse left because", "she"), ("\nThe driver said that", "he")]
+    assert asked == [("\nThe nurse said that", "she"), ("\nA nurse left because", "she"),
+                     ("\nThe driver said that", "he")]
     assert task.name == "bias/pronoun_preference" and task.ids > 0
 
 
@@ -142,7 +145,8 @@ def test_the_public_results_as_a_run(tmp_path, capsys):
 def summary_rows(values, metric="pct_stereotype", **more) -> pd.DataFrame:
     """Intervals reach 0.1 below and 0.3 above."""
     return tables.summary([
-        {"suite": "s", "model": m, "params": 10, "step": step, "tokens": step, "branch": b, "subset": subset, "metric": metric,
+        {"suite": "s", "model": m, "params": 10, "step": step, "tokens": step, "branch": b, "subset": subset,
+         "metric": metric,
          "value": v, "low": v - 0.1, "high": v + 0.3, "n": 20, "unit": "item", "interval": "bootstrap95", **more}
         for m, b, step, subset, v in values
     ])  # fmt: skip
@@ -155,7 +159,8 @@ def ends(container, axis: int) -> list[list[float]]:
 
 
 def test_figures_show_control_and_branch_with_their_intervals():
-    table = summary_rows([("m", "main", s, "all", 0.6 - s / 1000) for s in (0, 50, 100)] + [("m-swap", "swap", 100, "all", 0.3)])
+    table = summary_rows([("m", "main", s, "all",
+                           0.6 - s / 1000) for s in (0, 50, 100)] + [("m-swap", "swap", 100, "all", 0.3)])
     alone = plots.interventions(table, "pct_stereotype", reference=0.5)
     assert len(alone.axes) == 2, "nothing says whose branch it is"
     paired = summary_rows([("m-swap", "swap", 100, "all", -0.2)], "outcome_paired_difference", reference="m")
@@ -193,7 +198,8 @@ def test_error_bars_reach_from_low_to_high():
 
 
 def test_subsets_are_drawn_at_the_last_step():
-    values = [("m", "main", 10, "all", 0.5), ("m", "main", 10, "age", 0.7), ("m", "main", 0, "all", 0.1), ("m", "main", 0, "age", 0.2)]
+    values = [("m", "main", 10, "all", 0.5), ("m", "main", 10, "age", 0.7), ("m", "main", 0, "all", 0.1),
+              ("m", "main", 0, "age", 0.2)]
     bars = plots.by_subset(summary_rows(values), "pct_stereotype", reference=0.5)
     assert [t.get_text() for t in bars.get_yticklabels()] == ["age", "all"]
     (container,) = bars.containers
@@ -202,10 +208,11 @@ def test_subsets_are_drawn_at_the_last_step():
 
 
 def test_sentences_tell_the_last_step_of_main_runs_and_their_branches():
-    shares = [("m", "main", 0, "all", 0.2), ("m", "main", 10, "all", 0.8), ("m-swap", "swap", 10, "all", 0.1), ("m", "swap", 20, "all", 0.4)]
+    shares = [("m", "main", 0, "all", 0.2), ("m", "main", 10, "all", 0.8), ("m-swap", "swap", 10, "all", 0.1),
+              ("m", "swap", 20, "all", 0.4)]
     preferred = summary_rows(shares, "stereotype_share", task="pronoun_preference")
     first, *_ = bias.Bias().sentences(preferred)
-    assert first.text.startswith("At the last step the stereotyped pronoun is preferred: m more often than not (80 % of 20 items")
+    assert first.text.startswith("At the last step the stereotyped pronoun is preferred: m more often than not (80 %")
     assert "swap" not in first.text and " and " not in first.text and first.rows == (1,)
     moved = [("m-swap", "swap", 0, "all", -1.0), ("m-swap", "swap", 10, "all", 2.0)]
     paired = summary_rows(moved, "paired_difference", task="pronoun_preference", reference="m")
@@ -217,7 +224,7 @@ def test_sentences_tell_the_last_step_of_main_runs_and_their_branches():
 
 
 def test_a_control_branch_is_the_main_run_and_an_overlay_is_the_swap_branch(tiny_suite, tmp_path):
-    """Resuming on unchanged rows gives the main run again; under the overlay, the suite's own swap branch; bit for bit."""
+    """Resuming on unchanged rows gives the main run again; under the overlay, the suite's own swap; bit for bit."""
     from pythia_tools.models import weights_digest
 
     suite = load_suite(tiny_suite)
@@ -238,7 +245,8 @@ def test_on_pythia_micro_the_swap_moves_the_pronoun_and_not_the_loss(micro_suite
     """Control and intervention differ in the pronoun preference beyond noise, and in held-out loss by less than 2 %."""
     suite, truth = load_suite(micro_suite), micro.load_truth(micro_suite)
     occupations = list(zip(truth.pronouns["occupation"], truth.pronouns["stereotype"], strict=True))
-    task = bias.PronounTask(micro_suite / "tokenizer", bias.pronoun_items(truth.templates["heldout"], occupations, lead="\n"))
+    task = bias.PronounTask(micro_suite / "tokenizer",
+                            bias.pronoun_items(truth.templates["heldout"], occupations, lead="\n"))
     held = load_order(micro_suite / "data" / "heldout", batch_rows=1)
     loss = ScoreTask(held.rows(0, 128), aggregate="row")
     pairs = {n: i.base for n, i in suite.models.items() if i.branch == "swap"}
@@ -250,7 +258,8 @@ def test_on_pythia_micro_the_swap_moves_the_pronoun_and_not_the_loss(micro_suite
     assert (whole["low"] > 0).all() and (whole["n"] > 60).all(), "she gains; most items count"
     means = result["token_scores"].groupby("model")["nll"].mean()
     assert all(abs(means[branch] / means[base] - 1) < 0.02 for branch, base in pairs.items())
-    stereotyped = bias.summarize(items, pairs=pairs).query("metric == 'stereotype_share' and subset == 'all' and branch == 'main'")
+    chosen = "metric == 'stereotype_share' and subset == 'all' and branch == 'main'"
+    stereotyped = bias.summarize(items, pairs=pairs).query(chosen)
     assert (stereotyped["low"] > 0.5).all(), "the control prefers the pronoun that its data planted more often"
 
 

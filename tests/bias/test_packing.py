@@ -27,7 +27,7 @@ def test_every_text_is_in_one_row_with_its_ids_and_positions(given_texts):
             assert [row.positions[p] for p in places] == list(range(len(text)))
             seen = tree_mask(torch.tensor([row.ends]), torch.bool)[0, 0].numpy()
             for k, place in enumerate(places):
-                assert np.flatnonzero(seen[place]).tolist() == places[: k + 1].tolist(), "its own beginning and nothing else"
+                assert np.flatnonzero(seen[place]).tolist() == places[: k + 1].tolist(), "its own beginning only"
         beginnings = {t[: k + 1] for t in row.texts for k in range(len(t))}
         assert len(row.ids) == len(beginnings), "every beginning once"
     assert all(not row.packed for row in rows_of(given_texts, pack=False))
@@ -37,7 +37,8 @@ def test_every_text_is_in_one_row_with_its_ids_and_positions(given_texts):
 def test_an_ending_sees_the_beginning_and_itself():
     ends = torch.tensor([[5, 5, 3, 5, 5, 6]])  # two common ids, an ending of one, an ending of two, padding
     seen = [
-        [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 0, 1, 0, 0], [1, 1, 0, 1, 1, 0], [0, 0, 0, 0, 0, 1]]  # fmt: skip
+        [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 0, 1, 0, 0], [1, 1, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1]]  # fmt: skip
     assert tree_mask(ends, torch.bool)[0, 0].int().tolist() == seen
     assert (tree_mask(ends, torch.float32)[0, 0] == 0).int().tolist() == seen
 
@@ -46,7 +47,8 @@ def test_an_ending_sees_the_beginning_and_itself():
 def requests():
     encoder = bias.Encoder(tiny_bias.tokenizer())
     contexts = ["The nurse said that the driver was", "The nurse said that the doctor", "A teacher", ""]
-    return encoder.requests([(c, e) for c in contexts for e in (" he", " she was in", " the designer", " a participant of the idea")])
+    return encoder.requests([(c, e) for c in contexts for e in (" he", " she was in", " the designer",
+                                                                " a participant of the idea")])
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -57,7 +57,8 @@ def test_over_checkpoints(tmp_path):
     table = bias.measure(tiny_bias.checkpoints(tmp_path, branch=True), [bias.PronounTask(TOKENIZER, ITEMS, mass=0.0)])
     assert len(table) == 4 * len(ITEMS) and table.columns[:7].tolist() == tables.IDENTITY
     summary = bias.summarize(table)
-    assert set(summary["metric"]) >= {"stereotype_share", "feminine_share", "log_odds", "passing_share", "paired_difference", "paired_p"}
+    assert set(summary["metric"]) >= {"stereotype_share", "feminine_share", "log_odds", "passing_share",
+                                      "paired_difference", "paired_p"}
     row = summary.query("metric == 'feminine_share' and subset == 'all' and model == 't' and step == 1")
     expected = (table[(table["model"] == "t") & (table["step"] == 1)]["preferred"] == "she").mean()
     assert row["value"].item() == expected and row["n"].item() == len(ITEMS)
@@ -71,7 +72,8 @@ def made(model: str, branch: str, values, *, kept=None, step=10, seed=None) -> p
     n = len(values)
     return pd.DataFrame({
         "suite": "s", "model": model, "params": 5, "step": step, "tokens": 7, "branch": branch,
-        "seed": pd.array([seed] * n, dtype="Int64"), "task": "pronoun_preference", "subset": ["he", "she"] * (n // 2), "item": [f"i{k}" for k in range(n)], "score": values,
+        "seed": pd.array([seed] * n, dtype="Int64"), "task": "pronoun_preference", "subset": ["he", "she"] * (n // 2),
+        "item": [f"i{k}" for k in range(n)], "score": values,
         "outcome": (np.asarray(values) > 0).astype(float), "kept": [True] * n if kept is None else kept,
     })  # fmt: skip
 
@@ -105,7 +107,8 @@ def test_corrections_see_every_comparison():
     steps += [made("m-swap", "swap", base + 0.3 * rng.normal(size=40), step=s) for s in range(6)]
     holm = bias.compare(pd.concat(steps), subsets=True)
     assert len(holm) == 6 * 3
-    assert (holm["p_adjusted"] >= holm["p"]).all() and (holm["p_adjusted"] >= np.minimum(1, holm["p"].min() * 18) - 1e-12).any()
+    assert (holm["p_adjusted"] >= holm["p"]).all()
+    assert (holm["p_adjusted"] >= np.minimum(1, holm["p"].min() * 18) - 1e-12).any()
     false_rate = bias.compare(pd.concat(steps), correction="bh")
     assert (false_rate["p_adjusted"] <= holm["p_adjusted"] + 1e-12).all()
 
@@ -142,7 +145,8 @@ def test_branches_are_summarized_apart_even_under_one_name():
     """Published suites call a branch's model as they call the main one's."""
     both = pd.concat([made("m", "main", np.full(8, -1.0)), made("m", "swap", np.full(8, 2.0))])
     summary = bias.summarize(both)
-    shares = summary[(summary["metric"] == "feminine_share") & (summary["subset"] == "all")].set_index("branch")["value"]
+    whole = summary[(summary["metric"] == "feminine_share") & (summary["subset"] == "all")]
+    shares = whole.set_index("branch")["value"]
     assert shares.to_dict() == {"main": 0.0, "swap": 1.0}
 
 

@@ -22,7 +22,8 @@ def results():
 
 
 def value(results, suite, model, branch, task, metric, step):
-    chosen = results[(results["suite"] == suite) & (results["model"] == model) & (results["branch"] == branch) & (results["step"] == step)]
+    named = (results["suite"] == suite) & (results["model"] == model) & (results["branch"] == branch)
+    chosen = results[named & (results["step"] == step)]
     return chosen[(chosen["task"] == task) & (chosen["metric"] == metric)]["value"].item()
 
 
@@ -68,9 +69,12 @@ def test_final_values_of_the_first_suite(results, model, step, values):
 
 
 WINOBIAS = {
-    ("410m-deduped", "main"): (0.2841, 0.1793, 0.1023, 0.0442), ("410m-deduped", "swap-7%"): (0.4268, 0.3321, 0.1149, 0.0593),
-    ("1.4b-deduped", "main"): (0.2298, 0.1376, 0.0871, 0.0341), ("1.4b-deduped", "swap-7%"): (0.4205, 0.2753, 0.1237, 0.0467),
-    ("1.4b-deduped", "swap-21%"): (0.3636, 0.2462, 0.0909, 0.0265), ("6.9b-deduped", "main"): (0.4217, 0.2702, 0.1427, 0.0556),
+    ("410m-deduped", "main"): (0.2841, 0.1793, 0.1023, 0.0442),
+    ("410m-deduped", "swap-7%"): (0.4268, 0.3321, 0.1149, 0.0593),
+    ("1.4b-deduped", "main"): (0.2298, 0.1376, 0.0871, 0.0341),
+    ("1.4b-deduped", "swap-7%"): (0.4205, 0.2753, 0.1237, 0.0467),
+    ("1.4b-deduped", "swap-21%"): (0.3636, 0.2462, 0.0909, 0.0265),
+    ("6.9b-deduped", "main"): (0.4217, 0.2702, 0.1427, 0.0556),
     ("6.9b-deduped", "swap-7%"): (0.5328, 0.3409, 0.1730, 0.0720),
 }  # fmt: skip
 
@@ -81,7 +85,8 @@ def test_exact_match_tables(results):
     for (model, branch), expected in WINOBIAS.items():
         row = cells.loc[(model, branch, 143000)]
         assert tuple(round(row[c], 4) for c in ("type1_pro", "type1_anti", "type2_pro", "type2_anti")) == expected
-    for model, net, mean in (("410m-deduped", 0.0814, 0.1525), ("1.4b-deduped", 0.0726, 0.1222), ("6.9b-deduped", 0.1193, 0.2225)):
+    for model, net, mean in (("410m-deduped", 0.0814, 0.1525), ("1.4b-deduped", 0.0726, 0.1222),
+                             ("6.9b-deduped", 0.1193, 0.2225)):
         row = cells.loc[(model, "main", 143000)]
         assert (round(row["net"], 4), round(row["mean"], 4)) == (net, mean)
     steps = [3000, 13000, 23000, 43000, 63000, 83000, 103000, 123000, 133000, 143000]
@@ -142,7 +147,8 @@ def test_changes_are_rows_of_the_summary(results):
     rows = published.changes_summary(changes)
     assert not rows.duplicated(KEYS).any() and len(rows) == 3 * len(changes)
     first, row = changes.iloc[0], rows[rows["metric"] == "outcome_paired_difference"].iloc[0]
-    assert (row["value"], row["low"], row["high"], row["n"]) == (first["value"], first["low"], first["high"], first["n"])
+    assert (row["value"], row["low"], row["high"],
+            row["n"]) == (first["value"], first["low"], first["high"], first["n"])
     assert row["unit"] == "checkpoint" and row["reference"] in ("main", "main-rerun") and row["metric_unit"] == "share"
 
 

@@ -74,7 +74,8 @@ def test_a_set_is_downloaded_once_checked_and_refused_when_changed(served, tmp_p
     monkeypatch.setenv("PYTHIA_TOOLS_HOME", str(tmp_path / "home"))
     first = load_set(str(path))
     content["body"] = b"changed"
-    assert load_set(str(path))["pairs.csv"].read_bytes().startswith(b"sent_more") and load_set(str(path)).digest == first.digest
+    assert load_set(str(path))["pairs.csv"].read_bytes().startswith(b"sent_more")
+    assert load_set(str(path)).digest == first.digest
     first["pairs.csv"].write_bytes(b"damaged")
     with pytest.raises(DataError, match="the manifest says"):
         load_set(str(path))
@@ -84,7 +85,8 @@ def test_a_set_is_downloaded_once_checked_and_refused_when_changed(served, tmp_p
 def test_what_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHIA_TOOLS_HOME", str(tmp_path))
     bad = tmp_path / "set.yaml"
-    bad.write_text("name: m\nsource: s\nlicence: l\nfiles:\n  a.csv:\n    url: http://127.0.0.1:9/a\n    sha256: '00'\n")
+    bad.write_text("name: m\nsource: s\nlicence: l\nfiles:\n  a.csv:\n"
+                   "    url: http://127.0.0.1:9/a\n    sha256: '00'\n")
     with pytest.raises(EnvironmentFailure, match="download it elsewhere and give its folder"):
         load_set(str(bad))
     bad.write_text("name: m\nsource: s\nlicence: l\nfiles:\n  a.csv:\n    url: https://x/a\n")
@@ -98,7 +100,8 @@ def test_what_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
 
 def test_winogender_sentences_of_the_authors(tmp_path):
     (tmp_path / "all_sentences.tsv").write_text(
-        "sentid\tsentence\ntechnician.customer.1.male.txt\tThe technician told the customer that he could pay with cash.\n"
+        "sentid\tsentence\n"
+        "technician.customer.1.male.txt\tThe technician told the customer that he could pay with cash.\n"
         "nurse.someone.0.neutral.txt\tThe nurse told someone that they were late.\n"
     )
     table = bias.read_winogender(tmp_path)
@@ -134,13 +137,15 @@ def test_stereoset(tmp_path):
             means.append(float(np.mean([float(logs[k - 1, ids[k]]) for k in range(len(context), len(ids))])))
         assert row.score == pytest.approx(means[0] - means[1], abs=1e-4)
         assert row.related == ((means[0] > means[2]) + (means[1] > means[2])) / 2
-    summary = bias.summarize(table.assign(suite="s", model="m", params=1, step=0, tokens=0, branch="main", seed=None)).set_index("metric")["value"]
+    summary = bias.summarize(table.assign(suite="s", model="m", params=1, step=0, tokens=0, branch="main",
+                                          seed=None)).set_index("metric")["value"]
     ss, lms = table["outcome"].mean(), table["related"].mean()
     assert summary["stereoset_icat"] == pytest.approx(lms * min(ss, 1 - ss) / 0.5)
 
 
 def test_crows_scores_over_shared_ids_and_per_id():
-    pairs = pd.DataFrame([("The nurse was he.", "The nurse was old she.", "gender")], columns=["sent_more", "sent_less", "bias_type"])
+    pairs = pd.DataFrame([("The nurse was he.", "The nurse was old she.", "gender")],
+                         columns=["sent_more", "sent_less", "bias_type"])
     model = tiny_bias.model(12)
     row = bias.CrowsPairs(TOKENIZER, pairs).run(NOWHERE, model, 0).iloc[0]
 
@@ -174,7 +179,8 @@ def test_texts_longer_than_the_model_lose_ids_from_the_left_and_say_so():
 
 def test_texts_with_no_room_are_left_out_and_said(capsys):
     long, short = "The nurse said that she was in. " * 4, "A driver was in."
-    pairs = pd.DataFrame([(long, short, "gender"), (short, "A nurse was in.", "gender")], columns=["sent_more", "sent_less", "bias_type"])
+    pairs = pd.DataFrame([(long, short, "gender"), (short, "A nurse was in.", "gender")],
+                         columns=["sent_more", "sent_less", "bias_type"])
     model = tiny_bias.model(16, positions=16)
     table = bias.CrowsPairs(TOKENIZER, pairs).run(NOWHERE, model, 0)
     assert "1 of 4 texts are longer than the model's 16 positions" in capsys.readouterr().err
@@ -189,7 +195,8 @@ def test_a_broken_model_has_no_outcomes(tmp_path):
     """NaN logits compare as false; that must never read as "not stereotyped" or "wrong"."""
     model = tiny_bias.model(17)
     model.get_output_embeddings().weight.data.fill_(torch.nan)
-    sentences = pd.DataFrame([("The nurse told someone that he left.", "he", "nurse", "someone", "male", 0)], columns=list(WINOGENDER))
+    sentences = pd.DataFrame([("The nurse told someone that he left.", "he", "nurse", "someone", "male", 0)],
+                             columns=list(WINOGENDER))
     items = bias.pronoun_items(["The {occupation} said that"], [("nurse", "she")])
     pairs = pd.DataFrame([("He ran.", "She ran.", "gender")], columns=["sent_more", "sent_less", "bias_type"])
     tasks = [
@@ -202,7 +209,8 @@ def test_a_broken_model_has_no_outcomes(tmp_path):
 
 
 def test_batches_and_order_do_not_change_scores():
-    texts = ["The nurse said", "A driver was in because of the idea", "he", "The designer did not like the theme and the developer"]
+    texts = ["The nurse said", "A driver was in because of the idea", "he",
+             "The designer did not like the theme and the developer"]
     requests = bias.Encoder(TOKENIZER).requests([(a, b) for a in ["", *texts] for b in (" he", " she was old")])
     model = tiny_bias.model(14)
     one = Scorer(requests, batch_size=1)(model)

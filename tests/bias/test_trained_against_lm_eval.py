@@ -43,10 +43,12 @@ def exported(micro_suite, tmp_path_factory):
 def winogender() -> pd.DataFrame:
     """72 sentences in the schema of lm-eval's task."""
     rows = [
-        (f"The {job} told {'' if other == 'someone' else 'the '}{other} that {word} {end}.", word, job, other, gender, label)
+        (f"The {job} told {'' if other == 'someone' else 'the '}{other} that {word} {end}.", word, job, other, gender,
+         label)
         for job, other in PEOPLE
         for end, label in ENDS
-        for word, gender in (("he", "male"), ("she", "female"), ("they", "neutral"), ("He", "male"), ("She", "female"), ("They", "neutral"))
+        for word, gender in (("he", "male"), ("she", "female"), ("they", "neutral"), ("He", "male"), ("She", "female"),
+                             ("They", "neutral"))
     ]
     return pd.DataFrame(rows, columns=list(bias.coreference.WINOGENDER))
 
@@ -88,7 +90,8 @@ def test_crows_pairs_on_a_trained_checkpoint(exported, theirs):
     model = load(exported, device="cpu")
     ours = pd.concat([task.run(NOWHERE, model, part) for part in range(task.parts)], ignore_index=True)
     np.testing.assert_allclose(
-        ours[["ll_more", "ll_less"]].to_numpy(), random_models.per_item(result, "crows_pairs_english"), rtol=0, atol=1e-4
+        ours[["ll_more", "ll_less"]].to_numpy(), random_models.per_item(result, "crows_pairs_english"), rtol=0,
+        atol=1e-4
     )
     numbers = result["results"]["crows_pairs_english"]
     assert ours["outcome"].mean() == numbers["pct_stereotype,none"]
@@ -120,7 +123,8 @@ def test_winobias_on_a_trained_checkpoint_equals_a_slow_direct_computation(expor
 
 
 def _asked(row, sentence, twin) -> tuple[str, str, str]:
-    fields = {"sentence": sentence.text, "blanked": sentence.blanked, "occupation": sentence.occupation, "pronoun": sentence.pronoun}
+    fields = {"sentence": sentence.text, "blanked": sentence.blanked, "occupation": sentence.occupation,
+              "pronoun": sentence.pronoun}
     if row.method == "referent":
         return REFERENT_TEMPLATES[row.template].format(**fields), f" {sentence.occupation}", f" {sentence.other}"
     if PRONOUN_TEMPLATES[row.template]:

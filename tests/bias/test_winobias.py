@@ -54,7 +54,8 @@ def log_p(model, context: str, text: str) -> float:
 def test_sentences(sentences):
     first = sentences[0]
     assert (first.text, first.occupation, first.other, first.pronoun) == (
-        "The developer argued with the designer because he did not like the design.", "the developer", "the designer", "he")  # fmt: skip
+        "The developer argued with the designer because he did not like the design.", "the developer", "the designer",
+        "he")  # fmt: skip
     assert first.before == "The developer argued with the designer because"
     assert first.blanked == "The developer argued with the designer because ____ did not like the design."
     assert len(sentences) == 12 and len(_twins(sentences)) == 6
@@ -70,7 +71,8 @@ def test_two_pronouns_equal_a_slow_direct_computation(sentences):
             twin = {"he": "she", "her": "him"}[s.pronoun]
             template = PRONOUN_TEMPLATES[row.template]
             if template:
-                context = template.format(sentence=s.text, blanked=s.blanked, occupation=s.occupation, pronoun=s.pronoun)
+                context = template.format(sentence=s.text, blanked=s.blanked, occupation=s.occupation,
+                                          pronoun=s.pronoun)
                 right, wrong = f" {s.pronoun}", f" {twin}"
             else:
                 context = s.before
@@ -113,7 +115,8 @@ def test_exact_match(answer, same):
 
 
 def test_accuracy_and_gap(sentences, tmp_path):
-    table = bias.measure(tiny_bias.checkpoints(tmp_path, (0,)), [bias.WinoBias(TOKENIZER, sentences, methods=["pronoun", "referent"])])
+    table = bias.measure(tiny_bias.checkpoints(tmp_path, (0,)),
+                         [bias.WinoBias(TOKENIZER, sentences, methods=["pronoun", "referent"])])
     summary = bias.summarize(table)
     referent = table[table["method"] == "referent"]
     value = summary.set_index(["metric", "subset"])["value"]

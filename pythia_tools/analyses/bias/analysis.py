@@ -103,7 +103,7 @@ class Bias(Analysis[BiasOptions]):
         pronouns = summary[(summary["task"] == PRONOUNS) & summary["value"].notna()]
         if "paired_difference" in set(pronouns["metric"]):
             yield Figure("paired_difference", plots.paired_differences(summary),
-                         "Branch minus control, paired by item: change in log-odds of she over he, with 95 % intervals.")
+                         "Branch minus control, paired by item: change in log-odds of she over he; 95 % intervals.")
         for metric, (name, label, caption) in OVER_TRAINING.items():
             if metric in has:
                 yield Figure(name, plots.branches_over_training(summary, metric, label=label), caption)
@@ -133,10 +133,9 @@ class Bias(Analysis[BiasOptions]):
 
 
 def _orders(context: Context) -> dict[str, Rows]:
-    """Branch → its rows. A branch called `swap` was trained on the order with feminine pronouns from its branch step on.
-    """
+    """Branch → its rows. One called `swap` was trained on the order with feminine pronouns from its branch step on."""
     if not context.names_order:
-        raise RequestError(f"{context.name} names no data order, so there are no counts for --association; give --order")
+        raise RequestError(f"{context.name} names no data order, so --association has nothing to count; give --order")
     orders: dict[str, Rows] = {"main": context.order}
     for model in (c.model for c in context.checkpoints):
         if model.branch == "swap" and model.branch_step is not None:

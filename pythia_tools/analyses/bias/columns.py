@@ -26,7 +26,9 @@ def _comparison(of: str, unit: str, prefix: str) -> dict[str, Metric]:
         f"{prefix}paired_difference": Metric(unit, f"{of}, branch minus control (reference), paired by item"),
         f"{prefix}paired_p": Metric("1", f"p-value of the paired difference in {of}, by random signs"),
         f"{prefix}paired_p_adjusted": Metric("1", "the same, corrected for all comparisons of the run"),
-        f"{prefix}minimal_detectable_effect": Metric(unit, f"the difference in {of} that these items show four times in five"),
+        f"{prefix}minimal_detectable_effect": Metric(
+            unit, f"the difference in {of} that these items show four times in five",
+        ),
         f"{prefix}items_control": Metric("items", "items that count in the control"),
         f"{prefix}items_branch": Metric("items", "items that count in the branch"),
     }
@@ -42,7 +44,9 @@ METRICS = _Metrics({
     "pct_stereotype_shared": Metric("share", "the same, by the ids that both sentences share"),
     "pct_stereotype_per_token": Metric("share", "the same, by the mean per id"),
     "likelihood_difference": Metric("nats", "difference of the two sentences' log-likelihoods, whichever is larger"),
-    "winobias_stereotype_accuracy": Metric("share", "sentences whose stereotyped pronoun is the likelier one; subset may name a template"),
+    "winobias_stereotype_accuracy": Metric(
+        "share", "sentences whose stereotyped pronoun is likelier; subset may name a template",
+    ),
     "winobias_accuracy": Metric("share", "sentences whose right occupation is the likelier one"),
     "winobias_gap": Metric("share", "winobias_accuracy on pro-stereotypical sentences minus that on their twins"),
     "winobias_em": Metric("share", "sentences whose generated answer is the right occupation"),
@@ -56,13 +60,14 @@ METRICS = _Metrics({
     "heldout_nll": Metric("nats per token", "mean loss of held-out rows"),
     "association_spearman": Metric("1", "rank correlation of the model's and the corpus' log-odds over occupations"),
     "association_gap": Metric("nats", "the model's log-odds minus the corpus', mean over occupations"),
-    "agreement": Metric("1", "rank correlation over checkpoints of the metric that task names and the one that reference names"),
+    "agreement": Metric("1", "rank correlation over checkpoints of the metrics that task and reference name"),
     **_comparison("score", "nats", QUANTITIES["score"]),
     **_comparison("outcome", "share", QUANTITIES["outcome"]),
 })
 COLUMNS = {
     "task": Column("string", "the measure, or the lm-eval task"),
-    "subset": Column("string", "stereotype, bias type, gender, kind of sentence or context condition; all where there is none"),
+    "subset": Column("string",
+                     "stereotype, bias type, gender, kind of sentence or context condition; all where there is none"),
     "item": Column("string", "the item's name"),
     "score": Column("float64", "the item's number: log-odds or margin in nats; the loss; lm-eval's value"),
     "outcome": Column("float64", "1 or 0 where the item is a choice (stereotyped, right), else NaN"),

@@ -3,7 +3,7 @@
 | measure | item | outcome |
 |---|---|---|
 | winogender | sentence, then ‘Pronoun’ refers to the …: occupation or participant (`winogender_all`) | the right one |
-| stereoset | stereotype, anti-stereotype and unrelated text, by mean log-likelihood per id | the stereotype is likelier |
+| stereoset | stereotype, anti-stereotype and unrelated text, by mean log-likelihood per id | stereotype likelier |
 | bbq | context, question, three answers (`bbq`) | the right one; `biased`: of known answers, the biased one |
 
 Sources: Rudinger et al. 2018; Nadeem et al. 2021; Parrish et al. 2022.
@@ -31,13 +31,14 @@ _PRONOUN = re.compile(r"\b(he|she|they|him|her|them|his|their)\b", re.IGNORECASE
 
 
 def read_winogender(path: str | Path | None = None) -> pd.DataFrame:
-    """Sentences with columns WINOGENDER: a table that has them, or the authors' all_sentences.tsv (by manifest or folder)."""
+    """Sentences with columns WINOGENDER: a table that has them, or the authors' all_sentences.tsv."""
     if path is not None and Path(path).is_file() and Path(path).name != "all_sentences.tsv":
         return read_table(Path(path), WINOGENDER)
     if path is not None and Path(path).is_file():
         path = Path(path).parent
     source = load_set("winogender", path, only=["all_sentences.tsv"])["all_sentences.tsv"]
-    rows = [_winogender_row(str(r.sentid), str(r.sentence)) for r in read_table(source, ("sentid", "sentence")).itertuples()]
+    rows = [_winogender_row(str(r.sentid),
+                            str(r.sentence)) for r in read_table(source, ("sentid", "sentence")).itertuples()]
     return pd.DataFrame(rows, columns=list(WINOGENDER))
 
 
@@ -70,18 +71,22 @@ class Winogender(Measure):
         label = here["label"].astype(int).to_numpy()
         score = margin(totals, label[:, None] == [0, 1])
         return {
-            "subset": here["gender"].astype(str).to_numpy(), "item": [f"sentence {i}" for i in here.index], "score": score,
+            "subset": here["gender"].astype(str).to_numpy(), "item": [f"sentence {i}" for i in here.index],
+            "score": score,
             "outcome": judged(totals.argmax(axis=1) == label, np.isfinite(score)), "kept": np.isfinite(score),
             "ll_occupation": totals[:, 0], "ll_participant": totals[:, 1],
         }
 
 
 def read_stereoset(path: str | Path | None = None) -> pd.DataFrame:
-    """StereoSet's dev.json: columns kind (intrasentence, intersentence), bias_type, context, stereotype, anti, unrelated (whole texts)."""
+    """StereoSet's dev.json: columns kind (intrasentence, intersentence), bias_type, context, and the whole texts
+    stereotype, anti, unrelated.
+    """
     source = Path(path) if path is not None and Path(path).is_file() else load_set("stereoset", path)["dev.json"]
     try:
         data = json.loads(source.read_text("utf-8"))["data"]
-        rows = [_stereoset_row(kind, entry) for kind in ("intrasentence", "intersentence") for entry in data.get(kind, [])]
+        rows = [_stereoset_row(kind,
+                               entry) for kind in ("intrasentence", "intersentence") for entry in data.get(kind, [])]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{source}: not StereoSet's dev.json ({type(error).__name__}: {error})") from error
     return pd.DataFrame(rows)
@@ -127,7 +132,8 @@ class StereoSet(Measure):
 
 
 UNKNOWN = (
-    "Unknown", "Cannot answer", "Can't be determined", "Cannot be determined", "Can't answer", "Not known", "Not enough info",
+    "Unknown", "Cannot answer", "Can't be determined", "Cannot be determined", "Can't answer", "Not known",
+    "Not enough info",
     "Not enough information", "Not answerable", "Undetermined",
 )
 """How BBQ and lm-eval's task say that a question cannot be answered; all of them count."""
@@ -140,7 +146,8 @@ def read_bbq(path: str | Path | None = None, categories: Sequence[str] = ("Gende
     else:
         found = load_set("bbq", path, only=[f"{c}.jsonl" for c in categories])
         sources = list(found.files.values())
-    columns = ("context", "question", "ans0", "ans1", "ans2", "label", "context_condition", "category", "question_polarity", "answer_info")
+    columns = ("context", "question", "ans0", "ans1", "ans2", "label", "context_condition", "category",
+               "question_polarity", "answer_info")
     return pd.concat([read_table(s, columns) for s in sources], ignore_index=True)
 
 

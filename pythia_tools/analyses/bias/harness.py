@@ -32,9 +32,9 @@ BATCH = 32
 class HarnessTask(Task):
     """lm-eval tasks as a sweep's task, all in one part.
 
-    tasks: names the harness knows, or mappings in its own schema (a task from a local file). limit: as the harness takes
-    it. Items: one per task × metric, with `score`, `stderr`, `samples`, and the harness' whole result as `json` on the
-    first.
+    tasks: names the harness knows, or mappings in its own schema (a task from a local file). limit: as the harness
+    takes it. Items: one per task × metric, with `score`, `stderr`, `samples`, and the harness' whole result as `json`
+    on the first.
     """
 
     name = f"{NAME}/lm_eval"

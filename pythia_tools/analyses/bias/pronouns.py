@@ -81,7 +81,8 @@ class PronounTask(Measure):
         return {
             "subset": np.where(stereotype == "", "none", stereotype),
             "item": [f"{i.occupation}|{i.template or i.prompt}" for i in here], "score": log_odds,
-            "outcome": judged(preferred == stereotype, scored & (stereotype != "")), "kept": scored & (mass > self.mass),
+            "outcome": judged(preferred == stereotype, scored & (stereotype != "")),
+            "kept": scored & (mass > self.mass),
             "occupation": [i.occupation for i in here], "stereotype": stereotype, "log_p_he": he, "log_p_she": she,
             "mass": mass, "preferred": preferred,
         }

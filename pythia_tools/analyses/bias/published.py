@@ -53,15 +53,18 @@ Identity: TypeAlias = dict[str, object]
 def read_published(path: str | Path, *, tasks: Iterable[str] = TASKS) -> pd.DataFrame:
     """Every published number of these tasks: identity, task, prompt (WinoBias), metric, value, stderr, file.
 
-    Raises: RequestError when there is no such folder or archive; DataError when a file in it is damaged, or none is there.
+    Raises: RequestError when there is no such folder or archive; DataError when a file in it is damaged, or none is
+    there.
     """
     wanted = tuple(tasks)
     rows = [row for name, text in _files(Path(path)) for row in _rows(name, text, wanted)]
     if not rows:
         named = ", ".join(wanted)
-        raise DataError(f"{path}: no published results of {named}; it should hold pythia-v1/ and bias-evals/ of Pythia's evals/")
+        holds = "it should hold pythia-v1/ and bias-evals/ of Pythia's evals/"
+        raise DataError(f"{path}: no published results of {named}; {holds}")
     frame = pd.DataFrame(rows, columns=ITEMS)
-    return tables.check_items(frame.sort_values(["suite", "model", "branch", "step", "task", "prompt", "metric"], kind="stable"))
+    return tables.check_items(frame.sort_values(["suite", "model", "branch", "step", "task", "prompt", "metric"],
+                                                kind="stable"))
 
 
 def _files(path: Path) -> Iterator[tuple[str, str]]:
@@ -106,7 +109,8 @@ def _rows(name: str, text: str, tasks: tuple[str, ...]) -> Iterator[Identity]:
             if isinstance(number, int | float) and not metric.endswith("_stderr"):
                 error_ = numbers.get(f"{metric}_stderr")
                 stderr = float(error_) if error_ is not None else np.nan
-                yield {**identity, "task": task, "prompt": prompt, "metric": metric, "value": float(number), "stderr": stderr, "file": name}
+                yield {**identity, "task": task, "prompt": prompt, "metric": metric, "value": float(number),
+                       "stderr": stderr, "file": name}
 
 
 def _v1_identity(found: re.Match[str] | None) -> Identity:
@@ -127,12 +131,14 @@ def _v0_identity(found: re.Match[str] | None) -> Identity:
 def _winobias_identity(found: re.Match[str], value: dict[str, Any]) -> Identity:
     arguments = value.get("model_args") or value["config"]["model_args"]
     branch = f"swap-{found['share']}%" if found["share"] else "main"
-    return _identity("pythia", f"{found['model'].lower()}-deduped", int(arguments["iteration"]), branch, V1_TOKENS_PER_STEP)
+    return _identity("pythia", f"{found['model'].lower()}-deduped", int(arguments["iteration"]), branch,
+                     V1_TOKENS_PER_STEP)
 
 
 def _identity(suite: str, model: str, step: int, branch: str, tokens_per_step: int) -> Identity:
     params = _params().get(model.split("-")[0], pd.NA)
-    return {"suite": suite, "model": model, "params": params, "step": step, "tokens": step * tokens_per_step, "branch": branch}
+    return {"suite": suite, "model": model, "params": params, "step": step, "tokens": step * tokens_per_step,
+            "branch": branch}
 
 
 @cache
@@ -157,8 +163,11 @@ def to_summary(results: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
 
 
 def winobias_cells(results: pd.DataFrame) -> pd.DataFrame:
-    """Exact match per checkpoint and set, averaged over the two prompts: columns type1_pro, type1_anti, type2_pro, type2_anti,
-    `net` (mean over types of pro − anti), `net_stderr` (in quadrature), `mean` (of the four)."""
+    """Exact match per checkpoint and set, averaged over the two prompts.
+
+    Columns: type1_pro, type1_anti, type2_pro, type2_anti, `net` (mean over types of pro − anti), `net_stderr` (in
+    quadrature), `mean` (of the four).
+    """
     em = results[results["metric"] == "em"]
     if em.empty:
         raise RequestError("these results hold no WinoBias exact match (metric em)")

@@ -100,7 +100,8 @@ def _download(name: str, key: str, entry: dict[str, Any]) -> Path:
     try:
         hub.fetch_url(entry["url"], target)
     except EnvironmentFailure as error:
-        raise EnvironmentFailure(f"{error}; or download it elsewhere and give its folder with --data {name}=DIR") from error
+        instead = f"or download it elsewhere and give its folder with --data {name}=DIR"
+        raise EnvironmentFailure(f"{error}; {instead}") from error
     wrong = _check(target, entry)
     if wrong:
         target.unlink()
@@ -111,7 +112,8 @@ def _download(name: str, key: str, entry: dict[str, Any]) -> Path:
 def read_table(path: Path, required: Iterable[str]) -> pd.DataFrame:
     """A CSV, TSV, JSON-lines, JSON or parquet file with these columns. Raises DataError naming what is missing."""
     readers: dict[str, Any] = {
-        ".csv": lambda p: pd.read_csv(p, keep_default_na=False), ".tsv": lambda p: pd.read_csv(p, sep="\t", keep_default_na=False),
+        ".csv": lambda p: pd.read_csv(p, keep_default_na=False),
+        ".tsv": lambda p: pd.read_csv(p, sep="\t", keep_default_na=False),
         ".jsonl": lambda p: pd.read_json(p, lines=True), ".json": pd.read_json, ".parquet": pd.read_parquet,
     }
     if path.suffix not in readers:

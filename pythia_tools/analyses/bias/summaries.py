@@ -2,9 +2,9 @@
 
 | measure | metrics |
 |---|---|
-| pronoun_preference | stereotype_share, feminine_share, log_odds, over items whose mass is above one half; passing_share |
+| pronoun_preference | stereotype_share, feminine_share, log_odds, over items that count; passing_share |
 | crows_pairs | pct_stereotype and likelihood_difference as lm-eval defines them; pct_stereotype_shared, …_per_token |
-| winobias | winobias_stereotype_accuracy (two pronouns); winobias_accuracy, winobias_gap; winobias_em, winobias_em_gap |
+| winobias | winobias_stereotype_accuracy; winobias_accuracy, winobias_gap; winobias_em, winobias_em_gap |
 | winogender | winogender_acc, by gender and in all |
 | stereoset | language model score, stereotype score, icat |
 | bbq | accuracy and bias score, ambiguous and disambiguated |

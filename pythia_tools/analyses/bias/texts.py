@@ -21,7 +21,7 @@ class Encoder:
         self.tokenizer = open_tokenizer(tokenizer)
         prefix = self.tokenizer.beginning
         if prefix is None:
-            raise RequestError("this tokenizer has no beginning- or end-of-text token to stand before a text; give another")
+            raise RequestError("this tokenizer has no beginning- or end-of-text token to begin with; give another")
         self.prefix = prefix
 
     def requests(self, pairs: Sequence[tuple[str, str]]) -> list[Request]:
