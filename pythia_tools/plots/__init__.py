@@ -37,23 +37,7 @@ if TYPE_CHECKING:
         term_trajectory,
     )
 
-_HOMES = {
-    "bias": ("agreement", "by_subset", "interventions"),
-    "curves": ("branches_over_training", "correlation_over_training", "paired_differences"),
-    "exposures": ("by_exposures", "panels_over_training"),
-    "losses": ("learning",),
-    "memorized": (
-        "memorization", "memorization_scaling", "order_effect", "poisson_panels", "poisson_qq", "predictability",
-    ),
-    "memorization_effects": (
-        "forgetting", "membership", "memorization_kinds", "memorization_persistence", "memorization_profile",
-    ),
-    "style": ("save",),
-    "term_frequency": (
-        "accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training", "gap_over_training", "term_trajectory",
-    ),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("bias", "curves", "exposures", "losses", "memorized", "memorization_effects", "style", "term_frequency")
 
 __all__ = [
     "accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training", "agreement", "branches_over_training",
@@ -65,6 +49,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"no figure is called {name!r}; there are: {', '.join(__all__)}")
+    if name not in __all__:
+        raise AttributeError(f"no figure is called {name!r}; there are: {', '.join(__all__)}")
+    homes = (importlib.import_module(f"{__name__}.{module}") for module in _MODULES)
+    return next(getattr(home, name) for home in homes if hasattr(home, name))

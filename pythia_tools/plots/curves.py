@@ -14,19 +14,13 @@ def correlation_over_training(table: pd.DataFrame, metric: str = "spearman") -> 
     """A panel per task: a correlation by step, a line per size, its interval as a ribbon, zero marked."""
     rows = style.require(table, metric)
     rows = rows[(rows["branch"] == "main") & (rows["subset"] == "all")]
-    tasks = list(dict.fromkeys(rows["task"].astype(str)))
-    figure, grid = style.panels(len(tasks), size=(4.4, 3.4), sharey=True)
-    colours = style.size_colours(rows)
-    for ax, task in zip(grid, tasks, strict=True):
-        here = rows[rows["task"] == task]
-        for model in style.by_size(here):
-            points = here[here["model"] == model]
-            style.curve(ax, points, label=style.model_label(model, points["params"].iloc[0]), colour=colours[model])
+    figure, panels = style.panels_by(rows, "task", size=(4.4, 3.4), sharey=True)
+    for ax, here in panels:
+        style.curves(ax, here, coloured_as=rows)
         ax.axhline(0, color="0.5", linewidth=0.8)
         style.step_axis(ax, here["step"])
-        ax.set_title(task)
-    grid[0].set_ylabel("rank correlation with exposures")
-    style.legend(grid[-1])
+    figure.axes[0].set_ylabel("rank correlation with exposures")
+    style.legend(figure.axes[-1])
     return figure
 
 

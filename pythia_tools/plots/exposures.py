@@ -5,12 +5,9 @@ Both read the rows of a summary that have `exposures_low`; others are left alone
 
 from __future__ import annotations
 
-import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
@@ -32,13 +29,11 @@ def by_exposures(
     """`metric` against exposures at each main model's last step, a line per size with its interval."""
     rows = tables.at_last_step(levels(table, metric))
     ax = style.axes(ax)
-    colours = style.size_colours(rows)
-    for number, model in enumerate(style.by_size(rows)):
-        points = rows[rows["model"] == model].sort_values("exposures_low")
+    for number, (own, name, colour) in enumerate(style.each_size(rows)):
+        points = own.sort_values("exposures_low")
         x = points["exposures_low"].to_numpy(float) * 2 ** (0.06 * (number - 1))  # side by side, not one over the other
-        name = style.model_label(model, points["params"].iloc[0])
-        ax.errorbar(x, points["value"], yerr=style.error_bars(points), marker="o", capsize=2, color=colours[model],
-                    label=name, linewidth=1.6, elinewidth=0.9)
+        ax.errorbar(x, points["value"], yerr=style.error_bars(points), marker="o", capsize=2, color=colour, label=name,
+                    linewidth=1.6, elinewidth=0.9)
     _exposure_axis(ax, rows["exposures_low"])
     ax.set_ylabel(label)
     style.legend(ax)
@@ -48,19 +43,15 @@ def by_exposures(
 def panels_over_training(table: pd.DataFrame, metric: str, *, label: str) -> Figure:
     """A panel per main model: `metric` over training, a line per level of exposures so far (brighter: fewer)."""
     rows = levels(table, metric)
-    models = style.by_size(rows)
-    found = sorted(int(v) for v in rows["exposures_low"].unique())
-    ramp = dict(zip(found, mpl.colormaps["plasma"](np.linspace(0.85, 0.05, len(found))), strict=True))
-    figure, grid = style.panels(len(models), sharey=True)
-    for ax, model in zip(grid, models, strict=True):
-        here = rows[rows["model"] == model]
-        for level in found:
+    ramp = style.ramp(sorted(int(v) for v in rows["exposures_low"].unique()))
+    figure, panels = style.panels_by(rows, sharey=True)
+    for ax, here in panels:
+        for level, colour in ramp.items():
             points = here[here["exposures_low"] == level]
-            style.curve(ax, points, label=f"{level:,}", colour=ramp[level], ribbon=0.07)
+            style.curve(ax, points, label=f"{level:,}", colour=colour, ribbon=0.07)
         style.step_axis(ax, here["step"], short=True)
-        ax.set_title(style.model_label(model, here["params"].iloc[0]))
-    grid[0].set_ylabel(label)
-    style.legend(grid[-1], title="exposures\n(from)", outside=True)
+    figure.axes[0].set_ylabel(label)
+    style.legend(figure.axes[-1], title="exposures\n(from)", outside=True)
     return figure
 
 
@@ -68,8 +59,6 @@ def _exposure_axis(ax: Axes, found: pd.Series) -> None:
     """0, then powers of two."""
     marks = sorted({float(v) for v in found})
     ax.set_xscale("symlog", base=2, linthresh=1, linscale=0.8)
-    ax.xaxis.set_major_locator(FixedLocator(marks))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: style.human_count(v)))
+    style.ticks_at(ax, marks)
     ax.set_xlim(-0.2 if marks[0] == 0 else marks[0] * 0.8, marks[-1] * 1.3)
     ax.set_xlabel("exposures up to that step (bins from)")

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pythia_tools.core.errors import RequestError
 from pythia_tools.plots import style
 
 SIGNAL_NAMES = {
@@ -26,23 +25,18 @@ def memorization_profile(table: pd.DataFrame, ax: Axes | None = None, *, model: 
 
     `table`: from `memorization.summarize_profiles`.
     """
-    rows = style.require(table, "effect")
-    name = model or style.by_size(rows)[-1]
-    rows = rows[rows["model"] == name]
-    if rows.empty:
-        has = ", ".join(style.by_size(style.require(table, "effect")))
-        raise RequestError(f"this summary has no model {name!r}; it has: {has}")
+    rows, name = style.one_model(style.require(table, "effect"), model)
     grid = rows.pivot(index="cohort", columns="step", values="value")
     ax = style.axes(ax, size=(6.6, 4.4))
     most = float(np.nanmax(np.abs(grid.to_numpy()))) or 1.0
     image = ax.imshow(grid.to_numpy(), origin="lower", aspect="auto", cmap="RdBu_r", vmin=-most, vmax=most)
     for axis, values in ((ax.xaxis, grid.columns), (ax.yaxis, grid.index)):
-        places = np.unique(np.linspace(0, len(values) - 1, min(8, len(values))).astype(int))
+        places = style.spread(range(len(values)), 8)
         axis.set_ticks(places, [style.human_count(int(values[p])) for p in places])
     ax.grid(False)
     ax.set_xlabel("checkpoint (training step)")
     ax.set_ylabel("cohort: first checkpoint that holds the rows")
-    ax.set_title(style.model_label(name, rows["params"].iloc[0]))
+    ax.set_title(name)
     bar = ax.figure.colorbar(image, ax=ax)
     bar.set_label("memorization (effect; above 0: known better)")
     return ax
@@ -56,11 +50,7 @@ def memorization_persistence(table: pd.DataFrame, ax: Axes | None = None) -> Axe
     """
     rows = style.require(table, ("persistent_effect", "before_effect"))
     ax = style.axes(ax)
-    colours = style.size_colours(rows)
-    for model in style.by_size(rows):
-        points = rows[rows["model"] == model]
-        label = style.model_label(model, points["params"].iloc[0])
-        style.curve(ax, points, x="since", label=label, colour=colours[model])
+    style.curves(ax, rows, x="since")
     ax.axhline(0, color="0.5", linewidth=1)
     ax.axvline(0, color="0.5", linewidth=1, linestyle=":")
     gaps = np.diff(np.sort(rows["since"].unique().astype(int)))
@@ -81,19 +71,9 @@ def forgetting(table: pd.DataFrame, ax: Axes | None = None, *, measure: str | No
         measure = "advantage" if (table["metric"] == "advantage_after_exposure").any() else "nll"
     rows = style.require(table, f"{measure}_after_exposure")
     ax = style.axes(ax)
-    colours = style.size_colours(rows)
     seen = rows["exposures_low"].astype("string").fillna("any")
-    kinds = list(dict.fromkeys(seen[rows["exposures_low"].sort_values().index]))
-    shown = [kinds[i] for i in np.unique(np.linspace(0, len(kinds) - 1, min(4, len(kinds))).astype(int))]
-    for model in style.by_size(rows):
-        for number, kind in enumerate(shown):
-            points = rows[(rows["model"] == model) & (seen == kind)]
-            label = style.model_label(model, points["params"].iloc[0]) if number == 0 and len(points) else None
-            style.curve(ax, points, x="since", label=label, colour=colours[model], style=style.LINE_STYLES[number])
-    if len(shown) > 1:
-        for number, kind in enumerate(shown):
-            label = f"{kind} exposure{'s' if kind != '1' else ''}"
-            ax.plot([], [], color="0.35", linestyle=style.LINE_STYLES[number], label=label)
+    shown = style.spread(list(dict.fromkeys(seen[rows["exposures_low"].sort_values().index])), 4)
+    style.curves_by_kind(ax, rows, seen, {k: f"{k} exposure{'s' if k != '1' else ''}" for k in shown}, x="since")
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
     ax.set_xlabel("steps since the last exposure")
     ax.set_ylabel(MEASURE_NAMES.get(measure, measure))
@@ -105,9 +85,7 @@ def forgetting(table: pd.DataFrame, ax: Axes | None = None, *, measure: str | No
 
 def membership(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "auc", model: str | None = None) -> Axes:
     """Membership-inference AUC (or a true-positive rate) by step, a line per signal of one model (the largest)."""
-    rows = style.require(table, metric)
-    name = model or style.by_size(rows)[-1]
-    rows = rows[rows["model"] == name]
+    rows, name = style.one_model(style.require(table, metric), model)
     ax = style.axes(ax)
     for signal in dict.fromkeys(rows["task"]):
         style.curve(ax, rows[rows["task"] == signal], label=SIGNAL_NAMES.get(str(signal), str(signal)))
@@ -116,8 +94,7 @@ def membership(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "au
     style.step_axis(ax, rows["step"])
     rate = f"true-positive rate at {chance:.1%} false positives"
     ax.set_ylabel("AUC, members against non-members" if metric == "auc" else rate)
-    if len(rows):
-        ax.set_title(style.model_label(name, rows["params"].iloc[0]))
+    ax.set_title(name)
     style.legend(ax)
     return ax
 

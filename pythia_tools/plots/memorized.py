@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,19 +27,8 @@ def memorization(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "
     if rows["cohort"].notna().any():
         rows = rows[rows["cohort"].notna()]
     ax = style.axes(ax)
-    colours = style.size_colours(rows)
-    groups = rows["cohort"].astype("string").radd("cohort ").fillna(rows["subset"])
-    names = list(dict.fromkeys(groups))
-    for model in style.by_size(rows):
-        for number, name in enumerate(names):
-            points = rows[(rows["model"] == model) & (groups == name)]
-            label = style.model_label(model, points["params"].iloc[0]) if number == 0 and len(points) else None
-            dotted = len(points) > 0 and points["branch"].iloc[0] != "main"
-            look = ":" if dotted else style.LINE_STYLES[number % 4]
-            style.curve(ax, points, label=label, colour=colours[model], style=look)
-    if len(names) > 1:
-        for number, name in enumerate(names):
-            ax.plot([], [], color="0.35", linestyle=style.LINE_STYLES[number % 4], label=str(name))
+    kinds = rows["cohort"].astype("string").radd("cohort ").fillna(rows["subset"])
+    style.curves_by_kind(ax, rows, kinds, {kind: kind for kind in kinds.unique()})
     style.step_axis(ax, rows["step"])
     ax.set_ylabel(NAMES.get(metric, metric))
     if metric != "mean_matched":
@@ -73,14 +59,12 @@ def poisson_qq(points: pd.DataFrame, ax: Axes | None = None, *, label: str | Non
 
 def poisson_panels(points: pd.DataFrame) -> Figure:
     """A Q–Q plot per model: points as from `qq_points`, with the columns model and params."""
-    models = style.by_size(points)
-    figure, grid = style.panels(len(models))
-    for ax, model in zip(grid, models, strict=True):
-        own = points[points["model"] == model]
+    figure, panels = style.panels_by(points)
+    for ax, own in panels:
         poisson_qq(own, ax)
-        ax.set(title=style.model_label(model, own["params"].iloc[0]), xlabel="Poisson quantile", ylabel="")
+        ax.set(xlabel="Poisson quantile", ylabel="")
         ax.get_legend().remove()  # type: ignore[union-attr]
-    grid[0].set_ylabel("memorized rows per block")
+    figure.axes[0].set_ylabel("memorized rows per block")
     return figure
 
 
@@ -89,15 +73,13 @@ def order_effect(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     rows = style.require(table, "dispersion")
     null = style.require(table, "dispersion_permuted")
     ax = style.axes(ax)
-    colours = style.size_colours(rows)
-    for model in style.by_size(rows):
-        points = rows[rows["model"] == model].dropna(subset=["value"]).sort_values("step")
-        band = null[null["model"] == model].sort_values("step")
+    for own, name, colour in style.each_size(rows):
+        points = own.dropna(subset=["value"]).sort_values("step")
+        band = null[null["model"] == own["model"].iloc[0]].sort_values("step")
         steps = band["step"].astype(float)
-        ax.fill_between(steps, band["low"], band["high"], color=colours[model], alpha=0.12, linewidth=0)
-        name = style.model_label(model, points["params"].iloc[0]) if len(points) else model
-        ax.errorbar(points["step"].astype(float), points["value"], yerr=style.error_bars(points), fmt="o",
-                    color=colours[model], capsize=2, label=name)
+        ax.fill_between(steps, band["low"], band["high"], color=colour, alpha=0.12, linewidth=0)
+        ax.errorbar(points["step"].astype(float), points["value"], yerr=style.error_bars(points), fmt="o", color=colour,
+                    capsize=2, label=name)
     ax.axhline(1.0, color="0.5", linewidth=1, linestyle="--", label="Poisson; bands: rows permuted")
     style.step_axis(ax, rows["step"])
     ax.set_ylabel("variance / mean of memorized rows per block")
@@ -116,15 +98,14 @@ def predictability(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     both = precision.index.intersection(recall.index)
     precision, recall = precision.loc[both].reset_index(), recall.loc[both].reset_index()
     ax = style.axes(ax, size=(5.4, 4.6))
-    colours = style.size_colours(table)
-    for model in style.by_size(precision):
-        up = precision[precision["model"] == model].sort_values("step")
+    for own, name, colour in style.each_size(precision, table):
+        up = own.sort_values("step")
         along = recall.loc[up.index]
-        x, y, look = along["value"].to_numpy(), up["value"].to_numpy(), dict[str, Any](color=colours[model])
-        ax.plot(x, y, "-o", markersize=4, label=style.model_label(model, up["params"].iloc[0]), **look)
-        ax.errorbar(x, y, xerr=style.error_bars(along), yerr=style.error_bars(up), fmt="none", ecolor=colours[model],
-                    alpha=0.4, linewidth=1)
-        ax.plot(x[-1:], y[-1:], "o", markersize=9, **look)
+        x, y = along["value"].to_numpy(), up["value"].to_numpy()
+        ax.plot(x, y, "-o", markersize=4, label=name, color=colour)
+        ax.errorbar(x, y, xerr=style.error_bars(along), yerr=style.error_bars(up), fmt="none", ecolor=colour, alpha=0.4,
+                    linewidth=1)
+        ax.plot(x[-1:], y[-1:], "o", markersize=9, color=colour)
     ax.set_xlim(0, 1.02)
     ax.set_ylim(0, 1.04)
     ax.set_xlabel("recall: memorized rows that were predicted")
@@ -139,11 +120,9 @@ def memorization_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     rows = _decided(table, "memorized_share").dropna(subset=["params"])
     rows = rows[rows["exposures_low"].isna() & rows["cohort"].isna() & (rows["branch"] == "main")]
     ax = style.axes(ax)
-    steps = sorted(rows["step"].unique())
-    shown = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, min(6, len(steps))).astype(int))]
+    shown = style.spread(sorted(rows["step"].unique()), 6)
     floor = rows.loc[rows["value"] > 0, "value"].min() / 2 if (rows["value"] > 0).any() else 1e-3
-    ramp = style.mpl.colormaps["plasma"](np.linspace(0.85, 0.1, len(shown)))
-    for step, colour in zip(shown, ramp, strict=True):
+    for step, colour in style.ramp(shown, ends=(0.85, 0.1)).items():
         points = rows[rows["step"] == step].sort_values("params")
         some, none = points[points["value"] > 0], points[points["value"] == 0]
         ax.errorbar(some["params"].astype(float), some["value"], yerr=style.error_bars(some), fmt="-o", color=colour,

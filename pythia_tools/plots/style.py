@@ -7,7 +7,8 @@ so that the same model has the same colour in every figure of a report. Branches
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ def panels(
     return figure, flat[:count]
 
 
+def panels_by(
+    table: pd.DataFrame, column: str = "model", **options: Any
+) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A titled panel per model (from small to large) or value of another column, and its rows."""
+    names = by_size(table) if column == "model" else list(dict.fromkeys(table[column].astype(str)))
+    figure, grid = panels(len(names), **options)
+    parts = [table[table[column] == name] for name in names]
+    for ax, name, part in zip(grid, names, parts, strict=True):
+        ax.set_title(model_label(name, part["params"].iloc[0]) if column == "model" else name)
+    return figure, list(zip(grid, parts, strict=True))
+
+
 def require(table: pd.DataFrame, metric: str | Iterable[str]) -> pd.DataFrame:
     """Rows of a summary table with this metric (or these). Raises RequestError naming the metrics it has."""
     wanted = [metric] if isinstance(metric, str) else list(metric)
@@ -81,6 +94,39 @@ def size_colours(table: pd.DataFrame) -> dict[str, Any]:
         ramp = mpl.colormaps["viridis"]([0.35])
     grey = (0.45, 0.45, 0.45, 1.0)
     return {str(m): grey if pd.isna(p) else tuple(ramp[sizes.index(int(p))]) for m, p in first.items()}
+
+
+def each_size(
+    table: pd.DataFrame, coloured_as: pd.DataFrame | None = None
+) -> Iterator[tuple[pd.DataFrame, str, Any]]:
+    """Rows, label and colour of every model, from the smallest to the largest.
+
+    coloured_as: a larger table, whose sizes the colours spread over.
+    """
+    colours = size_colours(table if coloured_as is None else coloured_as)
+    for model in by_size(table):
+        points = table[table["model"] == model]
+        yield points, model_label(model, points["params"].iloc[0]), colours[model]
+
+
+def one_model(rows: pd.DataFrame, model: str | None) -> tuple[pd.DataFrame, str]:
+    """Rows and label of one model, the largest by default. Raises RequestError for a model that is not there."""
+    known = by_size(rows)
+    name = model or known[-1]
+    if name not in known:
+        raise RequestError(f"this summary has no model {name!r}; it has: {', '.join(known)}")
+    own = rows[rows["model"] == name]
+    return own, model_label(name, own["params"].iloc[0])
+
+
+def ramp(values: Sequence[Any], name: str = "plasma", *, ends: tuple[float, float] = (0.85, 0.05)) -> dict[Any, Any]:
+    """Value → colour, along a colour map."""
+    return dict(zip(values, mpl.colormaps[name](np.linspace(*ends, len(values))), strict=True))
+
+
+def spread(values: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of the values, evenly spread, the first and the last among them."""
+    return [values[i] for i in np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).astype(int))]
 
 
 def model_label(model: str, params: Any) -> str:
@@ -121,6 +167,30 @@ def curve(
         ax.fill_between(xs, low, high, color=line.get_color(), alpha=ribbon, linewidth=0)
 
 
+def curves(ax: Axes, table: pd.DataFrame, *, x: str = "step", coloured_as: pd.DataFrame | None = None) -> None:
+    """A curve per size."""
+    for points, label, colour in each_size(table, coloured_as):
+        curve(ax, points, x=x, label=label, colour=colour)
+
+
+def curves_by_kind(
+    ax: Axes, table: pd.DataFrame, kinds: pd.Series, names: Mapping[Any, str], *, x: str = "step"
+) -> None:
+    """A curve per size and kind: colour is size, line style the kind; a branch is dotted.
+
+    kinds: that of each row; names: kind → what the legend calls it, in order, where there are several.
+    """
+    styles = dict(zip(names, cycle(LINE_STYLES), strict=False))
+    for points, label, colour in each_size(table):
+        dotted = points["branch"].iloc[0] != "main"
+        for number, (kind, look) in enumerate(styles.items()):
+            curve(ax, points[kinds[points.index] == kind], x=x, label=None if number else label, colour=colour,
+                  style=":" if dotted else look)
+    if len(names) > 1:
+        for kind, name in names.items():
+            ax.plot([], [], color="0.35", linestyle=styles[kind], label=name)
+
+
 def step_axis(ax: Axes, steps: Iterable[int], *, short: bool = False) -> None:
     """A symmetric-log axis of training steps: 0 is on it, powers of ten beyond; the last step is marked. `short`: a
     short label.
@@ -134,11 +204,16 @@ def step_axis(ax: Axes, steps: Iterable[int], *, short: bool = False) -> None:
     ticks = [t for t in ticks if t >= values[0] or t == 0]
     if len([t for t in ticks if t >= values[0]]) < 3:
         ticks = sorted({values[0], values[len(values) // 3], last})
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: human_count(v)))
+    ticks_at(ax, ticks)
     ax.set_xlim(-0.15 if values[0] == 0 else values[0] * 0.9, last * 1.15)
     ax.set_xlabel("training step" if short else "training step (log scale from 1)")
+
+
+def ticks_at(ax: Axes, places: Sequence[float]) -> None:
+    """Ticks of the x axis at these counts and nowhere else."""
+    ax.xaxis.set_major_locator(FixedLocator(places))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: human_count(v)))
 
 
 def legend(ax: Axes, *, title: str | None = None, outside: bool = False) -> None:

@@ -7,8 +7,8 @@ All take tables: bins from `term_frequency.binned_accuracy`, accuracy per term f
 
 from __future__ import annotations
 
-import matplotlib as mpl
-import numpy as np
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,63 +18,49 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.plots import style
 
 
-def accuracy_by_frequency(
-    bins: pd.DataFrame, *, chance: float | None = None, shift: float = 1.0, columns: int = 4
-) -> Figure:
+def accuracy_by_frequency(bins: pd.DataFrame, *, chance: float | None = None) -> Figure:
     """The paper's figure 5: a panel per size, accuracy against exposures up to the checkpoint, a line per checkpoint
     (darker: later).
 
-    bins: model, params, step, left, accuracy; several tasks are refused. `shift`: points stand at left edge × shift
-    (√10 for questions).
+    bins: model, params, step, left, accuracy; several tasks are refused.
     """
-    table = _one_task(bins)
-    models = style.by_size(table)
-    figure, grid = style.panels(len(models), columns=columns, size=(2.9, 2.8), sharey=True, sharex=True)
-    steps = sorted(table["step"].unique())
-    ramp = dict(zip(steps, mpl.colormaps["viridis"](np.linspace(0.9, 0.05, len(steps))), strict=True))
-    for ax, model in zip(grid, models, strict=True):
-        for step, points in table[table["model"] == model].groupby("step"):
-            points = points.sort_values("left")
-            x = np.where(points["left"] > 0, points["left"] * shift, 0.5)
-            ax.plot(x, points["accuracy"], marker="o", color=ramp[step], label=f"{step:,}", markersize=3, linewidth=1.4)
+    points = bins.sort_values("left").assign(x=lambda f: f["left"].where(f["left"] > 0, 0.5))
+    figure = _by_checkpoint(points, "exposures up to the step", "mean accuracy", marker="o", markersize=3)
+    for ax in figure.axes:
+        ax.set_xscale("log")
         if chance is not None:
             ax.axhline(chance, color="0.5", linewidth=0.8, linestyle=(0, (3, 3)))
-        ax.set_xscale("log")
-        ax.set_ylim(-0.02, 1.02)
-        ax.set_xlabel("exposures up to the step")
-        ax.set_title(style.model_label(model, table.loc[table["model"] == model, "params"].iloc[0]))
-    for ax in grid[::columns]:
-        ax.set_ylabel("mean accuracy")
-    _legend_beside(figure, grid[0], "step")
     return figure
 
 
-def accuracy_by_operand(terms: pd.DataFrame, *, columns: int = 4, width: int = 5) -> Figure:
+def accuracy_by_operand(terms: pd.DataFrame, *, width: int = 5) -> Figure:
     """A panel per size: accuracy against the first operand (mean of `width` neighbours), a line per checkpoint (darker:
     later).
 
     terms: model, params, step, term (a whole number), accuracy; several tasks are refused. Needs no exposures.
     """
-    table = _one_task(terms)
-    table = table.assign(operand=pd.to_numeric(table["term"], errors="coerce"))
-    if table["operand"].isna().any():
+    operands = pd.to_numeric(terms["term"], errors="coerce")
+    if operands.isna().any():
         raise RequestError(
-            f"term {table.loc[table['operand'].isna(), 'term'].iloc[0]!r} is not a number; this figure is of operands"
+            f"term {terms.loc[operands.isna(), 'term'].iloc[0]!r} is not a number; this figure is of operands"
         )
-    models = style.by_size(table)
-    figure, grid = style.panels(len(models), columns=columns, size=(2.9, 2.8), sharey=True, sharex=True)
-    steps = sorted(table["step"].unique())
-    ramp = dict(zip(steps, mpl.colormaps["viridis"](np.linspace(0.9, 0.05, len(steps))), strict=True))
-    for ax, model in zip(grid, models, strict=True):
-        for step, points in table[table["model"] == model].groupby("step"):
-            smooth = points.groupby(points["operand"] // width * width)["accuracy"].mean()
-            ax.plot(smooth.index + (width - 1) / 2, smooth, color=ramp[step], label=f"{step:,}", linewidth=1.4)
+    middle = (operands // width * width + (width - 1) / 2).rename("x")
+    means = _one_task(terms).groupby(["model", "params", "step", middle], dropna=False)["accuracy"].mean().reset_index()
+    return _by_checkpoint(means, "first operand", f"accuracy (means of {width})")
+
+
+def _by_checkpoint(points: pd.DataFrame, xlabel: str, ylabel: str, **look: Any) -> Figure:
+    """A panel per size: accuracy against x, a line per checkpoint (darker: later)."""
+    figure, panels = style.panels_by(_one_task(points), columns=4, size=(2.9, 2.8), sharey=True, sharex=True)
+    colours = style.ramp(sorted(points["step"].unique()), "viridis", ends=(0.9, 0.05))
+    for ax, here in panels:
+        for step, line in here.groupby("step"):
+            ax.plot(line["x"], line["accuracy"], color=colours[step], label=f"{step:,}", linewidth=1.4, **look)
         ax.set_ylim(-0.02, 1.02)
-        ax.set_xlabel("first operand")
-        ax.set_title(style.model_label(model, table.loc[table["model"] == model, "params"].iloc[0]))
-    for ax in grid[::columns]:
-        ax.set_ylabel(f"accuracy (means of {width})")
-    _legend_beside(figure, grid[0], "step")
+        ax.set_xlabel(xlabel)
+    for ax in figure.axes[::4]:
+        ax.set_ylabel(ylabel)
+    _legend_beside(figure, "step")
     return figure
 
 
@@ -83,21 +69,16 @@ def accuracy_over_training(table: pd.DataFrame) -> Figure:
 
     table: model, params, step, task, accuracy, one row per term (as `by_term` and `read_published` give it).
     """
-    tasks = list(dict.fromkeys(table["task"].astype(str)))
-    figure, grid = style.panels(len(tasks), columns=min(5, len(tasks)), size=(2.9, 2.6), sharey=True)
-    colours = style.size_colours(table)
-    for ax, task in zip(grid, tasks, strict=True):
-        here = table[table["task"] == task]
-        for model in style.by_size(here):
-            points = here[here["model"] == model]
+    figure, panels = style.panels_by(table, "task", columns=5, size=(2.9, 2.6), sharey=True)
+    for ax, here in panels:
+        for points, name, colour in style.each_size(here, table):
             mean = points.groupby("step")["accuracy"].mean()
-            name = style.model_label(model, points["params"].iloc[0])
-            ax.plot(mean.index, mean, marker="o", color=colours[model], label=name, markersize=3)
-        ax.set_title(task, fontsize=9)
+            ax.plot(mean.index, mean, marker="o", color=colour, label=name, markersize=3)
+        ax.title.set_fontsize(9)
         ax.set_ylim(-0.02, 1.02)
         _steps(ax, here["step"])
-    grid[0].set_ylabel("mean accuracy over terms")
-    _legend_beside(figure, grid[0], "size")
+    figure.axes[0].set_ylabel("mean accuracy over terms")
+    _legend_beside(figure, "size")
     return figure
 
 
@@ -108,10 +89,7 @@ def gap_over_training(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     rows = _one_task(style.require(table, "gap"))
     rows = rows[rows["branch"] == "main"]
     ax = style.axes(ax)
-    colours = style.size_colours(rows)
-    for model in style.by_size(rows):
-        points = rows[rows["model"] == model]
-        style.curve(ax, points, label=style.model_label(model, points["params"].iloc[0]), colour=colours[model])
+    style.curves(ax, rows)
     ax.axhline(0, color="0.5", linewidth=0.8)
     _steps(ax, rows["step"])
     ax.set_ylabel("performance gap (percentage points)")
@@ -119,7 +97,7 @@ def gap_over_training(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def term_trajectory(table: pd.DataFrame, *, columns: int = 3) -> Figure:
+def term_trajectory(table: pd.DataFrame) -> Figure:
     """One term over training: accuracy with its interval (left axis) and exposures (grey, right axis), a panel per
     size.
 
@@ -129,12 +107,10 @@ def term_trajectory(table: pd.DataFrame, *, columns: int = 3) -> Figure:
     terms = rows["subset"].unique()
     if len(terms) != 1:
         raise RequestError(f"one term is drawn at a time; this table has {', '.join(map(str, terms[:6]))}")
-    models = style.by_size(rows)
     colours = style.size_colours(rows)
-    figure, grid = style.panels(len(models), columns=columns, size=(3.6, 2.8))
-    for place, (ax, model) in enumerate(zip(grid, models, strict=True)):
-        here = rows[rows["model"] == model]
-        style.curve(ax, here[here["metric"] == "term_accuracy"], colour=colours[model])
+    figure, panels = style.panels_by(rows, size=(3.6, 2.8))
+    for place, (ax, here) in enumerate(panels, start=1):
+        style.curve(ax, here[here["metric"] == "term_accuracy"], colour=colours[here["model"].iloc[0]])
         seen = here[here["metric"] == "term_exposures"].sort_values("step")
         right = ax.twinx()
         right.plot(seen["step"], seen["value"], color="0.6", linewidth=1.2, drawstyle="steps-post")
@@ -142,12 +118,12 @@ def term_trajectory(table: pd.DataFrame, *, columns: int = 3) -> Figure:
         right.spines["right"].set_visible(True)
         right.tick_params(colors="0.45")
         right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: style.human_count(v)))
-        if (place + 1) % columns == 0 or place + 1 == len(models):
+        if place % 3 == 0 or place == len(panels):
             right.set_ylabel("exposures so far", color="0.45")
         _steps(ax, here["step"])
         ax.set_ylim(-0.02, 1.02)
-        ax.set_title(f"{style.model_label(model, here['params'].iloc[0])}, {terms[0]}", fontsize=10)
-    grid[0].set_ylabel("accuracy")
+        ax.set_title(f"{ax.get_title()}, {terms[0]}", fontsize=10)
+    figure.axes[0].set_ylabel("accuracy")
     return figure
 
 
@@ -164,8 +140,8 @@ def _steps(ax: Axes, steps: pd.Series) -> None:
         style.step_axis(ax, known, short=True)
 
 
-def _legend_beside(figure: Figure, ax: Axes, title: str) -> None:
-    handles, labels = ax.get_legend_handles_labels()
+def _legend_beside(figure: Figure, title: str) -> None:
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, title=title, loc="outside right upper", frameon=False, fontsize=9)
 
 
