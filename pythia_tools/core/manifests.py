@@ -5,7 +5,7 @@ A user's own manifest works by path exactly as a shipped one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import yaml
 from pythia_tools.core.errors import DataError, RequestError, unknown
 
 KINDS = ("suites", "orders", "evaluation_sets")
+Check = Callable[[str, Any], Any]
+"""`check(where, value)` gives a field's value as it is used, or raises a DataError that begins with `where`."""
 
 
 @cache
@@ -71,6 +73,65 @@ def check_fields(path: str | Path, value: dict[str, Any], required: Iterable[str
         parts = [f"missing {missing}"] if missing else []
         parts += [f"unknown {extra}"] if extra else []
         raise DataError(f"{path}: {', '.join(parts)}; allowed: {sorted(required | optional)}")
+
+
+def checked(
+    where: str | Path, value: Any, required: Mapping[str, Check], optional: Mapping[str, Check] | None = None,
+) -> dict[str, Any]:
+    """The fields of a mapping, each through its check; an optional one that is absent or null is None.
+
+    Raises: DataError naming the field that is wrong, missing or unknown.
+    """
+    optional = optional or {}
+    check_fields(where, mapping(str(where), value), required, optional)
+    return {
+        key: None if key in optional and value.get(key) is None else check(f"{where}: {key}", value[key])
+        for key, check in {**required, **optional}.items()
+    }
+
+
+def anything(where: str, value: Any) -> Any:
+    """Any value, as it is."""
+    return value
+
+
+def mapping(where: str, value: Any) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where} must be a mapping, not {value!r}")
+    return value
+
+
+def text(where: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise DataError(f"{where} must be text, not {value!r}")
+    return value
+
+
+def words(where: str, value: Any) -> str:
+    """Any scalar as text in one line."""
+    return " ".join(str(value).split())
+
+
+def whole(least: int = 1) -> Check:
+    """A whole number of at least `least`."""
+
+    def check(where: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise DataError(f"{where} must be a whole number of at least {least}, not {value!r}")
+        return value
+
+    return check
+
+
+def one_of(allowed: Collection[str]) -> Check:
+    """One of these words."""
+
+    def check(where: str, value: Any) -> str:
+        if value not in allowed:
+            raise DataError(f"{where} {value!r} is not one of {', '.join(allowed)}")
+        return str(value)
+
+    return check
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

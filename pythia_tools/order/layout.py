@@ -1,6 +1,7 @@
 """How GPT-NeoX divides documents and hands rows to ranks.
 
-Split strings decide which documents an order holds; a layout says which rows a rank trains on in which micro-step. Global step t consumes rows [B*t, B*(t+1)) under every layout.
+Split strings decide which documents an order holds; a layout says which rows a rank trains on in which micro-step.
+Global step t consumes rows [B*t, B*(t+1)) under every layout.
 """
 
 from __future__ import annotations

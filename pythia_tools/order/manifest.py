@@ -41,8 +41,8 @@ Paths may not leave the manifest's folder.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,11 @@ import numpy as np
 
 from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import DataError
+from pythia_tools.core.manifests import Check, anything, checked, one_of, whole, words
 from pythia_tools.tokens import shard_names
 
-REQUIRED = {"name", "kind", "seq_length", "batch_rows", "store"}
-OPTIONAL = {"tokenizer", "steps", "rows", "dtype", "about", "source", "licence", "known_defects", "documents"}
+KIND = one_of(("preshuffled", "packed"))
+NOTES = dict.fromkeys(("about", "source", "licence", "known_defects"), anything)
 
 
 @dataclass(frozen=True)
@@ -124,113 +125,83 @@ def read_manifest(path: str | Path) -> OrderManifest:
     """Read and check an order's manifest. Raises DataError naming the field that is wrong."""
     path = Path(path)
     value = manifests.read(path)
-    kind = value.get("kind")
-    if kind not in ("preshuffled", "packed"):
-        raise DataError(f"{path}: kind is {kind!r}; it is one of preshuffled, packed")
-    packed = kind == "packed"
-    required, optional = REQUIRED, OPTIONAL
-    if packed:
-        required, optional = REQUIRED | {"maps", "seed", "num_samples"}, OPTIONAL | {"separate_last_epoch"}
-    manifests.check_fields(path, value, required, optional)
-    return OrderManifest(
-        path=path, name=str(value["name"]), kind=kind,
-        seq_length=_whole(path, value, "seq_length"), batch_rows=_whole(path, value, "batch_rows"),
-        store=_store(path, value["store"]), maps=_maps(path, value["maps"]) if packed else None,
-        steps=_optional(path, value, "steps"), rows=_optional(path, value, "rows"),
-        dtype=_dtype(path, value.get("dtype")), seed=_optional(path, value, "seed", least=0),
-        num_samples=_optional(path, value, "num_samples"), documents=_optional(path, value, "documents"),
-        separate_last_epoch=bool(value.get("separate_last_epoch", False)),
-        tokenizer=_tokenizer(path, value.get("tokenizer")),
-    )
+    required: dict[str, Check] = {
+        "name": words, "kind": KIND, "seq_length": whole(), "batch_rows": whole(),
+        "store": partial(_store, path.parent),
+    }
+    optional: dict[str, Check] = {
+        "steps": whole(), "rows": whole(), "documents": whole(), "dtype": _dtype, **NOTES,
+        "tokenizer": partial(_tokenizer, path.parent),
+    }
+    if KIND(f"{path}: kind", value.get("kind")) == "packed":
+        required |= {"maps": partial(_maps, path.parent), "seed": whole(0), "num_samples": whole()}
+        optional["separate_last_epoch"] = anything
+    fields = checked(path, value, required, optional)
+    if fields["tokenizer"] is None and (path.parent / "tokenizer" / "tokenizer.json").is_file():
+        fields["tokenizer"] = path.parent / "tokenizer" / "tokenizer.json"
+    fields["separate_last_epoch"] = bool(fields.get("separate_last_epoch"))
+    return OrderManifest(path, **{key: known for key, known in fields.items() if key not in NOTES})
 
 
-def _mapping(path: Path, where: str, value: Any, required: set[str], optional: Iterable[str] = ()) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: {where} must be a mapping, not {value!r}")
-    manifests.check_fields(f"{path}: {where}", value, required, optional)
-    return value
-
-
-def _whole(path: Path, value: dict[str, Any], key: str, least: int = 1) -> int:
-    number = value.get(key)
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise DataError(f"{path}: {key} must be a whole number of at least {least}, not {number!r}")
-    return number
-
-
-def _optional(path: Path, value: dict[str, Any], key: str, least: int = 1) -> int | None:
-    return None if value.get(key) is None else _whole(path, value, key, least)
-
-
-def _dtype(path: Path, name: Any) -> np.dtype | None:
-    if name is None:
-        return None
+def _dtype(where: str, name: Any) -> np.dtype:
     try:
         dtype = np.dtype(name)
     except TypeError:
         dtype = np.dtype(object)
     if dtype.kind not in "ui":
-        raise DataError(f"{path}: dtype {name!r} is not a type of token ids; use uint16 or int32")
+        raise DataError(f"{where} {name!r} is not a type of token ids; use uint16 or int32")
     return dtype.newbyteorder("<")
 
 
-def _tokenizer(path: Path, value: Any) -> str | Path | None:
-    """A repository's name, or a path below the manifest's folder; unsaid, the `tokenizer/` there, if any."""
+def _tokenizer(folder: Path, where: str, value: Any) -> str | Path:
+    """A repository's name, or a path below the manifest's folder."""
     if isinstance(value, dict):
-        return str(_mapping(path, "tokenizer", value, {"repo"})["repo"])
-    if value is not None:
-        return files.confined(path.parent, str(value))
-    beside = path.parent / "tokenizer" / "tokenizer.json"
-    return beside if beside.is_file() else None
+        return str(checked(where, value, {"repo": words})["repo"])
+    return files.confined(folder, str(value))
 
 
-def _store(path: Path, value: Any) -> StoreSpec:
+def _store(folder: Path, where: str, value: Any) -> StoreSpec:
     if isinstance(value, dict) and "prefix" in value:
-        _mapping(path, "store", value, {"prefix"})
-        return StoreSpec(prefix=files.confined(path.parent, str(value["prefix"])))
-    value = _mapping(path, "store", value, {"repo", "shards"}, {"revision", "index"})
-    index = _fact(path, "store.index", value["index"]) if "index" in value else None
-    return StoreSpec(hub=_hub(value, _shards(path, value["shards"])), index=index)
+        return StoreSpec(prefix=files.confined(folder, checked(where, value, {"prefix": words})["prefix"]))
+    found = checked(where, value, {"repo": words, "shards": _shards}, {"revision": words, "index": _fact})
+    return StoreSpec(hub=HubFiles(found["repo"], found["revision"] or "main", found["shards"]), index=found["index"])
 
 
-def _shards(path: Path, value: Any) -> tuple[FileFact, ...]:
-    value = _mapping(path, "store.shards", value, {"stem", "count", "bytes"}, {"last_bytes", "sha256"})
-    count, each, stem = _whole(path, value, "count"), _whole(path, value, "bytes"), str(value["stem"])
+def _shards(where: str, value: Any) -> tuple[FileFact, ...]:
+    required = {"stem": words, "count": whole(), "bytes": whole()}
+    found = checked(where, value, required, {"last_bytes": whole(), "sha256": anything})
+    stem, count, each = found["stem"], found["count"], found["bytes"]
     names = [f"{stem}.bin"] if count == 1 else shard_names(stem, count)
-    sizes = [each] * (count - 1) + [_optional(path, {"last_bytes": each, **value}, "last_bytes")]
-    digests = value.get("sha256") or [None] * count
+    sizes = [each] * (count - 1) + [found["last_bytes"] if "last_bytes" in value else each]
+    digests = found["sha256"] or [None] * count
     if len(digests) != count:
-        raise DataError(f"{path}: {len(digests)} sha256 for {count} shards")
-    return tuple(FileFact(n, b, _sha256(path, d)) for n, b, d in zip(names, sizes, digests, strict=True))
+        raise DataError(f"{where}: {len(digests)} sha256 for {count} shards")
+    digests = [d if d is None else _sha256(f"{where}: sha256", d) for d in digests]
+    return tuple(map(FileFact, names, sizes, digests))
 
 
-def _maps(path: Path, value: Any) -> MapsSpec:
+def _maps(folder: Path, where: str, value: Any) -> MapsSpec:
     if isinstance(value, dict) and value.get("build"):
-        _mapping(path, "maps", value, {"build"})
-        return MapsSpec(build=True)
+        return MapsSpec(**checked(where, value, {"build": anything}))
     if isinstance(value, dict) and "folder" in value:
-        _mapping(path, "maps", value, {"folder"}, {"stem", "name"})
-        folder = files.confined(path.parent, str(value["folder"]))
-        return MapsSpec(folder=folder, stem=value.get("stem"), name=value.get("name"))
-    value = _mapping(path, "maps", value, {"repo", "files"}, {"revision", "rebuild"})
-    named = _mapping(path, "maps.files", value["files"], {"doc", "sample", "shuffle"})
-    facts = tuple(_fact(path, f"maps.files.{part}", named[part]) for part in ("doc", "sample", "shuffle"))
-    rebuild = tuple(value.get("rebuild") or ())
+        found = checked(where, value, {"folder": words}, {"stem": words, "name": words})
+        return MapsSpec(**{**found, "folder": files.confined(folder, found["folder"])})
+    found = checked(where, value, {"repo": words, "files": _map_files}, {"revision": words, "rebuild": anything})
+    rebuild = tuple(found["rebuild"] or ())
     if rebuild not in ((), ("shuffle",)):
-        raise DataError(f"{path}: maps.rebuild is {list(rebuild)}; only the shuffle map can be made again: [shuffle]")
-    return MapsSpec(hub=_hub(value, facts), rebuild=rebuild)
+        raise DataError(f"{where}: rebuild is {list(rebuild)}; only the shuffle map can be made again: [shuffle]")
+    return MapsSpec(hub=HubFiles(found["repo"], found["revision"] or "main", found["files"]), rebuild=rebuild)
 
 
-def _hub(value: dict[str, Any], facts: tuple[FileFact, ...]) -> HubFiles:
-    return HubFiles(str(value["repo"]), str(value.get("revision", "main")), facts)
+def _map_files(where: str, value: Any) -> tuple[FileFact, ...]:
+    return tuple(checked(where, value, dict.fromkeys(("doc", "sample", "shuffle"), _fact)).values())
 
 
-def _fact(path: Path, where: str, value: Any) -> FileFact:
-    value = _mapping(path, where, value, {"name"}, {"bytes", "sha256"})
-    return FileFact(str(value["name"]), _optional(path, value, "bytes"), _sha256(path, value.get("sha256")))
+def _fact(where: str, value: Any) -> FileFact:
+    return FileFact(**checked(where, value, {"name": words}, {"bytes": whole(), "sha256": _sha256}))
 
 
-def _sha256(path: Path, value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)):
-        return value
-    raise DataError(f"{path}: sha256 {value!r} is not 64 hexadecimal digits")
+def _sha256(where: str, value: Any) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", str(value)):
+        raise DataError(f"{where} {value!r} is not 64 hexadecimal digits")
+    return str(value)

@@ -193,7 +193,7 @@ MAPS = "{repo: a/b, files: {doc: {name: d}, sample: {name: s}, shuffle: {name: x
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("kind: packed", "kind: tree"), "kind is 'tree'"),
+        (("kind: packed", "kind: tree"), "kind 'tree' is not one of"),
         (("seq_length: 4", "seq_length: 0"), "seq_length must be a whole number of at least 1"),
         (("seq_length: 4", "seq_length: four"), "seq_length must be"),
         (("seed: 1234", "sed: 1234"), r"missing \['seed'\], unknown \['sed'\]"),

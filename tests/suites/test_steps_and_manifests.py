@@ -139,8 +139,8 @@ def test_a_manifest_of_ones_own_works_by_path(tmp_path: Path) -> None:
     assert suite.checkpoint("b", 5).location == HubRevision("you/b", "five")
     found = suite.checkpoints(["b", "a-swap"], "last")
     assert [str(c) for c in found] == ["mine/b/step30", "mine/a-swap/step30"]
-    assert found[1].identity == {"suite": "mine", "model": "a-swap", "params": None, "step": 30, "tokens": 30720,
-                                 "branch": "swap"}
+    assert found[1].identity == {"suite": "mine", "model": "a-swap", "params": None, "branch": "swap", "seed": None,
+                                 "step": 30, "tokens": 30720}
     with pytest.raises(RequestError, match="mine/a: step 10 is known to be wrong: wrong weights"):
         suite.checkpoints("a", allow_defective=False)
     with pytest.raises(UnknownNameError, match="unknown model of mine 'c'"):
@@ -151,7 +151,7 @@ def test_a_manifest_of_ones_own_works_by_path(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("models:\n", "schedule: {kind: cosine, floor: 0.1}\nmodels:\n",
-         r"models: a: schedule: missing \['decay_steps', 'warmup_steps'\]"),
+         r"schedule: missing \['decay_steps', 'warmup_steps'\]"),
         ("models:\n", "schedule: {kind: wave}\nmodels:\n",
          "schedule kind 'wave' is not one of neox-cosine, cosine, constant"),
         ("steps: [0,", "stepz: [0,", r"unknown \['stepz'\]"),
@@ -163,7 +163,7 @@ def test_a_manifest_of_ones_own_works_by_path(tmp_path: Path) -> None:
         ("step{step}", "fixed", "revision 'fixed' does not hold the step"),
         ("models: [a]", "models: [z]", r"known_defects\[0\]: no such models \['z'\]"),
         ("dtype: float32", "dtype: fp32", "dtype 'fp32' is not one of float16, bfloat16, float32"),
-        ("tokens_per_step: 1024", "tokens_per_step: 0", "tokens_per_step is 0; it must be a positive whole number"),
+        ("tokens_per_step: 1024", "tokens_per_step: 0", "tokens_per_step must be a whole number of at least 1, not 0"),
         ('hub: "me/{model}", revision: "step{step}"', "folder: x, hub: y", "exactly one of hub"),
         ("name: mine", "name: mine\nname: twice", "key 'name' appears twice"),
         ('[0, "10', '[-1, "10', "step -1 is neither a whole number nor a range"),
