@@ -110,14 +110,6 @@ def add(parser: argparse.ArgumentParser, *names: str, **changes: object) -> None
         parser.add_argument(name, **{**SHARED[name], **changes})
 
 
-def add_sweep(parser: argparse.ArgumentParser) -> None:
-    add(parser, "suite", *SWEEP)
-
-
-def add_output(parser: argparse.ArgumentParser) -> None:
-    add(parser, *OUTPUT)
-
-
 def emit(value: pd.DataFrame | Mapping[str, object] | Sequence[object], *, as_json: bool) -> None:
     """A table or mapping on stdout, for people or as JSON."""
     if isinstance(value, pd.DataFrame):

@@ -152,7 +152,7 @@ def _receipts(command: str, record: Mapping[str, Any], timings: Mapping[str, flo
         f"<pre>{escape(command)}</pre>"
         + _pairs("stage", "seconds", {k: f"{v:,.1f}" for k, v in timings.items()})
         + _pairs("made with", "version", {k: v for k, v in facts.items() if v})
-        + f'<p class="soft">Order of the data (fingerprint): <code>{escape(str(record.get("data") or "–"))}</code></p>'
+        + f'<p class="soft">Fingerprint of the data order: <code>{escape(str(record.get("data") or "–"))}</code></p>'
         f"<details><summary>Weights digests of {len(weights)} checkpoints</summary>"
         + _pairs("checkpoint", "digest", weights) + "</details></section>"
     )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -270,7 +271,7 @@ def test_every_built_in_analysis_documents_itself() -> None:
 
 def test_a_context_without_an_order_or_tokenizer_says_what_to_do(tmp_path: Path, tiny_suite: Path) -> None:
     checkpoints = load_suite(tiny_suite).checkpoints(steps="last")
-    alone = Context(checkpoints)
+    alone = Context([replace(c, model=replace(c.model, order=None, tokenizer=None)) for c in checkpoints])
     with pytest.raises(RequestError, match="names no data order; give one with --order"):
         prepare(analyses.get("learning"), alone)
     assert len(alone.tokenizer)  # the tokenizer files beside the first checkpoint

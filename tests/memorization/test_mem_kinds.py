@@ -156,7 +156,7 @@ def test_rows_are_chosen_by_range_step_sample_and_cohort() -> None:
     cohorts = select_rows(order, **parse_rows("cohorts=0:10:5,sample=6"))
     assert pd.Series(cohorts.cohorts).value_counts().to_dict() == {5: 6, 10: 6}
     assert (cohorts.rows[:6] < 20).all() and (cohorts.rows[6:] >= 20).all()
-    assert parse_rows("0:512") == {"rows": (0, 512)} and parse_rows("steps=0:9,sample=4") == {"steps": (0, 9), "sample": 4}
+    assert parse_rows("0:512") == {"rows": (0, 512)} and parse_rows("steps=0:9,sample=4") == {"steps": (0, 10), "sample": 4}
     for bad in ("all", "0:1:2", "sample=x", "rows=3"):
         with pytest.raises(RequestError, match="cannot be read"):
             parse_rows(bad)

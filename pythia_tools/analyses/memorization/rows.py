@@ -110,6 +110,7 @@ def select_rows(
 def parse_rows(text: str) -> RowRequest:
     """Command-line spelling of `select_rows`: `0:512`, `steps=0:10,sample=1000`, `cohorts=0:1000:100,sample=50`.
 
+    Row ranges leave out their second end; `steps=a:b` is batches a to b, both included, as in every command.
     `cohorts=a:b:c` has edges a, a + c, … up to b. Raises RequestError for anything else.
     """
     chosen = RowRequest()
@@ -122,7 +123,7 @@ def parse_rows(text: str) -> RowRequest:
         if name in ("", "rows") and len(numbers) == 2:
             chosen["rows"] = (numbers[0], numbers[1])
         elif name == "steps" and len(numbers) == 2:
-            chosen["steps"] = (numbers[0], numbers[1])
+            chosen["steps"] = (numbers[0], numbers[1] + 1)
         elif name == "sample" and len(numbers) == 1:
             chosen["sample"] = numbers[0]
         elif name == "cohorts" and len(numbers) == 3 and numbers[2] > 0:
