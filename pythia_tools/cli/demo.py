@@ -16,7 +16,6 @@ import argparse
 from pythia_tools.cli import study
 from pythia_tools.cli.options import OUTPUT, SWEEP, add
 
-
 SHOWN = ["memorization", "term-frequency", "bias", "learning"]
 """What the demo shows; `study pythia-micro` makes every analysis, which takes longer."""
 

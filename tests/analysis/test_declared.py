@@ -1,4 +1,4 @@
-"""A declaration of forty lines from outside gets every door: command, plan, resume, shards, merge, rerun, study, report."""
+"""A declaration of forty lines from outside gets every door: command, plan, shards, merge, rerun, study, report."""
 
 from __future__ import annotations
 

@@ -97,7 +97,8 @@ def test_a_run_of_version_0_1_is_refused_in_one_line(
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "config.json").write_text(json.dumps(config))
     (tmp_path / "old" / "run.json").write_text(json.dumps({"config": config}))
-    (tmp_path / "old" / "summary.csv").write_text(old + "s,m,1,main,,10,20,exposures=1,memorized_share,0.5,0.4,0.6,9,wilson95\n")
+    old += "s,m,1,main,,10,20,exposures=1,memorized_share,0.5,0.4,0.6,9,wilson95\n"
+    (tmp_path / "old" / "summary.csv").write_text(old)
     pd.DataFrame({"suite": ["s"]}).to_parquet(tmp_path / "old" / "items.parquet")
     assert cli.main([command[0], "old", *command[1:]]) == 3
     err = capsys.readouterr().err
@@ -105,7 +106,9 @@ def test_a_run_of_version_0_1_is_refused_in_one_line(
     assert not list(tmp_path.glob("old-rerun")) and not list(tmp_path.glob("report.html"))
 
 
-def test_a_path_that_cannot_be_written_is_one_line_and_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_that_cannot_be_used_is_one_line_and_exit_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("x")
     sums = ["data", "verify", str(tmp_path / "none"), "--sums", str(tmp_path)]
     assert cli.main(sums) == 3
