@@ -18,6 +18,8 @@ from numba import njit
 
 from pythia_tools.counts.characters import (
     WORD,
+    byte_after,
+    byte_before,
     bytes_after,
     bytes_before,
     char_before,
@@ -215,25 +217,22 @@ def _joins(b, kind):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _stands(row, token, offset, leaf, machine, last, room):  # type: ignore[no-untyped-def]
+def _stands(row, token, offset, kind, length, leaf, classes, flat, starts, last, room):  # type: ignore[no-untyped-def]
     """Whether the term that ends with byte `offset` of token number `token` has the neighbours its kind asks for."""
-    kind, flat, starts = machine.kind[leaf], machine.flat, machine.starts
-    begin, at = step_back(row, token, offset + 1, machine.length[leaf], starts)
+    after = before = np.int64(-1)
     if kind & (WHOLE_WORD | NUMBER):
-        after, before = room[:4], room[4:]
-        n = bytes_after(row, token, offset + 1, flat, starts, after)
-        m = bytes_before(row, begin, at, flat, starts, before)
-        if (n and _joins(after[0], kind)) or (m and _joins(before[3], kind)):
+        after = byte_after(row, token, offset + 1, flat, starts)
+        if _joins(after, kind):
             return False
-        if kind & WHOLE_WORD:
-            if n and machine.classes[next_char(after, 0, n)[0]] & WORD:
-                return False
-            if m and machine.classes[char_before(before[4 - m:], m)] & WORD:
-                return False
-        if kind & STANDALONE:
-            if n > 1 and _splits(after[0]) and _joins(after[1], NUMBER):
-                return False
-            if m > 1 and _splits(before[3]) and _joins(before[2], NUMBER):
+    begin, at = step_back(row, token, offset + 1, length, starts)
+    if kind & (WHOLE_WORD | NUMBER):
+        before = byte_before(row, begin, at, flat, starts)
+        if _joins(before, kind):
+            return False
+        if after >= 128 or before >= 128 or _splits(after) or _splits(before):
+            n = bytes_after(row, token, offset + 1, flat, starts, room[:4])
+            m = bytes_before(row, begin, at, flat, starts, room[4:])
+            if _goes_on(room[:4], n, room[4:], m, kind, classes):
                 return False
     if kind & APART:
         if begin < last[leaf, 0] or (begin == last[leaf, 0] and at < last[leaf, 1]):
@@ -241,6 +240,18 @@ def _stands(row, token, offset, leaf, machine, last, room):  # type: ignore[no-u
         last[leaf, 0] = token
         last[leaf, 1] = offset + 1
     return True
+
+
+@kernel
+def _goes_on(after, n, before, m, kind, classes):  # type: ignore[no-untyped-def]
+    """Whether what needs more than one byte to see makes the term part of a longer word or number."""
+    if kind & WHOLE_WORD:
+        if n and classes[next_char(after, 0, n)[0]] & WORD:
+            return True
+        return bool(m and classes[char_before(before[4 - m:], m)] & WORD)
+    if kind & STANDALONE and n > 1 and _splits(after[0]) and _joins(after[1], NUMBER):
+        return True
+    return bool(kind & STANDALONE and m > 1 and _splits(before[3]) and _joins(before[2], NUMBER))
 
 
 @kernel
@@ -274,6 +285,7 @@ def scan_texts(row, machine, last, room, out, found, n):  # type: ignore[no-unty
     goto, byte_class, out_start, out_leaf = machine.goto, machine.byte_class, machine.out_start, machine.out_leaf
     token_next, token_start, token_leaf = machine.token_next, machine.token_start, machine.token_leaf
     token_offset, busy, first_class = machine.token_offset, machine.token_busy, machine.first_class
+    kind, length, lead, classes = machine.kind, machine.length, machine.lead, machine.classes
     flat, starts = machine.flat, machine.starts
     last[:] = 0
     s = np.int32(0)
@@ -287,25 +299,31 @@ def scan_texts(row, machine, last, room, out, found, n):  # type: ignore[no-unty
                 for p in range(starts[t], starts[np.int64(t) + 1]):
                     s = goto[s, byte_class[flat[p]]]
                     for k in range(out_start[s], out_start[s + 1]):
-                        n = _hit(row, i, p - starts[t], out_leaf[k], machine, last, room, out, found, n)
-                        if n < 0:
-                            return n
+                        leaf, offset = out_leaf[k], p - starts[t]
+                        if kind[leaf] == 0 or _stands(
+                            row, i, offset, kind[leaf], length[leaf], leaf, classes, flat, starts, last, room,
+                        ):
+                            n = _note(row, i, offset, leaf, length[leaf] - lead[leaf], starts, out, found, n)
+                            if n < 0:
+                                return n
                 continue
             s = np.int32(0)
         if busy[t]:  # from the root, as worked out for every token
             s = token_next[t]
             for k in range(token_start[t], token_start[np.int64(t) + 1]):
-                n = _hit(row, i, token_offset[k], token_leaf[k], machine, last, room, out, found, n)
-                if n < 0:
-                    return n
+                leaf, offset = token_leaf[k], token_offset[k]
+                if kind[leaf] == 0 or _stands(
+                    row, i, offset, kind[leaf], length[leaf], leaf, classes, flat, starts, last, room,
+                ):
+                    n = _note(row, i, offset, leaf, length[leaf] - lead[leaf], starts, out, found, n)
+                    if n < 0:
+                        return n
     return n
 
 
 @kernel
-def _hit(row, token, offset, leaf, machine, last, room, out, found, n):  # type: ignore[no-untyped-def]
-    """As `note`, for a term whose last byte is byte `offset` of a token, if it may stand there."""
-    if machine.kind[leaf] and not _stands(row, token, offset, leaf, machine, last, room):
-        return n
+def _note(row, token, offset, leaf, back, starts, out, found, n):  # type: ignore[no-untyped-def]
+    """As `note`; listed is the place `back` bytes before the end of byte `offset`."""
     if len(found):
-        token, offset = step_back(row, token, offset + 1, machine.length[leaf] - machine.lead[leaf], machine.starts)
+        token, offset = step_back(row, token, offset + 1, back, starts)
     return note(leaf, token, offset, out, found, n)

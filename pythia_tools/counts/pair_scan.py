@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from pythia_tools.counts.byte_scan import scan_texts
-from pythia_tools.counts.characters import SPACE, bytes_after, next_char, step_on
+from pythia_tools.counts.characters import SPACE, byte_after, bytes_after, next_char, step_on
 from pythia_tools.counts.compiled import kernel
 from pythia_tools.counts.ngram_scan import ID_BITS, find, find_ngrams, hash_table, hit_room
 
@@ -135,10 +135,9 @@ def number_words(row, found, n, most, texts, room, words):  # type: ignore[no-un
                 inside = True
         if word > far:
             token, offset, word, inside = goal, goal_offset, far, False
-        begins_word = bytes_after(row, goal, goal_offset, flat, starts, room) > 0 and not (
-            room[0] < 128 and classes[room[0]] & SPACE
-        )
-        words[k] = word + 1 if begins_word and not inside else word
+        here = byte_after(row, goal, goal_offset, flat, starts)
+        within = inside or here < 0 or (here < 128 and classes[here] & SPACE)
+        words[k] = word if within else word + 1
 
 
 @kernel
