@@ -11,9 +11,9 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerF
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 
 WORDS = (
-    " he she his her him hers himself herself the nurse doctor said that was because refers to developer designer argued"
-    " with did not like idea a an is and or of in on at What does stand for pronoun teacher driver occupation participant"
-    " customer"
+    " he she his her him hers himself herself the nurse doctor said that was because refers to developer designer"
+    " argued with did not like idea a an is and or of in on at What does stand for pronoun teacher driver occupation"
+    " participant customer"
 )
 
 

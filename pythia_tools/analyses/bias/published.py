@@ -159,7 +159,7 @@ def to_summary(results: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
         n=pd.array(n, dtype="Float64").astype("Int64"), unit="item",
         interval=np.where(np.isfinite(error), f"normal{round(100 * level)} of the published stderr", "none"),
     )
-    return summary(records(frame))
+    return summary(frame.to_dict("records"))  # type: ignore[arg-type]
 
 
 def winobias_cells(results: pd.DataFrame) -> pd.DataFrame:
@@ -239,8 +239,8 @@ def _changes(here: pd.DataFrame, column: str, level: float) -> Iterator[Identity
 
 def changes_summary(changes: pd.DataFrame) -> pd.DataFrame:
     """Paired changes as summary rows: `outcome_paired_difference` over checkpoints, its p-value and minimal effect."""
-    rows = []
-    for record in records(changes):
+    rows: list[Identity] = []
+    for record in ({str(k): v for k, v in row.items()} for row in records(changes)):
         bare = {**record, "low": np.nan, "high": np.nan, "interval": "none"}
         rows += [
             {**record, "metric": "outcome_paired_difference"},

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.bias.columns import QUANTITIES, summary
-from pythia_tools.analysis.words import records
+from pythia_tools.analysis.words import Row, records
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import (
@@ -110,7 +110,7 @@ def _pairs(
 
 def _compared(
     treated: pd.DataFrame, base: pd.DataFrame, quantity: str, subsets: bool
-) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+) -> Iterator[tuple[Row, pd.DataFrame]]:
     """Identity, reference, task and subset of each comparison, and its pairs of items."""
     keys = ["step", "task", "subset", "item"]
     unit = treated["unit"].fillna(treated["item"]) if "unit" in treated.columns else treated["item"]
@@ -121,7 +121,7 @@ def _compared(
     both = both[both[f"{quantity}_t"].notna() | both[f"{quantity}_c"].notna()]
     identity = {row["step"]: row for row in records(treated.drop_duplicates("step")[tables.IDENTITY])}
     for (step, task), here in both.groupby(["step", "task"], sort=True):
-        named = {**identity[step], "reference": str(base["model"].iloc[0]), "task": task}
+        named: Row = {**identity[step], "reference": str(base["model"].iloc[0]), "task": task}
         yield {**named, "subset": "all"}, here
         if subsets and here["subset"].nunique() > 1:
             for name, part in here.groupby("subset", sort=True):
