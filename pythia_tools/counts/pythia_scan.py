@@ -227,7 +227,7 @@ def _gather(row, token, offset, flat, starts, text, least):  # type: ignore[no-u
 
 @kernel
 def _decode(text, n, classes, points, kinds, most, last):  # type: ignore[no-untyped-def]
-    """Code points and classes of text[:n], up to `most` or the first of a class in `last`; returns how many there are."""
+    """Code points and classes of text[:n], `most` at most or to the first of a class in `last`; returns how many."""
     at, count = 0, 0
     while at < n and count < most:
         point, at = next_char(text, at, n)

@@ -97,7 +97,7 @@ def test_the_index_gives_the_same_counts_places_and_steps(tmp_path: Path) -> Non
     stream = ROWS.reshape(-1)
     a, b = int(ROWS[4, -1]), int(ROWS[5, 0])
     across = int(((stream[:-1] == a) & (stream[1:] == b)).sum())
-    assert across == index.engine.count([a, b]) > index.count((a, b)), "the engine counts pairs that straddle two rows, training saw none"
+    assert across == index.engine.count([a, b]) > index.count((a, b)), "pairs over two rows count"
 
 
 def test_an_index_of_a_range_and_what_it_refuses(tmp_path: Path) -> None:

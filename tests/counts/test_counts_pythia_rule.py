@@ -21,13 +21,16 @@ from pythia_tools.order import ArrayRows
 UNITS = "minute|hour|day|week|month|year|decade"
 WORD = rf"((?:\w|[{re.escape(string.punctuation)}])+\s+)"
 NUMBERS = re.compile(rf"(?=( \d{{1,5}} {WORD}{{1,3}}\d{{1,5}}))")
-TIMES = [re.compile(rf"(?=( \d{{1,5}} {WORD}{{0,3}}?(?:{UNITS})))"), re.compile(rf"(?=( (?:{UNITS}) {WORD}{{0,3}}?\d{{1,5}}))")]
+TIMES = [re.compile(rf"(?=( \d{{1,5}} {WORD}{{0,3}}?(?:{UNITS})))"),
+         re.compile(rf"(?=( (?:{UNITS}) {WORD}{{0,3}}?\d{{1,5}}))")]
 PIECES = [
-    " ", "  ", "\n", "\t", "1", "12", "007", "123456", " 5", " 31 ", " days", " day ", "minute", "hour ", " year", "mon", "th", "a", "é",
+    " ", "  ", "\n", "\t", "1", "12", "007", "123456", " 5", " 31 ", " days", " day ", "minute", "hour ", " year",
+    "mon", "th", "a", "é",
     "中", ",", "-", ".", "_", "½", "²", "٣", "१२", "\u00a0", "\u2003", "x y", "", "", " w ", "dec", "ade ",
 ]
 BYTES = [p.encode() for p in PIECES] + [b"\xd9", b"\xa3", b"\xe2", b"\x80", b"\x83", b"\xc2", b"\xff", b"\xe0\xa5"]
-VOCABULARY = TokenBytes(np.frombuffer(b"".join(BYTES), dtype=np.uint8), np.cumsum([0, *map(len, BYTES)]).astype(np.int32))
+STARTS = np.cumsum([0, *map(len, BYTES)]).astype(np.int32)
+VOCABULARY = TokenBytes(np.frombuffer(b"".join(BYTES), dtype=np.uint8), STARTS)
 
 
 def direct(text: str) -> Counter[str]:
@@ -63,7 +66,8 @@ def test_text_full_of_numbers_with_the_real_tokenizer() -> None:
     tokenizer = Tokenizer.from_file(str(path))
     rng = np.random.default_rng(8)
     words = [
-        "the", "cost", "of", "3.5", "days,", "1,000", "year", "(12)", "7", "42", "minutes", "and", "decades", "in", "1999", "2 x 3",
+        "the", "cost", "of", "3.5", "days,", "1,000", "year", "(12)", "7", "42", "minutes", "and",
+        "decades", "in", "1999", "2 x 3",
         "\n", "５", "x²",
     ]
     text = " ".join(rng.choice(words, 6000))

@@ -79,7 +79,7 @@ def test_documents_and_rows_find_each_other(
 
 
 def test_two_epochs_are_mixed_through_the_whole_run(tmp_path: Path) -> None:
-    """The deduplicated Pile at about 1:100,000: the same ratio of tokens to rows, hence the same shares (within a percent)."""
+    """The deduplicated Pile at about 1:100,000: the same ratio of tokens to rows, hence the same shares within 1 %."""
     length, rows, batch_rows = 64, 20_480, 64
     tokens = round(rows * length * 207_170_414_058 / (146_432_000 * 2048))
     rng = np.random.default_rng(3)
@@ -103,7 +103,10 @@ def test_two_epochs_are_mixed_through_the_whole_run(tmp_path: Path) -> None:
 
 def test_preshuffled_orders_have_no_documents(tmp_path: Path) -> None:
     order = load_order(preshuffled_store(tmp_path / "rows", np.arange(20, dtype=np.uint16).reshape(4, 5)), batch_rows=2)
-    for question in (lambda: document_exposures(order, 1), lambda: steps_of_document(order, 0), lambda: documents_of_rows(order, 0, 1)):
+    for question in (
+        lambda: document_exposures(order, 1), lambda: steps_of_document(order, 0),
+        lambda: documents_of_rows(order, 0, 1),
+    ):
         with pytest.raises(RequestError, match="use an order with index maps"):
             question()
     packed_folder(tmp_path / "p", make_documents([30, 40]), 4, 5)
