@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_tools.analyses.memorization import Window, extract, scores, screened
+from pythia_tools.analyses.memorization import Window, decoding_table, extract, screened
 
 SHAPES = {"14m": (128, 6, 4), "31m": (256, 6, 8), "70m": (512, 6, 8), "160m": (768, 12, 12), "410m": (1024, 24, 16)}
 VOCABULARY = 50304
@@ -90,7 +90,7 @@ def _compare(shape: str, model: GPTNeoXForCausalLM, share: float, args: argparse
         "screen bfloat16": lambda b: screened(model, rows, window, batch_size=b).memorized,
     }
     if args.score:
-        methods["score"] = lambda b: scores(model, rows, window, batch_size=b)
+        methods["score"] = lambda b: decoding_table(model, rows, window, batch_size=b)["score"].to_numpy()
     times, answers = _race(methods, args)
     truth, agree = equal["ids"].all(axis=1), equal["ids"].mean(axis=1)
     peak = {"float32": _peak(model.device, torch.float32), "bfloat16": _peak(model.device, torch.bfloat16)}

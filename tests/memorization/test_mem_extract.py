@@ -7,7 +7,14 @@ import pytest
 import torch
 from greedy_models import generated, leading, neox, probes, unrestrained
 
-from pythia_tools.analyses.memorization import Window, continuations, extract, measure_model, scores, screened
+from pythia_tools.analyses.memorization import (
+    Window,
+    continuations,
+    decoding_table,
+    extract,
+    measure_model,
+    screened,
+)
 from pythia_tools.analyses.memorization import screen as screen_module
 from pythia_tools.analyses.memorization.taxonomy import near_verbatim
 from pythia_tools.core.errors import RequestError
@@ -60,7 +67,7 @@ def test_the_70m_shape_in_float32(context: int, continuation: int, prompts: int)
 def test_scores_and_decoded_ids_equal_generate(model) -> None:  # type: ignore[no-untyped-def]
     rows, decoded = probes(model, 12, 16, 20)
     assert (continuations(model, rows, Window(12, 16), batch_size=64) == decoded).all()
-    found = scores(model, rows, Window(12, 16))
+    found = decoding_table(model, rows, Window(12, 16))["score"]
     assert (found == (decoded == rows[:, 12:]).mean(axis=1)).all()
     assert (found[:20] == 1).all() and (found[20:] < 1).all()
 
@@ -253,7 +260,7 @@ def test_logits_that_are_no_numbers_are_flagged(model) -> None:  # type: ignore[
     with torch.no_grad():
         broken.gpt_neox.layers[0].mlp.dense_h_to_4h.weight[0, 0] = torch.nan
     assert set(extract(broken, rows, Window(8, 8)).status) == {"logits not finite"}
-    assert np.isnan(scores(broken, rows, Window(8, 8))).all()
+    assert decoding_table(broken, rows, Window(8, 8)).isna().all(axis=None)
     overflowing = copy.deepcopy(model)
     with torch.no_grad():
         overflowing.gpt_neox.final_layer_norm.weight.mul_(60000)

@@ -15,7 +15,6 @@ from statsmodels.stats.proportion import proportion_confint
 from pythia_tools.analyses.memorization import (
     MemorizationTask,
     Window,
-    exposures_at,
     extract,
     extractable,
     measure,
@@ -144,9 +143,9 @@ def test_copies_of_one_canary_count_once() -> None:
 
 
 def test_a_checkpoint_has_consumed_the_batches_below_its_step() -> None:
-    assert exposures_at([[3, 7, 7], [], [8]], 7).tolist() == [1, 0, 0]
-    assert exposures_at([[3, 7, 7], [], [8]], 8).tolist() == [3, 0, 0]
-    table = with_exposures(_items([True, False, True]), [[3, 7, 7], [], [8]])
+    items = _items([True, False, True])
+    assert with_exposures(items.assign(step=7), [[3, 7, 7], [], [8]])["exposures"].tolist() == [1, 0, 0]
+    table = with_exposures(items, [[3, 7, 7], [], [8]])
     assert table["exposures"].tolist() == [3, 0, 0]
     found = summarize(table, by="exposures")
     groups = found.set_index("exposures_low")
@@ -162,4 +161,5 @@ def test_a_checkpoint_has_consumed_the_batches_below_its_step() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 30), max_size=6), min_size=1, max_size=5), st.integers(0, 31))
 def test_exposures_are_a_plain_count(steps: list[list[int]], step: int) -> None:
-    assert exposures_at(steps, step).tolist() == [sum(1 for b in batches if b < step) for batches in steps]
+    table = with_exposures(_items([True] * len(steps)).assign(step=step), steps)
+    assert table["exposures"].tolist() == [sum(1 for b in batches if b < step) for batches in steps]

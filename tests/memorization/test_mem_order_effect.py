@@ -18,29 +18,29 @@ PLAIN = RNG.random(512 * 60) < 0.01
 
 def test_rows_in_no_order_look_like_poisson() -> None:
     found = order_effect(PLAIN, permutations=400, resamples=300)
-    assert found.counts.sum() == PLAIN.sum() and found.rate == PLAIN.sum() / 60
-    assert found.null_dispersion[0] < found.dispersion.value < found.null_dispersion[1]
-    assert found.null_trend[0] < found.trend.value < found.null_trend[1]
-    assert found.p_dispersion > 0.05 and found.p_trend > 0.05
+    assert block_counts(PLAIN)[0].sum() == PLAIN.sum() and found["block_mean"].value == PLAIN.sum() / 60
+    for name in ("dispersion", "position_correlation"):
+        assert found[f"{name}_permuted"].low < found[name].value < found[f"{name}_permuted"].high
+    assert found["p_dispersion"].value > 0.05 and found["p_position"].value > 0.05
 
 
 def test_bursts_and_trends_are_found_as_effects() -> None:
     bursts = PLAIN.copy()
     bursts[512 * 10 : 512 * 10 + 60] = True
     found = order_effect(bursts, permutations=400, resamples=300)
-    assert found.dispersion.value > found.null_dispersion[1] and found.p_dispersion <= 0.01
+    assert found["dispersion"].value > found["dispersion_permuted"].high and found["p_dispersion"].value <= 0.01
     rising = RNG.random(512 * 60) < np.linspace(0, 0.04, 512 * 60)
     found = order_effect(rising, permutations=400, resamples=300)
-    assert found.trend.low > 0.5 and found.p_trend <= 0.01
+    assert found["position_correlation"].low > 0.5 and found["p_position"].value <= 0.01
 
 
 def test_the_null_is_that_of_shuffled_rows() -> None:
     flags = np.zeros(40 * 25, bool)
     flags[:90] = True
-    found = order_effect(flags, block=40, permutations=3000, resamples=50)
+    null = order_effect(flags, block=40, permutations=3000, resamples=50)["dispersion_permuted"]
     rng = np.random.default_rng(1)
     slow = [dispersion(block_counts(rng.permutation(flags), 40)[0]) for _ in range(3000)]
-    assert found.null_dispersion == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.06)
+    assert (null.low, null.high) == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.06)
     assert stats.ks_2samp(slow, [dispersion(c) for c in _null(flags)]).pvalue > 0.001
 
 
@@ -71,7 +71,7 @@ def test_incomplete_and_undecided_blocks_are_left_out_and_counted() -> None:
 
 def test_nothing_memorized_is_no_crash() -> None:
     found = order_effect(np.zeros(40, bool), block=4, permutations=20, resamples=20)
-    assert np.isnan(found.dispersion.value) and np.isnan(found.p_dispersion)
+    assert np.isnan(found["dispersion"].value) and np.isnan(found["p_dispersion"].value)
 
 
 def test_a_random_sample_has_no_order_to_test() -> None:

@@ -17,11 +17,11 @@ from pythia_tools.analyses.memorization import (
     Window,
     auc,
     cohort_of,
+    decoding_table,
     extract,
     measure,
     profiles,
     row_scores,
-    scores,
     screened,
     summarize,
     with_exposures,
@@ -57,7 +57,7 @@ def test_flags_prefixes_and_scores_equal_generate(micro_suite: Path, canaries: p
         found = extract(model, tokens, window)
         assert (found.memorized == (decoded == truth).all(axis=1)).all() and found.memorized.sum() > 10
         assert (found.matched == leading(decoded, truth)).all()
-        assert (scores(model, tokens, window) == (decoded == truth).mean(axis=1)).all()
+        assert (decoding_table(model, tokens, window)["score"] == (decoded == truth).mean(axis=1)).all()
         quick = screened(model, tokens, window)
         assert (quick.memorized == found.memorized).all() and (quick.matched == found.matched).all()
     flips = np.repeat(tokens[found.memorized][:8], 16, axis=0)

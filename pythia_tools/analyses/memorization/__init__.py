@@ -9,16 +9,10 @@ from pythia_tools.analyses.memorization.analysis import Memorization, Memorizati
 from pythia_tools.analyses.memorization.counterfactual import counterfactual, mean_memorization
 from pythia_tools.analyses.memorization.effects import EffectOptions, MemorizationEffects
 from pythia_tools.analyses.memorization.extract import STATUS, Extraction, Screening, Window, extract
-from pythia_tools.analyses.memorization.forgetting import align, forgetting_curve
+from pythia_tools.analyses.memorization.forgetting import forgetting_curve
 from pythia_tools.analyses.memorization.measure import MemorizationTask, extractable, measure, measure_model
 from pythia_tools.analyses.memorization.membership import Split, signals, summarize_membership, zlib_bytes
-from pythia_tools.analyses.memorization.order_effect import (
-    OrderEffect,
-    block_counts,
-    order_effect,
-    qq_points,
-    summarize_order,
-)
+from pythia_tools.analyses.memorization.order_effect import block_counts, order_effect, qq_points, summarize_order
 from pythia_tools.analyses.memorization.overlap import Overlap, duplicate_counts
 from pythia_tools.analyses.memorization.predictability import (
     Confusion,
@@ -31,24 +25,18 @@ from pythia_tools.analyses.memorization.predictability import (
 from pythia_tools.analyses.memorization.profiles import Profiles, cohort_of, profiles, summarize_profiles
 from pythia_tools.analyses.memorization.row_scores import RowScoreTask, row_scores, score_model
 from pythia_tools.analyses.memorization.rows import select_rows
-from pythia_tools.analyses.memorization.score import continuations, scores
+from pythia_tools.analyses.memorization.score import continuations, decoding_table
 from pythia_tools.analyses.memorization.screen import screened
-from pythia_tools.analyses.memorization.summary import (
-    branch_differences,
-    exposure_bins,
-    exposures_at,
-    summarize,
-    with_exposures,
-)
+from pythia_tools.analyses.memorization.summary import branch_differences, exposure_bins, summarize, with_exposures
 from pythia_tools.core.statistics import auc
 
 __all__ = [
     "STATUS", "Confusion", "EffectOptions", "Extraction", "Memorization", "MemorizationEffects",
-    "MemorizationOptions", "MemorizationTask", "OrderEffect", "Overlap", "Profiles", "RowScoreTask", "Screening",
-    "Split", "Window", "align", "auc", "block_counts", "branch_differences", "cohort_of", "confusion",
-    "continuations", "counterfactual", "duplicate_counts", "exposure_bins", "exposures_at", "extract", "extractable",
+    "MemorizationOptions", "MemorizationTask", "Overlap", "Profiles", "RowScoreTask", "Screening",
+    "Split", "Window", "auc", "block_counts", "branch_differences", "cohort_of", "confusion",
+    "continuations", "counterfactual", "decoding_table", "duplicate_counts", "exposure_bins", "extract", "extractable",
     "forgetting_curve", "from_percent", "mean_memorization", "measure", "measure_model", "order_effect",
     "predictability", "profiles", "public_format", "published", "qq_points", "row_scores", "rows", "scaling",
-    "score_model", "scores", "screened", "select_rows", "signals", "summarize", "summarize_membership",
+    "score_model", "screened", "select_rows", "signals", "summarize", "summarize_membership",
     "summarize_order", "summarize_profiles", "taxonomy", "with_exposures", "zlib_bytes",
 ]

@@ -19,11 +19,12 @@ from torch import nn
 
 from pythia_tools import plots
 from pythia_tools.analyses.memorization import declared, sentences
-from pythia_tools.analyses.memorization.forgetting import align, forgetting_curve
+from pythia_tools.analyses.memorization.forgetting import forgetting_curve
 from pythia_tools.analyses.memorization.membership import Split, signals, summarize_membership, zlib_bytes
 from pythia_tools.analyses.memorization.overlap import CHUNK, Overlap
 from pythia_tools.analyses.memorization.profiles import NEVER, cohort_of, summarize_profiles
 from pythia_tools.analyses.memorization.row_scores import PART_ROWS, RowScoreTask
+from pythia_tools.analyses.memorization.summary import with_exposures
 from pythia_tools.analysis import Analysis, Context, Figure, Key, Options, Sentence, Task, option
 from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import RequestError
@@ -102,7 +103,7 @@ class MemorizationEffects(Analysis[EffectOptions]):
         controls, numbers = rows["cohort"].isna().to_numpy(), rows["row"].to_numpy(np.int64)
         batches = np.where(controls, NEVER, context.order.step_of(numbers))
         consumed: list[list[int]] = [[int(b)] if b >= 0 else [] for b in batches]
-        aligned = align(items, consumed, row_ids=numbers)
+        aligned = with_exposures(items, consumed, row_ids=numbers)
         if controls.sum() < FEWEST_CONTROLS:
             progress.note(
                 f"only {controls.sum()} rows followed were never consumed; without {FEWEST_CONTROLS} of them there are "

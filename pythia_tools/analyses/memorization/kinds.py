@@ -64,14 +64,14 @@ def with_kinds(
         cells=execution.cells, batch_size=execution.batch_size, allow_defective=execution.allow_defective,
     )
     nll = scores["nll"].to_numpy().reshape(len(held), -1)
-    found = features(held, context=window.context, nll=nll, token_counts=counts, duplicates=duplicates).assign(row=rows)
+    found = features(held, context=window.context, nll=nll, token_counts=counts, duplicates=duplicates)
     try:
         found["kind"] = kinds(duplicates, [context.tokenizer.decode(row) for row in held])
     except RequestError as error:
         progress.note(f"kinds of memorization were not told apart: {error}")
         found["kind"] = pd.NA
     place = np.where(flags, pd.Index(rows).get_indexer(table["row"]), -1)
-    return table.join(found.drop(columns="row").reindex(place).set_axis(table.index)).astype(
+    return table.join(found.reindex(place).set_axis(table.index)).astype(
         {"kind": "string", "duplicates": "Int64"})
 
 

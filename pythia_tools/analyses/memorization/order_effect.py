@@ -10,7 +10,7 @@ multivariate hypergeometric, so rows need not be shuffled). Source: Biderman et 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -27,22 +27,6 @@ BLOCK = 512
 FEWEST = 3
 """Blocks without which there is nothing to compare."""
 _CELLS = 1 << 22
-
-
-@dataclass(frozen=True)
-class OrderEffect:
-    """What the counts say. `null_*`: quantiles .025 and .975 under permuted rows; p-values are two-sided, never 0."""
-
-    block: int
-    counts: np.ndarray = field(repr=False)
-    rate: float
-    dispersion: Estimate
-    null_dispersion: tuple[float, float]
-    p_dispersion: float
-    trend: Estimate
-    null_trend: tuple[float, float]
-    p_trend: float
-    left_out: int
 
 
 def block_counts(flags: npt.ArrayLike, block: int = BLOCK) -> tuple[np.ndarray, int]:
@@ -64,23 +48,32 @@ def block_counts(flags: npt.ArrayLike, block: int = BLOCK) -> tuple[np.ndarray, 
 
 def order_effect(
     flags: npt.ArrayLike, *, block: int = BLOCK, permutations: int = 1000, resamples: int = 1000, seed: int = 0
-) -> OrderEffect:
-    """Dispersion and trend of block counts with their permutation null. RequestError with fewer than 3 whole blocks."""
-    counts, left_out = block_counts(flags, block)
+) -> dict[str, Estimate]:
+    """Metric → estimate: rows per block, dispersion and position correlation, each beside its permutation null.
+
+    The nulls' bounds are quantiles .025 and .975 under permuted rows; p-values are two-sided, never 0.
+    Raises: RequestError with fewer than 3 whole blocks.
+    """
+    counts, _ = block_counts(flags, block)
     if len(counts) < FEWEST:
         raise RequestError(
-            f"{len(counts)} whole blocks of {block} rows are too few; give at least {FEWEST}, or choose a smaller block"
+            f"{len(counts)} whole blocks of {block} decided rows are too few to test order; give at least {FEWEST}, "
+            "or choose a smaller block"
         )
-    places = np.arange(len(counts))
-    seen_dispersion, seen_trend = dispersion(counts), _trend(counts[None])[0]
-    null_dispersion, null_trend = _null(counts, block, permutations, seed)
-    return OrderEffect(
-        block, counts, float(counts.mean()),
-        statistic(dispersion, counts, resamples=resamples, seed=seed, unit="block"),
-        percentiles(null_dispersion), permutation_pvalue(null_dispersion, seen_dispersion),
-        rank_correlation(places, counts, resamples=resamples, seed=seed, unit="block"),
-        percentiles(null_trend), permutation_pvalue(null_trend, seen_trend), left_out,
-    )
+    places, plain = np.arange(len(counts)), partial(Estimate, n=len(counts), unit="block")
+    drawn = {"resamples": resamples, "seed": seed}
+    spreads, trends = _null(counts, block, permutations, seed)
+    null = partial(plain, interval="permutation95")
+    return {
+        "block_rows": plain(float(block)),
+        "block_mean": plain(float(counts.mean())),
+        "dispersion": statistic(dispersion, counts, unit="block", **drawn),
+        "dispersion_permuted": null(1.0, *percentiles(spreads)),
+        "position_correlation": rank_correlation(places, counts, unit="block", **drawn),
+        "position_correlation_permuted": null(0.0, *percentiles(trends)),
+        "p_dispersion": plain(permutation_pvalue(spreads, dispersion(counts))),
+        "p_position": plain(permutation_pvalue(trends, _trend(counts[None])[0])),
+    }
 
 
 def dispersion(counts: np.ndarray) -> float:
@@ -112,30 +105,13 @@ def summarize_order(
         part = part.sort_values("row")
         if (np.diff(part["row"].to_numpy()) != 1).any():
             raise RequestError("the order test needs consecutive rows, each once; measure a range, as order.rows(a, b)")
-        whole = len(block_counts(part["memorized"], block)[0])
-        if whole < FEWEST:
-            said = f"{whole} whole blocks of {block} decided rows are too few to test order"
-            progress.note(f"{identity['model']} step {identity['step']}: {said}")
+        try:
+            found = order_effect(part["memorized"], block=block, permutations=permutations, seed=seed)
+        except RequestError as error:
+            progress.note(f"{identity['model']} step {identity['step']}: {error}")
             continue
-        effect = order_effect(part["memorized"], block=block, permutations=permutations, seed=seed)
-        n = len(effect.counts)
-        plain, null = ({"n": n, "unit": "block", "interval": how} for how in ("none", "permutation95"))
-        numbers = {
-            "block_rows": {"value": block, **plain},
-            "block_mean": {"value": effect.rate, **plain},
-            "dispersion": effect.dispersion.columns(),
-            "dispersion_permuted": {"value": 1.0, **_bounds(effect.null_dispersion), **null},
-            "position_correlation": effect.trend.columns(),
-            "position_correlation_permuted": {"value": 0.0, **_bounds(effect.null_trend), **null},
-            "p_dispersion": {"value": effect.p_dispersion, **plain},
-            "p_position": {"value": effect.p_trend, **plain},
-        }
-        lines += [{**identity, "task": task, "metric": metric, **number} for metric, number in numbers.items()]
+        lines += [{**identity, "task": task, "metric": metric, **e.columns()} for metric, e in found.items()]
     return declared.summary(lines)
-
-
-def _bounds(pair: tuple[float, float]) -> dict[str, float]:
-    return {"low": pair[0], "high": pair[1]}
 
 
 def _null(counts: np.ndarray, block: int, permutations: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ Source: Biderman et al. 2023, "Emergent and predictable memorization", arXiv:230
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -38,39 +38,26 @@ class Confusion:
     def rows(self) -> int:
         return self.both + self.missed + self.false_alarm + self.neither
 
-    @property
-    def precision(self) -> float:
-        return _ratio(self.both, self.both + self.false_alarm)
-
-    @property
-    def recall(self) -> float:
-        return _ratio(self.both, self.both + self.missed)
-
-    @property
-    def f1(self) -> float:
-        return _ratio(2 * self.both, 2 * self.both + self.missed + self.false_alarm)
-
-    @property
-    def predicted_share(self) -> float:
-        """Share of rows the predictor memorized."""
-        return _ratio(self.both + self.false_alarm, self.rows)
-
-    def estimates(self) -> Iterator[tuple[str, Estimate]]:
-        """(metric, estimate): precision, recall, f1, predicted_share, true_share."""
-        yield "precision", wilson(self.both, self.both + self.false_alarm, unit="row")
-        yield "recall", wilson(self.both, self.both + self.missed, unit="row")
-        yield "f1", self._f1()
-        yield "predicted_share", wilson(self.both + self.false_alarm, self.rows, unit="row")
-        yield "true_share", wilson(self.both + self.missed, self.rows, unit="row")
+    def estimates(self) -> dict[str, Estimate]:
+        """Metric → estimate: the four counts, precision, recall, f1, predicted_share, true_share."""
+        predicted, true = self.both + self.false_alarm, self.both + self.missed
+        counts = {name: Estimate(float(n), n=self.rows, unit="row") for name, n in asdict(self).items()}
+        return counts | {
+            "precision": wilson(self.both, predicted, unit="row"),
+            "recall": wilson(self.both, true, unit="row"),
+            "f1": self._f1(),
+            "predicted_share": wilson(predicted, self.rows, unit="row"),
+            "true_share": wilson(true, self.rows, unit="row"),
+        }
 
     def _f1(self) -> Estimate:
         if not self.rows:
             return from_draws(np.nan, [], n=0, unit="row")
         cells = np.array([self.both, self.missed, self.false_alarm, self.neither])
-        draws = frequencies(cells, RESAMPLES, 0)
-        bottom = 2 * draws[:, 0] + draws[:, 1] + draws[:, 2]
-        kept = 2 * draws[bottom > 0, 0] / bottom[bottom > 0]
-        return from_draws(self.f1, kept, n=self.rows, unit="row")
+        tables = np.vstack([cells, frequencies(cells, RESAMPLES, 0)])
+        with np.errstate(invalid="ignore"):
+            value, *kept = 2 * tables[:, 0] / (2 * tables[:, 0] + tables[:, 1] + tables[:, 2])
+        return from_draws(value, kept, n=self.rows, unit="row")
 
 
 def confusion(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Confusion:
@@ -117,7 +104,7 @@ def predictability(table: pd.DataFrame, *, model: str | None = None, step: int |
         flags = part.set_index("row")["memorized"]
         rows = target.index.intersection(flags.index)
         found = confusion(target.loc[rows], flags.loc[rows])
-        lines += confusion_lines(found, {**identity, "reference": f"{name}/step{at}"})
+        lines += _lines(found, {**identity, "reference": f"{name}/step{at}"})
     return declared.summary(lines)
 
 
@@ -149,7 +136,7 @@ def published(cells: Mapping[str, Sequence[float]], *, rows: int = PUBLISHED_ROW
             "suite": "pythia-v0", "model": name, "params": _size(name), "step": step, "tokens": step << 21,
             "branch": "main", "reference": f"{truth}/step{_LAST}",
         }
-        lines += confusion_lines(from_percent(percent, rows), start)
+        lines += _lines(from_percent(percent, rows), start)
     return declared.summary(lines)
 
 
@@ -158,12 +145,8 @@ def _size(name: str) -> int:
     return round(float(name[:-1]) * {"m": 1e6, "b": 1e9}[name[-1]])
 
 
-def confusion_lines(found: Confusion, start: Mapping[str, object]) -> list[dict[str, object]]:
-    """Summary lines of one confusion: its four counts, then its estimates."""
-    counts = ("both", "missed", "false_alarm", "neither")
-    plain = {"n": found.rows, "unit": "row", "interval": "none"}
-    lines = [{**start, "metric": m, "value": getattr(found, m), **plain} for m in counts]
-    return lines + [{**start, "metric": m, **e.columns()} for m, e in found.estimates()]
+def _lines(found: Confusion, start: Mapping[str, object]) -> list[dict[str, object]]:
+    return [{**start, "metric": metric, **e.columns()} for metric, e in found.estimates().items()]
 
 
 def scaling(table: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -234,7 +217,3 @@ def _target(table: pd.DataFrame, model: str | None, step: int | None) -> tuple[s
         has = ", ".join(map(str, sorted(steps.unique())))
         raise RequestError(f"the table has no step {chosen} of {model}; it has: {has}")
     return model, chosen
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")

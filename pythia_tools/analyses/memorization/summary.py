@@ -24,40 +24,28 @@ GROUPS = ("task", "subset", "cohort", "exposures", "exposure_bins")
 """What `summarize` tells rows apart by; the last two by the column `exposures`."""
 
 
-def exposures_at(steps_per_item: Sequence[npt.ArrayLike], step: int) -> np.ndarray:
-    """(n,) times each item had been consumed by a checkpoint.
-
-    steps_per_item: for each item the batches (0-based) that held it, one entry per exposure. A checkpoint at `step` has
-    consumed batches 0 … step − 1, so batch `step` itself does not count yet.
-    """
-    return np.array([int((np.asarray(s, dtype=np.int64) < step).sum()) for s in steps_per_item], dtype=np.int64)
-
-
 def with_exposures(
     table: pd.DataFrame, steps_per_item: Sequence[npt.ArrayLike], *, row_ids: npt.ArrayLike | None = None
 ) -> pd.DataFrame:
-    """The table with a column `exposures`: how often each line's row had been consumed by the line's step.
+    """The table with columns `exposures`, how often each line's row had been consumed by the line's step, and `since`,
+    the steps since the last time (0: the checkpoint just after; <NA> before the first).
 
-    `row_ids`: the rows' numbers in the order of steps_per_item (default 0 … n−1). Raises RequestError for an unknown
-    row.
+    steps_per_item: for each item the batches (0-based) that held it, one entry per exposure. A checkpoint at `step` has
+    consumed batches 0 … step − 1, so batch `step` itself does not count yet. `row_ids`: the items' rows (default
+    0 … n − 1). Raises RequestError for an unknown row.
     """
-    place = places(table, steps_per_item, row_ids)
-    counts = np.zeros(len(table), np.int64)
-    steps = table["step"].to_numpy(dtype=np.int64)
-    for step in np.unique(steps):
-        here = steps == step
-        counts[here] = exposures_at(steps_per_item, int(step))[place[here]]
-    return table.assign(exposures=counts)
-
-
-def places(table: pd.DataFrame, steps_per_item: Sequence[npt.ArrayLike], row_ids: npt.ArrayLike | None) -> np.ndarray:
-    """(lines,) the place of each line's row in steps_per_item. Raises RequestError for a row that is not in it."""
     numbers = np.arange(len(steps_per_item)) if row_ids is None else np.asarray(row_ids)
     place = pd.Index(numbers).get_indexer(pd.Index(table["row"]))
     if (place < 0).any():
         lost = table["row"].to_numpy()[place < 0][0]
         raise RequestError(f"row {lost} has no exposures; give steps for each row of the table")
-    return place
+    ordered = [np.sort(np.asarray(s, dtype=np.int64)) for s in steps_per_item]
+    steps = table["step"].to_numpy(dtype=np.int64)
+    count = np.array([np.searchsorted(ordered[p], s) for p, s in zip(place, steps, strict=True)], dtype=np.int64)
+    last = np.array([ordered[p][c - 1] if c else -1 for p, c in zip(place, count, strict=True)], dtype=np.int64)
+    since = pd.array(np.where(count > 0, steps - last - 1, 0), dtype="Int64")
+    since[count == 0] = pd.NA
+    return table.assign(exposures=count, since=since)
 
 
 def exposure_bins(exposures: npt.ArrayLike) -> np.ndarray:

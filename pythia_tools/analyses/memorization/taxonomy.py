@@ -49,8 +49,7 @@ def is_incrementing(text: str) -> bool:
 def is_repeating(text: str) -> bool:
     """Whether the text's characters repeat with a period of at most half its length."""
     characters = text.strip()
-    size = len(characters)
-    return size >= 2 and _shortest_period(characters) <= size // 2
+    return any(characters.startswith(characters[period:]) for period in range(1, len(characters) // 2 + 1))
 
 
 def _value(element: str) -> int | str:
@@ -74,18 +73,6 @@ def _steps(elements: list[int | str], period: int) -> bool:
     return moved
 
 
-def _shortest_period(text: str) -> int:
-    """Length minus the longest border (Knuth, Morris and Pratt)."""
-    border = [0] * len(text)
-    k = 0
-    for i in range(1, len(text)):
-        while k and text[i] != text[k]:
-            k = border[k - 1]
-        k += text[i] == text[k]
-        border[i] = k
-    return len(text) - border[-1]
-
-
 def features(
     rows: npt.ArrayLike, *, context: int, nll: np.ndarray, token_counts: npt.ArrayLike, duplicates: npt.ArrayLike
 ) -> pd.DataFrame:
@@ -102,7 +89,7 @@ def features(
     counts = np.asarray(token_counts)[windows]
     quartiles = np.quantile(counts, [0.25, 0.5, 0.75], axis=1)
     return pd.DataFrame({
-        "row": np.arange(len(windows)), "duplicates": np.asarray(duplicates),
+        "duplicates": np.asarray(duplicates),
         "prompt_perplexity": np.exp(nll[:, : context - 1].mean(axis=1)) if context > 1 else np.nan,
         "continuation_perplexity": np.exp(nll[:, context - 1 :].mean(axis=1)),
         "sequence_perplexity": np.exp(nll.mean(axis=1)),
@@ -137,13 +124,10 @@ def longest_common_span(decoded: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndar
 
 
 def near_verbatim(decoded: npt.ArrayLike, truth: npt.ArrayLike) -> pd.DataFrame:
-    """Per row: agree (share of equal places), edit_distance (ids), similarity (1 − distance / length), span (ids)."""
+    """Per row of equally long ones: agree (share of equal places), edit_distance (ids), span (ids)."""
     x, y = _pair(decoded, truth)
-    distance = edit_distance(x, y)
     return pd.DataFrame({
-        "row": np.arange(len(x)), "agree": (x == y).mean(axis=1) if x.shape == y.shape else np.full(len(x), np.nan),
-        "edit_distance": distance, "similarity": 1 - distance / max(x.shape[1], y.shape[1]),
-        "span": longest_common_span(x, y),
+        "agree": (x == y).mean(axis=1), "edit_distance": edit_distance(x, y), "span": longest_common_span(x, y),
     })
 
 
