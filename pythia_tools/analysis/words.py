@@ -15,7 +15,7 @@ from pythia_tools.core.tables import at_last_step
 
 __all__ = [
     "at_last_step", "by_size", "clear_of", "compare_ends", "direction", "interval", "largest", "listing", "percent",
-    "plural", "records", "seen", "times"
+    "plural", "records", "seen", "signed", "times"
 ]
 
 Row: TypeAlias = dict[Hashable, Any]
@@ -46,6 +46,11 @@ def interval(row: Row, form: Callable[[float], str] = lambda v: f"{v:.2f}") -> s
     if pd.isna(row["low"]) or pd.isna(row["high"]):
         return ""
     return f" ({form(row['low'])} to {form(row['high'])})"
+
+
+def signed(value: float) -> str:
+    """A number with its sign and two digits; what is undefined is said to be."""
+    return "undefined" if pd.isna(value) else f"{value:+.2f}"
 
 
 def listing(parts: Sequence[str]) -> str:

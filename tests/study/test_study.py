@@ -23,10 +23,13 @@ from pythia_tools.study import run_study
 from pythia_tools.suites import load_suite
 
 
+FOUR = ["--analyses", "memorization", "term-frequency", "bias", "learning"]
+
+
 @pytest.fixture(scope="module")
 def study(tiny_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study") / "run"
-    assert main(["study", str(tiny_suite), "--out", str(out), "--quiet", "--device", "cpu"]) == 0
+    assert main(["study", str(tiny_suite), *FOUR, "--out", str(out), "--quiet", "--device", "cpu"]) == 0
     return out
 
 
@@ -62,7 +65,7 @@ def test_the_same_cells_give_the_same_tables_and_nothing_is_computed_twice(study
     for gone in ("run.json", "summary.csv", "report.html", "bias/run.json", "memorization/items.parquet"):
         (copy / gone).unlink()
     before = {p.name: p.stat().st_mtime_ns for p in (copy / "cells").iterdir()}
-    assert main(["study", str(tiny_suite), "--out", str(copy), "--quiet", "--device", "cpu"]) == 0
+    assert main(["study", str(tiny_suite), *FOUR, "--out", str(copy), "--quiet", "--device", "cpu"]) == 0
     assert {p.name: p.stat().st_mtime_ns for p in (copy / "cells").iterdir()} == before
     pd.testing.assert_frame_equal(load_run(copy).summary, load_run(study).summary)
     pd.testing.assert_frame_equal(load_run(copy).items, load_run(study).items)
@@ -70,7 +73,7 @@ def test_the_same_cells_give_the_same_tables_and_nothing_is_computed_twice(study
 
 def test_killed_at_any_point_it_resumes_with_the_same_tables(study: Path, tiny_suite: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "pythia_tools", "study", str(tiny_suite), "--out", str(out), "--quiet", "--device", "cpu"]
+    command = [sys.executable, "-m", "pythia_tools", "study", str(tiny_suite), *FOUR, "--out", str(out), "--quiet", "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -101,7 +104,7 @@ def test_summaries_have_one_row_per_number(study: Path) -> None:
 
 def test_another_config_is_refused_and_loses_nothing(study: Path, tiny_suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (study / "summary.csv").read_bytes()
-    assert main(["study", str(tiny_suite), "--out", str(study), "--models", "xs"]) == 2
+    assert main(["study", str(tiny_suite), *FOUR, "--out", str(study), "--models", "xs"]) == 2
     assert "another config" in capsys.readouterr().err
     assert (study / "summary.csv").read_bytes() == before
 

@@ -108,7 +108,7 @@ def _gap(gap: pd.DataFrame) -> Iterator[Sentence]:
         return
     read = by_size(at_last_step(gap)).tail(1)
     (last,) = records(read)
-    word = direction(last["value"], last["low"], last["high"], ("lower", "higher", "not detectably different"))
+    word = direction(last["value"], last["low"], last["high"], ("lower", "higher", "not detectably lower or higher"))
     bounds = interval(last, lambda v: f"{v:+.3f}")
     yield Sentence.of(
         f"After step {last['step']:,}, {last['model']}'s loss on the rows it has just consumed is {word} "

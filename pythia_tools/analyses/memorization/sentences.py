@@ -17,6 +17,7 @@ from pythia_tools.analysis.words import (
     percent,
     records,
     seen,
+    signed,
     times,
 )
 from pythia_tools.core.tables import at_last_step
@@ -37,7 +38,7 @@ def memorization(summary: pd.DataFrame) -> Iterator[Sentence]:
     yield from _by_size(by_size(whole), main[main["metric"] == "memorized_share_difference"])
     rank = by_size(at_last_step(main[main["metric"] == "spearman_exposures"].dropna(subset=["value"])))
     if len(rank):
-        values = listing([f"{r['model']} {r['value']:+.2f}{interval(r)}" for r in records(rank)])
+        values = listing([f"{r['model']} {signed(r['value'])}{interval(r)}" for r in records(rank)])
         text = f"Rank correlation of reproduced tokens with exposures at the last step, over sequences: {values}."
         yield Sentence.of(text, rank)
     yield from _bursts(main[main["metric"] == "burst_gain"])

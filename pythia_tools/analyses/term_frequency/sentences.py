@@ -17,6 +17,7 @@ from pythia_tools.analysis.words import (
     listing,
     percent,
     records,
+    signed,
 )
 
 VERBS = ("rises", "falls", "does not change detectably")
@@ -40,7 +41,7 @@ def _relations(spearman: pd.DataFrame, several: bool) -> Iterator[Sentence]:
         read = by_size(at_last_step(part))
         final = records(read)
         told = [direction(r["value"], r["low"], r["high"], VERBS) for r in final]
-        values = listing([f"{r['model']} {r['value']:+.2f}{interval(r)}" for r in final])
+        values = listing([f"{r['model']} {signed(r['value'])}{interval(r)}" for r in final])
         if len(set(told)) == 1:
             common = f"{told[0]} with exposures in every size"
         else:
