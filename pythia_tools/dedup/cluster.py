@@ -17,8 +17,8 @@ from pythia_tools.core.parallel import worker_count
 from pythia_tools.dedup.band import bucket_parts, buckets_key
 from pythia_tools.dedup.config import DedupConfig
 from pythia_tools.dedup.connected import find, flatten, join, join_buckets, join_pairs, kept_member
-from pythia_tools.dedup.exact import exact_links, overlap, similarities
-from pythia_tools.dedup.parts import Part, need_part, open_part, write_part
+from pythia_tools.dedup.exact import exact_links, jaccard, similarities
+from pythia_tools.dedup.parts import Part, open_part, write_part
 from pythia_tools.dedup.sets import ShingleSets
 from pythia_tools.dedup.sign import Job, by_part, first_documents
 
@@ -52,8 +52,7 @@ def write_clusters(job: Job, signed: list[Part], workers: int | None = None) -> 
     similarity = _similarity(config, signed, firsts, dropped, kept[dropped])
     arrays = {"roots": parents, "kept": kept, "dropped": dropped, "similarity": similarity}
     facts = {"documents": len(kept), "dropped": len(dropped), "clusters": len(np.unique(parents[dropped]))}
-    write_part(path, key, arrays, facts)
-    return need_part(path, key)
+    return write_part(path, key, arrays, facts)
 
 
 def text_bytes(signed: list[Part]) -> np.ndarray:
@@ -105,8 +104,5 @@ def _join_verified(parents, members, begins, numbers, values, offsets, threshold
             for j in range(begins[bucket], i):
                 if find(parents, members[i]) == find(parents, members[j]):
                     continue
-                e = numbers[j]
-                a, b = offsets[d + 1] - offsets[d], offsets[e + 1] - offsets[e]
-                shared = overlap(values[offsets[d] : offsets[d + 1]], values[offsets[e] : offsets[e + 1]], 0)
-                if shared / (a + b - shared) >= threshold:
+                if jaccard(values, offsets, d, numbers[j]) >= threshold:
                     join(parents, members[i], members[j])

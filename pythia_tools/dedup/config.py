@@ -10,7 +10,6 @@ None of them claims to be what was done to Pythia's Pile: which code and setting
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,9 +96,6 @@ class DedupConfig:
     def similarity_kind(self) -> str:
         """What the similarity written beside a dropped document is."""
         return "exact" if self.needs_sets else f"estimated from {self.num_perm} hashes ({self.scheme}, {self.hashing})"
-
-    def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 def preset(name: str, **changes: Any) -> DedupConfig:

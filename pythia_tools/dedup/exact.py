@@ -68,7 +68,10 @@ def _join(
     """same_of (n,): the first document with i's set (itself for most); then the pairs among those firsts: left, right,
     similarity."""
     check_threshold(threshold)
-    same_of = _first_equal(sets)
+    marks = np.empty(len(sets), np.uint64)
+    _fingerprints(sets.values, sets.offsets, marks)
+    same_of = np.arange(len(sets))
+    _match_equal(sets.values, sets.offsets, marks, np.argsort(marks, kind="stable"), same_of)
     sizes = sets.sizes
     chosen = np.flatnonzero((same_of == np.arange(len(sets))) & (sizes > 0))
     chosen = chosen[np.argsort(sizes[chosen], kind="stable")]  # by size, so that partners of like size are neighbours
@@ -102,16 +105,6 @@ def _join(
     return same_of, chosen[left.astype(np.int64)], chosen[right.astype(np.int64)], similarity
 
 
-def _first_equal(sets: ShingleSets) -> np.ndarray:
-    """For each document the first with the same set; empty ones are their own."""
-    marks = np.empty(len(sets), np.uint64)
-    _fingerprints(sets.values, sets.offsets, marks)
-    order = np.argsort(marks, kind="stable")
-    same_of = np.arange(len(sets))
-    _match_equal(sets.values, sets.offsets, marks, order, same_of)
-    return same_of
-
-
 def _expand(
     same_of: np.ndarray, left: np.ndarray, right: np.ndarray, similarity: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -141,7 +134,7 @@ def _fingerprints(values, offsets, out):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _match_equal(values, offsets, marks, order, same_of):  # type: ignore[no-untyped-def]
-    """Documents with equal fingerprints, compared in full with the firsts of their run."""
+    """For each document the first with the same set: equal fingerprints, compared in full; empty sets are their own."""
     for i in range(1, len(order)):
         d = order[i]
         size = offsets[d + 1] - offsets[d]
@@ -302,12 +295,13 @@ def overlap(a, b, needed):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def jaccard(values, offsets, d, e):  # type: ignore[no-untyped-def]
+    """Similarity of two sets; 0 when both are empty."""
+    shared = overlap(values[offsets[d] : offsets[d + 1]], values[offsets[e] : offsets[e + 1]], 0)
+    return shared / max(1, offsets[d + 1] - offsets[d] + offsets[e + 1] - offsets[e] - shared)
+
+
+@njit(nogil=True, cache=True)
 def _similarities(values, offsets, left, right, out):  # type: ignore[no-untyped-def]
     for p in range(len(left)):
-        d, e = left[p], right[p]
-        a, b = offsets[d + 1] - offsets[d], offsets[e + 1] - offsets[e]
-        if a == 0 or b == 0:
-            out[p] = 0.0
-            continue
-        shared = overlap(values[offsets[d] : offsets[d + 1]], values[offsets[e] : offsets[e + 1]], 0)
-        out[p] = shared / (a + b - shared)
+        out[p] = jaccard(values, offsets, left[p], right[p])

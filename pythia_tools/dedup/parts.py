@@ -47,8 +47,8 @@ class Part:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def write_part(path: Path, key: object, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-    """Write a part whole."""
+def write_part(path: Path, key: object, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Part:
+    """Write a part whole, and open it."""
 
     def fill(folder: Path) -> None:
         for name, array in arrays.items():
@@ -60,6 +60,7 @@ def write_part(path: Path, key: object, arrays: dict[str, np.ndarray], facts: di
         write_json(folder / "part.json", {"key": digest(key), "facts": facts, "sha256": digests})
 
     atomic_folder(path, fill)
+    return need_part(path, key)
 
 
 def open_part(path: Path, key: object) -> Part | None:

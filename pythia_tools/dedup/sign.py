@@ -29,10 +29,11 @@ from pythia_tools.dedup.parts import Part, need_part, open_part, write_part
 from pythia_tools.dedup.sets import shingle_sets
 from pythia_tools.dedup.shingles import Packed, pack
 from pythia_tools.dedup.signatures import sign
-from pythia_tools.tokens import Tokenizer, open_tokenizer
+from pythia_tools.tokens import open_tokenizer
 from pythia_tools.tokens.documents import DATASET, Document, batched, read_documents, repaired
 
 PREVIEW_CHARS = 80
+_tokenizer = functools.cache(open_tokenizer)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def by_part(firsts: np.ndarray, documents: np.ndarray) -> Iterator[tuple[int, np
 
 def check_unchanged(part: Part, documents: list[Document]) -> None:
     """Raises DataError when the documents are not those the part was made from."""
-    if len(documents) != part.facts["documents"] or _digest(pack_texts(documents)) != part.facts["text_sha256"]:
+    digest = _digest(pack([d.text for d in documents]))
+    if len(documents) != part.facts["documents"] or digest != part.facts["text_sha256"]:
         source, work = documents[0].source if documents else part.path, part.path.parents[1]
         advice = f"restore it, or delete {work} and run the same command again"
         raise DataError(f"{source}: changed since it was signed; {advice}")
@@ -144,10 +146,6 @@ class Labels:
         return tuple(json.loads(labels[ends[i] : ends[i + 1]].tobytes()))
 
 
-def pack_texts(documents: list[Document]) -> Packed:
-    return pack([d.text for d in documents])
-
-
 def _digest(packed: Packed) -> str:
     """sha256 of texts and their lengths."""
     mark = hashlib.sha256(packed.data.data)
@@ -159,7 +157,7 @@ def _signed(
     config: DedupConfig, documents: list[Document], threads: int
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and facts of a part."""
-    packed = pack_texts(documents)
+    packed = pack([d.text for d in documents])
     labels = pack([json.dumps(_label(config, d)) for d in documents])  # JSON, since it holds any string
     facts = {"documents": len(documents), "bytes": int(packed.offsets[-1]), "text_sha256": _digest(packed)}
     arrays = {"bytes": np.diff(packed.offsets), "labels": labels.data, "label_ends": labels.offsets}
@@ -185,8 +183,3 @@ def _label(config: DedupConfig, document: Document) -> tuple[str, str, str]:
     ending = os.path.splitext(document.id)[1]
     known = 1 < len(ending) <= 6 and ending[1:].isalnum()
     return document.id, ending.lower() if known else os.path.basename(document.source), preview
-
-
-@functools.cache
-def _tokenizer(name: str) -> Tokenizer:
-    return open_tokenizer(name)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def run_stages(
         raise RequestError("unit 'token' needs a tokenizer, and a tokenizer is for unit 'token' only")
     sources = expand_inputs(inputs)
     sizes = [None if s.startswith(DATASET) else os.path.getsize(s) for s in sources]
-    decided = {"dedup": config.as_dict(), "inputs": sources, "input_bytes": sizes}
+    decided = {"dedup": asdict(config), "inputs": sources, "input_bytes": sizes}
     run = RunFolder(out, {**(request or {"command": None}), **decided})
     for folder in {left.parent for left in run.path.rglob(".*.part")}:
         sweep_parts(folder)  # what a killed run was writing

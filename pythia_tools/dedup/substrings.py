@@ -69,7 +69,10 @@ def repeated_runs(
 
 def run_shares(runs: pd.DataFrame, sequences: int, tokens: int) -> dict[str, float]:
     """Share of sequences with a run, share of tokens inside runs, and the longest run."""
-    covered = _covered(runs)
+    start, end = runs.start.to_numpy().copy(), (runs.start + runs.tokens).to_numpy()
+    same = runs.sequence.to_numpy()[1:] == runs.sequence.to_numpy()[:-1]
+    start[1:] = np.where(same, np.maximum(start[1:], end[:-1]), start[1:])  # runs may overlap by less than a window
+    covered = int(np.maximum(end - start, 0).sum())
     return {
         "sequences": sequences, "sequences_with_a_run": int(runs.sequence.nunique()),
         "tokens": tokens, "tokens_in_runs": covered,
@@ -100,15 +103,6 @@ def _runs(marks: np.ndarray, begins: np.ndarray) -> tuple[np.ndarray, np.ndarray
     first = inside[1:-1] & (~inside[:-2] | begin[1:-1])
     last = inside[1:-1] & (~inside[2:] | begin[2:])
     return np.flatnonzero(first), np.flatnonzero(last)
-
-
-def _covered(runs: pd.DataFrame) -> int:
-    """Tokens inside runs; runs of one sequence may overlap by less than a window, so ends are clipped."""
-    start, end = runs.start.to_numpy(), (runs.start + runs.tokens).to_numpy()
-    same = runs.sequence.to_numpy()[1:] == runs.sequence.to_numpy()[:-1]
-    start = start.copy()
-    start[1:] = np.where(same, np.maximum(start[1:], end[:-1]), start[1:])
-    return int(np.maximum(end - start, 0).sum())
 
 
 @njit(nogil=True, cache=True)

@@ -65,36 +65,25 @@ def audit(
     for checkpoint in asked:
         by_model.setdefault(checkpoint.model.name, []).append(checkpoint)
     found: list[Finding] = []
-    curve: list[dict[str, object]] = []
+    curve: list[list[object]] = []
     slim: list[Evidence] = []
     mains: dict[str, dict[str, str]] = {}
     for name, checkpoints in by_model.items():
         evidence = gather(checkpoints, quick=quick, row_count=rows)
         main = main_digests(checkpoints[-1].location) if steps in ("all", ["all"]) else {}
         mains[name] = main
-        found += _one_model(checkpoints[0], evidence, main)
-        curve += [_point(suite.name, e) for e in evidence if e.rows is not None]
+        found += checks.loading(evidence)
+        for check in (checks.sizes, checks.shapes, checks.smooth, checks.first_update, checks.initialisation):
+            found += check(suite.models[name], evidence)
+        found += checks.main_is_last(suite.models[name], evidence, main)
         for e in evidence:
+            if e.rows is not None:
+                norm = float(np.linalg.norm(e.rows.astype(np.float64), axis=1).mean())
+                curve.append([suite.name, name, e.step, e.checkpoint.tokens, norm, e.network_bytes])
             e.rows = None
         slim += evidence
     found += checks.duplicates(slim, mains)
     return Audit(suite.name, len(asked), _table(suite, found), pd.DataFrame(curve, columns=CURVE))
-
-
-def _one_model(first: Checkpoint, evidence: list[Evidence], main: dict[str, str]) -> list[Finding]:
-    info = first.model
-    return [
-        *checks.missing(evidence), *checks.sizes(info, evidence), *checks.shapes(info, evidence),
-        *checks.not_finite(evidence), *checks.smooth(info, evidence), *checks.first_update(info, evidence),
-        *checks.initialisation(info, evidence), *checks.main_is_last(info, evidence, main),
-    ]
-
-
-def _point(suite: str, e: Evidence) -> dict[str, object]:
-    assert e.rows is not None
-    norm = float(np.linalg.norm(e.rows.astype(np.float64), axis=1).mean())
-    return {"suite": suite, "model": e.checkpoint.model.name, "step": e.checkpoint.step, "tokens": e.checkpoint.tokens,
-            "row_norm": norm, "bytes": e.network_bytes}
 
 
 def _table(suite: Suite, found: list[Finding]) -> pd.DataFrame:

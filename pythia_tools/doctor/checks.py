@@ -36,17 +36,20 @@ class Finding:
 
 
 def _wrong(e: Evidence, check: str, detail: str) -> Finding:
-    return Finding(e.checkpoint.model.name, e.checkpoint.step, check, detail)
+    return Finding(e.model, e.step, check, detail)
 
 
-def missing(evidence: Sequence[Evidence]) -> list[Finding]:
-    return [_wrong(e, "missing", e.problem) for e in evidence if e.problem is not None]
+def loading(evidence: Sequence[Evidence]) -> list[Finding]:
+    """Checkpoints that are missing or cannot be read, and those that hold NaN or infinity."""
+    gone = [_wrong(e, "missing", e.problem) for e in evidence if e.problem is not None]
+    return gone + [
+        _wrong(e, "finite", f"NaN or infinity in {', '.join(e.not_finite[:4])}") for e in evidence if e.not_finite]
 
 
 def sizes(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
     """Bytes of the weight files against the formula where the shape is known, else against the other steps."""
     found = []
-    totals = {e.checkpoint.step: sum(size for size, _ in e.weights.values()) for e in evidence if e.weights}
+    totals = {e.step: sum(size for size, _ in e.weights.values()) for e in evidence if e.weights}
     allowed = expected_bytes(info)
     if not allowed and totals:
         allowed = [Counter(totals.values()).most_common(1)[0][0]]
@@ -74,7 +77,7 @@ def shapes(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
     seen = [e for e in evidence if e.shapes]
     if not seen:
         return []
-    plain = {e.checkpoint.step: tuple(sorted((n, s) for n, (_, s) in e.shapes.items())) for e in seen}
+    plain = {e.step: tuple(sorted((n, s) for n, (_, s) in e.shapes.items())) for e in seen}
     usual = Counter(plain.values()).most_common(1)[0][0]
     found = []
     for step, these in plain.items():
@@ -89,10 +92,6 @@ def shapes(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
     return found
 
 
-def not_finite(evidence: Sequence[Evidence]) -> list[Finding]:
-    return [_wrong(e, "finite", f"NaN or infinity in {', '.join(e.not_finite[:4])}") for e in evidence if e.not_finite]
-
-
 def duplicates(evidence: Iterable[Evidence], main: Mapping[str, Mapping[str, str]]) -> list[Finding]:
     """Weight files that several checkpoints share, over all models at once.
 
@@ -105,13 +104,13 @@ def duplicates(evidence: Iterable[Evidence], main: Mapping[str, Mapping[str, str
     for e in evidence:
         for path, (_, digest) in e.weights.items():
             owners[digest].append((e, path))
-        last[e.checkpoint.model.name] = max(last.get(e.checkpoint.model.name, 0), e.checkpoint.step)
+        last[e.model] = max(last.get(e.model, 0), e.step)
     found = []
     for digest, shared in owners.items():
         mains = {model for model, digests in main.items() if digest in digests.values()}
         for e, path in shared:
-            model, step = e.checkpoint.model.name, e.checkpoint.step
-            others = [(o.checkpoint.model.name, o.checkpoint.step) for o, _ in shared if o is not e]
+            model, step = e.model, e.step
+            others = [(o.model, o.step) for o, _ in shared if o is not e]
             if model in mains and step != last[model]:
                 others.append((model, "main"))  # type: ignore[arg-type]
             owned = (model in mains or not main.get(model)) and all(m == model for m, _ in others)
@@ -127,13 +126,13 @@ def duplicates(evidence: Iterable[Evidence], main: Mapping[str, Mapping[str, str
 def main_is_last(info: ModelInfo, evidence: Sequence[Evidence], main: Mapping[str, str]) -> list[Finding]:
     """The main branch should hold the last step's weights; a remark when it holds neither those nor another step's."""
     with_files = [e for e in evidence if e.weights]
-    if not main or not with_files or with_files[-1].checkpoint.step != max(e.checkpoint.step for e in evidence):
+    if not main or not with_files or with_files[-1].step != max(e.step for e in evidence):
         return []
     final = with_files[-1]
     digests = {path: digest for path, (_, digest) in final.weights.items()}
     if digests == main or not set(digests) & set(main):
         return []
-    return [Finding(info.name, final.checkpoint.step, "main", "the last step's weights are not those of main", "note")]
+    return [Finding(info.name, final.step, "main", "the last step's weights are not those of main", "note")]
 
 
 def smooth(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
@@ -153,7 +152,7 @@ def smooth(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
             break
         before, here, after = path[worst : worst + 3]
         del path[worst + 1]
-        a, b = before.checkpoint.step, after.checkpoint.step
+        a, b = before.step, after.checkpoint.step
         found.append(_wrong(here, "smooth", f"embedding rows are {detours[worst]:.1f} times as far from steps {a} and "
                                             f"{b} as these are from each other"))
     return found
@@ -176,30 +175,26 @@ def _same_rows(info: ModelInfo, seen: Sequence[Evidence]) -> tuple[list[Finding]
     for e in seen:
         assert e.rows is not None
         groups[_rounded(e.rows, formats).tobytes()].append(e)
-    last = max((e.checkpoint.step for e in seen), default=0)
+    last = max((e.step for e in seen), default=0)
     found, own = [], []
     for group in groups.values():
-        if len(group) == 1 or all(e.checkpoint.step <= 2 for e in group):
+        if len(group) == 1 or all(e.step <= 2 for e in group):
             own += group
             continue
-        own += [e for e in group if e.checkpoint.step == last]
+        own += [e for e in group if e.step == last]
         for e in group:
-            others = [(info.name, o.checkpoint.step) for o in group if _digests(o) != _digests(e)]
-            if others and e.checkpoint.step != last:
-                names = _names(info.name, others)
-                found.append(_wrong(e, "same rows", f"embedding rows are bit for bit those of {names}"))
-    return found, sorted(own, key=lambda e: e.checkpoint.step)
-
-
-def _digests(e: Evidence) -> set[str]:
-    return {digest for _, digest in e.weights.values()}
+            others = [(info.name, o.step) for o in group if o.digests != e.digests]
+            if others and e.step != last:
+                detail = f"embedding rows are bit for bit those of {_names(info.name, others)}"
+                found.append(_wrong(e, "same rows", detail))
+    return found, sorted(own, key=lambda e: e.step)
 
 
 def first_update(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
     """With learning rate 0 in the first update, step 1 must equal step 0: else the run began from other weights."""
     if info.schedule.get("kind") != "neox-cosine" or not info.schedule.get("warmup"):
         return []
-    rows = {e.checkpoint.step: e.rows for e in evidence if e.rows is not None and e.checkpoint.step in (0, 1)}
+    rows = {e.step: e.rows for e in evidence if e.rows is not None and e.step in (0, 1)}
     if len(rows) < 2 or rows[0].shape != rows[1].shape:
         return []
     moved = float(np.linalg.norm(rows[1] - rows[0]) / max(float(np.linalg.norm(rows[0])), 1e-30))
@@ -209,7 +204,7 @@ def first_update(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]
 
 def initialisation(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
     """Standard deviations at step 0 against the declared initialisation."""
-    start = next((e for e in evidence if e.checkpoint.step == 0 and e.rows is not None), None)
+    start = next((e for e in evidence if e.step == 0 and e.rows is not None), None)
     if start is None or info.initialisation is None or info.branch != "main":
         return []
     most, residual = initial_std(info.initialisation, info.shape)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from pythia_tools.suites import Checkpoint, Folder, HubRevision
 WORKERS = 8
 REAL_TOKENS = 50254
 """Sampled embedding rows are of ids below this (and below the vocabulary): padding rows do not train."""
+RESIDUAL = "gpt_neox.layers.0.attention.dense.weight"
 RESIDUAL_BYTES = 30_000
 BUFFER_NAMES = ("attention.bias", "attention.masked_bias", "rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")
 
@@ -44,6 +44,18 @@ class Evidence:
     """Rows of the first layer's attention output projection, at the first step only."""
     not_finite: list[str] = field(default_factory=list)
     network_bytes: int = 0
+
+    @property
+    def model(self) -> str:
+        return self.checkpoint.model.name
+
+    @property
+    def step(self) -> int:
+        return self.checkpoint.step
+
+    @property
+    def digests(self) -> set[str]:
+        return {digest for _, digest in self.weights.values()}
 
 
 def gather(checkpoints: Sequence[Checkpoint], *, quick: bool = False, row_count: int | None = None) -> list[Evidence]:
@@ -68,7 +80,11 @@ def _one(checkpoint: Checkpoint, quick: bool, row_count: int | None, is_first: b
     evidence = Evidence(checkpoint)
     try:
         if isinstance(checkpoint.location, Folder):
-            _local_files(evidence, checkpoint.location.path)
+            folder = checkpoint.location.path
+            if not (folder / "config.json").is_file():
+                raise DataError(f"{folder} holds no config.json")
+            paths = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+            evidence.weights = {p.name: (p.stat().st_size, files.sha256_file(p)) for p in paths}
         else:
             entry = hub.listing(checkpoint.location.repo, checkpoint.location.revision)
             evidence.weights = {f.path: (f.size, f.key) for f in entry.needed if f in entry.tensor_files}
@@ -79,13 +95,6 @@ def _one(checkpoint: Checkpoint, quick: bool, row_count: int | None, is_first: b
     return evidence
 
 
-def _local_files(evidence: Evidence, folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise DataError(f"{folder} holds no config.json")
-    paths = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    evidence.weights = {p.name: (p.stat().st_size, files.sha256_file(p)) for p in paths}
-
-
 def _look_inside(evidence: Evidence, row_count: int | None, is_first: bool) -> None:
     weights = hub.open_weights(evidence.checkpoint)
     spots = {name: weights.spot(name) for name in weights.names}
@@ -94,8 +103,9 @@ def _look_inside(evidence: Evidence, row_count: int | None, is_first: bool) -> N
     rows = weights.rows(embedding, hub.sample_rows(spots[embedding], row_count, vocab=REAL_TOKENS))
     evidence.rows, evidence.rows_dtype = rows.astype(np.float32), spots[embedding].dtype
     evidence.not_finite = [] if _finite(evidence.rows) else [embedding]
-    if is_first:
-        evidence.residual = _residual(weights)
+    if is_first and RESIDUAL in spots:
+        count = max(1, min(spots[RESIDUAL].shape[0], RESIDUAL_BYTES // spots[RESIDUAL].row_bytes))
+        evidence.residual = weights.rows(RESIDUAL, np.arange(count)).astype(np.float32)
     if isinstance(evidence.checkpoint.location, Folder):
         evidence.not_finite += [n for n in evidence.shapes if n != embedding and not _finite(weights.tensor(n))]
     evidence.network_bytes = weights.read_bytes
@@ -103,12 +113,3 @@ def _look_inside(evidence: Evidence, row_count: int | None, is_first: bool) -> N
 
 def _finite(tensor: np.ndarray) -> bool:
     return bool(np.isfinite(tensor).all()) if tensor.dtype.kind == "f" else True
-
-
-def _residual(weights: hub.Weights) -> np.ndarray | None:
-    name = "gpt_neox.layers.0.attention.dense.weight"
-    if name not in weights.names:
-        return None
-    spot = weights.spot(name)
-    count = max(1, min(spot.shape[0], RESIDUAL_BYTES // spot.row_bytes))
-    return weights.rows(name, np.arange(count)).astype(np.float32)

@@ -47,7 +47,7 @@ def audit_results(path: str | Path) -> Audit:
 
 def audit_table(results: Results, name: str) -> Audit:
     """The same for results in memory, `{model: {step: {metric: value}}}`."""
-    found = [*_same_steps(results), *_same_runs(results), *_near_runs(results), *_spikes(results)]
+    found = [*_same(results), *_near_runs(results), *_spikes(results)]
     order = list(results)
     found.sort(key=lambda f: (order.index(f.model), f.step, f.check))
     rows = [[name, f.model, f.step, f.check, f.severity, False, f.detail] for f in found]
@@ -55,26 +55,20 @@ def audit_table(results: Results, name: str) -> Audit:
     return Audit(name, examined, pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(columns=CURVE))
 
 
-def _same_steps(results: Results) -> list[Finding]:
-    """Two steps of one run with the same results: expected of steps 0 and 1 (the first update's learning rate is 0)."""
-    found = []
-    for model, steps in results.items():
-        for a, b in combinations(sorted(steps), 2):
-            if steps[a] and steps[a] == steps[b]:
-                severity = "note" if b < 2 else "wrong"
-                found.append(Finding(model, b, "same results", f"every metric equals that of step {a}", severity))
-    return found
+def _same(results: Results) -> list[Finding]:
+    """Equal results of two steps of a run, or of two runs at a step.
 
-
-def _same_runs(results: Results) -> list[Finding]:
-    """Two runs with the same results at a step: expected before the first update that counts, if they share a seed."""
-    found = []
-    for one, other in combinations(results, 2):
-        for step in sorted(set(results[one]) & set(results[other])):
-            if results[one][step] and results[one][step] == results[other][step]:
-                severity = "note" if step < 2 else "wrong"
-                found.append(Finding(one, step, "same results", f"every metric equals that of {other}", severity))
-    return found
+    Before the first update that counts both are expected (its learning rate is 0; runs may share a seed): a note.
+    """
+    pairs = [(model, (model, a), b, f"step {a}") for model, steps in results.items()
+             for a, b in combinations(sorted(steps), 2)]
+    pairs += [(one, (other, step), step, other) for one, other in combinations(results, 2)
+              for step in sorted(set(results[one]) & set(results[other]))]
+    return [
+        Finding(model, step, "same results", f"every metric equals that of {whose}", "note" if step < 2 else "wrong")
+        for model, (other, at), step, whose in pairs
+        if results[model][step] and results[model][step] == results[other][at]
+    ]
 
 
 def _near_runs(results: Results) -> list[Finding]:

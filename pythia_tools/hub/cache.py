@@ -16,7 +16,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from pythia_tools.core import files
@@ -65,27 +65,26 @@ def link(listing: Listing, file: RemoteFile) -> Path:
     blob, pointer = blob_path(listing, file), pointer_path(listing, file)
     if pointer.exists() and pointer.stat().st_size == file.size:
         return pointer
-    pointer.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pointer.with_name(f".{pointer.name}.{os.getpid()}{PART}")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    try:
-        temporary.symlink_to(os.path.relpath(blob, pointer.parent))
-    except OSError:
-        shutil.copyfile(blob, temporary)
-    os.replace(temporary, pointer)
+    beside = pointer.with_name(f".{pointer.name}.{os.getpid()}{PART}")
+    _put(pointer, beside, blob, lambda: beside.symlink_to(os.path.relpath(blob, pointer.parent)))
     return pointer
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _put(target: Path, beside: Path, content: Path, make_link: Callable[[], None]) -> None:
+    """`target` as a link to `content`, made at `beside` and renamed; a copy where links are impossible."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside.unlink(missing_ok=True)
+    try:
+        make_link()
+    except OSError:
+        shutil.copyfile(content, beside)
+    os.replace(beside, target)
 
 
 def set_ref(listing: Listing) -> None:
     """Records which commit the branch pointed to, as the client does; commits need none."""
     if listing.revision != listing.commit:
-        refs = _made(repo_folder(listing.repo, listing.kind) / "refs")
+        refs = repo_folder(listing.repo, listing.kind) / "refs"
         files.write_text(files.confined(refs, listing.revision), listing.commit)
 
 
@@ -125,15 +124,8 @@ def adopt(listing: Listing, file: RemoteFile, other: Path) -> bool:
     if not digest_matches(other, file):
         return False
     blob = blob_path(listing, file)
-    blob.parent.mkdir(parents=True, exist_ok=True)
-    temporary = blob.with_name(f"{blob.name}.{os.getpid()}.link")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    try:
-        os.link(other.resolve(), temporary)
-    except OSError:
-        shutil.copyfile(other, temporary)
-    os.replace(temporary, blob)
+    beside = blob.with_name(f"{blob.name}.{os.getpid()}.link")
+    _put(blob, beside, other, lambda: os.link(other.resolve(), beside))
     return True
 
 

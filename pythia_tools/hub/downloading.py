@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,21 +128,11 @@ def _fetch_all(found: Sequence[Listing], workers: int, retries: RetryPolicy, sto
                 parts.get(entry, file, retries=retries, stop=stop, on_bytes=count)
 
         futures = [pool.submit(one, chain) for chain in jobs]
-        _wait(futures, stop)
-
-
-def _wait(futures: Sequence[Future[None]], stop: threading.Event) -> None:
-    """Waits for all; on the first failure or an interrupt the others stop at their next chunk, keeping their parts."""
-    try:
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        failed = [f for f in done if not f.cancelled() and f.exception() is not None]
-        if failed:
-            error = failed[0].exception()
-            assert error is not None
-            raise error
-    except BaseException:
-        stop.set()
-        for future in futures:
-            future.cancel()
-        wait(futures)
-        raise
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:  # an interrupt, too: the others stop at their next chunk and keep their parts
+            stop.set()
+            for future in futures:
+                future.cancel()
+            raise

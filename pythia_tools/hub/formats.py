@@ -18,7 +18,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,11 +111,10 @@ def torch_spots(read: Read, size: int, what: str, guess: int = HEADER_GUESS) -> 
     spots = {}
     for name, tensor in value.items() if isinstance(value, dict) else ():
         if isinstance(tensor, _Tensor):
-            key = f"{root}data/{tensor.storage.key}"
+            key = f"{root}data/{tensor.storage}"
             if key not in entries:
                 raise DataError(f"{what}: the storage of {name} is missing; the file is cut short or damaged")
-            start = tensor.offset * ITEM_BYTES[tensor.storage.dtype]
-            spot = Spot(tensor.storage.dtype, tensor.shape, start, entries[key][0])
+            spot = Spot(tensor.dtype, tensor.shape, tensor.offset * ITEM_BYTES[tensor.dtype], entries[key][0])
             if spot.start + spot.bytes > entries[key][1]:
                 raise DataError(f"{what}: {name} claims more bytes than its storage has; the file is damaged")
             spots[str(name)] = spot
@@ -186,15 +185,11 @@ class _Tail:
         return self._read(start, stop)
 
 
-@dataclass(frozen=True)
-class _Storage:
+class _Tensor(NamedTuple):
+    """A tensor of a torch file: the dtype and key of its storage, its first element there, its shape."""
+
     dtype: str
-    key: str
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    storage: _Storage
+    storage: str
     offset: int
     shape: tuple[int, ...]
 
@@ -207,32 +202,31 @@ class _TensorUnpickler(pickle.Unpickler):
         self._what = what
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return _rebuild_parameter
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        raise DataError(f"{self._what}: refers to {module}.{name}, which a weight file has no need of; refused")
+        if (module, name) not in _KNOWN:
+            raise DataError(f"{self._what}: refers to {module}.{name}, which a weight file has no need of; refused")
+        return _KNOWN[module, name]
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Any) -> tuple[str, str]:
         kind, dtype, key, *_ = pid
         if kind != "storage" or dtype not in ITEM_BYTES:
             raise DataError(f"{self._what}: holds something other than tensors; refused")
-        return _Storage(dtype, str(key))
+        return dtype, str(key)
 
 
-def _rebuild_parameter(data: _Tensor, *_: Any) -> _Tensor:
-    return data
-
-
-def _rebuild(storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Tensor:
+def _rebuild(
+    storage: tuple[str, str], offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any,
+) -> _Tensor:
     expected = 1
     for n, step in zip(reversed(shape), reversed(stride), strict=True):
         if n != 1 and step != expected:
             raise DataError(
                 f"a tensor of shape {tuple(shape)} is stored with strides {tuple(stride)}; parts of it cannot be read")
         expected *= n
-    return _Tensor(storage, int(offset), tuple(shape))
+    return _Tensor(*storage, int(offset), tuple(shape))
+
+
+_KNOWN: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict, ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    **{("torch", name): dtype for name, dtype in _STORAGES.items()},
+}

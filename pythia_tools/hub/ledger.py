@@ -25,7 +25,7 @@ from pythia_tools.hub import cache, client
 from pythia_tools.hub.repositories import Listing
 
 FOREIGN_PIN_SECONDS = 24 * 3600
-_mutex = threading.RLock()
+_mutex = threading.Lock()
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -89,13 +89,12 @@ def entries() -> list[Entry]:
     """Entries of the current hub cache, least recently used first; those whose snapshot is gone are forgotten."""
     found = []
     for path in _folder().glob("*.json"):
-        entry = _read(path)
-        if entry is None:
+        if (entry := _read(path)) is None:
             continue
-        if not (cache.repo_folder(entry.repo) / "snapshots" / entry.commit).is_dir():
+        if (cache.repo_folder(entry.repo) / "snapshots" / entry.commit).is_dir():
+            found.append(entry)
+        else:
             path.unlink(missing_ok=True)
-            continue
-        found.append(entry)
     return sorted(found, key=lambda e: e.used)
 
 
@@ -153,27 +152,23 @@ _pins: Counter[str] = Counter()
 
 def _in_use(entry: Entry) -> bool:
     """Whether a living process pins it; stale pins are removed on the way."""
-    found = False
-    for path in (_folder() / "pins").glob(f"{entry.name}@*"):
-        _, host, pid = path.name.rsplit("@", 2)
-        if _alive(path, host, int(pid)):
-            found = True
-        else:
-            path.unlink(missing_ok=True)
-    return found
+    pins = list((_folder() / "pins").glob(f"{entry.name}@*"))
+    stale = [path for path in pins if not _alive(path)]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return len(stale) < len(pins)
 
 
-def _alive(path: Path, host: str, pid: int) -> bool:
+def _alive(pin: Path) -> bool:
+    _, host, pid = pin.name.rsplit("@", 2)
     if host != socket.gethostname() or os.name == "nt":  # on Windows os.kill(pid, 0) would not only ask
         with contextlib.suppress(FileNotFoundError):
-            return time.time() - path.stat().st_mtime < FOREIGN_PIN_SECONDS
+            return time.time() - pin.stat().st_mtime < FOREIGN_PIN_SECONDS
         return False
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+        os.kill(int(pid), 0)
+    except OSError as error:  # one that may not be asked is alive
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
@@ -182,21 +177,9 @@ def exclusive() -> Iterator[None]:
     """One thread of one process at a time in the ledger."""
     from huggingface_hub.utils import WeakFileLock
 
-    folder = _folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with _mutex:
-        if getattr(_depth, "n", 0):
-            yield
-            return
-        _depth.n = 1
-        try:
-            with WeakFileLock(folder / ".lock"):
-                yield
-        finally:
-            _depth.n = 0
-
-
-_depth = threading.local()
+    _folder().mkdir(parents=True, exist_ok=True)
+    with _mutex, WeakFileLock(_folder() / ".lock"):
+        yield
 
 
 def _folder() -> Path:
@@ -212,8 +195,7 @@ def _read(path: Path) -> Entry | None:
     if not path.is_file():
         return None
     try:
-        value = files.read_json(path)
-        entry = Entry(**value)
+        entry = Entry(**files.read_json(path))
     except (DataError, TypeError):
         path.unlink(missing_ok=True)
         return None

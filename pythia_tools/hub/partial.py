@@ -8,7 +8,6 @@ by the file's digest, so a second look costs nothing and works offline.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +27,18 @@ SAMPLE_BYTES = 850_000
 
 
 class Source:
-    """Bytes of one weight file, here or on the hub; `key` is the content's name in the range cache.
+    """One weight file, here or on the hub: its bytes, and `spots`, where its tensors lie.
 
-    `read_bytes` counts what came over the network, `requests` how often.
+    `key` is the content's name in the range cache; `read_bytes` counts what came over the network.
     """
 
-    def __init__(self, place: Path | client.Address, size: int, what: str, key: str = "") -> None:
-        self.place, self.size, self.what, self.key = place, size, what, key
-        self.read_bytes = self.requests = 0
+    def __init__(
+        self, place: Path | client.Address, name: str, size: int, what: str, key: str = "", *,
+        guess: int = HEADER_GUESS,
+    ) -> None:
+        self.place, self.size, self.what, self.key, self.read_bytes = place, size, what, key, 0
+        find = safetensors_spots if name.endswith(".safetensors") else torch_spots
+        self.spots = find(self.read, size, what, guess)
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes [start, min(stop, size)). Raises: DataError, EnvironmentFailure."""
@@ -50,25 +53,16 @@ class Source:
                 piece = client.read_range(self.place, a, b)
                 cache.add(self.key, a, piece)
                 self.read_bytes += len(piece)
-                self.requests += 1
             data += piece
         return bytes(data)
-
-
-@dataclass
-class WeightFile:
-    """One file and its tensors."""
-
-    source: Source
-    spots: dict[str, Spot]
 
 
 class Weights:
     """The tensors of a checkpoint, by name; nothing but headers is read until asked for."""
 
-    def __init__(self, what: str, parts: Sequence[WeightFile]) -> None:
-        self.what, self.parts = what, list(parts)
-        self._where = {name: part for part in parts for name in part.spots}
+    def __init__(self, what: str, sources: Sequence[Source]) -> None:
+        self.what, self.sources = what, list(sources)
+        self._where = {name: source for source in sources for name in source.spots}
 
     @property
     def names(self) -> list[str]:
@@ -77,11 +71,7 @@ class Weights:
     @property
     def read_bytes(self) -> int:
         """Bytes that came over the network so far."""
-        return sum(part.source.read_bytes for part in self.parts)
-
-    @property
-    def requests(self) -> int:
-        return sum(part.source.requests for part in self.parts)
+        return sum(source.read_bytes for source in self.sources)
 
     def spot(self, name: str) -> Spot:
         """dtype and shape of a tensor. Raises: UnknownNameError."""
@@ -116,14 +106,13 @@ class Weights:
         return sorted_rows[np.searchsorted(unique, wanted)]
 
     def _read(self, name: str, offset: int, count: int, shape: tuple[int, ...]) -> np.ndarray:
-        part = self._where[name]
-        spot = part.spots[name]
+        source, spot = self._where[name], self.spot(name)
         start = spot.start + offset
         if spot.entry is not None:
-            start += entry_data_start(part.source.read, spot.entry, part.source.what)
-        data = part.source.read(start, start + count)
+            start += entry_data_start(source.read, spot.entry, source.what)
+        data = source.read(start, start + count)
         if len(data) != count:
-            raise DataError(f"{part.source.what}: {name} ends before byte {start + count}; the file is cut short")
+            raise DataError(f"{source.what}: {name} ends before byte {start + count}; the file is cut short")
         return to_array(data, spot.dtype, shape)
 
 
@@ -131,14 +120,14 @@ def open_weights(checkpoint: Checkpoint) -> Weights:
     """The tensors of a checkpoint, local, cached, or on the hub. Raises: DataError, EnvironmentFailure."""
     if isinstance(checkpoint.location, Folder):
         return _open_folder(str(checkpoint), checkpoint.location.path)
-    entry, parts = listing(checkpoint.location.repo, checkpoint.location.revision), []
+    entry, sources = listing(checkpoint.location.repo, checkpoint.location.revision), []
     count = len(entry.tensor_files)
     guess = HEADER_GUESS if count <= 3 else max(4096, 3 * HEADER_GUESS // count)
     for file in entry.tensor_files:  # those whose blobs are in the hub cache are read there
         blob, address = cache.blob_path(entry, file), entry.address(file)
         place = blob if cache.is_whole(entry, file) else address
-        parts.append(_open(Source(place, file.size, address.what, file.key), file.path, guess))
-    return Weights(f"{entry.repo}@{entry.revision}", parts)
+        sources.append(Source(place, file.path, file.size, address.what, file.key, guess=guess))
+    return Weights(f"{entry.repo}@{entry.revision}", sources)
 
 
 def sample_rows(spot: Spot, count: int | None = None, *, blocks: int = 4, vocab: int | None = None) -> np.ndarray:
@@ -162,9 +151,4 @@ def _open_folder(what: str, folder: Path) -> Weights:
     if not paths:
         raise DataError(f"{what}: {folder} holds no model.safetensors or pytorch_model.bin")
     single = [p for p in paths if p.name in ("model.safetensors", "pytorch_model.bin")]
-    return Weights(what, [_open(Source(p, p.stat().st_size, str(p)), p.name) for p in single or paths])
-
-
-def _open(source: Source, name: str, guess: int = HEADER_GUESS) -> WeightFile:
-    find = safetensors_spots if name.endswith(".safetensors") else torch_spots
-    return WeightFile(source, find(source.read, source.size, source.what, guess))
+    return Weights(what, [Source(p, p.name, p.stat().st_size, str(p)) for p in single or paths])

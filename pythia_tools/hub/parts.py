@@ -207,18 +207,14 @@ def one_line_disk_errors(what: str) -> Iterator[None]:
     except OSError as error:
         root = client.cache_root()
         if error.errno in FULL:
+            free = ""
+            with contextlib.suppress(OSError):
+                free = f", {human_bytes(shutil.disk_usage(root).free)} free"
             raise EnvironmentFailure(
-                f"{what}: the disk of {root} is full ({error.strerror}{_free(root)}); what came is kept, "
+                f"{what}: the disk of {root} is full ({error.strerror}{free}); what came is kept, "
                 "free some space or set HF_HUB_CACHE to another disk, and run the same command again to resume"
             ) from error
         if error.errno in UNWRITABLE:
             raise EnvironmentFailure(
                 f"{what}: {root} cannot be written ({error.strerror}); set HF_HUB_CACHE to another folder") from error
         raise
-
-
-def _free(root: Path) -> str:
-    try:
-        return f", {human_bytes(shutil.disk_usage(root).free)} free"
-    except OSError:
-        return ""

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.order.data_order import DataOrder, uniform_length
-from pythia_tools.order.fingerprint import array_digest
+from pythia_tools.order.data_order import DataOrder, array_digest, uniform_length
 from pythia_tools.order.manifest import OrderManifest, StoreSpec, read_manifest
 from pythia_tools.order.map_files import MapName, find_maps, load_maps, save_maps
 from pythia_tools.order.maps import IndexMaps, build_index_maps

@@ -138,13 +138,10 @@ def open_bytes(spec: StoreSpec, local: Path | None, workers: int) -> ByteSource:
     assert spec.hub is not None
     if local is None:
         return RemoteBytes(spec.hub, workers=workers)
-    paths = []
-    for fact in spec.hub.files:
-        path = _local_copy(fact, local)
-        if path is None:
-            raise DataError(f"{local / fact.name}: a shard is missing; the order has {len(spec.hub.files)} of them")
-        paths.append(path)
-    return LocalBytes(paths)
+    paths = {fact.name: _local_copy(fact, local) for fact in spec.hub.files}
+    if gone := [name for name, path in paths.items() if path is None]:
+        raise DataError(f"{local / gone[0]}: a shard is missing; the order has {len(paths)} of them")
+    return LocalBytes([path for path in paths.values() if path is not None])
 
 
 def open_remote_store(manifest: OrderManifest, local: Path | None, workers: int) -> TokenStore:

@@ -110,9 +110,8 @@ class Rows(Protocol):
     def check_room(self, out: np.ndarray) -> None:
         """Raises RequestError unless `out` can take rows in place."""
         if out.shape[1:] != (self.row_tokens,) or out.dtype != self.dtype or not out.flags.c_contiguous:
-            shape = f"(n, {self.row_tokens}) {self.dtype}"
-            came = f"{out.shape} {out.dtype}"
-            raise RequestError(f"rows of order {self.name} need a contiguous {shape} array, not {came}")
+            need = f"a contiguous (n, {self.row_tokens}) {self.dtype} array"
+            raise RequestError(f"rows of order {self.name} need {need}, not {out.shape} {out.dtype}")
 
 
 class ArrayRows(Rows):

@@ -272,11 +272,11 @@ def test_the_fingerprint_follows_content_and_parameters(tmp_path: Path) -> None:
 
 
 def test_large_streams_are_sampled_by_the_fingerprint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from pythia_tools.order import fingerprint
+    from pythia_tools.order import data_order
 
-    monkeypatch.setattr(fingerprint, "WHOLE_BYTES", 10)
-    monkeypatch.setattr(fingerprint, "BLOCK_BYTES", 4)
-    monkeypatch.setattr(fingerprint, "BLOCKS", 3)
+    monkeypatch.setattr(data_order, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(data_order, "BLOCK_BYTES", 4)
+    monkeypatch.setattr(data_order, "BLOCKS", 3)
     rows = np.arange(40, dtype=np.uint16).reshape(8, 5)
     first = load_order(preshuffled_store(tmp_path / "a", rows), batch_rows=2).fingerprint
     rows[-1, -1] += 1
