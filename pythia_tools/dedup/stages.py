@@ -28,8 +28,7 @@ from pythia_tools.core.results import RunFolder, load_run
 from pythia_tools.dedup.backends import Runner, open_backend
 from pythia_tools.dedup.band import bucket_tasks, write_buckets
 from pythia_tools.dedup.cluster import write_clusters
-from pythia_tools.dedup.config import DedupConfig
-from pythia_tools.dedup.curve import curve_in_words
+from pythia_tools.dedup.config import DedupConfig, curve_in_words
 from pythia_tools.dedup.filter import filter_shard
 from pythia_tools.dedup.parts import Part
 from pythia_tools.dedup.report import member_table, summary_table

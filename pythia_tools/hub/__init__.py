@@ -10,13 +10,11 @@ the range cache below this package's own folder.
 from pythia_tools.hub.cache import delete_unfinished
 from pythia_tools.hub.client import BRIEF, RetryPolicy, fetch_url, offline
 from pythia_tools.hub.datasets import Dataset
-from pythia_tools.hub.downloading import Plan, download, plan
-from pythia_tools.hub.fetching import drop_damaged, fetch, fetch_tokenizer, pinned
-from pythia_tools.hub.grid import grid_states
+from pythia_tools.hub.downloading import Plan, download, drop_damaged, fetch, fetch_tokenizer, pinned, plan
 from pythia_tools.hub.ledger import default_budget, parse_bytes, set_budget
 from pythia_tools.hub.partial import Weights, open_weights, sample_rows
 from pythia_tools.hub.range_cache import RangeCache, shared_cache
-from pythia_tools.hub.repositories import Listing, RemoteFile, branches, listing
+from pythia_tools.hub.repositories import Listing, RemoteFile, branches, grid_states, listing
 
 __all__ = [
     "BRIEF", "Dataset", "Listing", "Plan", "RangeCache", "RemoteFile", "RetryPolicy", "Weights", "branches",

@@ -120,9 +120,7 @@ def shared_cache() -> RangeCache:
     return _shared(files.cache_dir() / "ranges", _limit())
 
 
-@cache
-def _shared(folder: Path, limit: int) -> RangeCache:
-    return RangeCache(folder, limit)
+_shared = cache(RangeCache)
 
 
 def _digest(data: bytes) -> str:

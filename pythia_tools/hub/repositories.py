@@ -6,6 +6,7 @@ Cost: one request for all branches of a repository, one per revision for its fil
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from pathlib import Path
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError
 from pythia_tools.hub import client
+from pythia_tools.suites import Folder, Suite
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "vocab.json",
              "merges.txt", "added_tokens.json", "chat_template.jinja")
@@ -149,13 +151,32 @@ def listings(places: Iterable[tuple[str, str]]) -> list[Listing | DataError]:
 
     places = list(places)
     for repo in dict.fromkeys(repo for repo, _ in places):
-        try:
+        with contextlib.suppress(DataError):
             branches(repo)
-        except DataError:
-            continue
     with ThreadPoolExecutor(WORKERS) as pool:
         found = pool.map(one, places)
         return list(progress.track(found, "list files", total=len(places), unit="rev", shown=len(places) > WORKERS))
+
+
+def grid_states(suite: Suite, model: str) -> tuple[dict[int, str], list[str]]:
+    """({step: present or missing} over the grid, branches that no step of the grid names).
+
+    Cost: one request per repository; one that does not exist misses every step. Raises: EnvironmentFailure when the hub
+    cannot be reached.
+    """
+    repo, there, named, states = suite.places[model].repo, set(), {"main"}, {}
+    if repo is not None:
+        with contextlib.suppress(DataError):
+            there = set(branches(repo))
+    for step in suite.steps(model):
+        location = suite.checkpoint(model, step).location
+        if isinstance(location, Folder):
+            present = (location.path / "config.json").is_file()
+        else:
+            named.add(location.revision)
+            present = location.revision in there
+        states[step] = "present" if present else "missing"
+    return states, sorted(there - named)
 
 
 def kept_listing(repo: str, revision: str, commit: str, kind: str = "model") -> Listing | None:

@@ -36,7 +36,9 @@ def load_order(
     text = os.fspath(name)
     reopen = partial(load_order, text, batch_rows=batch_rows, steps=steps, local=local, workers=workers)
     if text == MICRO:
-        text = str(_micro_manifest())
+        text = str(files.cache_dir() / "suites" / MICRO / "order.yaml")
+        if not Path(text).is_file():
+            raise DataError(f"{MICRO} is not trained here (no {text}); run `pythia-tools train` first")
     elif (Path(text).expanduser() / "order.yaml").is_file():
         text = str(Path(text) / "order.yaml")
     rows = None
@@ -62,13 +64,6 @@ def load_order(
 def manifest_beside(prefix: Path, part: str = "train") -> Path:
     """Where a store's order is written down: PREFIX.order.yaml; PREFIX.valid.order.yaml of a part not trained on."""
     return prefix.with_name(f"{prefix.name}.order.yaml" if part == "train" else f"{prefix.name}.{part}.order.yaml")
-
-
-def _micro_manifest() -> Path:
-    path = files.cache_dir() / "suites" / MICRO / "order.yaml"
-    if not path.is_file():
-        raise DataError(f"{MICRO} is not trained here (no {path}); run `pythia-tools train` first")
-    return path
 
 
 def _is_prefix(text: str) -> bool:

@@ -73,7 +73,11 @@ def discover(folder: str | Path) -> Suite:
     infos, places = {}, {}
     for name, path in models.items():
         steps = _steps(path)
-        infos[name] = _model_info(name, path / f"step{steps[0]}")
+        first = path / f"step{steps[0]}"
+        shape = config_shape(files.read_json(first / "config.json"))
+        params, non_embedding = shape_params(shape)
+        params = _safetensors_params(first) if params is None else params
+        infos[name] = ModelInfo(name, params, non_embedding, shape=shape)
         places[name] = Places(steps, folder=path)
     return Suite(root.name, infos, places, description=f"checkpoints found in {root}", folder=root)
 
@@ -82,14 +86,6 @@ def _steps(folder: Path) -> tuple[int, ...]:
     """Steps of the `stepN` sub-folders that hold a config.json; `step007` and the like are not ours."""
     found = (STEP_FOLDER.fullmatch(p.name) for p in folder.iterdir() if (p / "config.json").is_file())
     return tuple(sorted(int(m[1]) for m in found if m and str(int(m[1])) == m[1]))
-
-
-def _model_info(name: str, folder: Path) -> ModelInfo:
-    shape = config_shape(files.read_json(folder / "config.json"))
-    params, non_embedding = shape_params(shape)
-    if params is None:
-        params = _safetensors_params(folder)
-    return ModelInfo(name, params, non_embedding, shape=shape)
 
 
 def config_shape(config: dict[str, Any]) -> dict[str, Any]:

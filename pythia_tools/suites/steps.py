@@ -95,12 +95,9 @@ class _Grid:
     left_out: list[str] | None
 
     def select(self, item: str) -> list[int]:
-        if item == "all":
-            return list(self.steps)
-        if item == "first":
-            return [self.steps[0]]
-        if item == "last":
-            return [self.steps[-1]]
+        named = {"all": self.steps, "first": self.steps[:1], "last": self.steps[-1:]}
+        if item in named:
+            return list(named[item])
         if item == "log":
             return self.doublings()
         if match := re.fullmatch(r"(?:step)?(\d+)", item):
@@ -110,18 +107,17 @@ class _Grid:
         if item.startswith("tokens="):
             return self.by_tokens(item)
         if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", item):
-            return self.percent(float(match[1]))
+            share = float(match[1])
+            if share > 100:
+                raise RequestError(f"steps {share:g}%: a share of the run is 0% to 100%")
+            return self.close(share / 100 * self.steps[-1], f"{share:g}%")
         raise RequestError(f"steps {item!r} is not understood; allowed: {ALLOWED}")
 
     def doublings(self) -> list[int]:
-        chosen = {self.steps[0], self.steps[-1]}
-        power = 1
-        while power <= self.steps[-1]:
-            near = self.nearest(power)
-            if power / 2**0.5 <= near <= power * 2**0.5:
-                chosen.add(near)
-            power *= 2
-        return sorted(chosen)
+        """The ends, and the nearest step to each power of two that has one within half an octave."""
+        nearest = {2**k: self.nearest(2**k) for k in range(self.steps[-1].bit_length())}
+        near = [step for power, step in nearest.items() if power / 2**0.5 <= step <= power * 2**0.5]
+        return [self.steps[0], *near, self.steps[-1]]
 
     def exact(self, step: int) -> list[int]:
         if not self.covers(step, f"step {step}"):
@@ -154,11 +150,6 @@ class _Grid:
             raise RequestError(f"steps {item!r}: tokens are one amount or first:last:stride, "
                                "for example tokens=2B or tokens=1B:10B:1B")
         return [step for tokens in counts for step in self.close(tokens / self.tokens_per_step, item)]
-
-    def percent(self, share: float) -> list[int]:
-        if share > 100:
-            raise RequestError(f"steps {share:g}%: a share of the run is 0% to 100%")
-        return self.close(share / 100 * self.steps[-1], f"{share:g}%")
 
     def close(self, target: float, what: str) -> list[int]:
         """The step nearest to a target, with a warning when it is not near; none when the target is left out."""

@@ -217,7 +217,7 @@ def test_a_cached_checkpoint_outlives_the_server(home: Path, monkeypatch: pytest
         running.add_model(REPO, {"step0": files(home, 0)})
         folder = pt_hub.fetch(at(0))
     monkeypatch.setattr("pythia_tools.hub.repositories._branches", {})
-    monkeypatch.setattr("pythia_tools.hub.fetching.BRIEF", Waits().retries(1))
+    monkeypatch.setattr("pythia_tools.hub.downloading.BRIEF", Waits().retries(1))
     assert pt_hub.fetch(at(0)) == folder
     assert "going on with the cached copy" in capsys.readouterr().err
 
