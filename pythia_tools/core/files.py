@@ -21,7 +21,6 @@ from typing import IO, Any
 
 from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
 
-CHUNK_BYTES = 1 << 22
 _umask_lock = threading.Lock()
 
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from pythia_tools.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from pythia_tools.order.shuffle import LegacyShuffler
+    from pythia_tools.order.shuffle_kernels import LegacyShuffler
 
 MAX_INT32 = np.iinfo(np.int32).max
 
@@ -110,7 +110,7 @@ def _whole_numbers(values: npt.ArrayLike, what: str, most: int) -> np.ndarray:
 
 
 def _shuffler(seed: int) -> LegacyShuffler:
-    from pythia_tools.order.shuffle import LegacyShuffler
+    from pythia_tools.order.shuffle_kernels import LegacyShuffler
 
     try:
         return LegacyShuffler(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from pythia_tools.order.shuffle import prefetch
+from pythia_tools.order.shuffle_kernels import prefetch
 
 AHEAD = 64
 

@@ -23,7 +23,7 @@ from pythia_tools.order import (
     verify_maps,
 )
 from pythia_tools.order.map_files import verify_shuffle, zero_runs
-from pythia_tools.order.shuffle import LegacyShuffler
+from pythia_tools.order.shuffle_kernels import LegacyShuffler
 
 SIZES = [5, 3, 7, 1, 9, 4]
 ROWS_A = [
