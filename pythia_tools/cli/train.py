@@ -26,8 +26,9 @@ from pythia_tools import micro
 from pythia_tools.cli.options import add, at_least, emit
 from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import EXIT_DONE, RequestError
+from pythia_tools.core.parallel import worker_count
 from pythia_tools.micro import Recipe, is_trained
-from pythia_tools.micro.suite import default_workers, disk_bytes
+from pythia_tools.micro.suite import disk_bytes
 from pythia_tools.micro.suite_runs import update_cost
 from pythia_tools.suites.shapes import neox_params
 
@@ -63,6 +64,6 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, object]:
         "suite": recipe.name, "folder": str(folder), "trained": is_trained(folder, recipe), "digest": recipe.digest(),
         "models": {m.name: neox_params(m.layers, m.d_model, recipe.vocab) for m in recipe.models},
         "steps": recipe.steps, "rows": recipe.rows, "checkpoints": list(recipe.checkpoints()),
-        "swap_from": recipe.swap_from, "workers": default_workers(recipe), "cpu_seconds": round(seconds),
+        "swap_from": recipe.swap_from, "workers": worker_count(None, len(recipe.models)), "cpu_seconds": round(seconds),
         "disk": files.human_bytes(disk_bytes(recipe)),
     }

@@ -23,9 +23,8 @@ from pythia_tools.micro.corpus import Text, collect
 from pythia_tools.micro.layout import Layout, lay_out, place_bursts
 from pythia_tools.micro.planted import Canary, Document, Items
 from pythia_tools.micro.recipe import Recipe
-from pythia_tools.micro.tables import read_back, truth_tables
 from pythia_tools.micro.tokenizer import save_tokenizer, train_tokenizer
-from pythia_tools.micro.truth import write_truth
+from pythia_tools.micro.truth import read_back, truth_tables, write_truth
 from pythia_tools.micro.windows import distinct_windows, training_hashes
 from pythia_tools.order import IndexMaps, MapName, load_order, save_maps
 from pythia_tools.tokens import StoreWriter, Tokenizer
@@ -112,8 +111,8 @@ def _real_text(recipe: Recipe, texts: list[Text], tokenizer: Tokenizer) -> RealT
     rows = [ids[a : a + length + 1] for ids in heldout[1::2] for a in range(0, len(ids) - length, length + 1)]
     need = len(recipe.canaries.plan)
     if len(windows) < need:
-        found = f"{need} distinct held-out windows are needed, the library gives {len(windows)}"
-        raise RequestError(f"recipe: canaries: {found}; plant fewer")
+        have = f"the library gives {len(windows)} distinct held-out windows"
+        raise RequestError(f"recipe: canaries: {need} are planted, {have}; plant fewer")
     if len(rows) < recipe.heldout_rows:
         raise RequestError(f"recipe: heldout_rows is {recipe.heldout_rows}; the library gives {len(rows)}")
 
@@ -148,35 +147,32 @@ def _fill(
     needed = len(documents) + sum(c.copies for c in canaries)
     spare = 32 + needed // 40  # some one-row documents land in rows that the run does not consume
     layout = lay_out(recipe, [len(b) // length for b in background], needed + spare, _rng(recipe, "layout"))
-    contents: list[Document | None] = [None] * len(layout.sizes)
+    contents: dict[int, Document] = {}
     bursts = [c for c in canaries if c.burst is not None]
-    for canary, (_, _, places) in zip(bursts, place_bursts(recipe, layout), strict=True):
-        for d in places:
-            contents[d] = whole[canary.canary]
-    free = [int(d) for d in layout.slots if contents[d] is None]
+    for canary, places in zip(bursts, place_bursts(recipe, layout), strict=True):
+        contents |= dict.fromkeys(places, whole[canary.canary])
+    free = [int(d) for d in layout.slots if d not in contents]
     chosen = [*documents, *spread]
     if len(free) < len(chosen):
         raise RequestError(f"recipe: {len(chosen)} planted rows found {len(free)} places; train more steps")
     for place, content in zip(_rng(recipe, "slots").permutation(len(free)), chosen, strict=False):
         contents[free[place]] = content
-    return layout, _with_real_text(layout, contents, background)
+    _fill_with_real_text(layout.sizes.tolist(), contents, background)
+    return layout, [contents[d] for d in range(len(layout.sizes))]
 
 
-def _with_real_text(layout: Layout, contents: list[Document | None], background: list[np.ndarray]) -> list[Document]:
+def _fill_with_real_text(sizes: list[int], contents: dict[int, Document], background: list[np.ndarray]) -> None:
     """Real text in the documents that are still empty, each piece once: long ones first, then one-row ones."""
     pieces = iter(background)
     rest = np.empty(0, dtype=np.uint16)
-    filled = dict(enumerate(contents))
-    for d in sorted((d for d, c in filled.items() if c is None), key=lambda d: -int(layout.sizes[d])):
-        size = int(layout.sizes[d])
-        while len(rest) < size:
+    for d in sorted((d for d in range(len(sizes)) if d not in contents), key=lambda d: -sizes[d]):
+        while len(rest) < sizes[d]:
             piece = next(pieces, None)
             if piece is None:
                 raise RequestError("recipe: the standard library has too little text for this run; train fewer steps")
-            rest = np.concatenate([rest, piece]) if len(piece) < size else piece
-        filled[d] = Document(rest[:size])
-        rest = rest[size:]
-    return [c for c in filled.values() if c is not None]
+            rest = np.concatenate([rest, piece]) if len(piece) < sizes[d] else piece
+        contents[d] = Document(rest[: sizes[d]])
+        rest = rest[sizes[d] :]
 
 
 def _write_data(

@@ -54,8 +54,8 @@ def collect(train_chars: int, heldout_chars: int, dedup_threshold: float) -> lis
     found: list[Text] = []
     have = {False: 0, True: 0}
     want = {False: train_chars, True: heldout_chars}
-    for path, name in _files():
-        heldout = _fraction(name) * HELDOUT_ONE_IN < 1
+    for path, name, fraction in _files():
+        heldout = fraction * HELDOUT_ONE_IN < 1
         if have[heldout] >= want[heldout]:
             if all(have[k] >= want[k] for k in want):
                 break
@@ -83,25 +83,17 @@ def clean(text: str) -> str:
     return _BLANKS.sub("\n\n", _RUNS.sub(lambda m: m[1] * 3, text)).strip()
 
 
-def _files() -> Iterator[tuple[Path, str]]:
+def _files() -> Iterator[tuple[Path, str, float]]:
+    """Path, name and, from another part of its hash than the visiting order, a fraction in [0, 1)."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    names = [p.relative_to(root) for p in root.rglob("*.py")]
-    for name in sorted(filter(_wanted, names), key=lambda n: _hash(n.as_posix())):
-        yield root / name, name.as_posix()
+    names = [p.relative_to(root).as_posix() for p in root.rglob("*.py") if _wanted(p.relative_to(root))]
+    for digest, name in sorted((hashlib.sha256(name.encode()).hexdigest(), name) for name in names):
+        yield root / name, name, int(digest[-8:], 16) / 2**32
 
 
 def _wanted(name: Path) -> bool:
     made = name.name.startswith(("_sysconfigdata", "test_")) or name.parts[0].startswith("config-")
     return not made and not LEFT_OUT & set(name.parts)
-
-
-def _hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
-
-
-def _fraction(name: str) -> float:
-    """In [0, 1), from another part of the hash than the visiting order."""
-    return int(_hash(name)[-8:], 16) / 2**32
 
 
 def _units(path: Path) -> Iterator[str]:
@@ -131,14 +123,10 @@ def _prose(tree: ast.Module) -> Iterator[str]:
 def _code(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
         if isinstance(node, DEFINITIONS):
-            yield ast.unparse(_without_docstrings(node))
-
-
-def _without_docstrings(node: ast.stmt) -> ast.stmt:
-    for inner in ast.walk(node):
-        if isinstance(inner, DEFINITIONS) and ast.get_docstring(inner) is not None:
-            inner.body = inner.body[1:] or [ast.Pass()]
-    return node
+            for inner in ast.walk(node):
+                if isinstance(inner, DEFINITIONS) and ast.get_docstring(inner) is not None:
+                    inner.body = inner.body[1:] or [ast.Pass()]
+            yield ast.unparse(node)
 
 
 def _distinct(texts: list[Text], threshold: float) -> list[Text]:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,16 @@ def train_branch(
     Raises: RequestError for a step that is not one; UnknownNameError for a model that does not exist; DataError when a
     repeated run does not give the checkpoint.
     """
-    base, recipe = _base(base)
-    main = main_run(base, recipe, recipe.model(model))
+    main = _main_run(base, model)
+    recipe = main.recipe
     first = recipe.swap_from if from_step is None else from_step
     if first is None or not 0 <= first < recipe.steps:
         raise RequestError(f"from_step is {first}; a branch of {model} leaves at step 0 to {recipe.steps - 1}")
     saved = _steps(recipe, checkpoints, first + 1, recipe.steps)
-    end = saved[-1]
-    rows = _rows(base, order, np.arange(first * recipe.batch_rows, end * recipe.batch_rows), transform)
-    facts = {"base": model, "branch_step": first, "end": end, "rows": _digest(rows), "suite": recipe.digest()}
+    rows = _rows(main, np.arange(first * recipe.batch_rows, saved[-1] * recipe.batch_rows), order, transform)
     start = (_state_at(main, Path(out), first), first)
-    run = dataclasses.replace(main, checkpoints=saved, end=end, start=start, **_places(out, name, facts))
-    return _train_further(run, rows, facts, {"branch": name, "base": model, "branch_step": first}, base)
+    run = dataclasses.replace(main, folder=Path(out) / name, checkpoints=saved, end=saved[-1], start=start)
+    return _train_further(run, rows)
 
 
 def train_run(
@@ -72,20 +71,19 @@ def train_run(
     transform: applied to the rows. checkpoints: steps to save (default the base's that exist); the last step always is.
     Example, counterfactual memorization: `rows=[r for r in range(24_000) if r not in left_out]`.
     """
-    base, recipe = _base(base)
-    main = main_run(base, recipe, recipe.model(model))
+    main = _main_run(base, model)
+    recipe = main.recipe
     numbers = np.arange(recipe.rows) if rows is None else np.asarray(rows, dtype=np.int64)
     end = len(numbers) // recipe.batch_rows
     if end < 1:
         raise RequestError(f"{len(numbers)} rows are less than one batch of {recipe.batch_rows}")
-    content = _rows(base, None, numbers[: end * recipe.batch_rows], transform)
-    seed = recipe.seed if seed is None else seed
-    facts = {"seed": seed, "model": model, "end": end, "rows": _digest(content), "suite": recipe.digest()}
+    content = _rows(main, numbers[: end * recipe.batch_rows], None, transform)
     saved = _steps(recipe, [*(s for s in checkpoints or recipe.checkpoints() if s < end), end], 0, end)
+    seed = recipe.seed if seed is None else seed
     run = dataclasses.replace(
-        main, seed=seed, checkpoints=saved, end=end, decay_steps=end, **_places(out, name, facts),
+        main, folder=Path(out) / name, seed=seed, checkpoints=saved, end=end, decay_steps=end,
     )
-    return _train_further(run, content, facts, {}, base)
+    return _train_further(run, content)
 
 
 def deduplicated_rows(base: str | Path, threshold: float = 0.87) -> np.ndarray:
@@ -95,17 +93,21 @@ def deduplicated_rows(base: str | Path, threshold: float = 0.87) -> np.ndarray:
     method). The run is filled up with its own rows from the beginning again: as on the deduplicated Pile, the twin
     takes as many steps and meets some rows a second time. Raises: RequestError for a threshold outside (0, 1].
     """
-    base, recipe = _base(base)
-    contents = load_order(base / "order.yaml").rows(0, recipe.rows)[:, : recipe.seq_length]
+    recipe = _recipe(Path(base))
+    contents = load_order(Path(base) / "order.yaml").rows(0, recipe.rows)[:, : recipe.seq_length]
     kept = dedup.kept_documents(list(contents), dedup.DedupConfig(threshold=threshold, unit="token"))
     return np.resize(kept, recipe.rows)
 
 
-def _base(folder: str | Path) -> tuple[Path, Recipe]:
-    base = Path(folder)
+def _recipe(base: Path) -> Recipe:
     if not (base / "suite.yaml").is_file():
         raise RequestError(f"{base}: no trained micro suite here; run `pythia-tools train` first")
-    return base, recipe_of(base)
+    return recipe_of(base)
+
+
+def _main_run(base: str | Path, model: str) -> Run:
+    recipe = _recipe(Path(base))
+    return main_run(Path(base), recipe, recipe.model(model))
 
 
 def _steps(recipe: Recipe, asked: Sequence[int] | None, first: int, last: int) -> tuple[int, ...]:
@@ -119,27 +121,18 @@ def _steps(recipe: Recipe, asked: Sequence[int] | None, first: int, last: int) -
 
 
 def _rows(
-    base: Path, order: Rows | str | Path | None, numbers: np.ndarray, transform: Transform | None = None,
+    main: Run, numbers: np.ndarray, order: Rows | str | Path | None = None, transform: Transform | None = None,
 ) -> np.ndarray:
+    """Rows by number, changed if asked for, of the suite's order or another."""
     if order is None or isinstance(order, str | Path):
-        order = load_order(order or base / "order.yaml")
+        order = load_order(order or main.suite / "order.yaml")
     rows = order.take(numbers)
     if transform is None:
         return rows
     changed = np.asarray(transform(rows.copy()))
     if changed.shape != rows.shape:
-        made = f"rows of shape {changed.shape} out of {rows.shape}"
-        raise RequestError(f"the transform made {made}; it must keep the shape")
+        raise RequestError(f"the transform made {changed.shape} out of rows {rows.shape}; it must keep the shape")
     return changed
-
-
-def _digest(rows: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()
-
-
-def _places(out: str | Path, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Where a further run and its states go; no state is kept once it is done."""
-    return {"folder": Path(out) / name, "states": States(Path(out) / "states" / name, files.digest(facts))}
 
 
 def _state_at(main: Run, out: Path, step: int) -> States:
@@ -152,10 +145,9 @@ def _state_at(main: Run, out: Path, step: int) -> States:
     if again.newest(step) == step and not folder.exists():  # the folder goes when the state was found to be right
         return again
     before = kept.newest(step)
-    start = (kept, before) if before is not None else None
+    start = None if before is None else (kept, before)
     run = dataclasses.replace(main, folder=folder, states=again, checkpoints=(step,), end=step, start=start)
-    per = run.recipe.batch_rows
-    rows = _rows(main.folder.parent, None, np.arange(run.first * per, step * per))
+    rows = _rows(main, np.arange(run.first * run.recipe.batch_rows, step * run.recipe.batch_rows))
     _train(run, rows, f"{main.name} up to step {step}, for its optimizer state")
     if not _same_weights(main.folder / f"step{step}", folder / f"step{step}"):
         again.path(step).unlink(missing_ok=True)
@@ -182,32 +174,41 @@ def _train(run: Run, rows: np.ndarray, label: str) -> None:
         train(run, rows, lambda step: bar.update(step - run.first - bar.n))
 
 
-def _train_further(run: Run, rows: np.ndarray, facts: dict[str, Any], entry: dict[str, Any], base: Path) -> Path:
+def _train_further(run: Run, rows: np.ndarray) -> Path:
+    """Train a run unless it is there, and list it; no state is kept once it is done."""
+    model = run.spec.name
+    facts = {"base": model, "branch_step": run.first} if run.start else {"seed": run.seed, "model": model}
+    content = hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()
+    facts |= {"end": run.end, "rows": content, "suite": run.recipe.digest()}
     record = run.folder / "run.json"
     if record.is_file() and files.read_json(record) != facts:
         raise RequestError(f"{run.folder}: holds another run; choose another name, or remove it")
+    run = dataclasses.replace(run, states=States(run.folder.parent / "states" / run.name, files.digest(facts)))
     if run.missing() or not record.is_file():
         _train(run, rows, f"training {run.name}")
         files.write_json(record, facts)
         run.states.drop()
-    _list(run, entry, base)
+    _list(run)
     return run.folder
 
 
-def _list(run: Run, entry: dict[str, Any], base: Path) -> None:
+def _list(run: Run) -> None:
     """Put the run into its folder's suite.yaml, beside those that are there."""
-    out, recipe = run.folder.parent, run.recipe
-    value = manifests.read(out / "suite.yaml") if (out / "suite.yaml").is_file() else _manifest(base, out)
+    out, recipe, model = run.folder.parent, run.recipe, run.spec.name
+    place = out / "suite.yaml"
+    value = manifests.read(place) if place.is_file() else _manifest(run.suite, out)
     schedule = schedule_of(recipe, run.decay_steps)
     shape = {"shape": shape_of(run.spec, recipe), "peak_lr": run.spec.peak_lr, "schedule": schedule}
-    value["models"][run.name] = {**shape, **entry, "seed": run.seed, "steps": list(run.checkpoints)}
-    main = entry.get("base")
-    if main is not None and main not in value["models"]:
-        # a branch is read against its base, so the base's checkpoints are listed here too
-        _link(base / main, out / main)
-        steps = [s for s in recipe.checkpoints() if (out / main / f"step{s}").is_dir()]
-        value["models"] = {main: {**shape, "seed": recipe.seed, "steps": steps}, **value["models"]}
-    files.write_text(out / "suite.yaml", yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    branch = {"branch": run.name, "base": model, "branch_step": run.first} if run.start else {}
+    value["models"][run.name] = {**shape, **branch, "seed": run.seed, "steps": list(run.checkpoints)}
+    if branch and model not in value["models"]:
+        # a branch is read against its base, so the base's checkpoints are here and listed too
+        if not (out / model).exists():
+            fill = partial(shutil.copytree, run.suite / model, copy_function=_link, dirs_exist_ok=True)
+            files.atomic_folder(out / model, fill)
+        steps = [s for s in recipe.checkpoints() if (out / model / f"step{s}").is_dir()]
+        value["models"] = {model: {**shape, "seed": recipe.seed, "steps": steps}, **value["models"]}
+    files.write_text(place, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
 def _manifest(base: Path, out: Path) -> dict[str, Any]:
@@ -221,17 +222,9 @@ def _manifest(base: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def _link(source: Path, target: Path) -> None:
-    """Hard links to the base's checkpoints (copies where the file system has none)."""
-
-    def copy(a: str, b: str) -> None:
-        try:
-            os.link(a, b)
-        except OSError:
-            shutil.copy2(a, b)
-
-    def fill(part: Path) -> None:
-        shutil.copytree(source, part, copy_function=copy, dirs_exist_ok=True)
-
-    if not target.exists():
-        files.atomic_folder(target, fill)
+def _link(source: str, target: str) -> None:
+    """A hard link, or a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

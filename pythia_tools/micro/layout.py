@@ -65,21 +65,16 @@ def landing_rows(sizes: np.ndarray, maps: IndexMaps, seq_length: int, rows: int)
     return landing
 
 
-def place_bursts(recipe: Recipe, layout: Layout) -> list[tuple[int, int, list[int]]]:
-    """(step, copies, documents) of every burst canary: one copy in each of the last batches before the step.
+def place_bursts(recipe: Recipe, layout: Layout) -> list[list[int]]:
+    """Documents for each burst canary of the plan: one copy in each of the last batches before its step.
 
     A batch with too few one-row documents passes its turn to the one before it.
     Raises: RequestError when there are too few batches before the step.
     """
-    spec = recipe.canaries
     by_batch: dict[int, list[int]] = {}
     for d in layout.slots:
         by_batch.setdefault(int(layout.landing[d]) // recipe.batch_rows, []).append(int(d))
-    bursts = []
-    for step in spec.burst_steps:
-        for copies in sorted(spec.burst_copies):
-            bursts += [(step, copies, _one_per_batch(copies, by_batch, step)) for _ in range(spec.burst_each)]
-    return bursts
+    return [_one_per_batch(copies, by_batch, step) for copies, step in recipe.canaries.plan if step is not None]
 
 
 def _one_per_batch(copies: int, by_batch: dict[int, list[int]], step: int) -> list[int]:

@@ -36,9 +36,10 @@ class Run:
     """One run: where its checkpoints and states go, what it starts from, and which steps it saves.
 
     `start` is (states, step) of the run that a branch leaves; None starts at step 0 from `seed`.
-    `decay_steps`: length of the learning-rate schedule. `tokenizer` is copied beside every checkpoint, as on the hub.
+    `decay_steps`: length of the learning-rate schedule. `suite`: whose order and tokenizer it uses.
     """
 
+    suite: Path
     recipe: Recipe
     spec: ModelSpec
     folder: Path
@@ -47,7 +48,6 @@ class Run:
     checkpoints: tuple[int, ...]
     end: int
     decay_steps: int
-    tokenizer: Path
     start: tuple[States, int] | None = None
 
     @property
@@ -143,7 +143,7 @@ def _save_weights(run: Run, step: int, model: GPTNeoXForCausalLM) -> None:
 
     def fill(folder: Path) -> None:
         model.save_pretrained(folder)
-        shutil.copytree(run.tokenizer, folder, dirs_exist_ok=True)
+        shutil.copytree(run.suite / "tokenizer", folder, dirs_exist_ok=True)  # as on the hub
 
     target = run.folder / f"step{step}"
     try:

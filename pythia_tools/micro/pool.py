@@ -1,6 +1,6 @@
 """Worker processes that train several models at once, one thread each, with one progress bar for all.
 
-A thread here minds each process there: it hands it the first run whose starting state is on disk, and reads its lines.
+A thread here hands a run to each process there, once the run's starting state is on disk, and reads its lines.
 A process that dies ends the whole with one clear line; nothing finished is lost. Processes are started as commands of
 their own, since those that `multiprocessing` starts would run the user's script once more.
 """
@@ -10,19 +10,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from subprocess import PIPE
 
 from pythia_tools.core import errors, progress
 from pythia_tools.micro.loop import Run
-from pythia_tools.micro.suite_runs import train_suite_run, update_cost
+from pythia_tools.micro.suite_runs import suite_runs, train_suite_run, update_cost
 
 LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMBA")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES} | {"TOKENIZERS_PARALLELISM": "false"}
-WORKER = (sys.executable, "-m", "pythia_tools.micro.worker")
+WORKER = (sys.executable, "-c", "import sys; from pythia_tools.micro import pool; pool.work(sys.argv[1])")
 
 
 def train_all(runs: Sequence[Run], workers: int) -> None:
@@ -30,7 +36,7 @@ def train_all(runs: Sequence[Run], workers: int) -> None:
     meter = Meter(runs)
     with contextlib.closing(meter.bar):
         if workers:
-            _train_in_workers(list(runs), min(workers, len(runs)), meter.at)
+            _train_in_workers(runs, min(workers, len(runs)), meter.at)
         for run in () if workers else runs:
             train_suite_run(run, lambda step, run=run: meter.at(run, step))  # type: ignore[misc]
 
@@ -53,38 +59,35 @@ class Meter:
             self.bar.update(more * update_cost(run.recipe, run.spec))
 
 
-def _train_in_workers(waiting: list[Run], count: int, at: Callable[[Run, int], None]) -> None:
-    lock, stopped = threading.Lock(), threading.Event()
-    command = [*WORKER, str(waiting[0].folder.parent)]
+def _train_in_workers(runs: Sequence[Run], count: int, at: Callable[[Run, int], None]) -> None:
+    """Train the runs in their order; a branch comes after its main run, and waits for the state it starts from."""
+    stopped = threading.Event()
+    idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
+    command, environment = [*WORKER, str(runs[0].suite)], {**os.environ, **ONE_THREAD}
 
-    def start() -> subprocess.Popen[str]:
-        environment = {**os.environ, **ONE_THREAD}
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-
-    def next_run() -> Run | None:
-        """The first run that can begin; waits for one, and gives None when all have begun."""
-        while not stopped.is_set():
-            with lock:
-                if not waiting:
-                    return None
-                for run in waiting:
-                    if run.start is None or run.start[0].path(run.start[1]).is_file():
-                        waiting.remove(run)
-                        return run
-            stopped.wait(0.5)
-        return None
-
-    def mind(child: subprocess.Popen[str]) -> None:
-        while (run := next_run()) is not None:
+    def train(run: Run) -> None:
+        while run.start is not None and not run.start[0].path(run.start[1]).is_file():
+            if stopped.wait(0.5):
+                return
+        child = idle.get()
+        try:
             _train_in(child, run, at)
+        finally:
+            idle.put(child)
 
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(count) as threads:
-        children = [stack.enter_context(start()) for _ in range(count)]
+        children = [
+            stack.enter_context(subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment))
+            for _ in range(count)
+        ]
+        for child in children:
+            idle.put(child)
         try:
-            for done in as_completed([threads.submit(mind, child) for child in children]):
+            for done in as_completed([threads.submit(train, run) for run in runs]):
                 done.result()
         finally:
             stopped.set()
+            threads.shutdown(wait=False, cancel_futures=True)
             for child in children:
                 child.kill()  # idle, or in a run that resumes from its last state
 
@@ -99,15 +102,43 @@ def _train_in(child: subprocess.Popen[str], run: Run, at: Callable[[Run, int], N
         if word == "done":
             return
         if word == "failed":
-            raise _error(**json.loads(rest))
+            said = json.loads(rest)
+            known = getattr(errors, said["kind"], None)
+            raise known(said["message"]) if known else RuntimeError(f"a training process failed:\n{said['message']}")
         at(run, int(rest))
     code = child.wait()
     why = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with code {code}"
-    raise errors.EnvironmentFailure(
-        f"the process that trained {run.name} {why}; run the same command again to resume"
-    )
+    raise errors.EnvironmentFailure(f"the process that trained {run.name} {why}; run the same command again to resume")
 
 
-def _error(kind: str, message: str) -> Exception:
-    known = getattr(errors, kind, None)
-    return known(message) if known else RuntimeError(f"a training process failed:\n{message}")
+def work(folder: str) -> None:
+    """A worker process: trains the runs named on stdin, one a line, and tells its parent on stdout.
+
+    Lines out: `step N`, `done`, `failed {"kind": …, "message": …}`. It ends with its stdin; when its parent is gone its
+    next line fails, so no orphan goes on training.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent answers it and ends us
+    parent = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints goes to stderr, not between the lines
+
+    def say(word: str, rest: object = "") -> None:
+        try:
+            print(word, rest, file=parent)
+        except BrokenPipeError:
+            os._exit(1)
+
+    def failed(kind: str, message: str) -> None:
+        say("failed", json.dumps({"kind": kind, "message": message}))
+
+    runs = {run.name: run for run in suite_runs(Path(folder))}
+    for line in sys.stdin:
+        name = line.strip()
+        try:
+            train_suite_run(runs[name], partial(say, "step"))
+            say("done")
+        except errors.PythiaToolsError as error:
+            failed(type(error).__name__, str(error))
+        except OSError as error:
+            failed("EnvironmentFailure", f"{name}: {error}")
+        except Exception:  # a bug: the parent raises it with this traceback
+            failed("bug", traceback.format_exc())

@@ -13,7 +13,7 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError, unknown
@@ -153,12 +153,9 @@ class Recipe:
         """Steps whose optimizer state is kept."""
         return frozenset({*self.keep_states, *([self.swap_from] if self.swap_from else [])})
 
-    def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
     def digest(self) -> str:
         """Changes with any number of the recipe, with the corpus (the running Python's library), and with `FORMAT`."""
-        return files.digest({"recipe": self.as_dict(), "format": FORMAT, "python": platform.python_version()})
+        return files.digest({"recipe": dataclasses.asdict(self), "format": FORMAT, "python": platform.python_version()})
 
     def model(self, name: str) -> ModelSpec:
         """The model of that name. Raises: UnknownNameError."""
@@ -198,31 +195,32 @@ def recipe_from(value: Mapping[str, Any]) -> Recipe:
     base = value.pop("base", "default")
     if base not in ("default", "tiny"):
         raise RequestError(f"recipe: base is {base!r}; allowed: default, tiny")
-    return _changed(tiny_recipe() if base == "tiny" else Recipe(), value, "recipe")  # type: ignore[no-any-return]
+    return _changed(tiny_recipe() if base == "tiny" else Recipe(), value, "recipe")
 
 
-def _changed(base: Any, value: Mapping[str, Any], where: str) -> Any:
+Part = TypeVar("Part", Recipe, Canaries, Facts, Sums, Pronouns)
+
+
+def _changed(base: Part, value: object, where: str) -> Part:
     """A dataclass with some fields replaced, nested ones too."""
+    if not isinstance(value, Mapping):
+        raise RequestError(f"{where}: is a {type(value).__name__}; it must be a mapping")
     known = [f.name for f in dataclasses.fields(base)]
     if extra := sorted(set(map(str, value)) - set(known)):
         raise RequestError(f"{where}: unknown {', '.join(extra)}; allowed: {', '.join(known)}")
-    changes = {name: _field(getattr(base, name), given, f"{where}: {name}") for name, given in value.items()}
+    changes = {}
+    for name, given in value.items():
+        if dataclasses.is_dataclass(getattr(base, name)):
+            given = _changed(getattr(base, name), given, f"{where}: {name}")
+        elif name == "models":
+            given = _models(given)
+        elif name == "copies" and isinstance(given, Mapping):
+            given = sorted(given.items())
+        changes[name] = _frozen(given)
     try:
         return dataclasses.replace(base, **changes)
     except TypeError as error:  # a comparison that text or a list cannot take part in
         raise RequestError(f"{where}: {error}") from error
-
-
-def _field(old: Any, given: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(old):
-        if not isinstance(given, Mapping):
-            raise RequestError(f"{where}: is a {type(given).__name__}; it must be a mapping")
-        return _changed(old, given, where)
-    if where == "recipe: models":
-        return _models(given)
-    if where == "recipe: canaries: copies" and isinstance(given, Mapping):
-        given = sorted(given.items())
-    return _frozen(given)
 
 
 def _models(given: Any) -> tuple[ModelSpec, ...]:

@@ -20,7 +20,7 @@ import yaml
 
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import EnvironmentFailure, RequestError
-from pythia_tools.core.parallel import core_count
+from pythia_tools.core.parallel import worker_count
 from pythia_tools.micro.build import build
 from pythia_tools.micro.loop import schedule_of
 from pythia_tools.micro.network import shape_of
@@ -62,15 +62,10 @@ def train(recipe: Recipe | None = None, folder: str | Path | None = None, *, wor
         if not (target / "recipe.json").is_file():
             files.atomic_folder(target, lambda part: _prepare(recipe, part))
         began = time.monotonic()
-        train_all(suite_runs(target), default_workers(recipe) if workers is None else workers)
+        train_all(suite_runs(target), worker_count(None, len(recipe.models)) if workers is None else workers)
         files.write_text(target / "suite.yaml", yaml.safe_dump(_manifest(recipe), sort_keys=False, allow_unicode=True))
         progress.note(f"micro: {target} is trained ({time.monotonic() - began:.0f} s)")
     return target
-
-
-def default_workers(recipe: Recipe) -> int:
-    """One per core this process may use, at most one per model."""
-    return max(1, min(core_count(), len(recipe.models)))
 
 
 def disk_bytes(recipe: Recipe) -> int:

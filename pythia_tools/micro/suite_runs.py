@@ -18,7 +18,7 @@ from pythia_tools.overlays import Overlay, PronounSwap
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """`recipe.json`: the recipe, its digest, and the Python whose library is the corpus."""
-    value = {"recipe": recipe.as_dict(), "digest": recipe.digest(), "python": platform.python_version()}
+    value = {"recipe": dataclasses.asdict(recipe), "digest": recipe.digest(), "python": platform.python_version()}
     files.write_json(folder / "recipe.json", value)
 
 
@@ -28,28 +28,29 @@ def recipe_of(folder: str | Path) -> Recipe:
 
 
 def suite_runs(folder: Path) -> list[Run]:
-    """Every run of the suite in `folder`: the models, then their branches; the longest first."""
+    """Every run of the suite in `folder`: the models, the longest first, then their branches, the longest last."""
     recipe = recipe_of(folder)
     mains = [main_run(folder, recipe, m) for m in sorted(recipe.models, key=lambda m: -update_cost(recipe, m))]
-    return [*mains, *(_swap_run(main, recipe.swap_from) for main in mains if recipe.swap_from)]
+    return [*mains, *(_swap_run(main, recipe.swap_from) for main in mains[::-1] if recipe.swap_from)]
 
 
 def main_run(folder: Path, recipe: Recipe, spec: ModelSpec) -> Run:
     """The main run of one model."""
-    states = States(folder / "states" / spec.name, files.digest([recipe.digest(), spec.name]), recipe.branch_points())
     return Run(
-        recipe, spec, folder / spec.name, states, recipe.seed, recipe.checkpoints(), recipe.steps, recipe.steps,
-        folder / "tokenizer",
+        folder, recipe, spec, folder / spec.name, _states(folder, recipe, spec.name, recipe.branch_points()),
+        recipe.seed, recipe.checkpoints(), end=recipe.steps, decay_steps=recipe.steps,
     )
 
 
 def _swap_run(main: Run, first: int) -> Run:
-    name = f"{main.name}-swap"
-    states = States(main.states.folder.with_name(name), files.digest([main.recipe.digest(), name]))
-    after = tuple(s for s in main.checkpoints if s > first)
-    return dataclasses.replace(
-        main, folder=main.folder.with_name(name), states=states, checkpoints=after, start=(main.states, first),
-    )
+    name, after = f"{main.name}-swap", tuple(s for s in main.checkpoints if s > first)
+    states = _states(main.suite, main.recipe, name)
+    start = (main.states, first)
+    return dataclasses.replace(main, folder=main.suite / name, states=states, checkpoints=after, start=start)
+
+
+def _states(folder: Path, recipe: Recipe, name: str, keep: frozenset[int] = frozenset()) -> States:
+    return States(folder / "states" / name, files.digest([recipe.digest(), name]), keep)
 
 
 def update_cost(recipe: Recipe, spec: ModelSpec) -> float:
@@ -59,7 +60,7 @@ def update_cost(recipe: Recipe, spec: ModelSpec) -> float:
 
 def train_suite_run(run: Run, on_step: OnStep) -> None:
     """Train a run of a suite, or what is left of it; writes `losses/NAME.csv`, drops states that nothing needs."""
-    losses_file = run.folder.parent / "losses" / f"{run.name}.csv"
+    losses_file = run.suite / "losses" / f"{run.name}.csv"
     if run.missing() or not losses_file.is_file():
         losses = train(run, rows_of(run), on_step)
         lines = [f"{step},{loss:.6f}" for step, loss in enumerate(losses)][run.first:]
@@ -70,7 +71,7 @@ def train_suite_run(run: Run, on_step: OnStep) -> None:
 
 def rows_of(run: Run) -> np.ndarray:
     """The rows that a run of a suite consumes from its first step on, a branch's with swapped pronouns."""
-    order: Rows = load_order(run.folder.parent / "order.yaml")
+    order: Rows = load_order(run.suite / "order.yaml")
     if run.start is not None:
-        order = Overlay(order, PronounSwap(run.tokenizer), steps=range(run.first, run.end))
+        order = Overlay(order, PronounSwap(run.suite / "tokenizer"), steps=range(run.first, run.end))
     return np.asarray(order.rows(run.first * run.recipe.batch_rows, run.end * run.recipe.batch_rows))

@@ -19,6 +19,8 @@ truth.json         counts, candidates, pronoun continuations, totals of planted 
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,12 @@ import pandas as pd
 
 from pythia_tools.core import files
 from pythia_tools.core.errors import DataError
+from pythia_tools.micro import words
+from pythia_tools.micro.layout import Layout
+from pythia_tools.micro.planted import Canary, Document, Fact, Items, Occupation, Sum
+from pythia_tools.micro.recipe import Recipe
+from pythia_tools.micro.windows import ngram_hashes
+from pythia_tools.tokens import Tokenizer
 
 TABLES = ("canaries", "facts", "sums", "pronouns")
 
@@ -56,11 +64,6 @@ class Truth:
     def planted(self) -> dict[str, int]:
         """Exposures planted, by table."""
         return {table: int(counts["planted"]) for table, counts in self.about["exposures"].items()}
-
-    @property
-    def intact(self) -> dict[str, int]:
-        """Exposures found whole in the packed rows, by table."""
-        return {table: int(counts["intact"]) for table, counts in self.about["exposures"].items()}
 
 
 def load_truth(folder: str | Path) -> Truth:
@@ -92,3 +95,99 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: no such file; the truth manifest is incomplete, train the suite again") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable parquet file ({error})") from error
+
+
+# making the tables from the layout, checked against the rows that training reads
+
+Found = dict[tuple[str, int], list[tuple[int, int, int, bool]]]
+"""(kind, item) → (row, offset, length, intact) of each exposure, by rising row."""
+
+
+def read_back(layout: Layout, contents: list[Document], rows: np.ndarray) -> Found:
+    """Every planted exposure as it stands in `rows` (n, seq_length), the rows as the order gives them."""
+    found: Found = defaultdict(list)
+    for d, content in enumerate(contents):
+        row = int(layout.landing[d])
+        for kind, item, offset, length in content.items:
+            there = slice(offset, offset + length)
+            intact = row >= 0 and bool((rows[row, there] == content.tokens[there]).all())
+            found[kind, item].append((row, offset, length, intact))
+    return {key: sorted(places) for key, places in found.items()}
+
+
+def truth_tables(
+    recipe: Recipe, found: Found, canaries: list[Canary], items: Items, rows: np.ndarray, tokenizer: Tokenizer,
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """The four tables and the summary. `rows` (n, seq_length) are the rows as the order gives them.
+
+    Raises: DataError when an exposure was not where it should be, or a term occurs where it was not planted.
+    """
+    tables = {
+        "canaries": _table(recipe, found, "canary", canaries).astype({"burst": "Int64"}),
+        "facts": _table(recipe, found, "fact", items.facts),
+        "sums": _table(recipe, found, "sum", items.sums),
+        "pronouns": _table(recipe, found, "pronoun", items.occupations),
+    }
+    feminine = [tokenizer.one_id(f" {w}") for w in ("she", "She", "her")]
+    tables["pronouns"]["pronouns"] = [
+        ["she" if np.isin(feminine, rows[row, offset : offset + length]).any() else "he" for row, offset, length, _ in
+         found.get(("pronoun", i), [])]
+        for i in range(len(items.occupations))
+    ]
+    used = set(tables["facts"]["relation"])
+    candidates = {name: [f" {a}" for a in answers] for name, _, answers in words.RELATIONS if name in used}
+    about = {
+        "exposures": _exposures(tables), "candidates": {**candidates, "sums": [str(n) for n in range(10, 100)]},
+        "pronouns": {"he": " he", "she": " she"}, "skew": recipe.pronouns.skew,
+        "batch_rows": recipe.batch_rows, "seq_length": recipe.seq_length, "steps": recipe.steps,
+    }
+    _check_terms(tables, rows, tokenizer)
+    return tables, about
+
+
+def _table(
+    recipe: Recipe, found: Found, kind: str, items: Sequence[Canary | Fact | Sum | Occupation],
+) -> pd.DataFrame:
+    """One row per item: its fields, and where its exposures landed."""
+    records = []
+    for i, item in enumerate(items):
+        places = found.get((kind, i), [])
+        rows = np.array([p[0] for p in places], dtype=np.int64)
+        landed = {"rows": rows, "steps": rows // recipe.batch_rows, "intact": sum(p[3] for p in places)}
+        records.append({**vars(item), **landed})
+    return pd.DataFrame.from_records(records)
+
+
+def _exposures(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int]]:
+    """Planted and intact exposures by table. Raises: DataError when they differ."""
+    columns = {name: ["mentions"] for name in ("facts", "sums")}
+    columns |= {"canaries": ["copies"], "pronouns": ["he_count", "she_count"]}
+    counts = {}
+    for name, planted in columns.items():
+        counts[name] = {"planted": int(tables[name][planted].sum().sum()), "intact": int(tables[name]["intact"].sum())}
+        if counts[name]["planted"] != counts[name]["intact"]:
+            raise DataError(f"micro: exposures of {name}: {counts[name]}; the packing is at fault")
+    return counts
+
+
+def _check_terms(tables: dict[str, pd.DataFrame], rows: np.ndarray, tokenizer: Tokenizer) -> None:
+    """The terms of facts and sums occur where they were planted, and nowhere else."""
+    facts, sums = tables["facts"], tables["sums"]
+    expected = dict(zip(facts["term"], facts["mentions"], strict=True))
+    expected |= dict(zip(sums["term"], sums["operand_mentions"], strict=True))
+    for term, count in count_terms(rows, {t: tokenizer.encode(t) for t in expected}).items():
+        if count != expected[term]:
+            planted = f"{term!r} was planted {expected[term]} times and occurs {count} times"
+            raise DataError(f"micro: {planted}; choose another seed")
+
+
+def count_terms(rows: np.ndarray, terms: dict[str, list[int]]) -> dict[str, int]:
+    """Occurrences of each term's ids in the rows, by hashes of n-grams: not by `counts`, which the truth is to test."""
+    counts = {}
+    for n in {len(ids) for ids in terms.values()}:
+        found = np.sort(ngram_hashes(rows, n), axis=None)
+        for term, ids in terms.items():
+            if len(ids) == n:
+                wanted = ngram_hashes(np.array(ids), n)[0]
+                counts[term] = int(np.searchsorted(found, wanted, "right") - np.searchsorted(found, wanted))
+    return counts

@@ -66,9 +66,8 @@ def write_out(
         out.add_document(np.full(width, pad_id, dtype=out.dtype))
     maps = MapName(prefix, wanted, order.seq_length, seed, name, INFIXES[version])
     save_maps(_maps(first, last, width), maps)
-    extra = _documents(order, prefix, maps, first, last)
-    store = (prefix.with_name(prefix.name + ".bin"), prefix.with_name(prefix.name + ".idx"))
-    return Written(prefix, (*store, *maps.paths.values(), *extra), first, last)
+    store = [prefix.with_name(prefix.name + suffix) for suffix in (".bin", ".idx")]
+    return Written(prefix, (*store, *maps.paths.values(), *_documents(order, maps, first, last)), first, last)
 
 
 def _span(order: Rows, steps: Iterable[int] | None) -> tuple[int, int]:
@@ -95,9 +94,9 @@ def _maps(first: int, last: int, width: int) -> IndexMaps:
     return IndexMaps(documents, sample, shuffle)
 
 
-def _documents(order: Rows, prefix: Path, maps: MapName, first: int, last: int) -> tuple[Path, ...]:
+def _documents(order: Rows, maps: MapName, first: int, last: int) -> list[Path]:
     """The manifest, configuration and recipe beside the data."""
-    per, seq = order.batch_rows, order.seq_length
+    prefix, per, seq = maps.prefix, order.batch_rows, order.seq_length
     manifest = {
         "name": prefix.name, "kind": "preshuffled", "seq_length": seq, "batch_rows": per,
         "steps": (last - first) // per, "store": {"prefix": prefix.name},
@@ -112,13 +111,12 @@ def _documents(order: Rows, prefix: Path, maps: MapName, first: int, last: int) 
     paths = [prefix.with_name(prefix.name + suffix) for suffix in (".order.yaml", ".neox.yml", ".recipe.md")]
     files.write_text(paths[0], yaml.safe_dump(manifest, sort_keys=False))
     files.write_text(paths[1], yaml.safe_dump(config, sort_keys=False))
-    files.write_text(paths[2], _recipe(order, prefix, maps, first, last))
-    return tuple(paths)
+    files.write_text(paths[2], _recipe(order, maps, first, last))
+    return paths
 
 
-def _recipe(order: Rows, prefix: Path, maps: MapName, first: int, last: int) -> str:
-    per = order.batch_rows
-    start, end = first // per, last // per
+def _recipe(order: Rows, maps: MapName, first: int, last: int) -> str:
+    prefix, start, end = maps.prefix, first // order.batch_rows, last // order.batch_rows
     names = "\n".join(f"- `{p.name}`" for p in maps.paths.values())
     return f"""# Branch training on the rows of `{prefix.name}`
 

@@ -47,16 +47,13 @@ def _touched(rows: RowNumbers, chosen: Chosen, what: str) -> np.ndarray:
 
 
 def _drawn(copies: int, among: np.ndarray, seed: int) -> np.ndarray:
-    """Places drawn without replacement. Raises RequestError when there are too few."""
+    """Places drawn without replacement. Raises RequestError for less than one, or more than there are."""
+    if copies < 1:
+        raise RequestError(f"{copies} copies: at least 1 is needed")
     if copies > among.size:
         few = f"the chosen steps have {among.size}; choose more steps or fewer copies"
         raise RequestError(f"{copies} copies need {copies} places, {few}")
     return np.random.default_rng(seed).choice(among, copies, replace=False)
-
-
-def _at_least_one(copies: int) -> None:
-    if copies < 1:
-        raise RequestError(f"copies={copies}: at least 1 is needed")
 
 
 @dataclass(frozen=True)
@@ -76,20 +73,17 @@ class Reserve:
 
     def check(self, need: int, chosen: Chosen) -> None:
         """Raises RequestError when the reserve cannot stand in for `need` chosen rows."""
-        spare = _numbers(self.rows)
-        used = spare[:need]
+        used = _numbers(self.rows)[:need]
         there = chosen.n_rows if self.order is None else self.order.n_rows
-        if len(spare) < need:
-            wanted = "give a reserve of at least that many"
-            raise RequestError(f"{need} rows are to be replaced, the reserve has {len(spare)}; {wanted}")
+        if len(used) < need:
+            raise RequestError(f"{need} rows are to be replaced, the reserve has {len(used)}; give at least that many")
         if used.size and (used.min() < 0 or used.max() >= there):
             named = f"rows {used.min()} to {used.max()}"
             raise RequestError(f"the reserve names {named}, it can have rows 0 to {there - 1}")
         if len(np.unique(used)) < need:
             raise RequestError("the reserve names a row twice, which would be seen twice")
         if self.order is None and chosen.has(used).any():
-            wanted = "take it from rows beyond them"
-            raise RequestError(f"the reserve holds rows of the chosen steps, which would be seen twice; {wanted}")
+            raise RequestError("the reserve holds chosen rows, which would be seen twice; take rows beyond those steps")
 
 
 @dataclass(frozen=True)
@@ -199,7 +193,6 @@ class RepeatRows:
         return {"rule": self.name, "rows": rows, "into": places, "copies": self.copies, "seed": self.seed}
 
     def bind(self, chosen: Chosen, below: Below) -> Substitution:
-        _at_least_one(self.copies)
         rows = _existing(self.rows, chosen, "repeated")
         if not rows.size:
             raise RequestError("no rows to repeat were given")
@@ -245,7 +238,6 @@ class InsertText:
             raise RequestError("the text to insert is empty")
         if self.at < 0:
             raise RequestError(f"at={self.at}: a token offset is 0 or more")
-        _at_least_one(self.copies)
 
     @property
     def ids(self) -> tuple[int, ...]:

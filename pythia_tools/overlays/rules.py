@@ -159,7 +159,7 @@ class WordRule(ABC):
 
 
 def _splice(ids: list[int], found: list[Occurrence]) -> tuple[list[int], list[Occurrence]]:
-    """A row's ids with every occurrence's `placed` for its `removed`, and where each landed; beyond the row it was cut."""
+    """A row's ids with each occurrence's `placed` for its `removed`, and where it landed; beyond the row it was cut."""
     whole: list[int] = []
     landed: list[Occurrence] = []
     done = 0

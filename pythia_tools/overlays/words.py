@@ -40,8 +40,8 @@ class Spelling:
         self.bytes: list[bytes] = [b""] * (max(vocabulary.values()) + 1)
         for token, number in vocabulary.items():
             self.bytes[number] = spell(token)
-        for number, token in added.items():
-            self.bytes[number] = _BREAK if token.special else token.content.encode()
+        for number, known in added.items():
+            self.bytes[number] = _BREAK if known.special else known.content.encode()
         self.digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
         """Names the tokenizer in fingerprints: sha256 of its canonical JSON."""
         self.pad_id: int = vocabulary.get("<|padding|>", vocabulary.get("<|endoftext|>", 0))

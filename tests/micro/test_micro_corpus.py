@@ -16,7 +16,7 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.micro import planted, tiny_recipe, words
 from pythia_tools.micro.corpus import Text, clean, collect
 from pythia_tools.micro.layout import landing_rows, lay_out, place_bursts
-from pythia_tools.micro.tables import count_terms
+from pythia_tools.micro.truth import count_terms
 from pythia_tools.micro.windows import SHARED, distinct_windows, ngram_hashes, training_hashes
 from pythia_tools.order import packed_order
 from pythia_tools.tokens import StoreWriter, open_store
@@ -152,9 +152,9 @@ def test_landing_rows_are_where_the_order_puts_the_documents(tmp_path) -> None: 
 def test_bursts_end_right_before_their_checkpoint() -> None:
     recipe = tiny_recipe()
     layout = lay_out(recipe, [3, 1, 6, 2, 5] * 150, 500, np.random.default_rng(3))
-    bursts = place_bursts(recipe, layout)
-    assert [(step, copies) for step, copies, _ in bursts] == [(40, 1), (40, 4)]
-    for step, copies, places in bursts:
+    planned = [(step, copies) for copies, step in recipe.canaries.plan if step is not None]
+    assert planned == [(40, 1), (40, 4)]
+    for (step, copies), places in zip(planned, place_bursts(recipe, layout), strict=True):
         batches = sorted(layout.landing[places] // recipe.batch_rows)
         assert len(set(batches)) == copies and step - copies - 2 <= batches[0] and batches[-1] == step - 1
 

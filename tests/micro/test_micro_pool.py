@@ -58,9 +58,9 @@ def train_with(monkeypatch: pytest.MonkeyPatch, body: str, runs: list[Run], work
     return children
 
 
-def test_the_longest_comes_first_and_branches_wait_for_their_state(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_comes_first_and_its_branch_last_and_branches_wait_for_their_state(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = suite_runs(suite)
-    assert [r.name for r in runs] == ["xs", "xxs", "xs-swap", "xxs-swap"]
+    assert [r.name for r in runs] == ["xs", "xxs", "xxs-swap", "xs-swap"]
     train_with(monkeypatch, TRAINS, runs)
     log = (suite / "log").read_text().split("\n")[:-1]
     assert sorted(log) == ["xs ok", "xs-swap ok", "xxs ok", "xxs-swap ok"]

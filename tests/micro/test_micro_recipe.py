@@ -59,7 +59,7 @@ def test_a_mapping_overrides_and_round_trips() -> None:
     recipe = recipe_from({"base": "tiny", "steps": 80, "canaries": {"controls": 7, "copies": {1: 2, 4: 1}}})
     assert recipe.steps == 80 and recipe.canaries.controls == 7 and recipe.canaries.copies == ((1, 2), (4, 1))
     assert recipe.facts == tiny_recipe().facts
-    assert recipe_from(recipe.as_dict()) == recipe
+    assert recipe_from(dataclasses.asdict(recipe)) == recipe
     assert recipe_from({}) == Recipe()
 
 

@@ -114,7 +114,7 @@ def test_only_states_that_branches_need_are_kept(tiny_suite: Path) -> None:
 def test_every_planted_exposure_is_where_the_truth_says(tiny_suite: Path) -> None:
     truth = micro.load_truth(tiny_suite)
     rows = rows_of(tiny_suite)
-    assert truth.planted == truth.intact and all(truth.planted.values())
+    assert all(t["planted"] == t["intact"] > 0 for t in truth.about["exposures"].values())
     for c in truth.canaries.itertuples():
         assert len(c.rows) == len(c.steps) == c.copies == c.intact and len(c.tokens) == 64
         assert (rows[c.rows][:, :64] == c.tokens).all() and (np.asarray(c.rows) // 16 == c.steps).all()
@@ -266,7 +266,7 @@ def test_another_pythons_suite_in_the_cache_moves_beside(tmp_path: Path, monkeyp
     (folder / "suite.yaml").write_text("name: old\n")
 
     def prepared(recipe: micro.Recipe, part: Path) -> None:
-        files.write_json(part / "recipe.json", {"digest": recipe.digest(), "recipe": recipe.as_dict()})
+        files.write_json(part / "recipe.json", {"digest": recipe.digest(), "recipe": dataclasses.asdict(recipe)})
 
     monkeypatch.setattr("pythia_tools.micro.suite._prepare", prepared)
     monkeypatch.setattr("pythia_tools.micro.suite.train_all", lambda *a: None)
