@@ -59,7 +59,7 @@ def compare(
         has = ", ".join(map(str, items.columns))
         raise RequestError(f"no column {quantity!r} to compare; the items have {has}")
     asked = _ways_of_asking(items[items["samples"].isna()] if "samples" in items.columns else items, quantity)
-    rows = []
+    rows: list[Row] = []
     for treated, base in _pairs(asked, pairs, control):
         for named, both in _compared(treated, base, quantity, subsets):
             rows.append({**named, "quantity": quantity, **_difference(both, quantity, level, seed)})
@@ -128,7 +128,7 @@ def _compared(
                 yield {**named, "subset": str(name)}, part
 
 
-def _difference(pairs: pd.DataFrame, quantity: str, level: float, seed: int) -> dict[str, object]:
+def _difference(pairs: pd.DataFrame, quantity: str, level: float, seed: int) -> Row:
     a, b = pairs[f"{quantity}_t"].to_numpy(float), pairs[f"{quantity}_c"].to_numpy(float)
     pass_t, pass_c = pairs["kept_t"].to_numpy(bool) & np.isfinite(a), pairs["kept_c"].to_numpy(bool) & np.isfinite(b)
     good = pass_t & pass_c
@@ -140,7 +140,7 @@ def _difference(pairs: pd.DataFrame, quantity: str, level: float, seed: int) -> 
     }
 
 
-def _estimate(differences: np.ndarray, unit: str, level: float, seed: int = 0) -> dict[str, object]:
+def _estimate(differences: np.ndarray, unit: str, level: float, seed: int = 0) -> Row:
     """Interval, p-value and minimal effect of (n,) differences of independent units."""
     return {
         **difference(differences, unit=unit, level=level, seed=seed).columns(),
