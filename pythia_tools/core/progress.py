@@ -22,10 +22,6 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
-def is_quiet() -> bool:
-    return _quiet
-
-
 def note(message: str) -> None:
     """One line on stderr, unless quiet."""
     if not _quiet:

@@ -83,8 +83,8 @@ def summary(
 ) -> pd.DataFrame:
     """A summary table from mappings of column names; cells left out become <NA>, bounds NaN, `subset` "all".
 
-    `analysis` and `metrics` (name → unit) fill the columns analysis and metric_unit. Raises KeyError for a metric that the
-    analysis does not declare, which is a fault of the analysis.
+    `analysis` and `metrics` (name → unit) fill the columns analysis and metric_unit. Raises KeyError for a metric that
+    the analysis does not declare, which is a fault of the analysis.
     """
     frame = pd.DataFrame(list(rows), columns=SUMMARY)
     if analysis is not None:
@@ -135,6 +135,16 @@ def by_identity(
 def at_last_step(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of each model's last step."""
     return table[table["step"] == table.groupby("model")["step"].transform("max")]
+
+
+def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """A user's table: .parquet, or else .csv, every cell text. Raises DataError when it cannot be read."""
+    try:
+        if os.fspath(path).endswith(".parquet"):
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
 
 
 def read_summary(path: str | os.PathLike[str]) -> pd.DataFrame:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pythia_tools.plots.bias import agreement, by_subset, interventions
-    from pythia_tools.plots.curves import branches_over_training, correlation_over_training, paired_differences
+    from pythia_tools.plots.curves import branches_over_training, learning, paired_differences
     from pythia_tools.plots.exposures import by_exposures, panels_over_training
-    from pythia_tools.plots.losses import learning
     from pythia_tools.plots.memorization_effects import (
         forgetting,
         membership,
@@ -33,11 +32,12 @@ if TYPE_CHECKING:
         accuracy_by_frequency,
         accuracy_by_operand,
         accuracy_over_training,
+        correlation_over_training,
         gap_over_training,
         term_trajectory,
     )
 
-_MODULES = ("bias", "curves", "exposures", "losses", "memorized", "memorization_effects", "style", "term_frequency")
+_MODULES = ("bias", "curves", "exposures", "memorized", "memorization_effects", "style", "term_frequency")
 
 __all__ = [
     "accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training", "agreement", "branches_over_training",

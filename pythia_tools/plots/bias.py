@@ -36,21 +36,23 @@ def interventions(
         raise RequestError(f"metric {metric!r} has no rows of subset {subset!r} from step {from_step or 0} on")
     models = set(table["model"].dropna())
     of = table[table["reference"].isin(models)].drop_duplicates("model").set_index("model")["reference"].to_dict()
-    rows = rows.assign(base=rows["model"].map(lambda model: of.get(model, model)))
-    bases = style.by_size(rows.assign(model=rows["base"]))
+    rows = rows.assign(model=rows["model"].replace(of))
     looks = _looks(sorted(rows["branch"].unique()))
-    figure, grid = style.panels(len(bases), columns=2 if len(bases) == 4 else 3, size=(3.7, 3.0), sharey=True)
-    for ax, base in zip(grid, bases, strict=True):
-        here = rows[rows["base"] == base]
+    columns = 2 if rows["model"].nunique() == 4 else 3
+    figure, panels = style.panels_by(rows, columns=columns, size=(3.7, 3.0), sharey=True)
+    for ax, here in panels:
         for branch, (colour, line) in looks.items():
             style.curve(ax, here[here["branch"] == branch], colour=colour, style=line)
         if reference is not None:
             ax.axhline(reference, color="0.4", linewidth=0.8)
-        _axis(ax, here["step"], narrow=from_step is not None)
-        ax.set_title(style.model_label(base, here["params"].iloc[0]))
+        if from_step is None:
+            style.step_axis(ax, here["step"])
+        else:
+            ax.set_xlabel("training step")
+            ax.xaxis.set_major_formatter(lambda v, _: style.human_count(v))
+            ax.locator_params(axis="x", nbins=4)
     figure.supylabel(label or f"{metric} ({subset})", fontsize=10)
-    lines = [Line2D([], [], color=colour, linestyle=line, marker="o", markersize=3.5) for colour,
-             line in looks.values()]
+    lines = [Line2D([], [], color=c, linestyle=line, marker="o", markersize=3.5) for c, line in looks.values()]
     figure.legend(lines, list(looks), loc="outside lower center", ncols=len(lines), frameon=False)
     return figure
 
@@ -69,14 +71,11 @@ def by_subset(table: pd.DataFrame, metric: str, *, reference: float | None = Non
     named = set(last["subset"])
     subsets = sorted(named - {"all"}, reverse=True) + (["all"] if "all" in named else [])
     ax = style.axes(size=(6.4, 0.9 + 0.34 * len(subsets)))
-    colours, models = style.size_colours(last), style.by_size(last)
-    for number, model in enumerate(models):
-        found = last[last["model"] == model]
-        shift = (number - (len(models) - 1) / 2) * 0.6 / max(1, len(models))
-        places = [subsets.index(name) - shift for name in found["subset"]]
-        name = style.model_label(model, found["params"].iloc[0])
-        look = {"fmt": "o", "capsize": 2, "color": colours[model], "label": name}
-        ax.errorbar(found["value"], places, xerr=style.error_bars(found), **look)
+    models = last["model"].nunique()
+    for number, (found, name, colour) in enumerate(style.each_size(last)):
+        shift = (number - (models - 1) / 2) * 0.6 / models
+        places = [subsets.index(subset) - shift for subset in found["subset"]]
+        ax.errorbar(found["value"], places, xerr=style.error_bars(found), fmt="o", capsize=2, color=colour, label=name)
     if reference is not None:
         ax.axvline(reference, color="0.4", linewidth=0.8)
     ax.set_yticks(range(len(subsets)), subsets)
@@ -93,15 +92,5 @@ def agreement(table: pd.DataFrame) -> Axes:
     ax.errorbar(rows["value"], range(len(names)), xerr=style.error_bars(rows), fmt="o", capsize=2)
     ax.axvline(0, color="0.4", linewidth=0.8)
     ax.set_yticks(range(len(names)), names)
-    ax.set_xlim(-1.05, 1.05)
-    ax.set_xlabel("rank correlation over checkpoints")
+    ax.set(xlim=(-1.05, 1.05), xlabel="rank correlation over checkpoints")
     return ax
-
-
-def _axis(ax: Axes, steps: pd.Series[int], *, narrow: bool) -> None:
-    if not narrow:
-        style.step_axis(ax, steps)
-        return
-    ax.set_xlabel("training step")
-    ax.xaxis.set_major_formatter(lambda v, _: style.human_count(v))
-    ax.locator_params(axis="x", nbins=4)

@@ -1,27 +1,27 @@
-"""Curves over training from summary tables: correlations, branches beside their control, paired differences."""
+"""Curves over training from summary tables: losses, branches beside their control, paired differences."""
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.plots import style
 
+SUBSET_NAMES = {"heldout": "held out", "before": "just consumed", "after": "about to be consumed"}
 
-def correlation_over_training(table: pd.DataFrame, metric: str = "spearman") -> Figure:
-    """A panel per task: a correlation by step, a line per size, its interval as a ribbon, zero marked."""
-    rows = style.require(table, metric)
-    rows = rows[(rows["branch"] == "main") & (rows["subset"] == "all")]
-    figure, panels = style.panels_by(rows, "task", size=(4.4, 3.4), sharey=True)
-    for ax, here in panels:
-        style.curves(ax, here, coloured_as=rows)
-        ax.axhline(0, color="0.5", linewidth=0.8)
-        style.step_axis(ax, here["step"])
-    figure.axes[0].set_ylabel("rank correlation with exposures")
-    style.legend(figure.axes[-1])
-    return figure
+
+def learning(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Mean loss (nats per token) by step; colour is size, line style is the subset of rows.
+
+    `table`: summary rows with metric `nll` and subsets `heldout`, `before` and `after` (the checkpoint).
+    """
+    rows = style.require(table, "nll")
+    ax = style.axes(ax)
+    style.curves_by_kind(ax, rows, rows["subset"], {s: SUBSET_NAMES.get(s, s) for s in rows["subset"].unique()})
+    return style.finished(ax, "loss (nats per token)", steps=rows["step"])
 
 
 def branches_over_training(
@@ -34,20 +34,14 @@ def branches_over_training(
         has = ", ".join(map(str, table["subset"].unique()[:8]))
         raise RequestError(f"metric {metric!r} has no subset {subset!r}; it has: {has}")
     ax = style.axes(ax)
-    colours = style.size_colours(rows)
     branches = sorted(rows["branch"].unique(), key=lambda b: (b != "main", str(b)))
-    for model in style.by_size(rows):
-        points = rows[rows["model"] == model]
+    looks = dict(zip(branches, cycle(style.LINE_STYLES), strict=False))
+    for points, name, colour in style.each_size(rows):
         branch = points["branch"].iloc[0]
-        name = style.model_label(model, points["params"].iloc[0]) if branch == "main" else None
-        look = style.LINE_STYLES[branches.index(branch) % 4]
-        style.curve(ax, points, label=name, colour=colours[model], style=look)
-    for number, branch in enumerate(branches[1:], start=1):
-        ax.plot([], [], color="0.35", linestyle=style.LINE_STYLES[number % 4], label=f"branch: {branch}")
-    style.step_axis(ax, rows["step"])
-    ax.set_ylabel(label)
-    style.legend(ax)
-    return ax
+        style.curve(ax, points, label=name if branch == "main" else None, colour=colour, style=looks[branch])
+    for branch in branches[1:]:
+        ax.plot([], [], color="0.35", linestyle=looks[branch], label=f"branch: {branch}")
+    return style.finished(ax, label, steps=rows["step"])
 
 
 def paired_differences(
@@ -58,14 +52,9 @@ def paired_differences(
     rows = style.require(table, "paired_difference")
     rows = rows[(rows["task"] == task) & (rows["subset"] == subset) & rows["model"].notna()]
     ax = style.axes(ax)
-    colours = style.size_colours(rows)
-    for model in style.by_size(rows):
-        points = rows[rows["model"] == model].sort_values("step")
-        name = style.model_label(model, points["params"].iloc[0])
-        look = {"marker": "o", "capsize": 3, "color": colours[model], "label": name}
-        ax.errorbar(points["step"], points["value"], yerr=style.error_bars(points), **look)
+    for own, name, colour in style.each_size(rows):
+        points = own.sort_values("step")
+        ax.errorbar(points["step"], points["value"], yerr=style.error_bars(points), marker="o", capsize=3, color=colour,
+                    label=name)
     ax.axhline(0, color="0.4", linewidth=0.9)
-    ax.set_xlabel("training step")
-    ax.set_ylabel(label)
-    style.legend(ax)
-    return ax
+    return style.finished(ax, label, xlabel="training step")

@@ -35,9 +35,7 @@ def by_exposures(
         ax.errorbar(x, points["value"], yerr=style.error_bars(points), marker="o", capsize=2, color=colour, label=name,
                     linewidth=1.6, elinewidth=0.9)
     _exposure_axis(ax, rows["exposures_low"])
-    ax.set_ylabel(label)
-    style.legend(ax)
-    return ax
+    return style.finished(ax, label)
 
 
 def panels_over_training(table: pd.DataFrame, metric: str, *, label: str) -> Figure:

@@ -34,11 +34,8 @@ def memorization_profile(table: pd.DataFrame, ax: Axes | None = None, *, model: 
         places = style.spread(range(len(values)), 8)
         axis.set_ticks(places, [style.human_count(int(values[p])) for p in places])
     ax.grid(False)
-    ax.set_xlabel("checkpoint (training step)")
-    ax.set_ylabel("cohort: first checkpoint that holds the rows")
-    ax.set_title(name)
-    bar = ax.figure.colorbar(image, ax=ax)
-    bar.set_label("memorization (effect; above 0: known better)")
+    ax.set(title=name, xlabel="checkpoint (training step)", ylabel="cohort: first checkpoint that holds the rows")
+    ax.figure.colorbar(image, ax=ax, label="memorization (effect; above 0: known better)")
     return ax
 
 
@@ -56,10 +53,8 @@ def memorization_persistence(table: pd.DataFrame, ax: Axes | None = None) -> Axe
     gaps = np.diff(np.sort(rows["since"].unique().astype(int)))
     if len(gaps) and gaps.max() > 2 * gaps.min():  # bins that double
         ax.set_xscale("symlog", linthresh=1, linscale=0.4)
-    ax.set_xlabel("steps since the first checkpoint that holds the rows (below 0: placebo)")
-    ax.set_ylabel("memorization (effect)")
-    style.legend(ax)
-    return ax
+    since = "steps since the first checkpoint that holds the rows (below 0: placebo)"
+    return style.finished(ax, "memorization (effect)", xlabel=since)
 
 
 def forgetting(table: pd.DataFrame, ax: Axes | None = None, *, measure: str | None = None) -> Axes:
@@ -75,12 +70,9 @@ def forgetting(table: pd.DataFrame, ax: Axes | None = None, *, measure: str | No
     shown = style.spread(list(dict.fromkeys(seen[rows["exposures_low"].sort_values().index])), 4)
     style.curves_by_kind(ax, rows, seen, {k: f"{k} exposure{'s' if k != '1' else ''}" for k in shown}, x="since")
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
-    ax.set_xlabel("steps since the last exposure")
-    ax.set_ylabel(MEASURE_NAMES.get(measure, measure))
     if measure == "advantage":
         ax.axhline(0, color="0.5", linewidth=1)
-    style.legend(ax)
-    return ax
+    return style.finished(ax, MEASURE_NAMES.get(measure, measure), xlabel="steps since the last exposure")
 
 
 def membership(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "auc", model: str | None = None) -> Axes:
@@ -91,12 +83,9 @@ def membership(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "au
         style.curve(ax, rows[rows["task"] == signal], label=SIGNAL_NAMES.get(str(signal), str(signal)))
     chance = CHANCE[metric]
     ax.axhline(chance, color="0.5", linewidth=1, linestyle="--", label="chance")
-    style.step_axis(ax, rows["step"])
-    rate = f"true-positive rate at {chance:.1%} false positives"
-    ax.set_ylabel("AUC, members against non-members" if metric == "auc" else rate)
     ax.set_title(name)
-    style.legend(ax)
-    return ax
+    rate = f"true-positive rate at {chance:.1%} false positives"
+    return style.finished(ax, "AUC, members against non-members" if metric == "auc" else rate, steps=rows["step"])
 
 
 def memorization_kinds(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

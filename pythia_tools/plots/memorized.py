@@ -29,12 +29,11 @@ def memorization(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "
     ax = style.axes(ax)
     kinds = rows["cohort"].astype("string").radd("cohort ").fillna(rows["subset"])
     style.curves_by_kind(ax, rows, kinds, {kind: kind for kind in kinds.unique()})
-    style.step_axis(ax, rows["step"])
-    ax.set_ylabel(NAMES.get(metric, metric))
     if metric != "mean_matched":
-        _percent(ax)
-    style.legend(ax)
-    return ax
+        low, top = ax.get_ylim()
+        ax.set_ylim(bottom=min(0.0, low))
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.1 else 2))
+    return style.finished(ax, NAMES.get(metric, metric), steps=rows["step"])
 
 
 def poisson_qq(points: pd.DataFrame, ax: Axes | None = None, *, label: str | None = None) -> Axes:
@@ -48,13 +47,8 @@ def poisson_qq(points: pd.DataFrame, ax: Axes | None = None, *, label: str | Non
     ax.plot([-0.5, top], [-0.5, top], color="0.5", linewidth=1, linestyle="--", label="Poisson with the same mean")
     size = 18 + 220 * points["multiplicity"] / points["multiplicity"].max()
     ax.scatter(points["theoretical"], points["observed"], s=size, color="#3b6ea8", alpha=0.75, label=label, zorder=3)
-    ax.set_xlim(-0.5, top)
-    ax.set_ylim(-0.5, top)
-    ax.set_aspect("equal")
-    ax.set_xlabel("Poisson quantile (memorized rows per block)")
-    ax.set_ylabel("observed quantile (memorized rows per block)")
-    style.legend(ax)
-    return ax
+    ax.set(xlim=(-0.5, top), ylim=(-0.5, top), aspect="equal", xlabel="Poisson quantile (memorized rows per block)")
+    return style.finished(ax, "observed quantile (memorized rows per block)")
 
 
 def poisson_panels(points: pd.DataFrame) -> Figure:
@@ -81,10 +75,7 @@ def order_effect(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.errorbar(points["step"].astype(float), points["value"], yerr=style.error_bars(points), fmt="o", color=colour,
                     capsize=2, label=name)
     ax.axhline(1.0, color="0.5", linewidth=1, linestyle="--", label="Poisson; bands: rows permuted")
-    style.step_axis(ax, rows["step"])
-    ax.set_ylabel("variance / mean of memorized rows per block")
-    style.legend(ax)
-    return ax
+    return style.finished(ax, "variance / mean of memorized rows per block", steps=rows["step"])
 
 
 def predictability(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -106,13 +97,9 @@ def predictability(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.errorbar(x, y, xerr=style.error_bars(along), yerr=style.error_bars(up), fmt="none", ecolor=colour, alpha=0.4,
                     linewidth=1)
         ax.plot(x[-1:], y[-1:], "o", markersize=9, color=colour)
-    ax.set_xlim(0, 1.02)
-    ax.set_ylim(0, 1.04)
-    ax.set_xlabel("recall: memorized rows that were predicted")
-    ax.set_ylabel("precision: predicted rows that were memorized")
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="recall: memorized rows that were predicted")
     ax.set_title(f"predicting {', '.join(dict.fromkeys(precision['reference']))}")
-    style.legend(ax)
-    return ax
+    return style.finished(ax, "precision: predicted rows that were memorized")
 
 
 def memorization_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -128,12 +115,8 @@ def memorization_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.errorbar(some["params"].astype(float), some["value"], yerr=style.error_bars(some), fmt="-o", color=colour,
                     capsize=2, label=f"step {style.human_count(step)}")
         ax.plot(none["params"].astype(float), [floor] * len(none), "o", markerfacecolor="none", color=colour)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xlabel("parameters")
-    ax.set_ylabel("share of rows memorized (open: none)")
-    style.legend(ax)
-    return ax
+    ax.set(xscale="log", yscale="log", xlabel="parameters")
+    return style.finished(ax, "share of rows memorized (open: none)")
 
 
 def _decided(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -143,9 +126,3 @@ def _decided(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     if rows.empty:
         raise RequestError(f"{metric} has no value: no row was decided")
     return rows
-
-
-def _percent(ax: Axes) -> None:
-    top = ax.get_ylim()[1]
-    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.1 else 2))

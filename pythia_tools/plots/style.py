@@ -42,31 +42,23 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.4, 4.0)) -> A
     return fresh
 
 
-def panels(
-    count: int, *, columns: int = 3, size: tuple[float, float] = (3.6, 3.0), **options: Any
-) -> tuple[Figure, list[Axes]]:
-    """`count` small axes in a grid; spare ones are removed."""
-    columns = max(1, min(columns, count))
-    rows = max(1, -(-count // columns))
+def panels_by(
+    table: pd.DataFrame, column: str = "model", *, columns: int = 3, size: tuple[float, float] = (3.6, 3.0),
+    **options: Any,
+) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A titled panel per model (from small to large) or value of another column, in a grid, and the rows of each."""
+    names = by_size(table) if column == "model" else list(dict.fromkeys(table[column].astype(str)))
+    columns = max(1, min(columns, len(names)))
+    rows = max(1, -(-len(names) // columns))
     with mpl.rc_context(RC):
         shape = (size[0] * columns, size[1] * rows)
         figure, grid = plt.subplots(rows, columns, figsize=shape, layout="constrained", squeeze=False, **options)
-    flat = list(grid.flat)
-    for spare in flat[count:]:
+    for spare in grid.flat[len(names):]:
         spare.remove()
-    return figure, flat[:count]
-
-
-def panels_by(
-    table: pd.DataFrame, column: str = "model", **options: Any
-) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A titled panel per model (from small to large) or value of another column, and its rows."""
-    names = by_size(table) if column == "model" else list(dict.fromkeys(table[column].astype(str)))
-    figure, grid = panels(len(names), **options)
-    parts = [table[table[column] == name] for name in names]
-    for ax, name, part in zip(grid, names, parts, strict=True):
+    panels = [(ax, table[table[column] == name]) for ax, name in zip(grid.flat, names, strict=False)]
+    for name, (ax, part) in zip(names, panels, strict=True):
         ax.set_title(model_label(name, part["params"].iloc[0]) if column == "model" else name)
-    return figure, list(zip(grid, parts, strict=True))
+    return figure, panels
 
 
 def require(table: pd.DataFrame, metric: str | Iterable[str]) -> pd.DataFrame:
@@ -222,6 +214,17 @@ def legend(ax: Axes, *, title: str | None = None, outside: bool = False) -> None
         return
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if outside else {"loc": "best"}
     ax.legend(handles, labels, title=title, frameon=False, fontsize=9, **place)
+
+
+def finished(ax: Axes, ylabel: str, *, steps: Iterable[int] | None = None, xlabel: str | None = None) -> Axes:
+    """The axes with a legend and their labels; `steps`: with the axis of training steps."""
+    if steps is not None:
+        step_axis(ax, steps)
+    if xlabel is not None:
+        ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    legend(ax)
+    return ax
 
 
 def save(target: Axes | Figure, folder: str | os.PathLike[str], name: str) -> list[Path]:

@@ -1,5 +1,5 @@
-"""Figures of term frequency: the paper's panels of accuracy against exposures, gaps over training, one term's
-trajectory.
+"""Figures of term frequency: the paper's panels of accuracy against exposures, correlations and gaps over training, one
+term's trajectory.
 
 All take tables: bins from `term_frequency.binned_accuracy`, accuracy per term from `term_frequency.by_term` or
 `term_frequency.read_published`, or summary tables.
@@ -82,6 +82,20 @@ def accuracy_over_training(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def correlation_over_training(table: pd.DataFrame, metric: str = "spearman") -> Figure:
+    """A panel per task: a correlation by step, a line per size, its interval as a ribbon, zero marked."""
+    rows = style.require(table, metric)
+    rows = rows[(rows["branch"] == "main") & (rows["subset"] == "all")]
+    figure, panels = style.panels_by(rows, "task", size=(4.4, 3.4), sharey=True)
+    for ax, here in panels:
+        style.curves(ax, here, coloured_as=rows)
+        ax.axhline(0, color="0.5", linewidth=0.8)
+        style.step_axis(ax, here["step"])
+    figure.axes[0].set_ylabel("rank correlation with exposures")
+    style.legend(figure.axes[-1])
+    return figure
+
+
 def gap_over_training(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The performance gap (most seen minus least seen terms) by step, a line per size with its interval; zero is no
     gap.
@@ -92,9 +106,7 @@ def gap_over_training(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     style.curves(ax, rows)
     ax.axhline(0, color="0.5", linewidth=0.8)
     _steps(ax, rows["step"])
-    ax.set_ylabel("performance gap (percentage points)")
-    style.legend(ax)
-    return ax
+    return style.finished(ax, "performance gap (percentage points)")
 
 
 def term_trajectory(table: pd.DataFrame) -> Figure:

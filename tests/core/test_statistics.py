@@ -198,7 +198,7 @@ def test_clusters_are_resampled_whole_as_by_a_slow_explicit_bootstrap() -> None:
     for found, slow in (
         (statistics.mean(x, **options), _slow(np.mean, x)),
         (statistics.mean(np.round(x), by_frequency=True, **options), _slow(np.mean, np.round(x))),
-        (statistics.share(flags, **options), _slow(np.mean, flags)),
+        (statistics.mean(flags, **options), _slow(np.mean, flags)),
         (statistics.difference(x, y, **options), _slow(np.mean, x - y)),
         (statistics.statistic(np.median, x, **options), _slow(np.median, x)),
         (statistics.rank_correlation(x, y, **options), _slow(rho, x, y)),
@@ -226,7 +226,7 @@ def test_clusters_of_size_one_give_the_unclustered_numbers() -> None:
     x, y, flags = rng.normal(size=25), rng.normal(size=25), rng.integers(0, 2, 25)
     names = rng.permutation(25).astype(str)
     for function, columns in (
-        (statistics.mean, (x,)), (statistics.mean, (flags,)), (statistics.share, (flags,)),
+        (statistics.mean, (x,)), (statistics.mean, (flags,)),
         (statistics.difference, (x, y)), (statistics.rank_correlation, (x, y)),
         (partial(statistics.statistic, np.median), (x,)), (statistics.isotonic_rise, (x.round(), y)),
     ):
@@ -261,7 +261,7 @@ def test_bounds_are_low_value_high(values: list[float], seed: int, by_frequency:
     """Of a mean's percentile bootstrap with many resamples the bounds lie on either side of it, in this order."""
     found = statistics.mean(values, unit="row", seed=seed, by_frequency=by_frequency)
     assert found.low - 1e-9 <= found.value <= found.high + 1e-9
-    shares = statistics.share(np.array(values) > 0, unit="row")
+    shares = statistics.mean(np.array(values) > 0, unit="row")
     assert 0 <= shares.low <= shares.value <= shares.high <= 1
 
 

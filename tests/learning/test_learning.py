@@ -16,7 +16,7 @@ from pythia_tools.analyses.learning import curves
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
-from pythia_tools.plots.losses import learning as plot
+from pythia_tools.plots.curves import learning as plot
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 
 VOCAB, BATCH, STEPS = 32, 8, 40

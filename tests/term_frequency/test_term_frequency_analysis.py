@@ -163,5 +163,3 @@ def test_paper_bins_are_right_closed_and_labelled_by_their_left_edge() -> None:
     exposures = pd.DataFrame({"term": list("abcde"), "step": 5, "exposures": [0, 1, 10, 11, 5000]})
     bins = tf.binned_accuracy(table, exposures, edges=[1, 10, 100])
     assert bins[["left", "accuracy", "n"]].to_numpy().tolist() == [[1, 0.4, 1], [10, 0.6, 1]]
-    bins = tf.binned_accuracy(table, exposures, edges=[1, 10, 100], zeros_in_first=True)
-    assert bins["n"].tolist() == [3, 1] and bins["accuracy"].tolist() == pytest.approx([0.2, 0.6])

@@ -62,13 +62,13 @@ def test_results_meet_exposures_in_the_same_frame(stored: pd.DataFrame) -> None:
     """Exposures by a known formula, so that the gap is that of operands 0–9 and 90–99, computed apart."""
     final = stored[(stored["step"] == 143_000) & (stored["task"] == "multiplication-16shot")]
     exposures = pd.DataFrame([(str(x), 143_000, 10_000_000 - 90_000 * x) for x in range(100)], columns=["term", "step", "exposures"])
-    gaps = tf.gap_table(final, exposures).set_index("model")
+    summary = tf.summarize(final, exposures)
+    gaps = summary[summary["metric"] == "gap"].set_index("model")
     for model in NAMES.values():
         accuracy = final[final["model"] == model].set_index("term")["accuracy"]
         expected = 100 * (accuracy[[str(x) for x in range(10)]].mean() - accuracy[[str(x) for x in range(90, 100)]].mean())
         assert gaps.loc[model, "value"] == pytest.approx(expected)
         assert gaps.loc[model, "low"] <= expected <= gaps.loc[model, "high"]
-    summary = tf.summarize(final, exposures)
     shown = summary[(summary["metric"] == "accuracy") & summary["exposures_low"].isna()].set_index("model")["value"].round(4)
     assert {m: f"{shown[NAMES[m]]:.4f}"[1:] for m in NAMES} == MULTIPLICATION
 

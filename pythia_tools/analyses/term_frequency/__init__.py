@@ -12,14 +12,14 @@ from pythia_tools.analyses.term_frequency.facts import fact_items, template_item
 from pythia_tools.analyses.term_frequency.greedy import GreedyTask
 from pythia_tools.analyses.term_frequency.items import Item
 from pythia_tools.analyses.term_frequency.measure import measure
-from pythia_tools.analyses.term_frequency.paper_figures import binned_accuracy, gap_table, number_controls
+from pythia_tools.analyses.term_frequency.paper_figures import binned_accuracy, number_controls
 from pythia_tools.analyses.term_frequency.published import publish_run, read_published
 from pythia_tools.analyses.term_frequency.questions import Question, question_items, question_patterns, read_questions
 from pythia_tools.analyses.term_frequency.statistics import by_term, summarize
 
 __all__ = [
     "ClosedTask", "GreedyTask", "Item", "Question", "TermFrequency", "TermFrequencyOptions", "arithmetic_items",
-    "binned_accuracy", "by_term", "compare_definitions", "emergence", "fact_items", "gap_table", "measure",
+    "binned_accuracy", "by_term", "compare_definitions", "emergence", "fact_items", "measure",
     "number_controls", "publish_run", "question_items", "question_patterns", "read_published", "read_questions",
     "steps_to_count", "summarize", "template_items", "time_unit_items", "trajectory",
 ]

@@ -23,7 +23,6 @@ from typing import NamedTuple
 from pythia_tools.analyses.term_frequency.items import Item
 from pythia_tools.core.errors import RequestError, unknown
 
-SHOTS = (0, 2, 4, 8, 16)
 SEED = 42
 
 

@@ -15,7 +15,8 @@ METRICS = {
     "accuracy": Metric("share", "mean accuracy over terms, of all of them or of a bin of exposures up to the step"),
     "spearman": Metric(
         "1",
-        "rank correlation of accuracy and exposures over terms; subset: exposures up to the step (all), " "in_total, or in_last_steps"
+        "rank correlation of accuracy and exposures over terms; subset: exposures up to the step (all), in_total, or "
+        "in_last_steps"
     ),
     "spearman_difference": Metric(
         "1", "spearman with exposures up to the step minus that with the reference's exposures"

@@ -5,24 +5,25 @@ exposures.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
 from pythia_tools import counts
-from pythia_tools.analyses.term_frequency.arithmetic import arithmetic_items, time_unit_items
+from pythia_tools.analyses.term_frequency.arithmetic import OPERATIONS, arithmetic_items, time_unit_items
 from pythia_tools.analyses.term_frequency.closed import ClosedTask
 from pythia_tools.analyses.term_frequency.definitions import steps_to_count
 from pythia_tools.analyses.term_frequency.facts import fact_items, template_items
 from pythia_tools.analyses.term_frequency.greedy import GreedyTask
 from pythia_tools.analyses.term_frequency.items import Item
 from pythia_tools.analyses.term_frequency.measure import TermTask
-from pythia_tools.analyses.term_frequency.options import FROM_FILE, OPERATIONS, TermFrequencyOptions
+from pythia_tools.analyses.term_frequency.options import FROM_FILE, TermFrequencyOptions
 from pythia_tools.analyses.term_frequency.questions import question_items, question_patterns, read_questions
 from pythia_tools.analysis import Context
 from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,18 @@ def _planted(context: Context) -> Iterator[CountedTask]:
 def _from_file(name: str, context: Context, options: TermFrequencyOptions) -> CountedTask:
     if not options.file:
         raise RequestError(f"--task {name} needs --file FILE")
-    if name == "template" and not (options.template and options.answer and options.term):
-        raise RequestError("--task template needs --template, --answer and --term, with {columns} of --file")
-    table = _read_table(Path(options.file))
-    if options.template and options.answer and options.term and name == "template":
+    table = read_table(options.file)
+    if name == "facts":
+        items = fact_items(table)
+    elif options.template and options.answer and options.term:
         items = template_items(options.template, table, answer=options.answer, term=options.term)
     else:
-        items = fact_items(table)
+        raise RequestError("--task template needs --template, --answer and --term, with {columns} of --file")
     if options.open:
         task = GreedyTask(items, context.tokenizer, name=name, rule="exact", vocabulary=context.vocabulary)
         return CountedTask(task, _texts(items))
     answers = tuple(dict.fromkeys(i.answers[0] for i in items))
-    closed = [Item(i.prompt, i.answers, i.term, i.name, answers) for i in items]
+    closed = [replace(i, candidates=answers) for i in items]
     return CountedTask(_closed(closed, name, context), _texts(items))
 
 
@@ -149,31 +150,18 @@ def read_exposures(path: str) -> pd.DataFrame:
     """
     file = Path(path)
     file = file / "items.parquet" if file.is_dir() else file
-    try:
-        reads = {"dtype": {"term": str}, "keep_default_na": False}
-        frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, **reads)  # type: ignore[call-overload]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: exposures cannot be read ({error})") from error
+    frame = read_table(file)
     missing = [c for c in ("term", "step", "exposures") if c not in frame]
     if missing:
         raise DataError(f"{file}: columns {', '.join(missing)} are missing; exposures need term, step, exposures")
     try:
-        seen = frame[["term", "step", "exposures"]].astype({"term": "string", "step": "int64", "exposures": "int64"})
+        seen = frame[["step", "exposures"]].apply(pd.to_numeric).astype("int64")
     except (ValueError, TypeError) as error:
         raise DataError(f"{file}: steps and exposures must be whole numbers ({error})") from error
     # `count pythia:7` counts what operand 7 is set against
-    seen["term"] = seen["term"].str.removeprefix("pythia:").str.removeprefix("paper:")
+    seen.insert(0, "term", frame["term"].astype("string").str.removeprefix("pythia:").str.removeprefix("paper:"))
     twice = seen[seen.duplicated(["term", "step"])]
     if len(twice):
         term, step = twice["term"].iloc[0], twice["step"].iloc[0]
         raise DataError(f"{file}: term {term!r} has two counts at step {step}; keep one definition of it")
     return seen
-
-
-def _read_table(file: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(
-            file, dtype=str, keep_default_na=False
-        )
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read ({error})") from error

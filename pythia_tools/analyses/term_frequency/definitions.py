@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.term_frequency.columns import IN_LAST, IN_TOTAL, summary
-from pythia_tools.analyses.term_frequency.statistics import by_term, checkpoints_of
+from pythia_tools.analyses.term_frequency.statistics import by_term
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import Estimate, from_draws, rank_correlation, spearman, statistic, wilson
-from pythia_tools.core.tables import IDENTITY
+from pythia_tools.core.tables import IDENTITY, by_identity
 
 
 def steps_to_count(steps: Iterable[int], last: int | None = None, *, end: int | None = None) -> list[int]:
@@ -59,10 +59,10 @@ def compare_definitions(
     rows = []
     for name, counted in exposure_definitions(exposures, last=last).items():
         within = table[table["step"].isin(counted["step"].unique())]
-        others = {_key(i, t): part for i, t, part in checkpoints_of(by_term(within, counted))}
-        for identity, task, part in checkpoints_of(by_term(within, exposures)):
-            x, y = part["exposures"].to_numpy(np.float64), part["accuracy"].to_numpy(np.float64)
-            z = others[_key(identity, task)].set_index("term").loc[part["term"], "exposures"].to_numpy(np.float64)
+        terms = by_term(within, exposures)
+        terms["other"] = by_term(within, counted)["exposures"]  # the same terms in the same order
+        for identity, (task,), part in by_identity(terms, "task"):
+            x, z, y = (part[column].to_numpy(np.float64) for column in ("exposures", "other", "accuracy"))
             known = {**identity, "task": task}
             correlation = rank_correlation(z, y, unit="term", seed=seed)
             rows.append({**known, "subset": name, "metric": "spearman", **correlation.columns()})
@@ -92,7 +92,3 @@ def _difference(x: np.ndarray, z: np.ndarray, y: np.ndarray, seed: int) -> Estim
     if len(y) < 3:
         return from_draws(np.nan, [], n=len(y), unit="term")
     return statistic(lambda a, b, c: spearman(a, c) - spearman(b, c), x, z, y, unit="term", seed=seed, vectorized=True)
-
-
-def _key(identity: dict[str, object], task: str) -> tuple[object, ...]:
-    return (identity["model"], identity["branch"], identity["step"], task)

@@ -8,6 +8,7 @@ Cost: one pass over the prompt and one step per new token, most often two or thr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 from torch import nn
@@ -40,7 +41,7 @@ class GreedyTask(Task):
         self.label, self.name = name, f"{NAME}/{name}"
         self.rule = check_rule(rule)
         self.tokenizer = open_tokenizer(tokenizer)
-        self.items = encode([_open(i) for i in check_items(items)], self.tokenizer)
+        self.items = encode([replace(i, candidates=()) for i in check_items(items)], self.tokenizer)
         self.stop = _newline(self.tokenizer)
         self.max_new_tokens = max_new_tokens
         self.vocabulary = vocabulary
@@ -77,7 +78,3 @@ def _newline(tokenizer: Tokenizer) -> int | None:
     """The id that is exactly a newline (187 in GPT-NeoX), or None: then only the text's own newlines stop."""
     ids = tokenizer.encode("\n")
     return ids[0] if len(ids) == 1 else None
-
-
-def _open(item: Item) -> Item:
-    return Item(item.prompt, item.answers, item.term, item.name)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pythia_tools.analyses.term_frequency.arithmetic import CONVERSIONS, OPERATIONS, SEED
 from pythia_tools.analysis import Options, option
 
-OPERATIONS = ("multiplication", "addition", "hidden-multiplication", "hidden-addition")
-CONVERSIONS = (
-    "minutes-seconds", "hours-minutes", "days-hours", "weeks-days", "months-weeks", "years-months", "decades-years",
-)
 FROM_FILE = ("questions", "facts", "template")
 TASKS = ("planted", *OPERATIONS, *CONVERSIONS, *FROM_FILE)
 
@@ -22,7 +19,7 @@ class TermFrequencyOptions(Options):
         (), "default: planted where there is a truth manifest, else multiplication", choices=TASKS
     )
     shots: tuple[int, ...] = option((16,), "few-shot examples", minimum=0)
-    seed: int = option(42, "of the draw of examples, 42 as published")
+    seed: int = option(SEED, "of the draw of examples, 42 as published")
     operands: int = option(100, "first operands 0 to N-1", minimum=1)
     second: int = option(50, "second operands 1 to N", minimum=1)
     file: str | None = option(None, "questions, facts (prompt, answer, term), or the table of a template")

@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from pythia_tools.analyses.term_frequency.arithmetic import SEED, with_examples
 from pythia_tools.analyses.term_frequency.items import Item
 from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.tables import read_table
 from pythia_tools.counts.patterns import CoOccurrence
 
 PROMPT = "Q:{question} A:"
@@ -43,18 +42,11 @@ class Question:
     entities: tuple[Any, ...] = ()
 
 
-
 def read_questions(path: str | os.PathLike[str]) -> list[Question]:
     """Questions of a file. Raises DataError naming the record that is wrong, RequestError for an unknown kind of file.
     """
     file = Path(path)
-    if not file.exists():
-        raise DataError(f"{file}: no such file")
-    try:
-        records = _records(file)
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file}: cannot be read ({error})") from error
-    questions = [_question(file, n, r) for n, r in enumerate(records)]
+    questions = [_question(file, n, r) for n, r in enumerate(_records(file))]
     if not questions:
         raise DataError(f"{file}: holds no question")
     if len({q.name for q in questions}) != len(questions):
@@ -82,31 +74,35 @@ def question_items(
     return items
 
 
-def question_patterns(questions: Sequence[Question], *, whole_word: bool = True) -> list[CoOccurrence]:
+def question_patterns(questions: Sequence[Question]) -> list[CoOccurrence]:
     """For `counts.count_terms`: per question, the rows in which all its entities occur; the label is the question's id.
     """
     without = [q.name for q in questions if not q.entities]
     if without:
-        raise RequestError(f"question {without[0]!r} names no entities ({len(without)} of {len(questions)}); exposures cannot be counted")
-    return [CoOccurrence(q.entities, whole_word=whole_word, label=q.name) for q in questions]
+        raise RequestError(f"question {without[0]!r} names no entities ({len(without)} of {len(questions)}); exposures "
+            "cannot be counted"
+        )
+    return [CoOccurrence(q.entities, label=q.name) for q in questions]
 
 
 def _records(file: Path) -> list[dict[str, Any]]:
-    if file.suffix == ".jsonl":
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if file.suffix == ".json":
-        loaded = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(loaded, list):
-            raise DataError(f"{file}: a list of questions is needed, this is a {type(loaded).__name__}")
-        return loaded
+    if file.suffix not in (".jsonl", ".json", ".csv", ".parquet"):
+        raise RequestError(f"{file}: questions are read from .jsonl, .json, .csv and .parquet files")
     if file.suffix in (".csv", ".parquet"):
-        frame = pd.read_csv(file, dtype=str, keep_default_na=False) if file.suffix == ".csv" else pd.read_parquet(file)
-        records = [{str(k): v for k, v in r.items()} for r in frame.to_dict("records")]
+        frame = read_table(file)
         if file.suffix == ".csv":
-            for r in records:
-                r.update({k: [x for x in r[k].split("|") if x] for k in ("answers", "entities") if k in r})
-        return records
-    raise RequestError(f"{file}: questions are read from .jsonl, .json, .csv and .parquet files")
+            listed = frame.columns.intersection(["answers", "entities"])
+            frame[listed] = frame[listed].map(lambda cell: [x for x in cell.split("|") if x])
+        return [{str(k): v for k, v in r.items()} for r in frame.to_dict("records")]
+    try:
+        text = file.read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if line.strip()]
+        loaded = [json.loads(line) for line in lines] if file.suffix == ".jsonl" else json.loads(text)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{file}: cannot be read ({error})") from error
+    if not isinstance(loaded, list):
+        raise DataError(f"{file}: a list of questions is needed, this is a {type(loaded).__name__}")
+    return loaded
 
 
 def _question(file: Path, n: int, record: Any) -> Question:

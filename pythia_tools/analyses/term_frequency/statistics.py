@@ -16,9 +16,7 @@ from pythia_tools.analyses.term_frequency.columns import summary
 from pythia_tools.analyses.term_frequency.gap import TOP, gap
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import Estimate, isotonic_rise, mean, partial_rank_correlation, rank_correlation
-from pythia_tools.core.tables import IDENTITY
-
-KEYS = [*IDENTITY, "task"]
+from pythia_tools.core.tables import IDENTITY, by_identity
 
 
 def by_term(table: pd.DataFrame, exposures: pd.DataFrame) -> pd.DataFrame:
@@ -30,14 +28,12 @@ def by_term(table: pd.DataFrame, exposures: pd.DataFrame) -> pd.DataFrame:
     """
     frame = table if "task" in table else table.assign(task="all")
     if "accuracy" in frame:
-        terms = frame[[*KEYS, "term", "accuracy"]].copy()
+        terms = frame[[*IDENTITY, "task", "term", "accuracy"]].copy()
         terms["items"] = frame.get("items", 1)
     else:
         known = frame[frame["correct"].notna()].assign(correct=lambda f: f["correct"].astype("float64"))
-        terms = known.groupby(
-            [*KEYS, "term"], sort=False, dropna=False, observed=True
-        )["correct"].agg(["mean", "size"]).reset_index()
-        terms = terms.rename(columns={"mean": "accuracy", "size": "items"})
+        answers = known.groupby([*IDENTITY, "task", "term"], sort=False, dropna=False, observed=True)["correct"]
+        terms = answers.agg(accuracy="mean", items="size").reset_index()
     seen = exposures[["term", "step", "exposures"]].astype({"step": "Int64"})
     joined = terms.merge(seen, on=["term", "step"], how="left", validate="many_to_one")
     lost = joined[joined["exposures"].isna()]
@@ -61,17 +57,10 @@ def summarize(
     bins: edges of exposures, for accuracy by exposures; default powers of ten.
     """
     rows = []
-    for identity, task, part in checkpoints_of(by_term(table, exposures)):
+    for identity, (task,), part in by_identity(by_term(table, exposures), "task"):
         for where, metric, estimate in _estimates(part, top, controls or {}, bins, seed):
             rows.append({**identity, "task": task, **where, "metric": metric, **estimate.columns()})
     return summary(rows)
-
-
-def checkpoints_of(terms: pd.DataFrame) -> Iterator[tuple[dict[str, object], str, pd.DataFrame]]:
-    """Identity, task and rows of each checkpoint and task of a table of terms."""
-    for key, part in terms.groupby(KEYS, sort=False, dropna=False, observed=True):
-        values = dict(zip(KEYS, key if isinstance(key, tuple) else (key,), strict=True))
-        yield {c: values[c] for c in IDENTITY}, str(values["task"]), part
 
 
 def _estimates(

@@ -53,7 +53,7 @@ class CellStore:
             return None
         try:
             return parsed(data)
-        except (pa.ArrowException, OSError, ValueError) as error:  # of bytes in memory: the file is damaged, not unreachable
+        except (pa.ArrowException, OSError, ValueError) as error:  # of bytes in memory: damaged, not unreachable
             progress.warn(f"{path}: damaged ({' '.join(str(error).split())[:80]}); removed, it will be computed again")
             path.unlink(missing_ok=True)
             return None

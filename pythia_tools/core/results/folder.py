@@ -76,14 +76,8 @@ class RunFolder:
         return folder
 
     def finish(
-        self,
-        items: pd.DataFrame,
-        summary: pd.DataFrame,
-        *,
-        weights: dict[str, str] | None = None,
-        data: Any = None,
-        timings: dict[str, float] | None = None,
-        extra: dict[str, Any] | None = None,
+        self, items: pd.DataFrame, summary: pd.DataFrame, *, weights: dict[str, str] | None = None, data: Any = None,
+        timings: dict[str, float] | None = None, extra: dict[str, Any] | None = None,
     ) -> Run:
         """Write items, summary, and last run.json. `weights`: checkpoint → weights digest; `data`: order
         fingerprint(s).

@@ -10,7 +10,6 @@ from pythia_tools.core.statistics.estimates import (
     normal_bounds,
     paired_shares,
     percentiles,
-    share,
     statistic,
     wilson,
 )
@@ -28,6 +27,6 @@ from pythia_tools.core.statistics.roc import auc, roc
 __all__ = [
     "RESAMPLES", "Estimate", "adjust_pvalues", "auc", "crossed", "difference", "difference_of_means", "frequencies",
     "from_draws", "isotonic_rise", "mean", "minimal_detectable_effect", "normal_bounds", "paired_shares",
-    "partial_rank_correlation", "percentiles", "permutation_pvalue", "rank_correlation", "roc", "share",
+    "partial_rank_correlation", "percentiles", "permutation_pvalue", "rank_correlation", "roc",
     "sign_flip_test", "spearman", "statistic", "units", "wilson",
 ]

@@ -90,14 +90,6 @@ def normal_bounds(values: npt.ArrayLike, errors: npt.ArrayLike, level: float = 0
     return np.asarray(values) - half, np.asarray(values) + half
 
 
-def share(flags: npt.ArrayLike, *, unit: str, clusters: npt.ArrayLike | None = None, level: float = 0.95) -> Estimate:
-    """Share of (n,) flags that hold: Wilson's interval, or a bootstrap over clusters where one holds several items."""
-    data = _finite(flags)
-    if clusters is None or data.size == 0:
-        return wilson(float(data.sum()), data.size, unit=unit, level=level)
-    return mean(data, unit=unit, clusters=clusters, level=level)
-
-
 def mean(
     values: npt.ArrayLike, *, unit: str, clusters: npt.ArrayLike | None = None, level: float = 0.95,
     resamples: int = RESAMPLES, seed: int = 0, by_frequency: bool = False,
