@@ -29,9 +29,6 @@ class RequestError(PythiaToolsError, ValueError):
 class UnknownNameError(RequestError, LookupError):
     """A suite, model, step, order, term or command that does not exist."""
 
-    def __str__(self) -> str:  # LookupError subclasses would otherwise quote a lone argument
-        return " ".join(str(a) for a in self.args)
-
 
 class DataError(PythiaToolsError, OSError):
     """A file is damaged, missing or not what it claims to be."""

@@ -60,13 +60,9 @@ def parallel_for(count: int, work: Callable[[int, int], None], *, pieces: int | 
 
 def map_threads(work: Callable[[T], object], items: Sequence[T], threads: int) -> None:
     """Run `work` on each item, whichever thread is free; in this thread when one is enough."""
-    if threads == 1 or len(items) <= 1:
-        for item in items:
-            work(item)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, items):
-            pass
+    alone = threads == 1 or len(items) <= 1
+    for _ in map(work, items) if alone else map_ahead(work, items, threads, ahead=len(items)):
+        pass
 
 
 def map_ahead(work: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Iterator[R]:

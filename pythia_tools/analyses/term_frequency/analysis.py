@@ -20,17 +20,16 @@ from pythia_tools.analysis import Analysis, Context, Figure, Sentence, Task, com
 from pythia_tools.core import tables
 from pythia_tools.core.errors import unknown
 
-PLANTED_BINS = tuple(float(2**k) for k in range(22))
-
 
 class TermFrequency(Analysis[TermFrequencyOptions]):
     """Accuracy per term against its exposures.
 
     examples:
       pythia-tools term-frequency pythia-micro --out runs/terms                      # the planted facts and sums
-      pythia-tools term-frequency pythia-deduped --models 1b --steps 13000:143000:26000 --task multiplication --shots 0 4 16 \\
-          --out runs/mul
-      pythia-tools term-frequency pythia-deduped --models 160m --task questions --file trivia.jsonl --shots 4 --out runs/qa
+      pythia-tools term-frequency pythia-deduped --models 1b --steps 13000:143000:26000 --task multiplication \\
+          --shots 0 4 16 --out runs/mul
+      pythia-tools term-frequency pythia-deduped --models 160m --task questions --file trivia.jsonl --shots 4 \\
+          --out runs/qa
       pythia-tools term-frequency ./my-suite --order my.yaml --task template --file capitals.csv \\
           --template "The capital of {country} is" --answer " {capital}" --term " {country}" --out runs/capitals
 
@@ -68,19 +67,15 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
 
     def summarize(self, items: pd.DataFrame, context: Context, options: TermFrequencyOptions) -> pd.DataFrame:
         found, seen = counted_tasks(context, options), exposures(context, options)
-        table = items.drop(columns="exposures")
-        bins = _bins(options, planted=bool(planted_pairs(context, options)), seen=seen)
-        parts = [
-            summarize(table, seen, controls=_controls(found, context), bins=bins),
-            compare_definitions(table, seen, last=options.last),
-            emergence(table, seen),
-            *(trajectory(table, seen, term) for term in options.trajectory),
-            _against_truth(context, options, seen),
-        ]
-        return tables.concat(parts)
+        bins = power_bins(seen["exposures"], options.bin_base or (2 if planted_pairs(context, options) else 10))
+        return tables.concat([
+            summarize(items, seen, controls=_controls(found, context), bins=bins.tolist()),
+            compare_definitions(items, seen, last=options.last), emergence(items, seen),
+            *(trajectory(items, seen, term) for term in options.trajectory), _against_truth(context, options, seen),
+        ])
 
     def figures(self, items: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Figure]:
-        terms = by_term(items.drop(columns="exposures"), items[["term", "step", "exposures"]].drop_duplicates())
+        terms = by_term(items)
         for task in dict.fromkeys(terms["task"]):
             own = summary[summary["task"] == task]
             what = f"accuracy on {task}"
@@ -112,9 +107,7 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
 def paper_figures(terms: pd.DataFrame, summary: pd.DataFrame, task: str) -> Iterator[Figure]:
     """The paper's panels of accuracy against exposures, and the gap over training."""
     edges = PAPER_EDGES if terms["exposures"].max() > 1e6 else [0.5 * 2**k for k in range(24)]
-    bins = binned_accuracy(
-        terms.drop(columns="exposures"), terms[["term", "step", "exposures"]].drop_duplicates(), edges=edges
-    )
+    bins = binned_accuracy(terms, edges=edges)
     if len(bins):
         yield Figure(
             f"accuracy_by_frequency_{task}", plots.accuracy_by_frequency(bins),
@@ -122,16 +115,6 @@ def paper_figures(terms: pd.DataFrame, summary: pd.DataFrame, task: str) -> Iter
         )
     yield Figure(f"gap_over_training_{task}", plots.gap_over_training(summary),
                  f"Accuracy on {task}: most seen terms minus least seen ones; 95 % intervals.")
-
-
-def _bins(options: TermFrequencyOptions, *, planted: bool, seen: pd.DataFrame) -> Sequence[float]:
-    if options.bin_base is None:
-        return PLANTED_BINS if planted else tuple(power_bins(seen["exposures"].to_numpy()))
-    most = max(1, int(seen["exposures"].max()))
-    edges = [1.0]
-    while edges[-1] <= most:
-        edges.append(edges[-1] * options.bin_base)
-    return edges
 
 
 def _controls(found: Sequence[CountedTask], context: Context) -> dict[str, Mapping[str, float]]:

@@ -3,7 +3,7 @@
 | rule | the answer that is read | right when |
 |---|---|---|
 | digits | the first run of one to five digits (none: empty) | equal to an answer, as text: `07` is not `7` |
-| normalized | the text to the end of its line | equal to an alias after lower-casing, without punctuation, articles and extra spaces |
+| normalized | the text to the end of its line | equal to an alias, in lower case, without punctuation and articles |
 | exact | the text to the end of its line, white space around it removed | equal to an answer likewise |
 
 Sources: `digits` is the rule of the Pythia paper's arithmetic tasks, `normalized` that of TriviaQA (Joshi et al. 2017),

@@ -93,7 +93,7 @@ def time_unit_items(
     items = []
     for x in xs:
         draw = random.Random(seed)
-        draw.shuffle(list(range(repeats)))  # as the harness shuffles its ten equal questions: what follows depends on it
+        draw.shuffle(list(range(repeats)))  # as the harness does: what follows depends on it
         pool = [(y, 0) for y in xs if y != x]
         for k in range(repeats if shots else 1):
             examples = [(question(y), str(y * factor)) for y, _ in _draw(draw, pool, shots)]

@@ -6,6 +6,7 @@ Built once, as text, and encoded once; every checkpoint is then asked exactly th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,11 +56,9 @@ def check_items(items: Sequence[Item]) -> list[Item]:
     listed = list(items)
     if not listed:
         raise RequestError("a task needs at least one item")
-    names = {item.name for item in listed}
-    if len(names) != len(listed):
-        seen: set[str] = set()
-        twice = next(i.name for i in listed if i.name in seen or seen.add(i.name))  # type: ignore[func-returns-value]
-        raise RequestError(f"two items are called {twice!r}; item names must differ")
+    name, times = Counter(item.name for item in listed).most_common(1)[0]
+    if times > 1:
+        raise RequestError(f"two items are called {name!r}; item names must differ")
     return listed
 
 

@@ -19,7 +19,7 @@ PAPER_EDGES = tuple(float(e) for e in np.logspace(5, np.log10(2e8), 20))
 
 
 def binned_accuracy(
-    table: pd.DataFrame, exposures: pd.DataFrame, *, edges: Sequence[float] = PAPER_EDGES
+    table: pd.DataFrame, exposures: pd.DataFrame | None = None, *, edges: Sequence[float] = PAPER_EDGES
 ) -> pd.DataFrame:
     """Per checkpoint, task and bin (left edge exclusive, right inclusive): left, right, accuracy (mean over terms), n
     (terms).

@@ -122,6 +122,9 @@ def publish_run(source: Path, folder: RunFolder, *, models: Sequence[str] = (), 
     if exposures:
         seen = read_exposures(exposures)
         whole = summarize(table, seen)
+        for task, own in by_term(table, seen).groupby("task", sort=False):
+            for figure in paper_figures(own, whole[whole["task"] == task], str(task)):
+                plots.save(figure.target, folder.figures, figure.name)
     else:
         progress.note(
             "accuracy against frequency and the gap (the paper's figure 5 and table 4) need --exposures, which were "
@@ -132,11 +135,6 @@ def publish_run(source: Path, folder: RunFolder, *, models: Sequence[str] = (), 
             {**identity, "task": task, "metric": "accuracy", **mean(part["accuracy"], unit="term").columns()}
             for identity, (task,), part in tables.by_identity(table, "task")
         )
-    if exposures:
-        terms = by_term(table, seen)
-        for task, own in terms.groupby("task", sort=False):
-            for figure in paper_figures(own, whole[whole["task"] == task], str(task)):
-                plots.save(figure.target, folder.figures, figure.name)
     for operation, part in table.groupby("operation"):
         plots.save(plots.accuracy_over_training(part), folder.figures, f"accuracy_over_training_{operation}")
         for shots, one in part.groupby("shots"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pythia_tools.analyses.term_frequency.columns import summary
@@ -19,12 +20,12 @@ from pythia_tools.core.statistics import Estimate, isotonic_rise, mean, partial_
 from pythia_tools.core.tables import IDENTITY, by_identity
 
 
-def by_term(table: pd.DataFrame, exposures: pd.DataFrame) -> pd.DataFrame:
+def by_term(table: pd.DataFrame, exposures: pd.DataFrame | None = None) -> pd.DataFrame:
     """Per checkpoint, task and term: accuracy (share of right answers), items, and exposures up to that step.
 
     table: as `measure` gives it, or one with `accuracy` per term already (`stored.read`); answers that are <NA> are
-    left out. exposures: term, step, exposures, as `counts.count_terms` gives it. Raises RequestError when a term's
-    exposures are missing.
+    left out. exposures: term, step, exposures, as `counts.count_terms` gives it; default: those in the table. Raises
+    RequestError when a term's exposures are missing.
     """
     frame = table if "task" in table else table.assign(task="all")
     if "accuracy" in frame:
@@ -34,7 +35,8 @@ def by_term(table: pd.DataFrame, exposures: pd.DataFrame) -> pd.DataFrame:
         known = frame[frame["correct"].notna()].assign(correct=lambda f: f["correct"].astype("float64"))
         answers = known.groupby([*IDENTITY, "task", "term"], sort=False, dropna=False, observed=True)["correct"]
         terms = answers.agg(accuracy="mean", items="size").reset_index()
-    seen = exposures[["term", "step", "exposures"]].astype({"step": "Int64"})
+    known_exposures = table.drop_duplicates(["term", "step"]) if exposures is None else exposures
+    seen = known_exposures[["term", "step", "exposures"]].astype({"step": "Int64"})
     joined = terms.merge(seen, on=["term", "step"], how="left", validate="many_to_one")
     lost = joined[joined["exposures"].isna()]
     if len(lost):
@@ -88,10 +90,12 @@ def _control(part: pd.DataFrame, name: str, values: Mapping[str, float]) -> np.n
     return np.array([values[t] for t in part["term"]], dtype=np.float64)
 
 
-def power_bins(exposures: np.ndarray) -> np.ndarray:
-    """Edges 1, 10, 100, … up to the power of ten that covers the most exposures; 0 exposures are a bin of their own."""
-    most = max(1.0, float(np.max(exposures, initial=1.0)))
-    return 10.0 ** np.arange(0, int(np.floor(np.log10(most))) + 2)
+def power_bins(exposures: npt.ArrayLike, base: int = 10) -> np.ndarray:
+    """Edges 1, base, base², … until one exceeds the most exposures; 0 exposures are a bin of their own."""
+    edges, most = [1.0], np.max(np.asarray(exposures), initial=1)
+    while edges[-1] <= most:
+        edges.append(edges[-1] * base)
+    return np.array(edges)
 
 
 def bin_of(edges: np.ndarray, k: int) -> dict[str, object]:

@@ -20,11 +20,8 @@ PACKAGES = (
 def provenance() -> dict[str, Any]:
     """JSON-able facts about this process; no host name, user name or token."""
     return {
-        "versions": versions(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processors": core_count(),
-        "git_revision": git_revision(),
+        "versions": versions(), "python": platform.python_version(), "platform": platform.platform(),
+        "processors": core_count(), "git_revision": git_revision(),
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
