@@ -119,15 +119,11 @@ def _question(file: Path, n: int, record: Any) -> Question:
 
 
 def _answers(record: dict[str, Any]) -> tuple[tuple[str, ...], str]:
-    answer = record.get("answer")
-    if isinstance(answer, dict):
-        aliases = tuple(str(a) for a in answer.get("aliases", ()))
-        value = str(answer.get("value") or (aliases[0] if aliases else ""))
-        return aliases or ((value,) if value else ()), value
-    listed = record.get("answers")
-    answers = tuple(str(a) for a in listed) if listed is not None and not isinstance(listed, str) else (
-        (listed,) if listed else ()
-    )
-    if not answers and answer:
-        answers = (str(answer),)
-    return answers, str(answer) if answer else (answers[0] if answers else "")
+    """The right answers, and the one that examples show."""
+    answer, listed = record.get("answer"), record.get("answers")
+    if isinstance(answer, dict):  # TriviaQA's
+        answer, listed = answer.get("value"), answer.get("aliases")
+    if listed is None or isinstance(listed, str):
+        listed = [listed] if listed else []
+    answers = tuple(map(str, listed)) or ((str(answer),) if answer else ())
+    return answers, str(answer) if answer else "".join(answers[:1])

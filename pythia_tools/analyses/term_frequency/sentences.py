@@ -6,19 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from pythia_tools.analysis import Sentence
-from pythia_tools.analysis.words import (
-    at_last_step,
-    by_size,
-    compare_ends,
-    direction,
-    interval,
-    largest,
-    listing,
-    percent,
-    records,
-    signed,
-)
+from pythia_tools.analysis import Sentence, words
 
 VERBS = ("rises", "falls", "does not change detectably")
 
@@ -38,10 +26,10 @@ def _tasks(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _relations(spearman: pd.DataFrame, several: bool) -> Iterator[Sentence]:
     for task, part in _tasks(spearman):
-        read = by_size(at_last_step(part))
-        final = records(read)
-        told = [direction(r["value"], r["low"], r["high"], VERBS) for r in final]
-        values = listing([f"{r['model']} {signed(r['value'])}{interval(r)}" for r in final])
+        read = words.by_size(words.at_last_step(part))
+        final = words.records(read)
+        told = [words.direction(r["value"], r["low"], r["high"], VERBS) for r in final]
+        values = words.listing([f"{r['model']} {words.signed(r['value'])}{words.interval(r)}" for r in final])
         if len(set(told)) == 1:
             common = f"{told[0]} with exposures in every size"
         else:
@@ -56,11 +44,12 @@ def _relations(spearman: pd.DataFrame, several: bool) -> Iterator[Sentence]:
 
 def _skills(accuracy: pd.DataFrame, several: bool) -> Iterator[Sentence]:
     for task, part in _tasks(accuracy):
-        big = part[part["model"] == largest(part)].sort_values("step")
-        word = compare_ends(big, VERBS)
-        first, last = records(big.iloc[[0, -1]])
+        big = part[part["model"] == words.largest(part)].sort_values("step")
+        word = words.compare_ends(big, VERBS)
+        ends = big.iloc[[0, -1]]
+        first, last = words.records(ends)
         on = f" on {task}" if several else ""
         yield Sentence.of(
-            f"Accuracy of {last['model']}{on} {word} from {percent(first['value'])} at step {first['step']:,} "
-            f"to {percent(last['value'])}{interval(last, percent)} at step {last['step']:,}.", big.iloc[[0, -1]],
+            f"Accuracy of {last['model']}{on} {word} from {words.percent(first['value'])} at step {first['step']:,} "
+            f"to {words.percent(last['value'])}{words.interval(last, words.percent)} at step {last['step']:,}.", ends,
         )
