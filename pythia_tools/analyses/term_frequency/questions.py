@@ -120,7 +120,8 @@ def _question(file: Path, n: int, record: Any) -> Question:
 
 def _answers(record: dict[str, Any]) -> tuple[tuple[str, ...], str]:
     """The right answers, and the one that examples show."""
-    answer, listed = record.get("answer"), record.get("answers")
+    answer: Any = record.get("answer")
+    listed: Any = record.get("answers")
     if isinstance(answer, dict):  # TriviaQA's
         answer, listed = answer.get("value"), answer.get("aliases")
     if listed is None or isinstance(listed, str):
