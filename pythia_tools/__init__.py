@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 _ROOMS = {
-    **{room: room for room in ("analyses", "analysis", "counts", "dedup", "hub", "micro", "models", "order", "overlays")},
-    **{room: room for room in ("plots", "report", "study", "suites", "tokens")},
+    **{room: room for room in ("analyses", "analysis", "counts", "dedup", "hub", "micro", "models", "order")},
+    **{room: room for room in ("overlays", "plots", "report", "study", "suites", "tokens")},
     **{room: f"core.{room}" for room in ("errors", "results", "statistics", "tables")},
     **{room: f"analyses.{room}" for room in ("bias", "learning", "memorization", "term_frequency")},
 }

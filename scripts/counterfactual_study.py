@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Counterfactual memorization: train several runs of a micro suite, each without a random half of its canaries, and compare.
+"""Counterfactual memorization: train several runs of a micro suite, each without a random half of its canaries, and
+compare.
 
     python scripts/counterfactual_study.py --runs 8 --model xs --out runs/counterfactual
 
-Each run has the base suite's length and order, with the rows of the canaries it leaves out taken away and the first rows repeated at
-the end, so that all take as many steps. Memorization of a canary is its next-token accuracy under runs that held it minus that
-under runs that did not; the table is by number of copies. Costs one training per run (xs: about half a minute each);
-an interrupted study resumes at the run in progress.
+Each run has the base suite's length and order, with the rows of the canaries it leaves out taken away and the first
+rows repeated at the end, so that all take as many steps. Memorization of a canary is its next-token accuracy under runs
+that held it minus that under runs that did not; the table is by number of copies. Costs one training per run (xs: about
+half a minute each); an interrupted study resumes at the run in progress.
 """
 
 from __future__ import annotations
@@ -35,11 +36,15 @@ def main() -> int:
     included = np.random.default_rng(args.seed).random((args.runs, len(planted))) < 0.5
     for number, held in enumerate(included):
         left_out = {int(r) for rows in planted.loc[~held, "rows"] for r in rows}
-        micro.train_run(base, args.out, f"{args.model}-half{number}", model=args.model, rows=rows_without(base, left_out))
+        micro.train_run(
+            base, args.out, f"{args.model}-half{number}", model=args.model, rows=rows_without(base, left_out)
+        )
     suite = load_suite(args.out)
     names = [f"{args.model}-half{number}" for number in range(args.runs)]
     last = [suite.checkpoint(name, suite.steps(name)[-1]) for name in names]
-    table = row_scores(last, np.array(planted["tokens"].tolist()), row_ids=planted["canary"].to_numpy(), device=args.device)
+    table = row_scores(
+        last, np.array(planted["tokens"].tolist()), row_ids=planted["canary"].to_numpy(), device=args.device
+    )
     values = table.pivot(index="model", columns="row", values="top1").loc[names, planted["canary"]].to_numpy()
     found = counterfactual(values, included).assign(canary=planted["canary"], copies=planted["copies"])
     with files.atomic_write(Path(args.out) / "counterfactual.parquet") as handle:

@@ -17,7 +17,9 @@ def micro_suite() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A suite of two sizes, trained in this process in seconds: the whole machinery, nothing learned. Do not write into it."""
+    """A suite of two sizes, trained in this process in seconds: the whole machinery, nothing learned. Do not write into
+    it.
+    """
     from pythia_tools import micro
 
     return micro.train(micro.tiny_recipe(), tmp_path_factory.mktemp("suites") / "micro-tiny", workers=0)

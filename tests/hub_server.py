@@ -51,7 +51,9 @@ class Request:
 
 @dataclass
 class Fault:
-    """What goes wrong for matching requests, `times` times (None: always). `extra`: bytes too many; `shift`: a range from elsewhere."""
+    """What goes wrong for matching requests, `times` times (None: always). `extra`: bytes too many; `shift`: a range
+    from elsewhere.
+    """
 
     match: str
     times: int | None = 1
@@ -196,7 +198,9 @@ class Hub:
         return sum(r.sent for r in self.requests if r.file is not None)
 
     def files_asked(self, pattern: str = "*", method: str = "GET") -> list[Request]:
-        return [r for r in self.requests if r.file is not None and r.method == method and fnmatch.fnmatch(r.file, pattern)]
+        return [
+            r for r in self.requests if r.file is not None and r.method == method and fnmatch.fnmatch(r.file, pattern)
+        ]
 
     def take_fault(self, name: str, method: str) -> Fault | None:
         with self.lock:
@@ -208,7 +212,9 @@ class Hub:
         return None
 
     def wait_for_rate(self, count: int, *, first: bool = False) -> None:
-        """Sleeps so that bodies keep to the rate: what one sleep took too long the next ones give back, idle time earns nothing."""
+        """Sleeps so that bodies keep to the rate: what one sleep took too long the next ones give back, idle time earns
+        nothing.
+        """
         if not self.rate:
             return
         with self.lock:
@@ -319,7 +325,10 @@ class _Handler(BaseHTTPRequestHandler):
             head, slash, _ = path[len(prefix) :].partition("/")
             if slash and prefix + head not in seen:
                 seen.add(prefix + head)
-                nodes.append({"type": "directory", "path": prefix + head, "size": 0, "oid": hashlib.sha1(head.encode()).hexdigest()})
+                nodes.append({
+                    "type": "directory", "path": prefix + head, "size": 0,
+                    "oid": hashlib.sha1(head.encode()).hexdigest()
+                })
             if recursive or not slash:
                 nodes.append(_node(path, entry))
         if folder and not nodes:
@@ -366,7 +375,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.file = name
         sha256, blob = entry.digests
         lfs = path.endswith(LFS_SUFFIXES)
-        headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes", "ETag": self.hub.etag.format(sha256 if lfs else blob)}
+        headers = {
+            "X-Repo-Commit": commit, "Accept-Ranges": "bytes", "ETag": self.hub.etag.format(sha256 if lfs else blob)
+        }
         if self.hub.relative and not lfs and not self.query:
             return self._send(307, b"", {**headers, "Location": f"{quote(self.hub.prefix + self.url_path)}?cached=1"})
         if lfs:
@@ -406,7 +417,9 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         self._stream(status, headers, entry, start, stop, fault)
 
-    def _stream(self, status: int, headers: dict[str, str], entry: Entry, start: int, stop: int, fault: Fault | None) -> None:
+    def _stream(
+        self, status: int, headers: dict[str, str], entry: Entry, start: int, stop: int, fault: Fault | None
+    ) -> None:
         self.send_response(status)
         extra = b"?" * (fault.extra if fault is not None else 0)
         for key, value in {**headers, "Content-Length": str(stop - start + len(extra))}.items():
@@ -463,7 +476,10 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _error(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        self._send(status, json.dumps({"error": message}).encode(), {"X-Error-Code": code, "X-Error-Message": message, **(headers or {})})
+        self._send(
+            status, json.dumps({"error": message}).encode(),
+            {"X-Error-Code": code, "X-Error-Message": message, **(headers or {})}
+        )
 
     def _json(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
         self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
@@ -478,7 +494,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._record(status, 0 if self.command == "HEAD" else len(body))
 
     def _record(self, status: int, sent: int) -> None:
-        request = Request(self.command, self.url_path, self.headers.get("Range"), status, sent, "Authorization" in self.headers, self.file)
+        request = Request(
+            self.command, self.url_path, self.headers.get("Range"), status, sent, "Authorization" in self.headers,
+            self.file
+        )
         with self.hub.lock:
             self.hub.requests.append(request)
 

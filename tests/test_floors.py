@@ -1,7 +1,7 @@
 """The house's floors: imports only go down, no module imports in a circle, and none hides an import inside a function.
 
-A package's floor is listed once, here. Every import counts, those inside functions too; only imports for type checkers do
-not. Late imports are for heavy third-party packages, for modules of compiled kernels (which load numba), and for the
+A package's floor is listed once, here. Every import counts, those inside functions too; only imports for type checkers
+do not. Late imports are for heavy third-party packages, for modules of compiled kernels (which load numba), and for the
 command modules of `cli`.
 """
 
@@ -42,7 +42,10 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 def _imports(tree: ast.Module) -> list[tuple[str, bool]]:
     """Own modules that a file imports, as dotted names below pythia_tools, and whether inside a function."""
-    typing_only = {id(n) for i in ast.walk(tree) if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.unparse(i.test) for n in ast.walk(i)}
+    typing_only = {
+        id(n) for i in ast.walk(tree) if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.unparse(i.test)
+        for n in ast.walk(i)
+    }
     functions = (f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef))
     inside = {id(n) for f in functions for n in ast.walk(f)}
     found = []
@@ -58,7 +61,10 @@ def _imports(tree: ast.Module) -> list[tuple[str, bool]]:
 
 def _named(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
-        return [a.name.removeprefix("pythia_tools").lstrip(".") for a in node.names if a.name.split(".")[0] == "pythia_tools"]
+        return [
+            a.name.removeprefix("pythia_tools").lstrip(".") for a in node.names
+            if a.name.split(".")[0] == "pythia_tools"
+        ]
     if isinstance(node, ast.ImportFrom):
         assert node.level == 0, "relative import; name the module in full"
         base = node.module or ""
@@ -87,7 +93,9 @@ def test_imports_only_go_down(name: str) -> None:
             assert FLOORS[house] >= FLOORS["analysis"], f"{name} imports {target}: only analyses and doors draw"
         else:
             assert house in FLOORS and other in FLOORS, f"{house} and {other} need a floor in tests/test_floors.py"
-            assert FLOORS[other] < FLOORS[house], f"{name} (floor {FLOORS[house]}) imports {target} (floor {FLOORS[other]})"
+            assert FLOORS[
+                other
+            ] < FLOORS[house], f"{name} (floor {FLOORS[house]}) imports {target} (floor {FLOORS[other]})"
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
@@ -95,7 +103,7 @@ def test_no_import_of_our_own_hides_in_a_function(name: str) -> None:
     hidden = sorted({target for target, inside in _imports(TREES[name]) if inside and not target.endswith("kernels")})
     if _house(name) == "cli":
         return
-    assert not hidden, f"{name} imports {', '.join(hidden)} inside a function; move it to the top, or the code to where it belongs"
+    assert not hidden, f"{name} imports {', '.join(hidden)} inside a function; move it to the top"
 
 
 def test_no_module_imports_in_a_circle() -> None:
@@ -129,9 +137,14 @@ def _reached(start: str, graph: dict[str, set[str]]) -> set[str]:
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_functions_take_few_parameters(name: str) -> None:
     for node in ast.walk(TREES[name]):
-        if not isinstance(node, ast.FunctionDef) or any("jit" in d or "kernel" in d for d in map(ast.unparse, node.decorator_list)):
+        if not isinstance(node, ast.FunctionDef) or any(
+            "jit" in d or "kernel" in d for d in map(ast.unparse, node.decorator_list)
+        ):
             continue
-        taken = [a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs] if a.arg not in ("self", "cls")]
+        taken = [
+            a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            if a.arg not in ("self", "cls")
+        ]
         assert len(taken) <= 8, f"{name}.{node.name} takes {len(taken)} parameters; group what belongs together"
 
 

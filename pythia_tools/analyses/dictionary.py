@@ -21,13 +21,14 @@ def markdown() -> str:
         f"One row per number. Together, {_listed(KEYS)} name it; no two rows share them all.",
         _columns(COLUMNS),
         "## Items (`items.parquet`)",
-        f"One row per checkpoint and item. Every item table begins with {_listed(IDENTITY)}, as above; each analysis adds its own.",
+        f"One row per checkpoint and item. Every item table begins with {_listed(IDENTITY)}, as above; analyses add theirs.",
     ]
     for name in analyses.BUILT_IN:
         analysis = analyses.get(name)
         metrics = [(f"`{m}`", metric.unit, metric.meaning) for m, metric in analysis.metrics.items()]
         parts += [
-            f"## {name}", analysis.title() + ".", _table(("metric", "unit", "meaning"), metrics), _columns(analysis.columns),
+            f"## {name}", analysis.title() + ".", _table(("metric", "unit", "meaning"), metrics),
+            _columns(analysis.columns)
         ]
     return "\n\n".join(parts) + "\n"
 

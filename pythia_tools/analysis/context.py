@@ -59,7 +59,9 @@ class Context:
         return self._order is not None or self._common("order") is not None
 
     def _common(self, what: str) -> str | None:
-        """The order or tokenizer that the checkpoints' models name, else their suite. Raises RequestError when they differ."""
+        """The order or tokenizer that the checkpoints' models name, else their suite. Raises RequestError when they
+        differ.
+        """
         named = {getattr(c.model, what) for c in self.checkpoints} - {None}
         if len(named) > 1:
             raise RequestError(

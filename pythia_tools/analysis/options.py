@@ -5,8 +5,8 @@
         context: int = option(32, "ids shown", minimum=1, metavar="K")
         tasks: tuple[str, ...] = option((), "which tasks", choices=("facts", "sums"))
 
-`context` becomes `--context K`, a bool a switch, a tuple a list of values. Types: bool, int, float, str, their tuples, each
-of them also `| None`.
+`context` becomes `--context K`, a bool a switch, a tuple a list of values. Types: bool, int, float, str, their
+tuples, each of them also `| None`.
 """
 
 from __future__ import annotations

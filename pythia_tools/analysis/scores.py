@@ -35,8 +35,8 @@ def token_scores(
 ) -> pd.DataFrame:
     """Token scores of `rows` (n, L + 1) under every checkpoint, as one item table.
 
-    `aggregate`: None, one line per checkpoint × row × position (row, position, nll, rank, entropy); "row" or "position",
-    means over the other axis (nll, rank, entropy, top1 = share of rank 0, n = positions that count).
+    `aggregate`: None, one line per checkpoint × row × position (row, position, nll, rank, entropy); "row" or
+    "position", means over the other axis (nll, rank, entropy, top1 = share of rank 0, n = positions that count).
     Positions whose logits held NaN or Inf have <NA> and are warned about; means leave them out.
     `row_ids`: what to call the rows (default 0 … n−1). `where`: device, dtype, cells, …, as an `Execution` takes them.
     """

@@ -56,7 +56,7 @@ class SweepResult(Mapping[str, pd.DataFrame]):
 def sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **where: Unpack[Where]) -> SweepResult:
     """Run every task on every checkpoint; one item table per task, in the order of the checkpoints.
 
-    `work_on`: a context, or checkpoints, computed as `where` says (device, dtype, cells, …, as an `Execution` takes them).
+    `work_on`: a context, or checkpoints, computed as `where` says (device, dtype, …; see `Execution`).
     With a shard (i, n), the i-th of n parts only: the n results together are the whole. Interrupting at any moment
     loses at most the cell in progress. Raises: RequestError for two tasks of one name; else what `stream` and the tasks
     raise.

@@ -122,7 +122,8 @@ def lead(context: Context, truth: pd.DataFrame | None) -> str:
     main = {c.model.name for c in checkpoints if c.model.branch == "main"}
     branches = {c.model.name for c in checkpoints} - main
     steps = context.steps
-    text = f"{len(checkpoints)} checkpoints of {context.name}: {len(main)} models, {len(steps)} steps from {steps[0]:,} to {steps[-1]:,}"
+    text = f"{len(checkpoints)} checkpoints of {context.name}: {len(main)} models, "
+    text += f"{len(steps)} steps from {steps[0]:,} to {steps[-1]:,}"
     text += f", and {len(branches)} intervention branch{'es' if len(branches) != 1 else ''}. " if branches else ". "
     if truth is not None:
         differ, total = int(truth["items that differ"].sum()), int(truth["items"].sum())

@@ -73,7 +73,7 @@ class Tokenizer:
 
     @cached_property
     def beginning(self) -> int | None:
-        """The id that stands before a text: beginning-of-text, else end-of-text; None when the tokenizer has neither."""
+        """The id that stands before a text: beginning-of-text, else end-of-text; None when there is neither."""
         named = dict(self.special)
         for text in (named.get("bos_token"), named.get("eos_token"), *_BEGINNINGS):
             found = None if text is None else self.engine.token_to_id(text)
@@ -96,7 +96,7 @@ Openable: TypeAlias = "Tokenizer | tokenizers.Tokenizer | PreTrainedTokenizerFas
 
 
 def open_tokenizer(place: Openable) -> Tokenizer:
-    """The tokenizer at a tokenizer.json, in a folder that holds one, or of a hub repository (`owner/name`, `owner/name@revision`).
+    """The tokenizer of a tokenizer.json, its folder, or a hub repository (`owner/name`, `owner/name@revision`).
 
     Tokenizers of the `tokenizers` and `transformers` packages are taken as they are.
     Raises: RequestError for what is no tokenizer, DataError for a missing or damaged file, EnvironmentFailure when the
@@ -110,7 +110,9 @@ def open_tokenizer(place: Openable) -> Tokenizer:
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
         if not (isinstance(place, str) and _HUB_NAME.fullmatch(place) and path.suffix != ".json"):
-            raise DataError(f"{path}: no such tokenizer; give a {FILE}, the folder that holds it, or a hub name owner/name")
+            raise DataError(
+                f"{path}: no such tokenizer; give a {FILE}, the folder that holds it, or a hub name owner/name"
+            )
         repo, _, revision = place.partition("@")
         path = hub.fetch_tokenizer(repo, revision or None)
         path = path / FILE if path.is_dir() else path
@@ -121,8 +123,8 @@ def _of_object(given: tokenizers.Tokenizer | PreTrainedTokenizerFast) -> Tokeniz
     engine = cast("tokenizers.Tokenizer", getattr(given, "backend_tokenizer", given))
     if not hasattr(engine, "encode_batch_fast"):
         raise RequestError(
-            f"a {type(given).__name__} is not a fast tokenizer; give a {FILE}, its folder, a hub name, a tokenizers.Tokenizer or a "
-            "PreTrainedTokenizerFast"
+            f"a {type(given).__name__} is not a fast tokenizer; give a {FILE}, its folder, a hub name, a "
+            "tokenizers.Tokenizer or a PreTrainedTokenizerFast"
         )
     named = {key: getattr(given, key, None) for key in ("bos_token", "eos_token")}
     return Tokenizer(engine, special=tuple((key, str(text)) for key, text in named.items() if text is not None))

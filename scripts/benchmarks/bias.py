@@ -1,9 +1,10 @@
 """Sentence pairs per second over many checkpoints: CrowS-Pairs by pythia_tools and by lm-eval, in one process.
 
-Both get the same live model with each checkpoint's weights in it, the same pairs and the same batch size. lm-eval gets its
-own task definition (reading the pairs from a local file) and its task manager prepared beforehand. Two of its doors are
-timed: `simple_evaluate`, the documented one, which also asks the machine about itself on every call (a `pip list`, among
-others), and `evaluate`, the bare loop beneath it. CPU seconds include child processes. Results are compared pair by pair.
+Both get the same live model with each checkpoint's weights in it, the same pairs and the same batch size. lm-eval gets
+its own task definition (reading the pairs from a local file) and its task manager prepared beforehand. Two of its doors
+are timed: `simple_evaluate`, the documented one, which also asks the machine about itself on every call (a `pip list`,
+among others), and `evaluate`, the bare loop beneath it. CPU seconds include child processes. Results are compared pair
+by pair.
 
     python scripts/benchmarks/bias.py                      # 12 checkpoints of pythia-micro's three shapes, and of 70M
     python scripts/benchmarks/bias.py --shapes m --data crows_pairs_anonymized.csv --pairs 262
@@ -24,10 +25,22 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 SHAPES = {
-    "xs": {"vocab_size": 1024, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
-    "s": {"vocab_size": 1024, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 256},
-    "m": {"vocab_size": 1024, "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512},
-    "70m": {"vocab_size": 50304, "hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 2048},
+    "xs": {
+        "vocab_size": 1024, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 128
+    },
+    "s": {
+        "vocab_size": 1024, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "intermediate_size": 256
+    },
+    "m": {
+        "vocab_size": 1024, "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "intermediate_size": 512
+    },
+    "70m": {
+        "vocab_size": 50304, "hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8,
+        "intermediate_size": 2048
+    }
 }
 NOUNS = ("nurse", "doctor", "driver", "teacher", "pilot", "baker", "farmer", "clerk", "judge", "writer")
 
@@ -36,7 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--checkpoints", type=int, default=12)
-    parser.add_argument("--pairs", type=int, nargs="+", help="pairs per checkpoint, one number per shape (default 262; 70m: 24)")
+    parser.add_argument(
+        "--pairs", type=int, nargs="+", help="pairs per checkpoint, one number per shape (default 262; 70m: 24)"
+    )
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--data", help="a CrowS-Pairs file (default: sentences made here)")
     parser.add_argument("--tokenizer", help="tokenizer.json (default: a small one trained here, ids below 1,024)")
@@ -98,7 +113,10 @@ class LmEval:
 
         table.to_csv(folder / "pairs.csv", index=False)
         config = load_yaml(Path(lm_eval.__file__).parent / "tasks" / "crows_pairs" / "crows_pairs_english.yaml")
-        local = {"dataset_path": "csv", "dataset_name": None, "dataset_kwargs": {"data_files": {"test": str(folder / "pairs.csv")}}}
+        local = {
+            "dataset_path": "csv", "dataset_name": None,
+            "dataset_kwargs": {"data_files": {"test": str(folder / "pairs.csv")}}
+        }
         os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
         self.tasks = None
         self.task = HarnessTask(tokenizer, [{**config, **local}])
@@ -110,7 +128,9 @@ class LmEval:
         start = now()
         scores = []
         for model in stream(checkpoints, device="cpu", prefetch=False):
-            result = self.bare(model) if bare else self.task.evaluate(model, log_samples=True, batch_size=self.batch_size)
+            result = self.bare(model) if bare else self.task.evaluate(
+                model, log_samples=True, batch_size=self.batch_size
+            )
             samples = sorted(result["samples"]["crows_pairs_english"], key=lambda s: s["doc_id"])
             scores += [ll for sample in samples for ll, _ in sample["filtered_resps"]]
         return np.array(scores), elapsed(start)
@@ -158,7 +178,9 @@ def small_tokenizer(table):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=1024, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator([*table["sent_more"], *table["sent_less"]], trainer)
     return tokenizer
 

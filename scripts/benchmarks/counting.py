@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Counting side by side: pythia_tools, tokengrams, an Aho-Corasick automaton, and the paper's rule by regular expressions.
+"""Counting side by side: pythia_tools, tokengrams, an Aho-Corasick automaton, and the paper's rule by regular
+expressions.
 
     python scripts/benchmarks/counting.py --tokenizer 20B_tokenizer.json --work /tmp/counting
     python scripts/benchmarks/counting.py --tokens 5000000 --skip tokengrams
 
-Text of the installed Python packages (or --corpus) becomes rows of 2,049 tokens, 64 rows to a step. Every result is compared,
-number for number, before its time is printed. CPU seconds are of the process and its threads, best of --repeats.
+Text of the installed Python packages (or --corpus) becomes rows of 2,049 tokens, 64 rows to a step. Every result is
+compared, number for number, before its time is printed. CPU seconds are of the process and its threads, best of
+--repeats.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ ROW, STEP_ROWS = 2049, 64
 UNITS = "minute|hour|day|week|month|year|decade"
 WORD = rf"(?:(?:\w|[{re.escape(string.punctuation)}])+\s+)"
 NUMBERS = re.compile(rf"(?=( \d{{1,5}} {WORD}{{1,3}}\d{{1,5}}))")
-TIMES = (re.compile(rf"(?=( \d{{1,5}} {WORD}{{0,3}}?(?:{UNITS})))"), re.compile(rf"(?=( (?:{UNITS}) {WORD}{{0,3}}?\d{{1,5}}))"))
+TIMES = (
+    re.compile(rf"(?=( \d{{1,5}} {WORD}{{0,3}}?(?:{UNITS})))"),
+    re.compile(rf"(?=( (?:{UNITS}) {WORD}{{0,3}}?\d{{1,5}}))")
+)
 
 
 def main() -> int:
@@ -47,7 +52,9 @@ def main() -> int:
     prefix = _tokens(work, tokenizer, args.corpus, args.tokens)
     order = load_order(prefix, batch_rows=STEP_ROWS)
     tokens = order.steps * STEP_ROWS * ROW
-    print(f"{tokens:,} tokens, {order.steps} steps of {STEP_ROWS} rows of {ROW}; memory at the start {_peak():.0f} MB\n")
+    print(
+        f"{tokens:,} tokens, {order.steps} steps of {STEP_ROWS} rows of {ROW}; memory at the start {_peak():.0f} MB\n"
+    )
     ngrams = mixed_ngrams(order, tokenizer, args.terms)
     table = [("task", "engine", "CPU s", "wall s", "Mtok/s CPU", "Mtok/s wall", "checked")]
     matrix = _ngram_lines(table, order, tokens, ngrams, args)
@@ -75,10 +82,14 @@ def mixed_ngrams(order: DataOrder, tokenizer: Any, wanted: int) -> list[tuple[in
     return list(chosen)[:wanted]
 
 
-def _ngram_lines(table: list[Any], order: DataOrder, tokens: int, ngrams: list[Any], args: argparse.Namespace) -> np.ndarray:
+def _ngram_lines(
+    table: list[Any], order: DataOrder, tokens: int, ngrams: list[Any], args: argparse.Namespace
+) -> np.ndarray:
     matrix = np.zeros(0)
     for workers in (1, 2):
-        result, cpu, wall = timed(lambda w=workers: counts.count(order, ngrams, range(order.steps + 1), workers=w), args.repeats)
+        result, cpu, wall = timed(
+            lambda w=workers: counts.count(order, ngrams, range(order.steps + 1), workers=w), args.repeats
+        )
         if workers == 1:
             matrix = result.new[1:]
         assert (result.new[1:] == matrix).all()
@@ -87,7 +98,9 @@ def _ngram_lines(table: list[Any], order: DataOrder, tokens: int, ngrams: list[A
     return matrix
 
 
-def _tokengrams_lines(table: list[Any], order: DataOrder, tokens: int, ngrams: list[Any], matrix: np.ndarray, work: Path) -> None:
+def _tokengrams_lines(
+    table: list[Any], order: DataOrder, tokens: int, ngrams: list[Any], matrix: np.ndarray, work: Path
+) -> None:
     """The index over the same rows; its hits that straddle two rows are dropped by `NgramIndex`."""
     import shutil
 
@@ -102,7 +115,12 @@ def _tokengrams_lines(table: list[Any], order: DataOrder, tokens: int, ngrams: l
     steps = range(order.steps + 1)
     found, cpu, wall = timed(lambda: np.stack([np.diff(index.exposures(n, steps)) for n in ngrams]), 1)
     assert (matrix == found.T).all(), "tokengrams and the pass differ"
-    table.append(_line(f"{len(ngrams)} n-grams per step", "tokengrams: queries, index built", cpu, wall, tokens, "equal, cell by cell"))
+    table.append(
+        _line(
+            f"{len(ngrams)} n-grams per step", "tokengrams: queries, index built", cpu, wall, tokens,
+            "equal, cell by cell"
+        )
+    )
 
 
 def _pair_lines(
@@ -111,12 +129,20 @@ def _pair_lines(
     terms = [counts.Number(str(n)) for n in range(100)]
     pairs = [counts.Pair(a, b, 5) for a, b in itertools.combinations_with_replacement(terms, 2)]
     for workers in (1, 2):
-        found, cpu, wall = timed(lambda w=workers: counts.count(order, pairs, [order.steps], tokenizer=tokenizer, workers=w), args.repeats)
+        found, cpu, wall = timed(
+            lambda w=workers: counts.count(order, pairs, [order.steps], tokenizer=tokenizer, workers=w), args.repeats
+        )
         name = f"pythia_tools, {workers} thread{'s' * (workers > 1)}"
-        table.append(_line("all pairs of 100 numbers in 5 words", name, cpu, wall, tokens, f"{int(found.matrix().sum()):,} pairs"))
+        table.append(
+            _line(
+                "all pairs of 100 numbers in 5 words", name, cpu, wall, tokens, f"{int(found.matrix().sum()):,} pairs"
+            )
+        )
     sample = min(args.sample, order.n_rows)
     rows = order.rows(0, sample)
-    direct, cpu, wall = timed(lambda: _direct_pairs(tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False)), 1)
+    direct, cpu, wall = timed(
+        lambda: _direct_pairs(tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False)), 1
+    )
     got = counts.count(ArrayRows(rows, sample, tokenizer=tokenizer), pairs, [1], workers=1)
     wanted = [direct[tuple(sorted((p.first.digits, p.second.digits)))] for p in pairs]
     assert got.matrix()[:, 0].tolist() == wanted, "pairs differ from brute force"
@@ -148,7 +174,9 @@ def _text_lines(
     texts = tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False)
     words = [w for w, _ in Counter(re.findall(r"[A-Za-z]{4,12}", "".join(texts[:400]))).most_common(args.terms)]
     for workers in (1, 2):
-        found, cpu, wall = timed(lambda w=workers: counts.count(order, words, [order.steps], tokenizer=tokenizer, workers=w), args.repeats)
+        found, cpu, wall = timed(
+            lambda w=workers: counts.count(order, words, [order.steps], tokenizer=tokenizer, workers=w), args.repeats
+        )
         name = f"pythia_tools, {workers} thread{'s' * (workers > 1)}"
         table.append(_line(f"{len(words)} text terms", name, cpu, wall, tokens, f"{int(found.matrix().sum()):,} hits"))
     automaton = ahocorasick.Automaton()
@@ -166,7 +194,9 @@ def _text_lines(
     hits, cpu, wall = timed(run, 1)
     got = counts.count(ArrayRows(rows, sample, tokenizer=tokenizer), words, [1], workers=1)
     assert (got.matrix()[:, 0] == hits).all(), "pyahocorasick and the pass differ"
-    table.append(_line(f"{len(words)} text terms", f"decode, pyahocorasick ({sample} rows)", cpu, wall, sample * ROW, "equal"))
+    table.append(
+        _line(f"{len(words)} text terms", f"decode, pyahocorasick ({sample} rows)", cpu, wall, sample * ROW, "equal")
+    )
 
 
 def _paper_lines(
@@ -175,7 +205,9 @@ def _paper_lines(
     rule = counts.PythiaCounter(tokenizer)
 
     total, cpu, wall = timed(lambda: rule.count_order(order, 0, order.n_rows), args.repeats)
-    table.append(_line("the paper's rule, every key", "pythia_tools, 1 thread", cpu, wall, tokens, f"{total.windows:,} windows"))
+    table.append(
+        _line("the paper's rule, every key", "pythia_tools, 1 thread", cpu, wall, tokens, f"{total.windows:,} windows")
+    )
     sample = min(args.sample, order.n_rows)
     rows = order.rows(0, sample)
 
@@ -224,7 +256,8 @@ def _peak_of_pass(prefix: str, share: float, ngrams: list[Any]) -> float:
 
 
 def _peak() -> float:
-    """MB at most resident in this process; the kernel's own mark where there is one, because ru_maxrss survives a fork."""
+    """MB at most resident in this process; the kernel's own mark where there is one, because ru_maxrss survives a fork.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.search(r"VmHWM:\s+(\d+)", status.read_text()).group(1)) / 1024  # type: ignore[union-attr]
@@ -248,7 +281,12 @@ def _line(task: str, engine: str, cpu: float, wall: float, tokens: int, checked:
 def _print(table: list[tuple[str, ...]]) -> None:
     widths = [max(len(row[c]) for row in table) for c in range(len(table[0]))]
     for row in table:
-        print("  ".join(cell.ljust(w) if c in (0, 1, 6) else cell.rjust(w) for c, (cell, w) in enumerate(zip(row, widths, strict=True))))
+        print(
+            "  ".join(
+                cell.ljust(w) if c in (0, 1, 6) else cell.rjust(w)
+                for c, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+        )
 
 
 def _tokens(work: Path, tokenizer: Any, corpus: str | None, wanted: int) -> Path:
@@ -257,8 +295,12 @@ def _tokens(work: Path, tokenizer: Any, corpus: str | None, wanted: int) -> Path
     if prefix.with_suffix(".bin").exists() and prefix.with_suffix(".bin").stat().st_size == 2 * size:
         return prefix
     have, parts = 0, []
-    for texts in itertools.batched(_texts(corpus), 256) if sys.version_info >= (3, 12) else _batched(_texts(corpus), 256):
-        parts += [np.array(e.ids, dtype=np.uint16) for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    for texts in itertools.batched(
+        _texts(corpus), 256
+    ) if sys.version_info >= (3, 12) else _batched(_texts(corpus), 256):
+        parts += [
+            np.array(e.ids, dtype=np.uint16) for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        ]
         have = sum(map(len, parts))
         print(f"\rtokenizing: {have:,} of {wanted:,}", end="", file=sys.stderr)
         if have >= wanted:
@@ -297,7 +339,9 @@ def _train(work: Path, corpus: str | None) -> Any:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(vocab_size=16_384, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=16_384, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        )
         tokenizer.train_from_iterator(itertools.islice(_texts(corpus), 500), trainer)
         tokenizer.save(str(path))
     return open_tokenizer(path).engine
@@ -312,7 +356,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=2000, help="rows for the slow rivals (default 2000)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--skip", nargs="*", default=[], choices=["tokengrams"], help="rivals to leave out")
-    parser.add_argument("--work", default="counting-benchmark", metavar="DIR", help="where tokens and the index are kept")
+    parser.add_argument(
+        "--work", default="counting-benchmark", metavar="DIR", help="where tokens and the index are kept"
+    )
     return parser.parse_args()
 
 

@@ -3,12 +3,13 @@
 The corpus is whatever text the folders given hold (by default Python's libraries, installed packages, documentation):
 files of 200 to 32,768 bytes, shuffled with seed 0, up to --megabytes. Every engine runs in a process of its own, reads
 the same file, makes 5-gram word shingles (`str.split()`) and ends with pairs; CPU seconds cover all its threads.
-Truth is every pair with Jaccard ≥ 0.87 among the first --truth documents, found by a join in plain Python on the shingles
-themselves (no hashes), which shares no code with the engines.
+Truth is every pair with Jaccard ≥ 0.87 among the first --truth documents, found by a join in plain Python on the
+shingles themselves (no hashes), which shares no code with the engines.
 
     python scripts/benchmarks/dedup.py                         # 200 MB of this machine's text
     python scripts/benchmarks/dedup.py --megabytes 20 --engines exact lsh datasketch
-    python scripts/benchmarks/dedup.py --million               # stages on 1,000,000 pieces of text: time, memory per document
+    python scripts/benchmarks/dedup.py --million               # stages on 1,000,000 pieces of text: time, memory per
+    document
 
 The plan to a billion documents is printed from the constants measured in the same run (see `plan`).
 """
@@ -98,7 +99,9 @@ def shuffled_files(folders: list[str], least: int, most: int) -> list[Path]:
             below.sort()
             for name in sorted(names):
                 path = os.path.join(root, name)
-                if os.path.splitext(name)[1] in ENDINGS and not os.path.islink(path) and least <= os.path.getsize(path) <= most:
+                if os.path.splitext(
+                    name
+                )[1] in ENDINGS and not os.path.islink(path) and least <= os.path.getsize(path) <= most:
                     found.append(path)
     found = list(dict.fromkeys(found))
     random.Random(0).shuffle(found)
@@ -127,7 +130,9 @@ def shingles(text: str) -> set[str]:
 
 
 def true_pairs(work: Path, count: int) -> set[tuple[int, int]]:
-    """Every pair with J ≥ threshold among the first `count` documents, in plain Python: rarest shingles first, prefix filter."""
+    """Every pair with J ≥ threshold among the first `count` documents, in plain Python: rarest shingles first, prefix
+    filter.
+    """
     known = work / f"truth-{count}.json"
     if known.exists():
         return {(a, b) for a, b in json.loads(known.read_text())}
@@ -138,8 +143,12 @@ def true_pairs(work: Path, count: int) -> set[tuple[int, int]]:
     for x in sorted(range(len(sets)), key=lambda i: len(sets[i])):
         if not sets[x]:
             continue
-        prefix = sorted(sets[x], key=lambda s: (frequency[s], s))[: len(sets[x]) - int(np.ceil(THRESHOLD * len(sets[x]) - 1e-9)) + 1]
-        near = {y for s in prefix if frequency[s] > 1 for y in index.get(s, ()) if len(sets[y]) >= THRESHOLD * len(sets[x])}
+        prefix = sorted(sets[x], key=lambda s: (frequency[s], s))[
+            : len(sets[x]) - int(np.ceil(THRESHOLD * len(sets[x]) - 1e-9)) + 1
+        ]
+        near = {
+            y for s in prefix if frequency[s] > 1 for y in index.get(s, ()) if len(sets[y]) >= THRESHOLD * len(sets[x])
+        }
         for y in near:
             shared = len(sets[x] & sets[y])
             if shared / (len(sets[x]) + len(sets[y]) - shared) >= THRESHOLD:
@@ -151,7 +160,8 @@ def true_pairs(work: Path, count: int) -> set[tuple[int, int]]:
     return set(found)
 
 
-# ---------------------------------------------------------------- engines: each returns seconds, memory, and pairs in a file
+# ---------------------------------------------------------------- engines: each returns seconds, memory, and pairs in a
+# file
 
 
 class Clock:
@@ -264,7 +274,8 @@ def gaoya(work: Path, args: argparse.Namespace) -> dict:
     texts = read_texts(work)
     clock.lap("read")
     index = MinHashStringIndex(
-        hash_size=32, jaccard_threshold=THRESHOLD, num_bands=8, band_size=16, num_hashes=128, analyzer="word", ngram_range=(NGRAM, NGRAM),
+        hash_size=32, jaccard_threshold=THRESHOLD, num_bands=8, band_size=16, num_hashes=128, analyzer="word",
+        ngram_range=(NGRAM, NGRAM)
     )
     index.par_bulk_insert_docs(list(range(len(texts))), texts)
     clock.lap("sign")
@@ -275,10 +286,10 @@ def gaoya(work: Path, args: argparse.Namespace) -> dict:
 
 
 ENGINE_FUNCTIONS = {
-    "exact": lambda w, a: ours(w, a, "exact"), "lsh": lambda w, a: ours(w, a, "lsh"),
-    "lsh-mix64": lambda w, a: ours(w, a, "lsh", hashing="mix64"),
-    "legacy": lambda w, a: ours(w, a, "lsh", scheme="legacy"), "lsh-jsonl": lambda w, a: ours(w, a, "lsh", "jsonl"),
-    "datasketch": datasketch, "datasketch-jsonl": lambda w, a: datasketch(w, a, "jsonl"), "rensa": rensa, "gaoya": gaoya,
+    "exact": lambda w, a: ours(w, a, "exact"), "lsh": lambda w, a: ours(w, a, "lsh"), "lsh-mix64": lambda w,
+    a: ours(w, a, "lsh", hashing="mix64"), "legacy": lambda w, a: ours(w, a, "lsh", scheme="legacy"),
+    "lsh-jsonl": lambda w, a: ours(w, a, "lsh", "jsonl"), "datasketch": datasketch, "datasketch-jsonl": lambda w,
+    a: datasketch(w, a, "jsonl"), "rensa": rensa, "gaoya": gaoya
 }
 
 
@@ -295,7 +306,9 @@ def compare(work: Path, args: argparse.Namespace) -> None:
     build_corpus(args.folders, args.megabytes, work)
     offsets = np.load(work / "offsets.npy")
     size = offsets[-1] / 1e6
-    print(f"{len(offsets) - 1:,} documents, {size:.1f} MB; threshold {THRESHOLD}, {NGRAM}-grams, {args.workers} thread(s)")
+    print(
+        f"{len(offsets) - 1:,} documents, {size:.1f} MB; threshold {THRESHOLD}, {NGRAM}-grams, {args.workers} thread(s)"
+    )
     count = min(args.truth, len(offsets) - 1)
     truth = true_pairs(work, count) if count else set()
     if count:
@@ -349,12 +362,19 @@ def million(work: Path, args: argparse.Namespace) -> None:
 
 
 def plan(bytes_per_document: float, n: int, sign: dict, clustered: dict) -> None:
-    """A billion documents of 5.9 kB (the Pile's mean), from this run's constants: signing by bytes (too much, since what a
-    document costs beside its bytes weighs most in pieces of 400), the rest by documents."""
+    """A billion documents of 5.9 kB (the Pile's mean), from this run's constants: signing by bytes (too much, since
+    what a document costs beside its bytes weighs most in pieces of 400), the rest by documents."""
     billion, mean = 1e9, 5900.0
     per_byte = sign["sign"][1] / n / bytes_per_document
-    hours = {"sign": billion * mean * per_byte / 3600, **{k: v[1] / n * billion / 3600 for k, v in clustered["steps"].items()}}
-    print("plan to 1,000,000,000 documents of 5.9 kB (5.9 TB), CPU hours at most: " + ", ".join(f"{k} {v:,.1f}" for k, v in hours.items()))
+    hours = {
+        "sign": billion * mean * per_byte / 3600,
+        **{k: v[1] / n * billion / 3600 for k, v in clustered["steps"].items()}
+    }
+    print(
+        "plan to 1,000,000,000 documents of 5.9 kB (5.9 TB), CPU hours at most: " + ", ".join(
+            f"{k} {v:,.1f}" for k, v in hours.items()
+        )
+    )
     disk = clustered["disk_bytes"] / n * billion / 1e12
     memory = 24 * billion / 1e9
     spread = (hours["sign"] + hours["buckets"]) / 64
@@ -421,8 +441,9 @@ def million_cluster(work: Path, args: argparse.Namespace) -> dict:
     clock.lap("cluster")
     disk = sum(p.stat().st_size for p in job.work.rglob("*") if p.is_file())
     return {
-        "steps": clock.steps, "documents": documents, "dropped": clusters.facts["dropped"], "clusters": clusters.facts["clusters"],
-        "resident_bytes": memory.stop(), "disk_bytes": disk, "buckets_bytes": config.memory_bytes,
+        "steps": clock.steps, "documents": documents, "dropped": clusters.facts["dropped"],
+        "clusters": clusters.facts["clusters"], "resident_bytes": memory.stop(), "disk_bytes": disk,
+        "buckets_bytes": config.memory_bytes
     }
 
 

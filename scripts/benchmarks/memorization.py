@@ -1,12 +1,14 @@
-"""Rows per second that are judged memorized or not: one staged pass against batched `generate`, in one process, flags compared.
+"""Rows per second that are judged memorized or not: one staged pass against batched `generate`, in one process, flags
+compared.
 
     python scripts/benchmarks/memorization.py --shapes 14m 70m 160m --rows 512 --threads 2
-    python scripts/benchmarks/memorization.py --device cuda --shapes 70m 160m --rows 16384 --batch 1024 4096 --generate-batch 1024 4096
+    python scripts/benchmarks/memorization.py --device cuda --shapes 70m 160m --rows 16384 --batch 1024 4096
+    --generate-batch 1024 4096
 
-Models have random weights at Pythia shapes. Memorized rows are the model's own greedy outputs (made beforehand, not timed);
-the rest is random. `floor` is the model's own forward pass over the tokens that must be seen: the context of every row,
-and the whole window of memorized ones. Every method runs with each of its batch sizes (--generate-batch for those that decode,
---batch for single passes) and keeps its best time; methods take turns.
+Models have random weights at Pythia shapes. Memorized rows are the model's own greedy outputs (made beforehand, not
+timed); the rest is random. `floor` is the model's own forward pass over the tokens that must be seen: the context of
+every row, and the whole window of memorized ones. Every method runs with each of its batch sizes (--generate-batch for
+those that decode, --batch for single passes) and keeps its best time; methods take turns.
 `peak` is the share of the arithmetic peak that this process measures with a large matrix product in the same format.
 `score` compares the memorization score (real decoding past the first miss) with `generate`.
 """
@@ -45,8 +47,8 @@ def build(shape: str, device: str) -> GPTNeoXForCausalLM:
     torch.manual_seed(0)
     width, layers, heads = SHAPES[shape]
     config = GPTNeoXConfig(
-        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width, vocab_size=VOCABULARY,
-        max_position_embeddings=2048, rotary_pct=0.25, bos_token_id=0, eos_token_id=0,
+        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
+        vocab_size=VOCABULARY, max_position_embeddings=2048, rotary_pct=0.25, bos_token_id=0, eos_token_id=0
     )
     model = GPTNeoXForCausalLM(config).eval().to(device)
     model.generation_config.eos_token_id = None
@@ -60,7 +62,9 @@ def generated(model: GPTNeoXForCausalLM, rows: np.ndarray, length: int, batch: i
     parts = []
     for start in range(0, len(rows), batch):
         ids = torch.from_numpy(rows[start : start + batch, :length]).to(model.device)
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, do_sample=False, use_cache=True)
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, do_sample=False, use_cache=True
+        )
         parts.append(out[:, length:].cpu().numpy())
     return np.concatenate(parts)
 
@@ -68,7 +72,9 @@ def generated(model: GPTNeoXForCausalLM, rows: np.ndarray, length: int, batch: i
 @torch.inference_mode()
 def forward_only(model: GPTNeoXForCausalLM, rows: np.ndarray, length: int, memorized: np.ndarray, batch: int) -> None:
     """The floor: contexts with one position unembedded, memorized windows with all their continuation positions."""
-    for index, stop, keep in ((np.flatnonzero(~memorized), length, 1), (np.flatnonzero(memorized), 2 * length - 1, length)):
+    for index, stop, keep in (
+        (np.flatnonzero(~memorized), length, 1), (np.flatnonzero(memorized), 2 * length - 1, length)
+    ):
         for start in range(0, len(index), batch):
             ids = torch.from_numpy(rows[index[start : start + batch], :stop]).to(model.device)
             model(ids, use_cache=False, logits_to_keep=keep).logits.argmax(-1).cpu()
@@ -105,12 +111,14 @@ def _compare(shape: str, model: GPTNeoXForCausalLM, share: float, args: argparse
         flops = _flops(shape, rows, truth, args.length, name)
         share_of_peak = flops / seconds / 1e9 / peak["bfloat16" if "bfloat16" in name else "float32"]
         print(
-            f"{name:16} {len(rows) / seconds:9.1f} {best['generate'][1] / seconds:11.2f} {seconds / best['forward floor'][1]:8.2f} "
-            f"{share_of_peak:8.0%} {batch:6}  {same}"
+            f"{name:16} {len(rows) / seconds:9.1f} {best['generate'][1] / seconds:11.2f} "
+            f"{seconds / best['forward floor'][1]:8.2f} {share_of_peak:8.0%} {batch:6}  {same}"
         )
 
 
-def _race(methods: dict[str, Callable[[int], Any]], args: argparse.Namespace) -> tuple[dict[str, dict[int, float]], dict[str, Any]]:
+def _race(
+    methods: dict[str, Callable[[int], Any]], args: argparse.Namespace
+) -> tuple[dict[str, dict[int, float]], dict[str, Any]]:
     """Best seconds per method and batch size; methods take turns, so that a busy machine slows all alike."""
     times: dict[str, dict[int, float]] = {name: {} for name in methods}
     answers: dict[str, Any] = {}
@@ -174,14 +182,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES), default=["14m", "70m", "160m"])
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--length", type=int, default=32, help="context and continuation ids (default 32)")
-    parser.add_argument("--memorized", nargs="+", type=float, default=[0.01, 1.0], help="shares of rows that are memorized")
+    parser.add_argument(
+        "--memorized", nargs="+", type=float, default=[0.01, 1.0], help="shares of rows that are memorized"
+    )
     parser.add_argument("--batch", nargs="+", type=int, default=[32, 128], help="rows per single pass")
     parser.add_argument("--generate-batch", nargs="+", type=int, default=[64, 128, 256], help="rows decoded together")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--score", action="store_true", help="time the memorization score too")
-    parser.add_argument("--cpu-seconds", action="store_true", help="count CPU time instead of the wall's (on a shared machine)")
+    parser.add_argument(
+        "--cpu-seconds", action="store_true", help="count CPU time instead of the wall's (on a shared machine)"
+    )
     return parser.parse_args()
 
 

@@ -31,7 +31,9 @@ BATCH = 1024
 # ---- the reference: what the usual reader does, written plainly
 
 
-def reference_maps(sizes: np.ndarray, length: int, seed: int, num_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def reference_maps(
+    sizes: np.ndarray, length: int, seed: int, num_samples: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Index maps with numpy's shuffles and a walk over documents as compiled helpers do it."""
     from numba import njit
 
@@ -82,7 +84,9 @@ class ItemReader:
 
     def get(self, document: int, offset: int = 0, length: int | None = None) -> np.ndarray:
         length = int(self.sizes[document]) - offset if length is None else length
-        return np.frombuffer(self.buffer, dtype=np.uint16, count=length, offset=int(self.pointers[document]) + 2 * offset)
+        return np.frombuffer(
+            self.buffer, dtype=np.uint16, count=length, offset=int(self.pointers[document]) + 2 * offset
+        )
 
     def __getitem__(self, i: int) -> np.ndarray:
         if self.maps is None:
@@ -117,7 +121,9 @@ def best(work: Callable[[], Any], repeat: int) -> tuple[float, float]:
 
 def cpu_seconds() -> float:
     """CPU time of this process and of the children it has waited for."""
-    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    return sum(
+        u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def rates(count: float, times: tuple[float, float]) -> list[float]:
@@ -134,7 +140,8 @@ def drain(batches: Iterable[Any]) -> None:
 def measure_maps(which: str, documents: int, repeat: int) -> dict[str, Any]:
     from pythia_tools.order import build_index_maps
 
-    # Half as many tokens as are asked for and a little more, so that the order takes two epochs, as the deduplicated Pile's does.
+    # Half as many tokens as are asked for and a little more, so that the order takes two epochs, as the deduplicated
+    # Pile's does.
     sizes = np.random.default_rng(0).integers(1, 3092, documents, dtype=np.int32)
     num_samples = int(sizes.sum(dtype=np.int64) * 1.45 / LENGTH)
     build = build_index_maps if which == "ours" else reference_maps
@@ -147,9 +154,14 @@ def measure_maps(which: str, documents: int, repeat: int) -> dict[str, Any]:
         times.append((time.perf_counter() - start, time.process_time() - cpu))
     import hashlib
 
-    digest = hashlib.sha256(b"".join(hashlib.sha256(m.reshape(-1).view(np.uint8).data).digest() for m in maps)).hexdigest()
+    digest = hashlib.sha256(
+        b"".join(hashlib.sha256(m.reshape(-1).view(np.uint8).data).digest() for m in maps)
+    ).hexdigest()
     wall, cpu = min(times)
-    return {"seconds": wall, "cpu": cpu, "GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "digest": digest[:12]}
+    return {
+        "seconds": wall, "cpu": cpu, "GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "digest": digest[:12]
+    }
 
 
 def store_of(folder: Path, mean: int, tokens: int) -> Path:
@@ -179,7 +191,9 @@ def measure_gather(folder: str, repeat: int) -> dict[str, Any]:
     other = np.ones_like(out)
     copy = best(lambda: drain(np.copyto(out, other) for _ in steps), repeat)
     rows = len(steps) * BATCH
-    return {"ours": rates(rows, ours), "reference": rates(min(8, len(steps)) * BATCH, theirs), "copy": rates(rows, copy)}
+    return {
+        "ours": rates(rows, ours), "reference": rates(min(8, len(steps)) * BATCH, theirs), "copy": rates(rows, copy)
+    }
 
 
 def preshuffled_of(folder: Path, rows: int) -> Path:
@@ -256,9 +270,15 @@ def ratios(more: list[float] | tuple[float, float], less: list[float] | tuple[fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--maps", nargs="+", type=int, default=[2_000_000], metavar="N", help="documents of the maps (default 2000000)")
-    parser.add_argument("--means", nargs="+", type=int, default=[500, 1600], metavar="N", help="mean document lengths for gathering")
-    parser.add_argument("--tokens", type=int, default=200_000_000, help="tokens of the stores that rows are gathered from")
+    parser.add_argument(
+        "--maps", nargs="+", type=int, default=[2_000_000], metavar="N", help="documents of the maps (default 2000000)"
+    )
+    parser.add_argument(
+        "--means", nargs="+", type=int, default=[500, 1600], metavar="N", help="mean document lengths for gathering"
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=200_000_000, help="tokens of the stores that rows are gathered from"
+    )
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--folder", help="where stores are written (default: a temporary folder)")
     args = parser.parse_args()
@@ -290,7 +310,10 @@ def main() -> None:
         if "cold" in args.only:
             t = cold_start(folder, "rows", args.repeat)
             texts = {k: f"{wall:.3f} s ({cpu:.3f} cpu)" for k, (wall, cpu) in t.items()}
-            say("first batch, cold process, imports included", texts["ours"], texts["reference"], ratios(t["reference"], t["ours"]))
+            say(
+                "first batch, cold process, imports included", texts["ours"], texts["reference"],
+                ratios(t["reference"], t["ours"])
+            )
             say("  of which Python and numpy alone", texts["bare numpy"], "", "")
 
 

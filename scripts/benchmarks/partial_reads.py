@@ -1,15 +1,18 @@
-"""Bytes read for an embedding-norm curve: rows by HTTP range beside whole files, over a local server with the hub's protocol.
+"""Bytes read for an embedding-norm curve: rows by HTTP range beside whole files, over a local server with the hub's
+protocol.
 
     python scripts/benchmarks/partial_reads.py                        # 20 checkpoints at the 70M shape, about a minute
     python scripts/benchmarks/partial_reads.py --shape 410m --checkpoints 5 --format torch
 
-A checkpoint is float16 at a Pythia shape with random weights (and, as `torch`, the causal masks that old files hold). Three readers:
+A checkpoint is float16 at a Pythia shape with random weights (and, as `torch`, the causal masks that old files hold).
+Three readers:
 
 rows     `hub.open_weights(...).rows(...)`: headers and 256 fixed rows of embed_in; the curve of the doctor
 tensor   embed_in whole, by range
 whole    `hf_hub_download` of the real client, then the same rows from the file
 
-Bytes are counted by the server. Each revision differs, so nothing is shared. The curve of `rows` must equal that of `whole`.
+Bytes are counted by the server. Each revision differs, so nothing is shared. The curve of `rows` must equal that of
+`whole`.
 """
 
 from __future__ import annotations
@@ -35,7 +38,10 @@ EMBED = "gpt_neox.embed_in.weight"
 def main() -> None:
     args = arguments()
     work = Path(tempfile.mkdtemp(prefix="partial-reads-", dir=args.folder))
-    os.environ |= {"PYTHIA_TOOLS_HOME": str(work / "home"), "HF_HUB_CACHE": str(work / "cache"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    os.environ |= {
+        "PYTHIA_TOOLS_HOME": str(work / "home"), "HF_HUB_CACHE": str(work / "cache"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1"
+    }
     sys.path.insert(0, str(ROOT / "tests"))
     from hub_server import Hub
 
@@ -45,7 +51,9 @@ def main() -> None:
             name = "model.safetensors" if args.format == "safetensors" else "pytorch_model.bin"
             paths = [write(work / f"step{k}", args.shape, k, args.format) for k in range(args.checkpoints)]
             size = paths[0].stat().st_size
-            repo = server.add_model("me/model", {f"step{k}": {"config.json": b"{}", name: path} for k, path in enumerate(paths)})
+            repo = server.add_model(
+                "me/model", {f"step{k}": {"config.json": b"{}", name: path} for k, path in enumerate(paths)}
+            )
             for branch in repo.branches.values():
                 assert branch[name].digests, "the public hub knows its digests, so they are no part of the times"
             print(f"{args.shape}, {args.format}, {args.checkpoints} checkpoints of {size / 1e6:.1f} MB")
@@ -105,7 +113,9 @@ READERS = {"rows": rows_curve, "tensor": tensor_curve, "whole": whole_curve}
 def checkpoint(step: int) -> Any:
     from pythia_tools.suites import Checkpoint, HubRevision, ModelInfo
 
-    return Checkpoint("benchmark", ModelInfo("m", None, None), step, None, f"step{step}", HubRevision("me/model", f"step{step}"))
+    return Checkpoint(
+        "benchmark", ModelInfo("m", None, None), step, None, f"step{step}", HubRevision("me/model", f"step{step}")
+    )
 
 
 def norm(rows: np.ndarray) -> float:
@@ -123,8 +133,10 @@ def write(folder: Path, shape: str, seed: int, layout: str) -> Path:
     tensors = OrderedDict({EMBED: torch.randn(VOCABULARY, d).half()})
     for i in range(layers):
         block = f"gpt_neox.layers.{i}."
-        for part, rows, columns in (("attention.query_key_value", 3 * d, d), ("attention.dense", d, d), ("mlp.dense_h_to_4h", 4 * d, d),
-                                    ("mlp.dense_4h_to_h", d, 4 * d)):
+        for part, rows, columns in (
+            ("attention.query_key_value", 3 * d, d), ("attention.dense", d, d), ("mlp.dense_h_to_4h", 4 * d, d),
+            ("mlp.dense_4h_to_h", d, 4 * d)
+        ):
             tensors[f"{block}{part}.weight"] = torch.randn(rows, columns).half()
             tensors[f"{block}{part}.bias"] = torch.zeros(rows).half()
         if layout == "torch":
@@ -142,7 +154,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shape", choices=SHAPES, default="70m")
     parser.add_argument("--format", choices=["safetensors", "torch"], default="safetensors")
     parser.add_argument("--checkpoints", type=int, default=20)
-    parser.add_argument("--rate", type=float, help="megabytes per second that the server gives (default: as fast as it can)")
+    parser.add_argument(
+        "--rate", type=float, help="megabytes per second that the server gives (default: as fast as it can)"
+    )
     parser.add_argument("--folder", help="where to write (default: the temporary folder)")
     return parser.parse_args()
 

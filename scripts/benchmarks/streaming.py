@@ -1,18 +1,22 @@
-"""Seconds per checkpoint: `pt.stream` beside a loop over `from_pretrained`, on local files and over a rate-limited server.
+"""Seconds per checkpoint: `pt.stream` beside a loop over `from_pretrained`, on local files and over a rate-limited
+server.
 
-    python scripts/benchmarks/streaming.py                                   # 70M and 410M shapes, about ten minutes, 3 GB of disk
-    python scripts/benchmarks/streaming.py --shapes 70m --checkpoints 20 --rate 140MB
+    python scripts/benchmarks/streaming.py                                   # 70M and 410M shapes, about ten minutes, 3
+    GB of disk python scripts/benchmarks/streaming.py --shapes 70m --checkpoints 20 --rate 140MB
 
 Checkpoints have random weights at Pythia shapes, float16 on disk, run in float32. Three tables:
 
-local    seconds per switch on the same warm files, no computation between; `new`: weights never seen (their digest is taken
+local    seconds per switch on the same warm files, no computation between; `new`: weights never seen (their digest is
+taken
          too), `known`: seen before. `loop` is from_pretrained, the previous model dropped.
-memory   resident memory over many switches, and its bound: one live module and the files of one checkpoint and of one in flight.
-network  total time over N checkpoints with a real computation on each, through a server of so many bytes per second.
-         bound = first fetch + 1.05 × Σ max(fetch, compute), with fetch and compute measured alone; `compute` is the forward
-         passes, `+switch` counts the copy into the live module as computation too, `as it ran` takes fetches and computations
-         as long as they were within the stream, where they (and the server, and other jobs of the machine) compete.
-         With --waiting the computation is a wait of that length, as when an accelerator computes and the processor is free.
+memory   resident memory over many switches, and its bound: one live module and the files of one checkpoint and of one
+in flight. network  total time over N checkpoints with a real computation on each, through a server of so many bytes per
+second.
+         bound = first fetch + 1.05 × Σ max(fetch, compute), with fetch and compute measured alone; `compute` is the
+         forward passes, `+switch` counts the copy into the live module as computation too, `as it ran` takes fetches
+         and computations as long as they were within the stream, where they (and the server, and other jobs of the
+         machine) compete. With --waiting the computation is a wait of that length, as when an accelerator computes and
+         the processor is free.
 
 Each contender runs in a process of its own, with the same number of threads; the server has a process of its own too.
 Revisions that the server offers differ in the last values of the last tensor, so one file on disk serves them all.
@@ -65,8 +69,8 @@ def write_checkpoint(folder: Path, shape: str, number: int) -> Path:
 
     width, layers, heads = SHAPES[shape]
     config = GPTNeoXConfig(
-        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width, vocab_size=VOCABULARY,
-        max_position_embeddings=2048, rotary_pct=0.25, bos_token_id=0, eos_token_id=0,
+        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
+        vocab_size=VOCABULARY, max_position_embeddings=2048, rotary_pct=0.25, bos_token_id=0, eos_token_id=0
     )
     torch.manual_seed(number)
     logging.disable_progress_bar()
@@ -87,9 +91,11 @@ def compare_local(folder: Path, made: list[str], args: argparse.Namespace) -> No
     print(f"{'local, s per switch':<28}{'best':>8}{'median':>8}")
     for name, times in (("from_pretrained loop", loop), ("stream, weights known", known), ("stream, weights new", new)):
         print(f"  {name:<26}{min(times):8.3f}{statistics.median(times):8.3f}")
-    print(f"  known/loop {min(known) / min(loop):.2f} (best) {statistics.median(known) / statistics.median(loop):.2f} (median); "
-          f"new/loop {min(new) / min(loop):.2f}, {statistics.median(new) / statistics.median(loop):.2f}; "
-          f"logits equal: {all(r['equal'] for r in streams)}")
+    print(
+        f"  known/loop {min(known) / min(loop):.2f} (best) {statistics.median(known) / statistics.median(loop):.2f} "
+        f"(median); new/loop {min(new) / min(loop):.2f}, {statistics.median(new) / statistics.median(loop):.2f}; "
+        f"logits equal: {all(r['equal'] for r in streams)}"
+    )
 
 
 def worker_loop_local(given: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +107,9 @@ def worker_loop_local(given: dict[str, Any]) -> dict[str, Any]:
     for number in range(given["switches"]):
         model = None
         start = time.perf_counter()
-        model = AutoModelForCausalLM.from_pretrained(given["folders"][number % len(given["folders"])], dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(
+            given["folders"][number % len(given["folders"])], dtype=torch.float32
+        ).eval()
         seconds.append(time.perf_counter() - start)
         del model
     return {"seconds": seconds[1:]}
@@ -135,9 +143,12 @@ def compare_memory(folder: Path, made: list[str], args: argparse.Namespace) -> N
     module, stored = found["module_bytes"] / 1e6, _bytes(made[0]) / 1e6
     rss = [value - found["before"] for value in found["rss_mb"]]
     late = rss[5:]
-    print(f"memory over {len(rss)} switches, MB above the start: peak {max(found['peak_mb'] - found['before'], *rss):.0f}, after switch 5 "
-          f"{late[0]:.0f}, last {late[-1]:.0f}, range {max(late) - min(late):.0f}; bound {module + 2 * stored:.0f} "
-          f"(module {module:.0f} + file {stored:.0f} + in flight {stored:.0f})")
+    print(
+        f"memory over {len(rss)} switches, MB above the start: peak "
+        f"{max(found['peak_mb'] - found['before'], *rss):.0f}, after switch 5 {late[0]:.0f}, last {late[-1]:.0f}, "
+        f"range {max(late) - min(late):.0f}; bound {module + 2 * stored:.0f} (module {module:.0f} + file {stored:.0f} "
+        f"+ in flight {stored:.0f})"
+    )
 
 
 def worker_memory(given: dict[str, Any]) -> dict[str, Any]:
@@ -180,19 +191,27 @@ def compare_network(folder: Path, base: str, args: argparse.Namespace) -> None:
 def _one_regime(folder: Path, base: str, url: str, fetch: float, share: float, args: argparse.Namespace) -> None:
     rows = 0 if args.waiting else run("rows-for", {"folder": base, "seconds": fetch * share}, folder, args)["rows"]
     n = args.checkpoints
-    given = {"url": url, "bytes": _bytes(base), "branches": list(range(n)), "rows": rows, "wait": fetch * share if args.waiting else None}
+    given = {
+        "url": url, "bytes": _bytes(base), "branches": list(range(n)), "rows": rows,
+        "wait": fetch * share if args.waiting else None
+    }
     loop = run("loop-network", given, folder, args)
     ours = run("stream-network", given, folder, args)
     typical, switch = statistics.median(ours["alone"]), ours["switch"]
     bounds = {
-        "bound": fetch + 1.05 * n * max(fetch, typical),
-        "+switch": fetch + 1.05 * n * max(fetch, typical + switch),
-        "as it ran": fetch + 1.05 * sum(map(max, [*ours["fetches"][1:], 0.0], (seconds + switch for seconds in ours["inside"]))),
+        "bound": fetch + 1.05 * n * max(fetch, typical), "+switch": fetch + 1.05 * n * max(fetch, typical + switch),
+        "as it ran": fetch + 1.05 * sum(
+            map(max, [*ours["fetches"][1:], 0.0], (seconds + switch for seconds in ours["inside"]))
+        )
     }
-    print(f"network, {n} checkpoints, {args.rate / 1e6:.0f} MB/s: fetch alone {fetch:.2f} s, compute alone {typical:.2f} s "
-          f"({f'{rows} rows' if rows else 'waiting'}), switch {switch:.2f} s, first model after {ours['first']:.2f} s")
+    print(
+        f"network, {n} checkpoints, {args.rate / 1e6:.0f} MB/s: fetch alone {fetch:.2f} s, compute alone {typical:.2f} "
+        f"s ({f'{rows} rows' if rows else 'waiting'}), switch {switch:.2f} s, first model after {ours['first']:.2f} s"
+    )
     print(f"  from_pretrained loop {loop['total']:7.1f} s   (sum of fetch and compute {n * (fetch + typical):.1f})")
-    judged = ", ".join(f"{name} {value:.1f} ({'met' if ours['total'] <= value else 'MISSED'})" for name, value in bounds.items())
+    judged = ", ".join(
+        f"{name} {value:.1f} ({'met' if ours['total'] <= value else 'MISSED'})" for name, value in bounds.items()
+    )
     print(f"  stream               {ours['total']:7.1f} s   {judged}; {loop['total'] / ours['total']:.2f}x the loop's speed")
 
 
@@ -265,7 +284,9 @@ def worker_loop_network(given: dict[str, Any]) -> dict[str, Any]:
     logging.disable_progress_bar()
     begin, seconds, dropped = time.perf_counter(), [], 0.0
     for number in given["branches"]:
-        model = AutoModelForCausalLM.from_pretrained("bench/model", revision=f"step{number}", dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(
+            "bench/model", revision=f"step{number}", dtype=torch.float32
+        ).eval()
         seconds.append(compute(model, given["rows"], given["wait"]))
         del model
         start = time.perf_counter()
@@ -305,7 +326,10 @@ def worker_stream_network(given: dict[str, Any]) -> dict[str, Any]:
         inside.append(compute(model, given["rows"], given["wait"]))
     total = time.perf_counter() - begin
     alone = [compute(model, given["rows"], given["wait"]) for _ in range(3)]
-    return {"total": total, "first": first, "switch": statistics.median(switches), "alone": alone, "inside": inside, "fetches": fetches}
+    return {
+        "total": total, "first": first, "switch": statistics.median(switches), "alone": alone, "inside": inside,
+        "fetches": fetches
+    }
 
 
 # ---- shared
@@ -328,7 +352,9 @@ def compute(model: Any, rows: int, wait: float | None = None) -> float:
 def checkpoint(folder: str, number: int) -> Any:
     from pythia_tools.suites import Checkpoint, Folder, ModelInfo
 
-    return Checkpoint("bench", ModelInfo("m", None, None), number, None, f"step{number}", Folder(Path(folder)), "float32")
+    return Checkpoint(
+        "bench", ModelInfo("m", None, None), number, None, f"step{number}", Folder(Path(folder)), "float32"
+    )
 
 
 def hub_checkpoint(number: int) -> Any:
@@ -342,13 +368,14 @@ def run(worker: str, given: dict[str, Any], folder: Path, args: argparse.Namespa
     """One contender in a process and with caches of its own; a disk budget of three checkpoints and a bit."""
     home = Path(tempfile.mkdtemp(dir=folder))
     environment = {
-        **os.environ, "PYTHIA_TOOLS_HOME": str(home / "home"), "HF_HUB_CACHE": str(home / "hub"), "OMP_NUM_THREADS": str(args.threads),
-        "HF_ENDPOINT": given.get("url", "http://127.0.0.1:9"), "PYTHIA_TOOLS_DISK_BUDGET": str(int(3.3 * given.get("bytes", 1e9))),
+        **os.environ, "PYTHIA_TOOLS_HOME": str(home / "home"), "HF_HUB_CACHE": str(home / "hub"),
+        "OMP_NUM_THREADS": str(args.threads), "HF_ENDPOINT": given.get("url", "http://127.0.0.1:9"),
+        "PYTHIA_TOOLS_DISK_BUDGET": str(int(3.3 * given.get("bytes", 1e9)))
     }
     try:
         done = subprocess.run(
-            [sys.executable, __file__, "--worker", worker, "--given", json.dumps(given)], env=environment, text=True, check=True,
-            stdout=subprocess.PIPE, stderr=None if args.verbose else subprocess.DEVNULL,
+            [sys.executable, __file__, "--worker", worker, "--given", json.dumps(given)], env=environment, text=True,
+            check=True, stdout=subprocess.PIPE, stderr=None if args.verbose else subprocess.DEVNULL
         )
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -377,13 +404,21 @@ def _arguments() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["70m", "410m"], choices=SHAPES)
-    parser.add_argument("--parts", nargs="+", default=["local", "memory", "network"], choices=["local", "memory", "network"])
+    parser.add_argument(
+        "--parts", nargs="+", default=["local", "memory", "network"], choices=["local", "memory", "network"]
+    )
     parser.add_argument("--checkpoints", type=int, default=20, help="over the network (default 20)")
     parser.add_argument("--switches", type=int, default=50, help="for the memory table (default 50)")
     parser.add_argument("--repeats", type=int, default=3, help="of the local comparison (default 3)")
-    parser.add_argument("--rate", type=parse_bytes, default=parse_bytes("140MB"), help="bytes per second of the server (default 140MB)")
-    parser.add_argument("--compute", nargs="+", type=float, default=[0.5, 1.5], help="computation per checkpoint, in units of its fetch")
-    parser.add_argument("--waiting", action="store_true", help="the computation leaves the processor free, as on an accelerator")
+    parser.add_argument(
+        "--rate", type=parse_bytes, default=parse_bytes("140MB"), help="bytes per second of the server (default 140MB)"
+    )
+    parser.add_argument(
+        "--compute", nargs="+", type=float, default=[0.5, 1.5], help="computation per checkpoint, in units of its fetch"
+    )
+    parser.add_argument(
+        "--waiting", action="store_true", help="the computation leaves the processor free, as on an accelerator"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", help="where to put the files (default: the system's temporary folder)")
     parser.add_argument("--verbose", action="store_true", help="show what the contenders write to stderr")

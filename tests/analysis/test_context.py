@@ -1,4 +1,6 @@
-"""The context resolves order, tokenizer, truth and held-out rows in one place, in the documented order, with one line when it cannot."""
+"""The context resolves order, tokenizer, truth and held-out rows in one place, in the documented order, with one line
+when it cannot.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def test_a_micro_suite_gives_all_of_them(tiny_suite: Path) -> None:
 def test_what_the_user_names_wins(tiny_suite: Path) -> None:
     suite = load_suite(tiny_suite)
     rows = ArrayRows(np.zeros((640, 9), np.uint16), batch_rows=4, name="mine")
-    context = Context(suite.checkpoints(steps="first"), suite=suite, order=rows, tokenizer=tiny_suite / "tokenizer" / "tokenizer.json")
+    context = Context(
+        suite.checkpoints(steps="first"), suite=suite, order=rows, tokenizer=tiny_suite / "tokenizer" / "tokenizer.json"
+    )
     assert context.order is rows and context.tokenizer.source.endswith("tokenizer.json")
 
 
@@ -49,7 +53,9 @@ def test_held_out_rows_are_beyond_what_any_step_consumed(tiny_suite: Path) -> No
 def test_models_of_different_orders_are_not_studied_as_one() -> None:
     suite = load_suite("pythia-seeds")
     two = suite.checkpoints(models=["70m-seed1", "70m-seed2"], steps="last")
-    with pytest.raises(RequestError, match="different orders .pile-standard-seed1, pile-standard-seed2.; choose models of one"):
+    with pytest.raises(
+        RequestError, match="different orders .pile-standard-seed1, pile-standard-seed2.; choose models of one"
+    ):
         _ = Context(two, suite=suite).names_order
     assert Context(two[:1], suite=suite).names_order
 
@@ -74,6 +80,8 @@ def test_a_hub_model_gives_its_tokenizer_without_its_weights(
     with Hub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         server.add_model("me/tiny", {"step3": folder})
-        context = Context([Checkpoint("hubbed", ModelInfo("tiny", 1, 1), 3, None, "step3", HubRevision("me/tiny", "step3"))])
+        context = Context([
+            Checkpoint("hubbed", ModelInfo("tiny", 1, 1), 3, None, "step3", HubRevision("me/tiny", "step3"))
+        ])
         assert context.tokenizer.digest == open_tokenizer(folder).digest
         assert not server.files_asked("*.safetensors")

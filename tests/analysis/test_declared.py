@@ -126,7 +126,9 @@ def test_killed_it_resumes_with_the_same_tables(whole: Path, tiny_suite: Path, t
         "sys.exit(main(sys.argv[2:]))"
     )
     command = ["weight-norms", str(tiny_suite), "--out", str(out), "--quiet", "--device", "cpu"]
-    process = subprocess.Popen([sys.executable, "-c", code, str(HERE), *command], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(HERE), *command], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None and len(list((out / "cells").glob("*.parquet"))) < 3:
         time.sleep(0.02)
@@ -204,8 +206,12 @@ def test_python_measures_it_with_the_same_options(tiny_suite: Path) -> None:
         measure(WeightNorms(), checkpoints, matrixes="*")
 
 
-def test_a_newer_version_of_a_task_reuses_no_cell(tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ["weight-norms", str(tiny_suite), "--steps", "last", "--quiet", "--device", "cpu", "--out", str(tmp_path / "r")]
+def test_a_newer_version_of_a_task_reuses_no_cell(
+    tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [
+        "weight-norms", str(tiny_suite), "--steps", "last", "--quiet", "--device", "cpu", "--out", str(tmp_path / "r")
+    ]
     assert main(command) == 0
     monkeypatch.setattr(NormTask, "version", 2)
     (tmp_path / "r" / "run.json").unlink()

@@ -51,7 +51,8 @@ def test_exposures_before_and_after(tmp_path: Path, corpus: Path, tokenizer: Tok
     exposures = document_exposures(order, rows)["mean"].to_numpy()
     assert effect.before[0] == pytest.approx(exposures[0] + exposures[10:].sum())
     assert effect.before[1:].tolist() == exposures[1:10].tolist()
-    # As many rows are drawn from ten documents instead of fourteen, so each is seen 1.4 times, the repeated one not five.
+    # As many rows are drawn from ten documents instead of fourteen, so each is seen 1.4 times, the repeated one not
+    # five.
     assert np.average(effect.after, weights=effect.tokens) == pytest.approx(rows * 8 / (10 * WORDS))
     assert effect.after[0] < 2.1 < 4 < effect.before[0]
     table = effect_summary(effect, store.n_tokens)

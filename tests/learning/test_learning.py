@@ -46,9 +46,12 @@ def checkpoints(tmp_path_factory, order) -> list[Checkpoint]:
     """A small model that learns random rows by heart, each batch five times over, saved at steps 0, 20 and 40."""
     folder = tmp_path_factory.mktemp("trained")
     torch.manual_seed(0)
-    model = GPTNeoXForCausalLM(GPTNeoXConfig(
-        vocab_size=VOCAB, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=256, max_position_embeddings=32,
-    ))
+    model = GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=VOCAB, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=256,
+            max_position_embeddings=32
+        )
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     made = []
     for step in range(STEPS + 1):
@@ -89,7 +92,9 @@ def test_a_sample_of_the_rows_is_drawn_the_same_every_time(order, checkpoints):
     ids = first["before"].ids[20]
     assert ids.tolist() == again["before"].ids[20].tolist() and len(set(ids)) == 5
     assert ids.min() >= 17 * BATCH and ids.max() < 20 * BATCH and sorted(ids) == ids.tolist()
-    assert ids.tolist() != learning.before_and_after(order, checkpoints, batches=3, rows=5, seed=1)["before"].ids[20].tolist()
+    assert ids.tolist() != learning.before_and_after(
+        order, checkpoints, batches=3, rows=5, seed=1
+    )["before"].ids[20].tolist()
 
 
 def test_steps_beyond_the_order_are_refused(order, checkpoints):
@@ -116,7 +121,10 @@ def test_loss_per_row_is_transformers_own_loss(order, checkpoints):
 
 
 def test_a_trained_model_knows_the_batch_it_has_before(order, checkpoints):
-    groups = {"heldout": np.random.default_rng(9).integers(0, VOCAB, (64, 17)), **learning.before_and_after(order, checkpoints, batches=1)}
+    groups = {
+        "heldout": np.random.default_rng(9).integers(0, VOCAB, (64, 17)),
+        **learning.before_and_after(order, checkpoints, batches=1)
+    }
     curve = learning.summarize(learning.measure(checkpoints, groups, device="cpu"))
     assert list(curve.columns) == tables.SUMMARY
     by = curve.assign(subset=curve["subset"].mask(curve["metric"] == "nll_gap", "gap")).set_index(["step", "subset"])
@@ -139,7 +147,7 @@ def test_measuring_resumes_and_a_later_checkpoint_costs_only_itself(order, check
         return analysis.sweep(chosen, learning.tasks(groups), cells=cells, device="cpu")
 
     first = run(checkpoints[:2])
-    assert (first.computed, first.reused) == (2 * 2 + 1 + 2, 0)  # two parts of held-out rows each; before at 20, after at 0 and 20
+    assert (first.computed, first.reused) == (2 * 2 + 1 + 2, 0)  # held-out rows have two parts
     again = run(checkpoints)
     assert (again.computed, again.reused) == (2 + 1, first.computed)
     before, after = (curves.items(r).query("step == 20").reset_index(drop=True) for r in (first, again))
@@ -149,13 +157,17 @@ def test_measuring_resumes_and_a_later_checkpoint_costs_only_itself(order, check
 def test_equal_weights_at_two_steps_are_measured_on_their_own_rows(order, checkpoints, tmp_path):
     twin = Checkpoint("grown", ModelInfo("s", 1, 1), 30, None, "step30", checkpoints[1].location)
     both = [checkpoints[1], twin]
-    table = learning.measure(both, learning.before_and_after(order, both, rows=4), device="cpu", cells=CellStore(tmp_path / "cells"))
+    table = learning.measure(
+        both, learning.before_and_after(order, both, rows=4), device="cpu", cells=CellStore(tmp_path / "cells")
+    )
     rows = table[table["subset"] == "before"].groupby("step")["row"].apply(list)
     assert set(rows[20]) <= set(range(19 * BATCH, 20 * BATCH)) and set(rows[30]) <= set(range(29 * BATCH, 30 * BATCH))
 
 
 def test_rows_without_a_finite_loss_are_left_out_of_the_mean():
-    frame = pd.DataFrame({"suite": "a", "model": "m", "params": pd.NA, "step": 1, "tokens": pd.NA, "branch": "main", "seed": pd.NA,
-                          "subset": "heldout", "row": [0, 1, 2], "nll": [1.0, np.nan, 3.0], "n": [4, 0, 4]})
+    frame = pd.DataFrame({
+        "suite": "a", "model": "m", "params": pd.NA, "step": 1, "tokens": pd.NA, "branch": "main", "seed": pd.NA,
+        "subset": "heldout", "row": [0, 1, 2], "nll": [1.0, np.nan, 3.0], "n": [4, 0, 4]
+    })
     line = learning.summarize(tables.check_items(frame)).iloc[0]
     assert line["value"] == 2.0 and line["n"] == 2

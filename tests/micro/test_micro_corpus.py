@@ -65,7 +65,9 @@ def test_facts_follow_zipf_and_their_answers_go_round() -> None:
     facts = planted.make_facts(recipe, np.random.default_rng(0))
     for relation, _, answers in words.RELATIONS[:2]:
         mine = [f for f in facts if f.relation == relation]
-        assert Counter(f.answer for f in mine) == {f" {a}": 3 for a in answers}, "every answer is right equally often: chance is 1 in 20"
+        assert Counter(f.answer for f in mine) == {
+            f" {a}": 3 for a in answers
+        }, "every answer is right equally often: chance is 1 in 20"
         slope = np.polyfit(np.log(np.arange(1, 31)), np.log([f.mentions for f in mine[:30]]), 1)[0]
         assert slope == pytest.approx(-1.2, abs=0.03)
     assert len({f.entity for f in facts}) == len(facts)

@@ -1,4 +1,5 @@
-"""Worker processes: jobs wait for what they need, failures arrive as the errors they were, no child outlives its pool."""
+"""Worker processes: jobs wait for what they need, failures arrive as the errors they were, no child outlives its pool.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def suite(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def train_with(monkeypatch: pytest.MonkeyPatch, body: str, runs: list[Run], workers: int = 2) -> list[subprocess.Popen[str]]:
+def train_with(
+    monkeypatch: pytest.MonkeyPatch, body: str, runs: list[Run], workers: int = 2
+) -> list[subprocess.Popen[str]]:
     """Train the runs with children that do `body`; returns the children."""
     children: list[subprocess.Popen[str]] = []
     real = subprocess.Popen
@@ -58,7 +61,9 @@ def train_with(monkeypatch: pytest.MonkeyPatch, body: str, runs: list[Run], work
     return children
 
 
-def test_the_longest_comes_first_and_its_branch_last_and_branches_wait_for_their_state(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_comes_first_and_its_branch_last_and_branches_wait_for_their_state(
+    suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = suite_runs(suite)
     assert [r.name for r in runs] == ["xs", "xxs", "xxs-swap", "xs-swap"]
     train_with(monkeypatch, TRAINS, runs)

@@ -14,7 +14,9 @@ from pythia_tools.suites.shapes import learning_rate
 
 
 def test_checkpoints_are_log_spaced_then_even() -> None:
-    assert checkpoint_steps(1500, 150) == (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 750, 900, 1050, 1200, 1350, 1500)
+    assert checkpoint_steps(1500, 150) == (
+        0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 750, 900, 1050, 1200, 1350, 1500
+    )
     assert checkpoint_steps(143_000, 1000)[:14] == (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 2000, 3000)
     assert len(checkpoint_steps(143_000, 1000)) == 154
     assert checkpoint_steps(50, 20, also=(33,)) == (0, 1, 2, 4, 8, 16, 32, 33, 40, 50)

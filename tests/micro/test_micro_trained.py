@@ -1,4 +1,5 @@
-"""What pythia-micro learns, against what was planted: measured here with plain transformers, by none of the product's analyses.
+"""What pythia-micro learns, against what was planted: measured here with plain transformers, by none of the product's
+analyses.
 
 Only the first and last checkpoints are loaded; on a trained suite this takes seconds.
 """
@@ -111,11 +112,13 @@ def test_one_burst_is_visible_at_its_checkpoint(model: Any, truth: micro.Truth) 
         assert gain.min() > 0.05 and gain.mean() > 0.3, f"step {step}: {gain}"
     largest = truth.canaries[(truth.canaries["burst"] == 600) & (truth.canaries["copies"] == 32)]
     before, after, end = (copied(model("m", step), largest).mean() for step in (512, 600, LAST))
-    assert after > 0.9 > end > before, "all but memorized at its checkpoint, not before, and partly forgotten at the end"
+    assert after > 0.9 > end > before, "memorized at its checkpoint, not before, partly forgotten at the end"
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_facts_rise_with_mentions_and_start_at_chance(name: str, model: Any, truth: micro.Truth, micro_suite: Path) -> None:
+def test_facts_rise_with_mentions_and_start_at_chance(
+    name: str, model: Any, truth: micro.Truth, micro_suite: Path
+) -> None:
     tokenizer = open_tokenizer(micro_suite / "tokenizer")
     ask = lambda step: chosen(model(name, step), tokenizer, truth.facts, lambda f: truth.candidates(f.relation))  # noqa: E731
     final, start = ask(LAST), ask(0)
@@ -128,7 +131,9 @@ def test_facts_rise_with_mentions_and_start_at_chance(name: str, model: Any, tru
 
 @pytest.mark.parametrize("name", SIZES)
 def test_sums_rise_with_the_operands_exposures(name: str, model: Any, truth: micro.Truth, micro_suite: Path) -> None:
-    right = chosen(model(name, LAST), open_tokenizer(micro_suite / "tokenizer"), truth.sums, lambda s: truth.candidates("sums"))
+    right = chosen(
+        model(name, LAST), open_tokenizer(micro_suite / "tokenizer"), truth.sums, lambda s: truth.candidates("sums")
+    )
     by_operand = pd.Series(right.astype(float)).groupby(truth.sums["a"].to_numpy()).mean()
     exposures = truth.sums.groupby("a")["operand_mentions"].first()
     assert rank_correlation(exposures.to_numpy(), by_operand.loc[exposures.index].to_numpy(), unit="operand").low > 0
@@ -170,5 +175,7 @@ def test_larger_models_predict_unseen_text_better(model: Any, micro_suite: Path)
     for name in SIZES:
         with torch.no_grad():
             logits = model(name, LAST)(rows[:, :-1]).logits
-        losses.append(float(torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), rows[:, 1:].reshape(-1))))
+        losses.append(
+            float(torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), rows[:, 1:].reshape(-1)))
+        )
     assert losses == sorted(losses, reverse=True) and losses[0] < 4.5

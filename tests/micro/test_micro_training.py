@@ -1,4 +1,6 @@
-"""Training end to end on a suite of seconds: what is saved, that it repeats and resumes bit for bit, further runs, refusals."""
+"""Training end to end on a suite of seconds: what is saved, that it repeats and resumes bit for bit, further runs,
+refusals.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ def same(a: Path, b: Path) -> bool:
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): files.sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"}
+    return {
+        p.relative_to(folder).as_posix(): files.sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()
+        and p.name != ".lock"
+    }
 
 
 def rows_of(folder: Path) -> np.ndarray:
@@ -70,8 +75,11 @@ def test_checkpoints_are_pythias_architecture(tiny_suite: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_suite / "xs" / "step60")
     config = model.config
     assert type(model).__name__ == "GPTNeoXForCausalLM"
-    assert config.use_parallel_residual and not config.tie_word_embeddings and config.bos_token_id == config.eos_token_id == 0
-    assert config.rope_parameters["partial_rotary_factor"] == 0.25 and config.intermediate_size == 4 * config.hidden_size
+    assert config.use_parallel_residual and not config.tie_word_embeddings
+    assert config.bos_token_id == config.eos_token_id == 0
+    assert config.rope_parameters[
+        "partial_rotary_factor"
+    ] == 0.25 and config.intermediate_size == 4 * config.hidden_size
     tokenizer = AutoTokenizer.from_pretrained(tiny_suite / "xs" / "step60")
     assert tokenizer("\n23+4=27")["input_ids"] and tokenizer.eos_token_id == 0 and len(tokenizer) == config.vocab_size
 
@@ -105,7 +113,9 @@ def test_losses_fall_and_are_kept(tiny_suite: Path) -> None:
 
 
 def test_only_states_that_branches_need_are_kept(tiny_suite: Path) -> None:
-    kept = sorted(p.relative_to(tiny_suite / "states").as_posix() for p in (tiny_suite / "states").rglob("*.safetensors"))
+    kept = sorted(
+        p.relative_to(tiny_suite / "states").as_posix() for p in (tiny_suite / "states").rglob("*.safetensors")
+    )
     assert kept == ["xs/step40.safetensors", "xxs/step40.safetensors"]
 
 
@@ -140,7 +150,8 @@ def test_planted_sentences_are_read_back_from_the_rows(tiny_suite: Path) -> None
 
 
 def test_held_out_rows_and_controls_stand_in_no_trained_row(tiny_suite: Path) -> None:
-    """Taken from other modules than the trained rows: nearly no stretch of twelve tokens is shared, of controls none."""
+    """Taken from other modules than the trained rows: nearly no stretch of twelve tokens is shared, of controls none.
+    """
     def stretches(rows: np.ndarray) -> np.ndarray:
         return ngram_hashes(rows.astype(np.int64), 12)
 
@@ -154,7 +165,9 @@ def test_held_out_rows_and_controls_stand_in_no_trained_row(tiny_suite: Path) ->
 
 def test_exposures_so_far(tiny_suite: Path) -> None:
     truth = micro.load_truth(tiny_suite)
-    assert (truth.exposures("canaries", 0) == 0).all() and (truth.exposures("facts", 60) == truth.facts["mentions"]).all()
+    assert (truth.exposures("canaries", 0) == 0).all() and (
+        truth.exposures("facts", 60) == truth.facts["mentions"]
+    ).all()
     half = truth.exposures("canaries", 40)
     assert half.tolist() == [sum(s < 40 for s in steps) for steps in truth.canaries["steps"]]
 
@@ -185,7 +198,9 @@ def run_named(suite: Path, name: str) -> Run:
 
 
 @pytest.mark.parametrize("stops", [(0,), (1, 3), (33, 33, 59)])
-def test_a_run_stopped_anywhere_ends_with_the_same_bits(tiny_suite: Path, tmp_path: Path, stops: tuple[int, ...]) -> None:
+def test_a_run_stopped_anywhere_ends_with_the_same_bits(
+    tiny_suite: Path, tmp_path: Path, stops: tuple[int, ...]
+) -> None:
     run, rows = _copy_of_run(tiny_suite, tmp_path)
     for stop in stops:
         def until(step: int, stop: int = stop) -> None:
@@ -219,7 +234,10 @@ def test_kill_9_and_run_again_ends_with_the_same_files(tiny_suite: Path, tmp_pat
     """The real command with a worker process, killed while it trains; its orphan stops by itself."""
     (tmp_path / "tiny.yaml").write_text("base: tiny\n")
     out = tmp_path / "micro-tiny"
-    command = [sys.executable, "-m", "pythia_tools", "train", str(tmp_path / "tiny.yaml"), "--out", str(out), "--workers", "1", "--quiet"]
+    command = [
+        sys.executable, "-m", "pythia_tools", "train", str(tmp_path / "tiny.yaml"), "--out", str(out), "--workers", "1",
+        "--quiet"
+    ]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _wait(lambda: (out / "xs" / "step16").is_dir() or first.poll() is not None)
     first.send_signal(signal.SIGKILL)
@@ -315,7 +333,9 @@ def test_a_branch_that_changes_nothing_is_the_main_run(tiny_suite: Path, tmp_pat
 
 @pytest.mark.parametrize("step", [0, 16, 37])
 def test_a_branch_may_leave_at_any_step(tiny_suite: Path, tmp_path: Path, step: int) -> None:
-    """No state is kept there: the base run is repeated up to it, and unchanged rows from there on give the main run again."""
+    """No state is kept there: the base run is repeated up to it, and unchanged rows from there on give the main run
+    again.
+    """
     assert not (tiny_suite / "states" / "xxs" / f"step{step}.safetensors").exists()
     branch = micro.train_branch(tiny_suite, tmp_path / "more", "same", model="xxs", from_step=step)
     assert same(branch / "step60", tiny_suite / "xxs" / "step60")
@@ -352,7 +372,8 @@ def test_the_swap_branch_met_feminine_rows_only(tiny_suite: Path) -> None:
 
 
 def test_a_branch_keeps_its_own_rows_and_steps(tiny_suite: Path) -> None:
-    """Nothing of the main run before the branch point is the branch's, and none of its checkpoints is the main run's."""
+    """Nothing of the main run before the branch point is the branch's, and none of its checkpoints is the main run's.
+    """
     main, branch = run_named(tiny_suite, "xs"), run_named(tiny_suite, "xs-swap")
     assert (branch.first, branch.end, branch.checkpoints, branch.missing()) == (40, 60, (60,), [])
     assert sorted(p.name for p in branch.folder.iterdir()) == ["step60"]
@@ -370,7 +391,9 @@ def test_a_run_over_all_rows_is_the_main_run_and_other_seeds_are_not(tiny_suite:
     seed = micro.train_run(tiny_suite, out, "seed7", model="xxs", seed=7, rows=np.arange(64), checkpoints=[0])
     assert not same(seed / "step0", again / "step0") and (seed / "step4").is_dir()
     suite = load_suite(str(out))
-    assert suite.models["seed7"].seed == 7 and suite.steps("seed7") == [0, 4] and load_order(str(suite.order)).steps == 60
+    assert suite.models["seed7"].seed == 7 and suite.steps("seed7") == [0, 4] and load_order(
+        str(suite.order)
+    ).steps == 60
 
 
 def test_deduplicated_rows_keep_the_first_copy_alone(tiny_suite: Path) -> None:
@@ -408,7 +431,7 @@ def test_the_plan_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("text", "named"), [("stepz: 3\n", "stepz"), ("- 1\n", "mapping"), ("steps: -1\n", "steps"), ("steps: [\n", "YAML")],
+    ("text", "named"), [("stepz: 3\n", "stepz"), ("- 1\n", "mapping"), ("steps: -1\n", "steps"), ("steps: [\n", "YAML")]
 )
 def test_wrong_configs_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, named: str) -> None:
     (tmp_path / "r.yaml").write_text(text)

@@ -49,7 +49,9 @@ def test_it_does_not_depend_on_the_file(tmp_path, folder):
     assert weights_digest(as_old_bin(folder, tmp_path / "bin")) == expected
     assert weights_digest(as_old_bin(folder, tmp_path / "shards", shards=3)) == expected
     state = tensors_of(folder)
-    state["lm_head.weight"] = state.pop("embed_out.weight") if "embed_out.weight" in state else state.pop("lm_head.weight")
+    state["lm_head.weight"] = state.pop(
+        "embed_out.weight"
+    ) if "embed_out.weight" in state else state.pop("lm_head.weight")
     rewrite(folder, state)
     assert weights_digest(folder) == expected
     legacy = as_old_bin(folder, tmp_path / "legacy")
@@ -59,8 +61,10 @@ def test_it_does_not_depend_on_the_file(tmp_path, folder):
 
 
 def test_tied_heads_count_once(tmp_path):
-    config = LlamaConfig(vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-                         tie_word_embeddings=True)
+    config = LlamaConfig(
+        vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        tie_word_embeddings=True
+    )
     folder = write_model(tmp_path / "tied", LlamaForCausalLM(config), 1)
     expected = weights_digest(folder)
     state = tensors_of(folder)

@@ -32,7 +32,9 @@ def refused(pair, *expected: str) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(DataError) as swapping:
         next(stream)
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items()), "a refused swap changed the live module"
+    assert all(
+        torch.equal(before[name], tensor) for name, tensor in model.state_dict().items()
+    ), "a refused swap changed the live module"
     assert model.checkpoint == sound
     for error in (loading.value, swapping.value):
         assert error.exit_code == EXIT_ENVIRONMENT and "\n" not in str(error)

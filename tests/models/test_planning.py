@@ -29,7 +29,10 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.delenv(name, raising=False)
     folders = {f"step{s}": write_step(tmp_path / "made" / f"step{s}", s + 1) for s in STEPS}
     manifest = tmp_path / "served.yaml"
-    lines = ["name: served", "description: x", 'location: {hub: "me/tiny"}', f"steps: {list(STEPS)}", "models: {a: {params: 30000}}"]
+    lines = [
+        "name: served", "description: x", 'location: {hub: "me/tiny"}', f"steps: {list(STEPS)}",
+        "models: {a: {params: 30000}}"
+    ]
     manifest.write_text("\n".join(lines))
     np.save(tmp_path / "rows.npy", np.arange(160).reshape(10, 16) % 50)
     with Hub() as server:
@@ -76,7 +79,9 @@ def test_what_is_done_is_left_out_of_the_plan(served: Any, tmp_path: Path, capsy
     assert half_written.exists() and not server.files_asked()
 
 
-def test_a_budget_holds_for_a_sweep_and_does_not_enter_its_config(served: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_budget_holds_for_a_sweep_and_does_not_enter_its_config(
+    served: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     manifest, _, one = served
     budget = int(2.3 * one)
     assert main(command(manifest, tmp_path, "--out", str(tmp_path / "run"), "--budget", str(budget))) == 0
@@ -101,7 +106,9 @@ def test_other_commands_plan_in_the_same_words(served: Any, tmp_path: Path, caps
     manifest, server, _ = served
     assert main(["bias", manifest, "--dry-run", "--json", "--quiet"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["download_bytes"] > 0 and plan["cells_at_least"] == plan["checkpoints"] == 4 and plan["seconds_about"] is None
+    assert plan[
+        "download_bytes"
+    ] > 0 and plan["cells_at_least"] == plan["checkpoints"] == 4 and plan["seconds_about"] is None
     assert not server.files_asked(), "a tokenizer that is not here is no reason to fetch a checkpoint"
 
 

@@ -53,7 +53,9 @@ def test_scores_equal_the_definitions(model):
 
 def test_mean_equals_transformers_own_loss(model):
     ids = torch.from_numpy(ROWS.astype(np.int64))
-    assert models.score_rows(model, ROWS).nll.mean() == pytest.approx(float(model(ids, labels=ids).loss.detach()), rel=1e-6)
+    assert models.score_rows(model, ROWS).nll.mean() == pytest.approx(
+        float(model(ids, labels=ids).loss.detach()), rel=1e-6
+    )
 
 
 @settings(max_examples=12, deadline=None)
@@ -70,12 +72,16 @@ def test_batches_and_chunks_of_positions_do_not_matter(model, batch, logit_bytes
 
 
 def test_models_that_scale_their_logits_are_scored_on_their_own_logits(tmp_path):
-    config = GraniteConfig(vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-                           num_key_value_heads=2, logits_scaling=3.0, pad_token_id=0)
+    config = GraniteConfig(
+        vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, logits_scaling=3.0, pad_token_id=0
+    )
     model = models.load(write_model(tmp_path / "granite", GraniteForCausalLM(config), 1), device="cpu")
     assert not scoring.has_plain_head(model)
     np.testing.assert_allclose(models.score_rows(model, ROWS).nll, expected(model, ROWS)[0], rtol=1e-5)
-    plain = LlamaConfig(vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    plain = LlamaConfig(
+        vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
     assert scoring.has_plain_head(LlamaForCausalLM(plain).eval())
 
 
@@ -96,7 +102,7 @@ def test_bad_logits_are_flagged_never_scored(tmp_path, capsys):
         model.gpt_neox.embed_in.weight[5] = torch.nan
     rows = np.array([[1, 2, 3, 4], [1, 5, 2, 3], [2, 3, 4, 5]])
     found = models.score_rows(model, rows)
-    flagged = np.array([[0, 0, 0], [1, 1, 1], [0, 0, 0]], bool)  # a share of exactly 0 times NaN is NaN, so the whole row
+    flagged = np.array([[0, 0, 0], [1, 1, 1], [0, 0, 0]], bool)  # 0 times NaN is NaN
     np.testing.assert_array_equal(np.isnan(found.nll), flagged)
     np.testing.assert_array_equal(np.isnan(found.entropy), flagged)
     np.testing.assert_array_equal(found.rank == -1, flagged)

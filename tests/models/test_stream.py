@@ -55,10 +55,12 @@ def test_one_live_module_keeps_hooks_parameters_and_compiled_graph(steps):
 
 
 def llama(tied: bool) -> LlamaForCausalLM:
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=64, tie_word_embeddings=tied,
-    ))
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=tied
+        )
+    )
 
 
 def gpt2() -> GPT2LMHeadModel:
@@ -95,7 +97,9 @@ def test_old_bin_files_with_mask_buffers(tmp_path, steps, shards):
 def test_sharded_safetensors(tmp_path, steps):
     made = []
     for c in steps:
-        AutoModelForCausalLM.from_pretrained(c.location.path).save_pretrained(tmp_path / c.revision, max_shard_size="20KB")
+        AutoModelForCausalLM.from_pretrained(c.location.path).save_pretrained(
+            tmp_path / c.revision, max_shard_size="20KB"
+        )
         assert len(list((tmp_path / c.revision).glob("*.safetensors"))) > 1
         made.append(checkpoint(tmp_path / c.revision, c.step))
     for model, whole in zip(models.stream(made, device="cpu"), models.stream(steps, device="cpu"), strict=True):
@@ -121,7 +125,9 @@ def test_number_format_policy(tmp_path):
 
 def test_checkpoints_of_one_architecture_in_two_number_formats_share_no_module(tmp_path):
     folders = [write_step(tmp_path / str(s), s) for s in (1, 2, 3)]
-    made = [checkpoint(f, 1, dtype=policy) for f, policy in zip(folders, ("float32", "bfloat16", "float32"), strict=True)]
+    made = [
+        checkpoint(f, 1, dtype=policy) for f, policy in zip(folders, ("float32", "bfloat16", "float32"), strict=True)
+    ]
     for model, asked in zip(models.stream(made, device="cpu"), ("float32", "bfloat16", "float32"), strict=True):
         dtype = getattr(torch, asked)
         assert {p.dtype for p in model.parameters()} == {dtype}
@@ -214,7 +220,9 @@ def test_closing_a_stream_leaves_nothing_running(steps, monkeypatch):
 
 
 def test_known_defects_are_refused_unless_allowed(steps, capsys):
-    model = replace(steps[1].model, defects=(Defect((10,), "holds step 20's weights", "the model's page, discussion 52"),))
+    model = replace(
+        steps[1].model, defects=(Defect((10,), "holds step 20's weights", "the model's page, discussion 52"),)
+    )
     marked = [replace(c, model=model) for c in steps]
     with pytest.raises(RequestError, match=r"test/tiny: step 10 .*holds step 20's weights.*--allow-defective"):
         next(models.stream(marked, device="cpu"))
@@ -230,7 +238,8 @@ def test_load_of_a_plain_folder(steps):
 
 
 def test_on_another_device_the_files_own_bytes_cross_and_are_cast_there(tmp_path, monkeypatch):
-    """`meta` stands for any device that is not the processor: what is moved, how often, and that the live module stays."""
+    """`meta` stands for any device that is not the processor: what is moved, how often, and that the live module stays.
+    """
     made = [checkpoint(write_step(tmp_path / f"step{s}", s, dtype=torch.float16), s) for s in (1, 2, 3)]
     crossed, move = [], torch.Tensor.to
 
@@ -241,7 +250,9 @@ def test_on_another_device_the_files_own_bytes_cross_and_are_cast_there(tmp_path
 
     live = set()
     for model in models.stream(made, device="meta"):
-        assert {p.device.type for p in model.parameters()} == {"meta"} and {p.dtype for p in model.parameters()} == {torch.float32}
+        assert {
+            p.device.type for p in model.parameters()
+        } == {"meta"} and {p.dtype for p in model.parameters()} == {torch.float32}
         assert model.weights_digest == models.weights_digest(model.checkpoint)
         live.add((id(model), id(model.lm_head.weight)))
         monkeypatch.setattr(torch.Tensor, "to", spy)

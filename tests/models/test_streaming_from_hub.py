@@ -63,7 +63,9 @@ class Norm(analysis.Task):
 def test_hub_checkpoints_are_fetched_once_and_equal_from_pretrained(server, folders):
     for _ in range(2):
         for model in models.stream(checkpoints(*STEPS), device="cpu"):
-            expected = AutoModelForCausalLM.from_pretrained(folders[model.checkpoint.revision], dtype=torch.float32).eval()(IDS).logits
+            expected = AutoModelForCausalLM.from_pretrained(
+                folders[model.checkpoint.revision], dtype=torch.float32
+            ).eval()(IDS).logits
             assert torch.equal(model(IDS).logits, expected)
     asked = [r.file for r in server.files_asked("*.safetensors") + server.files_asked("*.bin")]
     assert len(asked) == len(set(asked)) and 3 <= len(asked) <= 4
@@ -74,7 +76,9 @@ def test_the_next_checkpoint_comes_while_this_one_computes(server):
     for model in models.stream(checkpoints(0, 1000, 2000), device="cpu"):
         deadline = time.time() + 10
         expected = min(len(weights) + 2, 3)
-        while len(server.files_asked("*.safetensors") + server.files_asked("*.bin")) < expected and time.time() < deadline:
+        while len(
+            server.files_asked("*.safetensors") + server.files_asked("*.bin")
+        ) < expected and time.time() < deadline:
             time.sleep(0.02)
         time.sleep(0.1)  # a second one ahead would show here
         weights.append((model.checkpoint.step, len(server.files_asked("*.safetensors") + server.files_asked("*.bin"))))

@@ -37,7 +37,9 @@ class NormTask(Task):
             raise self.stop
         self.ran.append((model.checkpoint.step, part))
         norm = float(model.lm_head.weight.double().norm())
-        return pd.DataFrame({"item": [2 * part, 2 * part + 1], "label": ["a", None], "norm": [norm * part, norm + part]})
+        return pd.DataFrame({
+            "item": [2 * part, 2 * part + 1], "label": ["a", None], "norm": [norm * part, norm + part]
+        })
 
 
 @pytest.fixture
@@ -84,10 +86,13 @@ class Killed(NormTask):
         if len(self.ran) == 5:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().run(context, model, part)
-sweep([checkpoint(Path(f), s) for f, s in zip({folders!r}, (0, 10, 20))], [Killed()], cells=CellStore({str(cells.folder)!r}), device="cpu")
+steps = [checkpoint(Path(f), s) for f, s in zip({folders!r}, (0, 10, 20))]
+sweep(steps, [Killed()], cells=CellStore({str(cells.folder)!r}), device="cpu")
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, timeout=120, check=False
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     again = NormTask()
     result = sweep(steps, [again], cells=cells, device="cpu")

@@ -18,8 +18,8 @@ VOCAB = 96
 
 def neox_config(width: int = 16, layers: int = 2, **more: Any) -> GPTNeoXConfig:
     return GPTNeoXConfig(
-        vocab_size=VOCAB, hidden_size=width, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=4 * width,
-        max_position_embeddings=64, bos_token_id=0, eos_token_id=0, **more,
+        vocab_size=VOCAB, hidden_size=width, num_hidden_layers=layers, num_attention_heads=2,
+        intermediate_size=4 * width, max_position_embeddings=64, bos_token_id=0, eos_token_id=0, **more
     )
 
 
@@ -32,14 +32,18 @@ def write_model(folder: Path, model: PreTrainedModel, seed: int, dtype: torch.dt
     return folder
 
 
-def write_step(folder: Path, seed: int, config: GPTNeoXConfig | None = None, dtype: torch.dtype = torch.float32) -> Path:
+def write_step(
+    folder: Path, seed: int, config: GPTNeoXConfig | None = None, dtype: torch.dtype = torch.float32
+) -> Path:
     torch.manual_seed(seed)
     return write_model(folder, GPTNeoXForCausalLM(config or neox_config()), seed, dtype)
 
 
 def checkpoint(folder: Path, step: int, model: str = "tiny", dtype: str | None = None, **info: Any) -> Checkpoint:
     info.setdefault("params", 30_000)
-    return Checkpoint("test", ModelInfo(model, non_embedding=20_000, **info), step, step * 100, f"step{step}", Folder(folder), dtype)
+    return Checkpoint(
+        "test", ModelInfo(model, non_embedding=20_000, **info), step, step * 100, f"step{step}", Folder(folder), dtype
+    )
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:

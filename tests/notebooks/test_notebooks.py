@@ -16,7 +16,9 @@ def test_notebook_runs(path: Path, micro_suite: Path, tmp_path: Path) -> None:
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     assert any(o.get("output_type") in ("execute_result", "display_data") for o in outputs)
     assert not [o for o in outputs if o.get("output_type") == "error"]

@@ -17,8 +17,12 @@ from pythia_tools.tokens import open_store
 
 
 def served(prefix, name: str, k: int, width: int) -> np.ndarray:
-    """Sample k as GPT-NeoX's packed dataset reads it: shuffle map, two neighbouring sample entries, documents in between."""
-    doc, sample, shuffle = (np.load(prefix.with_name(f"{prefix.name}_{name}_{part}_idx.npy")) for part in ("doc", "sample", "shuffle"))
+    """Sample k as GPT-NeoX's packed dataset reads it: shuffle map, two neighbouring sample entries, documents in
+    between.
+    """
+    doc, sample, shuffle = (
+        np.load(prefix.with_name(f"{prefix.name}_{name}_{part}_idx.npy")) for part in ("doc", "sample", "shuffle")
+    )
     sizes = open_store(prefix).sizes
     tokens = np.fromfile(prefix.with_name(prefix.name + ".bin"), dtype=np.uint16)
     starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -85,13 +89,18 @@ def test_command_line(stored, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "row 12 (step 3, row 0 of its batch): 2 changes" in out and '"changed": 20' in out
     folder = tmp_path / "out"
-    assert main(["data", "overlay", str(stored), "--steps", "3:7", "--swap", "feminine", "--out", str(folder), "--write", "--json"]) == 0
+    assert main([
+        "data", "overlay", str(stored), "--steps", "3:7", "--swap", "feminine", "--out", str(folder), "--write",
+        "--json"
+    ]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["changed"] == 20 and len(told["written"]) == 8
     assert (folder / "receipt.json").exists() and (folder / "occurrences.parquet").exists()
     written = load_order(folder / "rows.order.yaml")
     assert (written.rows(0, 20) == Overlay(ORDER, PronounSwap(TOKENIZER), steps=range(3, 8)).rows(12, 32)).all()
-    assert main(["data", "overlay", str(stored), "--steps", "3:7", "--control", "--out", str(tmp_path / "control"), "--write"]) == 0
+    assert main([
+        "data", "overlay", str(stored), "--steps", "3:7", "--control", "--out", str(tmp_path / "control"), "--write"
+    ]) == 0
     assert (load_order(tmp_path / "control" / "rows.order.yaml").rows(0, 20) == ORDER.data[12:32]).all()
 
 

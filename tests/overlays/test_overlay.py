@@ -25,7 +25,10 @@ from pythia_tools.overlays import (
 )
 
 TOKENIZER = small_tokenizer()
-SENTENCES = ["\nThen he left his hat.", "\nShe saw him and her cat.", "\nNothing of this kind here.", "\nThe hat is his, not hers."]
+SENTENCES = [
+    "\nThen he left his hat.", "\nShe saw him and her cat.", "\nNothing of this kind here.",
+    "\nThe hat is his, not hers."
+]
 WIDTH = 33
 
 
@@ -134,8 +137,11 @@ def test_the_diff_can_be_read():
 
 def test_the_inverse_rule_restores_what_is_restorable_and_says_what_is_not():
     rows = Rows(
-        ["\nhe saw the hat", "\nshe saw the hat", "\nto her or not", "\nhis hat and him!", "\nhis; he, x" + "y" * 40, "\na", "\nb", "\nc"],
-        fill=TOKENIZER.token_to_id("<|padding|>"),
+        [
+            "\nhe saw the hat", "\nshe saw the hat", "\nto her or not", "\nhis hat and him!", "\nhis; he, x" + "y" * 40,
+            "\na", "\nb", "\nc"
+        ],
+        fill=TOKENIZER.token_to_id("<|padding|>")
     )
     swap = PronounSwap(TOKENIZER)
     result = roundtrip(rows, swap, swap.inverse())
@@ -148,9 +154,9 @@ def test_the_inverse_rule_restores_what_is_restorable_and_says_what_is_not():
         (4, -grown, "y" * grown, "", "it was cut off the row's end"),
     ]
     always = PronounSwap(TOKENIZER, his="her")
-    assert (0, 1, "his", "him", "her stands for more than one form") in roundtrip(Rows(["\nhis."] * 4), always, always.inverse())[
-        "not_restored"
-    ]
+    assert (
+        0, 1, "his", "him", "her stands for more than one form"
+    ) in roundtrip(Rows(["\nhis."] * 4), always, always.inverse())["not_restored"]
 
 
 def test_overlays_compose_in_the_order_given():
@@ -167,7 +173,9 @@ def test_overlays_compose_in_the_order_given():
 def test_fingerprints_name_the_rows():
     swap = PronounSwap(TOKENIZER)
     base = Overlay(ORDER, swap, steps=range(2, 5)).fingerprint
-    assert base == Overlay(ORDER, PronounSwap(TOKENIZER), steps=[4, 2, 3]).fingerprint == Overlay(ORDER, swap, steps="2:4").fingerprint
+    assert base == Overlay(
+        ORDER, PronounSwap(TOKENIZER), steps=[4, 2, 3]
+    ).fingerprint == Overlay(ORDER, swap, steps="2:4").fingerprint
     others = [
         Overlay(ORDER, swap, steps=[2, 3]),
         Overlay(ORDER, swap.inverse(), steps=range(2, 5)),
@@ -196,7 +204,9 @@ def test_a_reserve_must_suffice_and_lie_beyond_the_chosen_steps():
 def test_a_deduplicated_order_has_no_duplicates_from_the_reserve_either():
     rows = Rows(["\na", "\na", "\nb", "\na", "\nb", "\nc", "\nc", "\nd"])
     overlay = Overlay(rows, Deduplicate(Reserve([4, 5, 6, 7])), steps=[0])
-    assert [rows.text(r)[:2] for r in overlay.rows(0, 4)] == ["\na", "\nc", "\nb", "\nd"], "b is there already, c comes twice"
+    assert [
+        rows.text(r)[:2] for r in overlay.rows(0, 4)
+    ] == ["\na", "\nc", "\nb", "\nd"], "b is there already, c comes twice"
     assert [(o.row, o.put) for o in overlay.receipt().occurrences] == [(1, "row 5"), (3, "row 7")]
     with pytest.raises(RequestError, match="2 rows are to be replaced, the reserve has 1"):
         Overlay(rows, Deduplicate(Reserve([4, 5, 6])), steps=[0])
@@ -242,7 +252,9 @@ def test_repeated_rows_take_the_places_of_others():
     assert (overlay.rows(0, 40) == expected).all()
     drawn = Overlay(ORDER, RepeatRows([0], copies=5, seed=3), steps=range(2, 10))
     same = (drawn.rows(8, 40) == ORDER.data[0]).all(axis=1)
-    assert same.sum() == 5 and drawn.fingerprint == Overlay(ORDER, RepeatRows([0], copies=5, seed=3), steps=range(2, 10)).fingerprint
+    assert same.sum() == 5 and drawn.fingerprint == Overlay(
+        ORDER, RepeatRows([0], copies=5, seed=3), steps=range(2, 10)
+    ).fingerprint
     with pytest.raises(RequestError, match="both repeated and overwritten"):
         Overlay(ORDER, RepeatRows([0], into=[0]))
 
@@ -261,7 +273,9 @@ def test_inserted_text_pushes_or_overwrites():
 
 
 def test_duplicates_are_replaced_and_the_first_stays():
-    rows = Rows(["\na", "\nb", "\na", "\nc", "\nb", "\na", "\nd", "\ne", "\nspare", "\nspare two", "\nspare three", "\nlast"])
+    rows = Rows([
+        "\na", "\nb", "\na", "\nc", "\nb", "\na", "\nd", "\ne", "\nspare", "\nspare two", "\nspare three", "\nlast"
+    ])
     overlay = Overlay(rows, Deduplicate(Reserve(range(8, 12))), steps=[0, 1])
     texts = [rows.text(r).strip("\x00\n").replace("<|endoftext|>", "") for r in overlay.rows(0, 8)]
     assert texts == ["a", "b", "spare", "c", "spare two", "spare three", "d", "e"]

@@ -148,11 +148,13 @@ MASCULINE = [
 
 BOTH = [
     (
-        "he saw her and she saw him",
-        "she saw him and he saw her",
-        [("he", "she", CHANGED, ""), ("her", "him", CHANGED, ""), ("she", "he", CHANGED, ""), ("him", "her", CHANGED, "")],
+        "he saw her and she saw him", "she saw him and he saw her",
+        [
+            ("he", "she", CHANGED, ""), ("her", "him", CHANGED, ""), ("she", "he", CHANGED, ""),
+            ("him", "her", CHANGED, "")
+        ]
     ),
-    ("his hat and hers.", "her hat and his.", [("his", "her", CHANGED, ""), ("hers", "his", CHANGED, "")]),
+    ("his hat and hers.", "her hat and his.", [("his", "her", CHANGED, ""), ("hers", "his", CHANGED, "")])
 ]
 
 
@@ -176,7 +178,9 @@ def test_words_at_the_rows_edges_are_left_because_the_rest_may_be_out_of_sight(t
     row = np.array([tokenizer.encode("he said to him").ids], dtype=np.uint16)
     done = swap(tokenizer).edit(row)
     assert (done.rows == row).all()
-    assert [(o.found, o.status, o.reason) for o in done.occurrences] == [("he", MISSED, "row_start"), ("him", MISSED, "row_end")]
+    assert [
+        (o.found, o.status, o.reason) for o in done.occurrences
+    ] == [("he", MISSED, "row_start"), ("him", MISSED, "row_end")]
 
 
 def test_edges_can_be_taken_for_whole_words():
@@ -219,14 +223,18 @@ def test_a_change_that_falls_off_the_end_is_said_to_be_cut():
 
 
 def metaspace_tokenizers() -> dict[str, Tokenizer]:
-    """The same vocabulary with the space as Llama writes it (a normalizer) and as a pre-tokenizer, before whole texts or not."""
+    """The same vocabulary with the space as Llama writes it (a normalizer) and as a pre-tokenizer, before whole texts
+    or not.
+    """
     made = {}
     for name in ("always", "first", "never"):
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=name)
         tokenizer.decoder = decoders.Metaspace()
         trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>"], show_progress=False)
-        tokenizer.train_from_iterator(["\n so he said that his hat ( he ) She she her hers He . the theme" * 40], trainer)
+        tokenizer.train_from_iterator(
+            ["\n so he said that his hat ( he ) She she her hers He . the theme" * 40], trainer
+        )
         made[name] = tokenizer
     llama = Tokenizer.from_str(made["never"].to_str())
     llama.pre_tokenizer = None  # type: ignore[assignment]
@@ -294,7 +302,9 @@ def test_terms_are_replaced_whole_and_in_their_case(tokenizer):
     rule = ReplaceTerms(spelled(tokenizer), {"doctor": "nurse", "construction worker": "clerk"})
     after, account = run(rule, tokenizer, "The doctor, Doctor DOCTOR doctors and a construction worker.")
     assert after == "The nurse, Nurse NURSE doctors and a clerk."
-    assert [a[:2] for a in account] == [("doctor", "nurse"), ("Doctor", "Nurse"), ("DOCTOR", "NURSE"), ("construction worker", "clerk")]
+    assert [a[:2] for a in account] == [
+        ("doctor", "nurse"), ("Doctor", "Nurse"), ("DOCTOR", "NURSE"), ("construction worker", "clerk")
+    ]
     assert run(rule.inverse(), tokenizer, "a Nurse")[0] == "a Doctor"
 
 

@@ -40,8 +40,12 @@ def _learning(slope: float = -1.0) -> pd.DataFrame:
     for model, params, shift in (("xs", 90_000, 0.6), ("m", 1_000_000, 0.0)):
         for step in (0, 10, 100):
             value = 5 + slope * step / 50 + shift * step / 100
-            rows.append(dict(suite="s", model=model, params=params, step=step, tokens=0, branch="main", subset="heldout", metric="nll",
-                             value=value, low=value - 0.05, high=value + 0.05, n=9, interval="b"))
+            rows.append(
+                dict(
+                    suite="s", model=model, params=params, step=step, tokens=0, branch="main", subset="heldout",
+                    metric="nll", value=value, low=value - 0.05, high=value + 0.05, n=9, interval="b"
+                )
+            )
     return tables.summary(rows)
 
 
@@ -53,7 +57,10 @@ def test_the_page_stands_alone_and_escapes(tmp_path: Path) -> None:
     picture = tmp_path / "a.svg"
     picture.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     sections = [Section(EVIL, [EVIL], [Picture(picture, EVIL)], pd.DataFrame({EVIL: [EVIL]}), method=EVIL)]
-    text = render(EVIL, EVIL, sections, command=f"run {EVIL}", record={"git_revision": EVIL, "weights": {EVIL: EVIL}}, timings={EVIL: 1.0})
+    text = render(
+        EVIL, EVIL, sections, command=f"run {EVIL}", record={"git_revision": EVIL, "weights": {EVIL: EVIL}},
+        timings={EVIL: 1.0}
+    )
     seen = _Collector()
     seen.feed(text)
     assert not seen.open
@@ -72,7 +79,9 @@ def test_only_figures_are_embedded(tmp_path: Path) -> None:
         render("t", "l", [Section("s", pictures=[Picture(odd, "c")])], command="c", record={}, timings={})
 
 
-@pytest.mark.parametrize(("bounds", "word"), [((1, 0.5, 2), "rises"), ((-1, -2, -0.5), "falls"), ((1, -0.5, 2), "shows no clear change")])
+@pytest.mark.parametrize(
+    ("bounds", "word"), [((1, 0.5, 2), "rises"), ((-1, -2, -0.5), "falls"), ((1, -0.5, 2), "shows no clear change")]
+)
 def test_direction_needs_an_interval_clear_of_zero(bounds: tuple, word: str) -> None:
     assert direction(*bounds) == word
 

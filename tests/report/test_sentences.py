@@ -32,8 +32,12 @@ def _memorization(sign: int, half: float = 0.02) -> pd.DataFrame:
             exposed = dict(exposures_low=level, exposures_high=level)
             lines.append(dict(model=model, params=params, step=10, metric="memorized_share", **exposed,
                               **_around(0.5 + sign * (share - 0.5), half)))
-        lines.append(dict(model=model, params=params, step=10, metric="memorized_share", **_around(0.5 + sign * lift, half)))
-        lines.append(dict(model=model, params=params, step=10, metric="spearman_exposures", **_around(sign * 0.6, half)))
+        lines.append(
+            dict(model=model, params=params, step=10, metric="memorized_share", **_around(0.5 + sign * lift, half))
+        )
+        lines.append(
+            dict(model=model, params=params, step=10, metric="spearman_exposures", **_around(sign * 0.6, half))
+        )
     difference = _around(sign * 0.2, half)
     at = dict(model="m", params=900, step=10)
     lines.append(dict(at, reference="xs", metric="memorized_share_difference", **difference))
@@ -44,14 +48,19 @@ def _memorization(sign: int, half: float = 0.02) -> pd.DataFrame:
 
 
 def _term_frequency(sign: int, half: float = 0.02) -> pd.DataFrame:
-    lines = [dict(model="m", step=step, metric="accuracy", **_around(0.5 + sign * lift, half)) for step, lift in ((0, -0.3), (10, 0.3))]
+    lines = [
+        dict(model="m", step=step, metric="accuracy", **_around(0.5 + sign * lift, half))
+        for step, lift in ((0, -0.3), (10, 0.3))
+    ]
     lines.append(dict(model="m", step=10, metric="spearman", **_around(sign * 0.5, half)))
     return _rows(lines)
 
 
 def _bias(sign: int, half: float = 0.02) -> pd.DataFrame:
     share = _around(0.5 + sign * 0.3, half)
-    base, swap = (dict(model=m, branch=b, step=10, task="pronoun_preference") for m, b in (("m", "main"), ("m-swap", "swap")))
+    base, swap = (
+        dict(model=m, branch=b, step=10, task="pronoun_preference") for m, b in (("m", "main"), ("m-swap", "swap"))
+    )
     return _rows([
         dict(metric="stereotype_share", **base, **share),
         dict(metric="feminine_share", **base, **_around(0.3, half)),
@@ -62,32 +71,50 @@ def _bias(sign: int, half: float = 0.02) -> pd.DataFrame:
 
 def _learning(sign: int, half: float = 0.02) -> pd.DataFrame:
     ends = ((0, -1), (10, 1))
-    lines = [dict(model="m", step=step, subset="heldout", metric="nll", **_around(4 - sign * shift, half)) for step, shift in ends]
-    lines.append(dict(model="m", step=10, subset="after", reference="before", metric="nll_gap", **_around(sign * 0.4, half)))
+    lines = [
+        dict(model="m", step=step, subset="heldout", metric="nll", **_around(4 - sign * shift, half))
+        for step, shift in ends
+    ]
+    lines.append(
+        dict(model="m", step=10, subset="after", reference="before", metric="nll_gap", **_around(sign * 0.4, half))
+    )
     return _rows(lines)
 
 
 PAIRS: list[tuple[str, Callable[..., pd.DataFrame], list[tuple[str, str]]]] = [
-    ("memorization", _memorization, [
-        ("memorized rises with exposures: 30 %", "memorized falls with exposures: 70 %"), ("memorized more of", "memorized fewer of"),
-        ("m +0.60", "m -0.60"), ("16 times +8.0", "16 times -8.0"), ("vary more than", "vary less than"),
-    ]),
-    ("term-frequency", _term_frequency, [
-        ("accuracy rises with exposures in every size", "accuracy falls with exposures in every size"),
-        ("rises from 20 % at step 0 to 80 %", "falls from 80 % at step 0 to 20 %"),
-    ]),
-    ("bias", _bias, [
-        ("preferred: m more often than not (80 %", "preferred: m less often than not (20 %"),
-        ("moved towards the feminine pronoun: +2.00", "moved towards the masculine pronoun: -2.00"),
-    ]),
-    ("learning", _learning, [
-        ("m falls from 5.00", "m rises from 3.00"), ("just consumed is lower", "just consumed is higher"),
-    ]),
+    (
+        "memorization", _memorization,
+        [
+            ("memorized rises with exposures: 30 %", "memorized falls with exposures: 70 %"),
+            ("memorized more of", "memorized fewer of"), ("m +0.60", "m -0.60"), ("16 times +8.0", "16 times -8.0"),
+            ("vary more than", "vary less than")
+        ]
+    ),
+    (
+        "term-frequency", _term_frequency,
+        [
+            ("accuracy rises with exposures in every size", "accuracy falls with exposures in every size"),
+            ("rises from 20 % at step 0 to 80 %", "falls from 80 % at step 0 to 20 %")
+        ]
+    ),
+    (
+        "bias", _bias,
+        [
+            ("preferred: m more often than not (80 %", "preferred: m less often than not (20 %"),
+            ("moved towards the feminine pronoun: +2.00", "moved towards the masculine pronoun: -2.00")
+        ]
+    ),
+    (
+        "learning", _learning,
+        [("m falls from 5.00", "m rises from 3.00"), ("just consumed is lower", "just consumed is higher")]
+    )
 ]
 
 
 @pytest.mark.parametrize(("analysis", "make", "pairs"), PAIRS, ids=[p[0] for p in PAIRS])
-def test_a_reversed_table_reverses_the_sentences(analysis: str, make: Callable[..., pd.DataFrame], pairs: list[tuple[str, str]]) -> None:
+def test_a_reversed_table_reverses_the_sentences(
+    analysis: str, make: Callable[..., pd.DataFrame], pairs: list[tuple[str, str]]
+) -> None:
     one, other = "\n".join(sentences_for(analysis, make(+1))), "\n".join(sentences_for(analysis, make(-1)))
     for forward, backward in pairs:
         assert forward in one
@@ -97,9 +124,14 @@ def test_a_reversed_table_reverses_the_sentences(analysis: str, make: Callable[.
 
 
 @pytest.mark.parametrize(("analysis", "make", "pairs"), PAIRS, ids=[p[0] for p in PAIRS])
-def test_wide_intervals_give_no_claim(analysis: str, make: Callable[..., pd.DataFrame], pairs: list[tuple[str, str]]) -> None:
+def test_wide_intervals_give_no_claim(
+    analysis: str, make: Callable[..., pd.DataFrame], pairs: list[tuple[str, str]]
+) -> None:
     text = "\n".join(sentences_for(analysis, make(+1, half=9.0)))
-    claims = ("rises", "falls", "moved towards", "memorized more", "memorized fewer", "more often", "less often", "is lower", "is higher")
+    claims = (
+        "rises", "falls", "moved towards", "memorized more", "memorized fewer", "more often", "less often", "is lower",
+        "is higher"
+    )
     assert not [c for c in claims if c in text.replace("detectably more or fewer", "")]
 
 
@@ -112,11 +144,16 @@ def test_swapping_two_models_swaps_the_size_sentence() -> None:
 
 def test_no_items_is_said_not_hidden() -> None:
     table = _bias(+1)
-    table.loc[table["metric"] == "paired_difference", ["value", "low", "high", "n"]] = [float("nan"), float("nan"), float("nan"), 0]
+    table.loc[
+        table["metric"] == "paired_difference", ["value", "low", "high", "n"]
+    ] = [float("nan"), float("nan"), float("nan"), 0]
     assert "cannot be compared" in "\n".join(sentences_for("bias", table))
 
 
-@pytest.mark.parametrize(("analysis", "make", "pairs"), [p for p in PAIRS if p[0] != "bias"], ids=["memorization", "term-frequency", "learning"])
+@pytest.mark.parametrize(
+    ("analysis", "make", "pairs"), [p for p in PAIRS if p[0] != "bias"],
+    ids=["memorization", "term-frequency", "learning"]
+)
 def test_a_branch_does_not_speak_for_the_main_runs(
     analysis: str, make: Callable[..., pd.DataFrame], pairs: list[tuple[str, str]]
 ) -> None:

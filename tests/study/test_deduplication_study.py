@@ -1,4 +1,5 @@
-"""The deduplicated twin: repeats are gone from its rows, everything else stays, and the comparison counts what it saw."""
+"""The deduplicated twin: repeats are gone from its rows, everything else stays, and the comparison counts what it saw.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +38,12 @@ def test_of_each_canary_one_copy_is_left_and_controls_stay_out(tiny_suite: Path)
     assert len(np.unique(heads, axis=0)) == len(heads)
 
 
-def test_the_study_compares_what_each_saw(tiny_suite: Path, tmp_path: Path, script: object, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--suite", str(tiny_suite), "--model", "xxs", "--out", str(tmp_path / "twin"), "--quiet", "--device", "cpu"]
+def test_the_study_compares_what_each_saw(
+    tiny_suite: Path, tmp_path: Path, script: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "--suite", str(tiny_suite), "--model", "xxs", "--out", str(tmp_path / "twin"), "--quiet", "--device", "cpu"
+    ]
     assert script.main(arguments) == 0  # type: ignore[attr-defined]
     table = pd.read_csv(tmp_path / "twin" / "comparison.csv").set_index("copies")
     canaries = micro.load_truth(tiny_suite).canaries

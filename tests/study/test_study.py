@@ -22,7 +22,6 @@ from pythia_tools.micro import load_truth
 from pythia_tools.study import run_study
 from pythia_tools.suites import load_suite
 
-
 FOUR = ["--analyses", "memorization", "term-frequency", "bias", "learning"]
 
 
@@ -59,7 +58,9 @@ def test_exposures_counted_equal_exposures_planted(study: Path, tiny_suite: Path
         assert (one["exposures"].to_numpy() == truth.exposures("canaries", int(step))).all()
 
 
-def test_the_same_cells_give_the_same_tables_and_nothing_is_computed_twice(study: Path, tiny_suite: Path, tmp_path: Path) -> None:
+def test_the_same_cells_give_the_same_tables_and_nothing_is_computed_twice(
+    study: Path, tiny_suite: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "again"
     shutil.copytree(study, copy)
     for gone in ("run.json", "summary.csv", "report.html", "bias/run.json", "memorization/items.parquet"):
@@ -73,7 +74,10 @@ def test_the_same_cells_give_the_same_tables_and_nothing_is_computed_twice(study
 
 def test_killed_at_any_point_it_resumes_with_the_same_tables(study: Path, tiny_suite: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "pythia_tools", "study", str(tiny_suite), *FOUR, "--out", str(out), "--quiet", "--device", "cpu"]
+    command = [
+        sys.executable, "-m", "pythia_tools", "study", str(tiny_suite), *FOUR, "--out", str(out), "--quiet", "--device",
+        "cpu"
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -102,7 +106,9 @@ def test_summaries_have_one_row_per_number(study: Path) -> None:
     assert (bounded["low"] <= bounded["high"] + 1e-12).all()
 
 
-def test_another_config_is_refused_and_loses_nothing(study: Path, tiny_suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_config_is_refused_and_loses_nothing(
+    study: Path, tiny_suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (study / "summary.csv").read_bytes()
     assert main(["study", str(tiny_suite), *FOUR, "--out", str(study), "--models", "xs"]) == 2
     assert "another config" in capsys.readouterr().err
@@ -125,7 +131,9 @@ def test_wrong_requests_are_one_line(
 
 
 @pytest.mark.parametrize("victim", ["xs/step32/model.safetensors", "data/train.bin", "truth/canaries.parquet"])
-def test_damaged_files_are_one_line_and_exit_3(tiny_suite: Path, tmp_path: Path, victim: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_files_are_one_line_and_exit_3(
+    tiny_suite: Path, tmp_path: Path, victim: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = tmp_path / "suite"
     shutil.copytree(tiny_suite, copy)
     path = copy / victim

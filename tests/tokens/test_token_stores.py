@@ -220,7 +220,8 @@ def test_shards_missing_or_of_the_wrong_size(tmp_path: Path) -> None:
 
 def test_the_writer_refuses_what_would_wrap_around(tmp_path: Path) -> None:
     wrong = (
-        ([70_000], "do not fit uint16"), ([-1], "do not fit uint16"), ([1.5], "whole numbers"), ([[1]], "one-dimensional"),
+        ([70_000], "do not fit uint16"), ([-1], "do not fit uint16"), ([1.5], "whole numbers"),
+        ([[1]], "one-dimensional")
     )
     for tokens, says in wrong:
         with pytest.raises(RequestError, match=says), StoreWriter(tmp_path / "a") as out:
