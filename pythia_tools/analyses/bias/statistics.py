@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.bias.columns import QUANTITIES, summary
-from pythia_tools.analysis.words import Row, records
+from pythia_tools.analysis.words import records
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import (
@@ -59,10 +60,10 @@ def compare(
         has = ", ".join(map(str, items.columns))
         raise RequestError(f"no column {quantity!r} to compare; the items have {has}")
     asked = _ways_of_asking(items[items["samples"].isna()] if "samples" in items.columns else items, quantity)
-    rows: list[Row] = []
+    rows = []
     for treated, base in _pairs(asked, pairs, control):
         for named, both in _compared(treated, base, quantity, subsets):
-            rows.append({**named, "quantity": quantity, **_difference(both, quantity, level, seed)})
+            rows.append(named | {"quantity": quantity} | _difference(both, quantity, level, seed))
     frame = pd.DataFrame(rows, columns=COMPARISON)
     if frame.empty:
         return frame
@@ -110,7 +111,7 @@ def _pairs(
 
 def _compared(
     treated: pd.DataFrame, base: pd.DataFrame, quantity: str, subsets: bool
-) -> Iterator[tuple[Row, pd.DataFrame]]:
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Identity, reference, task and subset of each comparison, and its pairs of items."""
     keys = ["step", "task", "subset", "item"]
     unit = treated["unit"].fillna(treated["item"]) if "unit" in treated.columns else treated["item"]
@@ -119,16 +120,17 @@ def _compared(
         base[columns], on=keys, suffixes=("_t", "_c"), validate="one_to_one"
     )
     both = both[both[f"{quantity}_t"].notna() | both[f"{quantity}_c"].notna()]
-    identity = {row["step"]: row for row in records(treated.drop_duplicates("step")[tables.IDENTITY])}
+    first = records(treated.drop_duplicates("step")[tables.IDENTITY])
+    identity = {row["step"]: {str(k): v for k, v in row.items()} for row in first}
     for (step, task), here in both.groupby(["step", "task"], sort=True):
-        named: Row = {**identity[step], "reference": str(base["model"].iloc[0]), "task": task}
+        named = {**identity[step], "reference": str(base["model"].iloc[0]), "task": task}
         yield {**named, "subset": "all"}, here
         if subsets and here["subset"].nunique() > 1:
             for name, part in here.groupby("subset", sort=True):
                 yield {**named, "subset": str(name)}, part
 
 
-def _difference(pairs: pd.DataFrame, quantity: str, level: float, seed: int) -> Row:
+def _difference(pairs: pd.DataFrame, quantity: str, level: float, seed: int) -> dict[str, Any]:
     a, b = pairs[f"{quantity}_t"].to_numpy(float), pairs[f"{quantity}_c"].to_numpy(float)
     pass_t, pass_c = pairs["kept_t"].to_numpy(bool) & np.isfinite(a), pairs["kept_c"].to_numpy(bool) & np.isfinite(b)
     good = pass_t & pass_c
@@ -140,7 +142,7 @@ def _difference(pairs: pd.DataFrame, quantity: str, level: float, seed: int) -> 
     }
 
 
-def _estimate(differences: np.ndarray, unit: str, level: float, seed: int = 0) -> Row:
+def _estimate(differences: np.ndarray, unit: str, level: float, seed: int = 0) -> dict[str, Any]:
     """Interval, p-value and minimal effect of (n,) differences of independent units."""
     return {
         **difference(differences, unit=unit, level=level, seed=seed).columns(),
