@@ -88,8 +88,8 @@ def compile_ngrams(ngrams: Sequence[Sequence[int]], ids: int) -> NgramMachine:
         if len(g) > 1:
             h = int(_hash2(g[0], g[1]) if len(g) == 2 else _hash3(g[0], g[1], g[2]))
             filters[int(len(g) > 2), h >> 6] |= np.uint64(1 << (h & 63))
-    keys, values = hash_table({**pairs, **heads})
-    edge_keys, edge_values = hash_table(edges)
+    keys, values = table_of({**pairs, **heads})
+    edge_keys, edge_values = table_of(edges)
     return NgramMachine(
         single, np.array([n for n, _ in singles], dtype=np.int64), filters, keys, values, edge_keys, edge_values,
         np.array(leaf, dtype=np.int32), np.array(fanout, dtype=np.int32), bool(filters.any()),
@@ -129,15 +129,23 @@ def _packed(tokens: Sequence[int]) -> int:
     return (tokens[0] + 1) << (2 * ID_BITS) | tokens[1] << ID_BITS | tokens[2]
 
 
-def hash_table(entries: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """(keys, values) of a table with open addressing, at most a quarter full, searched by `find`."""
+def table_of(entries: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The hash table of key → value."""
+    size = len(entries)
+    return hash_table(np.fromiter(entries.keys(), np.int64, size), np.fromiter(entries.values(), np.int64, size))
+
+
+def hash_table(entries: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(keys, values) of a table with open addressing, at most a quarter full, searched by `find`.
+
+    entries: (n,) int64, distinct and not negative; numbers: (n,) their values below 2^31.
+    """
     slots = 16
     while slots < 4 * len(entries):
         slots *= 2
     keys = np.full(slots, -1, dtype=np.int64)
     values = np.zeros(slots, dtype=np.int32)
-    size = len(entries)
-    _fill(keys, values, np.fromiter(entries.keys(), np.int64, size), np.fromiter(entries.values(), np.int32, size))
+    _fill(keys, values, entries, numbers.astype(np.int32))
     return keys, values
 
 

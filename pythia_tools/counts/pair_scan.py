@@ -16,7 +16,7 @@ from numba import njit
 from pythia_tools.counts.byte_scan import scan_texts
 from pythia_tools.counts.characters import SPACE, byte_after, bytes_after, next_char, step_on
 from pythia_tools.counts.compiled import kernel
-from pythia_tools.counts.ngram_scan import ID_BITS, find, find_ngrams, hash_table, hit_room
+from pythia_tools.counts.ngram_scan import ID_BITS, find, find_ngrams, hit_room, table_of
 
 
 class PairMachine(NamedTuple):
@@ -50,7 +50,7 @@ class SetMachine(NamedTuple):
 
 def compile_pairs(pairs: list[tuple[int, int, int]], leaves: int, window: int, unit: str) -> PairMachine:
     """pairs: (leaf, leaf, pattern number). unit: words or tokens."""
-    keys, values = hash_table({min(a, b) << ID_BITS | max(a, b): p for a, b, p in pairs})
+    keys, values = table_of({min(a, b) << ID_BITS | max(a, b): p for a, b, p in pairs})
     member = np.zeros(leaves, dtype=np.uint8)
     member[[leaf for a, b, _ in pairs for leaf in (a, b)]] = 1
     return PairMachine(keys, values, member, window, unit == "words")

@@ -27,7 +27,7 @@ import numpy as np
 
 from pythia_tools.counts import pythia_scan as scan
 from pythia_tools.counts.characters import character_classes, digit_values
-from pythia_tools.counts.ngram_scan import as_kernel_rows, hash_table
+from pythia_tools.counts.ngram_scan import as_kernel_rows, table_of
 from pythia_tools.counts.patterns import TIME_UNITS
 from pythia_tools.counts.pythia_scan import LARGEST, PAIR, TIME, PythiaMachine
 from pythia_tools.counts.reading import blocks, reader
@@ -64,7 +64,7 @@ def plan_keys(keys: Sequence[tuple[int, str]], vocabulary: TokenBytes, ids: int)
         if PAIR <= code < TIME:
             paired[[(code - PAIR) // LARGEST, (code - PAIR) % LARGEST]] = 1
     columns, places = np.array([c for c, _ in keys]), np.array([distinct[c] for c in codes])
-    return PythiaPlan(_machine(vocabulary, ids, paired), hash_table(distinct), columns, places)
+    return PythiaPlan(_machine(vocabulary, ids, paired), table_of(distinct), columns, places)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pythia_tools.analyses.memorization import public_format, rows, taxonomy
 from pythia_tools.analyses.memorization.analysis import Memorization, MemorizationOptions
 from pythia_tools.analyses.memorization.counterfactual import counterfactual, mean_memorization
 from pythia_tools.analyses.memorization.effects import EffectOptions, MemorizationEffects
-from pythia_tools.analyses.memorization.extract import STATUS, Extraction, Screening, Window, extract
+from pythia_tools.analyses.memorization.extract import Extraction, Screening, Window, extract
 from pythia_tools.analyses.memorization.forgetting import forgetting_curve
 from pythia_tools.analyses.memorization.measure import MemorizationTask, extractable, measure, measure_model
 from pythia_tools.analyses.memorization.membership import Split, signals, summarize_membership, zlib_bytes
@@ -31,7 +31,7 @@ from pythia_tools.analyses.memorization.summary import branch_differences, expos
 from pythia_tools.core.statistics import auc
 
 __all__ = [
-    "STATUS", "Confusion", "EffectOptions", "Extraction", "Memorization", "MemorizationEffects",
+    "Confusion", "EffectOptions", "Extraction", "Memorization", "MemorizationEffects",
     "MemorizationOptions", "MemorizationTask", "Overlap", "Profiles", "RowScoreTask", "Screening",
     "Split", "Window", "auc", "block_counts", "branch_differences", "cohort_of", "confusion",
     "continuations", "counterfactual", "decoding_table", "duplicate_counts", "exposure_bins", "extract", "extractable",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,12 +24,8 @@ from pythia_tools.analyses.memorization.summary import (
     summarize,
 )
 from pythia_tools.analysis import Analysis, Context, Export, Figure, Options, Sentence, Task, option
-from pythia_tools.core import progress, tables
+from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
 
 ORDER_ROWS = 4096
 SPACED_BLOCK = 128
@@ -194,36 +190,32 @@ class Memorization(Analysis[MemorizationOptions]):
         things = "canaries" if (items["task"] == rows.CANARIES).any() else "rows"
         share = f"share of {things} memorized"
         metric, upto = "memorized_share", "at each model's last step; bars are 95 % intervals."
-        wanted: dict[str, tuple[Callable[[], Axes | Canvas], str]] = {
-            "memorization": (lambda: plots.memorization(summary), f"Share of {things} memorized over training."),
+        wanted = {
+            "memorization": (partial(plots.memorization, summary), f"Share of {things} memorized over training."),
             "memorization_by_exposures": (
-                lambda: plots.by_exposures(summary, metric, label=share),
+                partial(plots.by_exposures, summary, metric, label=share),
                 f"Share of {things} memorized against exposures so far, {upto}"),
             "memorization_over_training": (
-                lambda: plots.panels_over_training(summary, metric, label=share),
+                partial(plots.panels_over_training, summary, metric, label=share),
                 f"Share of {things} memorized over training, by exposures so far at each checkpoint."),
             "memorization_order": (
                 lambda: plots.poisson_panels(_block_points(items, summary)),
                 "Memorized rows per block of the training order against a Poisson law of the same mean; points on the "
                 "line say that order does not matter."),
             "order_effect": (
-                lambda: plots.order_effect(summary),
+                partial(plots.order_effect, summary),
                 "Variance over mean of memorized rows per block, with the band that shuffled rows give."),
             "predictability": (
-                lambda: plots.predictability(summary),
+                partial(plots.predictability, summary),
                 "Precision and recall of every checkpoint as a prediction of the largest model's last."),
             "memorization_scaling": (
-                lambda: plots.memorization_scaling(summary),
+                partial(plots.memorization_scaling, summary),
                 f"Share of {things} memorized against parameters, by step."),
         }
         if "kind" in items.columns:
             caption = "Kinds of memorized rows at each model's last step."
-            wanted["kinds"] = (lambda: plots.memorization_kinds(summary), caption)
-        for name, (draw, caption) in wanted.items():
-            try:
-                yield Figure(name, draw(), caption)
-            except RequestError as error:
-                progress.note(f"no figure {name}: {error}")
+            wanted["kinds"] = (partial(plots.memorization_kinds, summary), caption)
+        return declared.figures(wanted)
 
     def sentences(self, summary: pd.DataFrame) -> list[Sentence]:
         return list(sentences.memorization(summary))

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
-from pythia_tools.core import tables
+from pythia_tools.analysis import Figure
+from pythia_tools.core import progress, tables
+from pythia_tools.core.errors import RequestError
 from pythia_tools.core.tables import Column, Metric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 NAME = "memorization"
 EFFECTS = "memorization-effects"
@@ -96,6 +104,16 @@ EFFECT_METRICS = {
     "tpr_at_fpr_0.01": Metric("share", "members found where 1 % of non-members are"),
     "tpr_at_fpr_0.1": Metric("share", "members found where 10 % of non-members are"),
 }
+
+
+def figures(wanted: Mapping[str, tuple[Callable[[], Axes | Canvas], str]]) -> Iterator[Figure]:
+    """Figures by name, from how each is drawn and its caption; of one that the tables cannot carry it is said why."""
+    for name, (draw, caption) in wanted.items():
+        try:
+            yield Figure(name, draw(), caption)
+        except RequestError as error:
+            progress.note(f"no figure {name}: {error}")
+
 
 summary = partial(tables.summary, analysis=NAME, metrics=METRICS)
 effects = partial(tables.summary, analysis=EFFECTS)

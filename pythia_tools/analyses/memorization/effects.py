@@ -7,11 +7,10 @@ the rows consumed when the first model runs, and a pass over the rows followed p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -30,9 +29,6 @@ from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.order import Rows
 from pythia_tools.suites import Checkpoint
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 NGRAM = 13
 FEWEST_CONTROLS = 10
@@ -117,18 +113,18 @@ class MemorizationEffects(Analysis[EffectOptions]):
         ])
 
     def figures(self, items: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Figure]:
-        wanted: dict[str, tuple[Callable[[pd.DataFrame], Axes], str]] = {
-            "profile": (plots.memorization_profile, "Effect of consuming a row on its loss, by cohort and checkpoint."),
-            "persistence": (plots.memorization_persistence,
-                            "Mean effect by steps since the rows were consumed; left of 0 placebo effects."),
-            "forgetting": (plots.forgetting, "What is left of an exposure, by steps since it."),
-            "membership": (plots.membership, "Membership inference over training, by signal; 0.5 is chance."),
-        }
-        for name, (draw, caption) in wanted.items():
-            try:
-                yield Figure(name, draw(summary), caption)
-            except RequestError as error:
-                progress.note(f"no figure {name}: {error}")
+        return declared.figures({
+            "profile": (
+                partial(plots.memorization_profile, summary),
+                "Effect of consuming a row on its loss, by cohort and checkpoint."),
+            "persistence": (
+                partial(plots.memorization_persistence, summary),
+                "Mean effect by steps since the rows were consumed; left of 0 placebo effects."),
+            "forgetting": (partial(plots.forgetting, summary), "What is left of an exposure, by steps since it."),
+            "membership": (
+                partial(plots.membership, summary),
+                "Membership inference over training, by signal; 0.5 is chance."),
+        })
 
     def sentences(self, summary: pd.DataFrame) -> list[Sentence]:
         return list(sentences.effects(summary))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -27,14 +28,10 @@ from pythia_tools.models.head import Verdict
 from pythia_tools.models.score import automatic_batch_size, in_batches, max_positions
 
 OK, SHORT, BEYOND, NONFINITE = "ok", "short", "id beyond vocabulary", "logits not finite"
-STATUS = {
-    OK: "decided",
-    SHORT: "the row has fewer than offset + context + continuation ids",
-    BEYOND: "the row holds an id the model does not have: another tokenizer, or a damaged file",
-    NONFINITE: "a logit was NaN or infinite (overflow in float16, damaged weights)",
-}
-"""Every status and what it means. `memorized` is missing unless the status is `ok`; it is never False for want of a
-number.
+"""Every status. `short`: the row has fewer than offset + context + continuation ids. `id beyond vocabulary`: it holds
+an id the model does not have (another tokenizer, or a damaged file). `logits not finite`: a logit was NaN or infinite
+(overflow in float16, damaged weights). `memorized` is missing unless the status is `ok`; it is never False for want of
+a number.
 """
 
 STAGES = (1, 4)
@@ -101,10 +98,6 @@ class Screening:
     spread: float
     overturned: int = 0
 
-    def count(self, what: str) -> int:
-        """Rows settled that way."""
-        return int((self.decided == what).sum())
-
 
 @dataclass
 class Extraction:
@@ -155,19 +148,16 @@ def cut(rows: Any, window: Window, size: int) -> tuple[np.ndarray, np.ndarray]:
     Raises: RequestError when the rows are not integers, or none is long enough.
     """
     stop = window.offset + window.length
-    status: np.ndarray = np.full(len(rows), OK, dtype=object)
-    if isinstance(rows, np.ndarray) and rows.ndim == 2:
-        if rows.shape[1] < stop:
-            raise _too_short(rows.shape[1], window)
-        windows = np.array(rows[:, window.offset : stop], order="C")
-    else:
-        lengths = np.array([len(r) for r in rows])
-        if len(rows) and lengths.max() < stop:
-            raise _too_short(int(lengths.max()), window)
-        status[lengths < stop] = SHORT
-        nothing = np.zeros(window.length, np.int64)
-        cuts = [np.asarray(r)[window.offset : stop] if s == OK else nothing for r, s in zip(rows, status, strict=True)]
-        windows = np.array(cuts).reshape(len(rows), window.length)
+    lengths = np.array([len(r) for r in rows], dtype=np.int64)
+    if len(rows) and lengths.max() < stop:
+        raise RequestError(
+            f"rows have {lengths.max()} ids, but offset {window.offset} + context {window.context} + continuation "
+            f"{window.continuation} needs {stop}; choose a shorter context or continuation"
+        )
+    status = np.where(lengths < stop, SHORT, OK).astype(object)
+    nothing = np.zeros(window.length, np.int64)
+    cuts = [np.asarray(r)[window.offset : stop] if s == OK else nothing for r, s in zip(rows, status, strict=True)]
+    windows = np.array(cuts).reshape(len(rows), window.length)
     if len(windows) and windows.dtype.kind not in "iu":
         raise RequestError(f"rows must be integer token ids, these are {windows.dtype}")
     windows = windows.astype(np.int64)
@@ -175,13 +165,6 @@ def cut(rows: Any, window: Window, size: int) -> tuple[np.ndarray, np.ndarray]:
     status[beyond & (status == OK)] = BEYOND
     windows[status != OK] = 0
     return windows, status
-
-
-def _too_short(length: int, window: Window) -> RequestError:
-    return RequestError(
-        f"rows have {length} ids, but offset {window.offset} + context {window.context} + continuation "
-        f"{window.continuation} needs {window.offset + window.length}; choose a shorter context or continuation"
-    )
 
 
 @inference_mode
@@ -295,10 +278,18 @@ def record(
     return ~stopped, unsure
 
 
-def as_rows(rows: Any) -> np.ndarray | Sequence[Any]:
-    """Tensors and frames as arrays; sequences of sequences as they are."""
+def as_rows(rows: Any, row_ids: npt.ArrayLike | None = None) -> tuple[np.ndarray | Sequence[Any], np.ndarray]:
+    """Rows, as one array where their lengths are equal, and their numbers, int64 (default 0 … n − 1).
+
+    Raises: RequestError without rows, or when there are not as many numbers.
+    """
+    if not len(rows):
+        raise RequestError("no rows to measure")
     if hasattr(rows, "numpy") and not isinstance(rows, np.ndarray):
-        return np.asarray(rows.numpy())
-    if isinstance(rows, list | tuple) and rows and len({len(r) for r in rows}) == 1:
-        return np.asarray(rows)
-    return rows
+        rows = rows.numpy()
+    if isinstance(rows, list | tuple) and len({len(r) for r in rows}) == 1:
+        rows = np.asarray(rows)
+    numbers = np.arange(len(rows)) if row_ids is None else np.asarray(row_ids, dtype=np.int64)
+    if len(numbers) != len(rows):
+        raise RequestError(f"{len(numbers)} row_ids for {len(rows)} rows; give one for each")
+    return rows, numbers

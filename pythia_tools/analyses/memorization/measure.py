@@ -66,15 +66,11 @@ class MemorizationTask(Task):
             raise RequestError(f"screen {screen!r} is not known; use one of {', '.join(SCREENS)}, or None")
         if screen is not None and window.keep_from is not None:
             raise RequestError("a screen decides rows, not every position; use either keep_from or a screen")
-        self.rows = as_rows(rows)
-        if not len(self.rows):
-            raise RequestError("no rows to measure")
+        self.rows, self.row_ids = as_rows(rows, row_ids)
         self.window, self.score, self.screen, self.name, self.last = window, score, screen, name, last
-        self.row_ids = np.arange(len(self.rows)) if row_ids is None else np.asarray(row_ids, dtype=np.int64)
         self.subsets = None if subsets is None else np.asarray(subsets, dtype=object).astype(str)
-        for what, given in (("row_ids", self.row_ids), ("subsets", self.subsets)):
-            if given is not None and len(given) != len(self.rows):
-                raise RequestError(f"{len(given)} {what} for {len(self.rows)} rows; give one for each")
+        if self.subsets is not None and len(self.subsets) != len(self.rows):
+            raise RequestError(f"{len(self.subsets)} subsets for {len(self.rows)} rows; give one for each")
         settings = [asdict(window), score, screen]
         self.digest = files.digest([rows_digest(self.rows), self.row_ids, self.subsets, settings])
         self.parts = -(-len(self.rows) // PART_ROWS)
@@ -104,14 +100,14 @@ def measure_model(
 ) -> pd.DataFrame:
     """The item columns (see `declared.COLUMNS`) for one live model; `row` is the place in `rows`."""
     window = window or Window()
-    rows = as_rows(rows)
+    rows, numbers = as_rows(rows)
     if screen is None or dtype_name(next(model.parameters()).dtype) == screen:
         found = extract(model, rows, window, batch_size=batch_size)
     else:
         found = screened(model, rows, window, dtype=screen, batch_size=batch_size)
     good = found.status == OK
     frame = pd.DataFrame({
-        "row": np.arange(len(rows)),
+        "row": numbers,
         "memorized": pd.array(np.where(good, found.memorized, None), dtype="boolean"),  # type: ignore[call-overload]
         "status": found.status.astype(str),
         "matched": pd.array(np.where(good, found.matched, None), dtype="Int32"),  # type: ignore[call-overload]
@@ -138,10 +134,8 @@ def measure(
         rows: (n, L) integer array (`order.rows`, `order.take`), or n integer sequences. score: decode past the first
         miss too, for the original memorization score (slow). screen: `bfloat16` judges first in that format and only
         doubtful rows in the model's own. row_ids, subsets: (n,) what to call the rows, and which subset each is of.
-        request: the window of each row (context, continuation, offset; vocabulary: only ids below it compete;
-        keep_from:
-            keep match masks, from which `extractable` reads every shorter window); device, dtype, cells, …, as an
-            `Execution` takes them.
+        request: the fields of each row's `Window` (with keep_from match masks are kept, from which `extractable` reads
+        every shorter window); device, dtype, cells, …, as an `Execution` takes them.
     Raises: RequestError for rows shorter than the window or a window beyond the model's context.
     """
     given = dict(request)
@@ -173,10 +167,10 @@ def extractable(table: pd.DataFrame, context: int, continuation: int, *, window:
 
 
 def _warn(frame: pd.DataFrame, named: object) -> None:
-    beyond, lost = int((frame["status"] == BEYOND).sum()), int((frame["status"] == NONFINITE).sum())
-    if beyond:
-        said = "rows hold ids the model does not have; are rows and model of one tokenizer?"
-        progress.warn(f"{named}: {beyond} of {len(frame)} {said}")
-    if lost:
-        said = "rows met NaN or infinite logits and are left undecided; try --dtype float32"
-        progress.warn(f"{named}: {lost} of {len(frame)} {said}")
+    troubles = {
+        BEYOND: "rows hold ids the model does not have; are rows and model of one tokenizer?",
+        NONFINITE: "rows met NaN or infinite logits and are left undecided; try --dtype float32",
+    }
+    for status, said in troubles.items():
+        if lost := int((frame["status"] == status).sum()):
+            progress.warn(f"{named}: {lost} of {len(frame)} {said}")

@@ -3,7 +3,7 @@ rows.
 
 A set of candidate rows is small, the rows consumed before a checkpoint are many; so the candidates' n-grams go into a
 hash table and the consumed rows stream past it, each n-gram at the cost of one rolling-hash step and one look. Memory:
-24 bytes per candidate n-gram, nothing per consumed row. Hashes are 61-bit; a false match has a chance of about
+up to 100 bytes per candidate n-gram, nothing per consumed row. Hashes are 61-bit; a false match has a chance of about
 (candidate n-grams) / 2^61 per position. Why it is needed: in a two-epoch order most later rows were partly seen, and
 near-duplicates leak between members and non-members.
 """
@@ -14,9 +14,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.counts.compiled import kernel
+from pythia_tools.counts.ngram_scan import find, hash_table
 
 CHUNK = 8192
 """Rows read at a time by scans."""
@@ -44,14 +45,15 @@ class Overlap:
             _hashes(row, n, out)
         unique, place = np.unique(hashes, return_inverse=True)
         self.place = place.reshape(hashes.shape)
-        self.keys, self.slots = _table(unique)
+        self.keys, self.slots = hash_table(unique.astype(np.int64), np.arange(len(unique)))
         self.counts = np.zeros(len(unique), np.int64)
 
     def scan(self, rows: npt.ArrayLike) -> None:
         """Count the candidates' n-grams in rows (r, L') of any integer type; rows shorter than n hold none."""
         array = np.asarray(rows)
         if array.shape[1] >= self.n and len(self.counts):
-            _scan(np.ascontiguousarray(array), self.n, self.keys, self.slots, self.counts)
+            hashes = np.empty(array.shape[1] - self.n + 1, np.uint64)
+            _scan(np.ascontiguousarray(array), self.n, self.keys, self.slots, hashes, self.counts)
 
     def share(self) -> np.ndarray:
         """(m,) share of each candidate's n-grams met so far."""
@@ -79,14 +81,7 @@ def duplicate_counts(windows: npt.ArrayLike, consumed: Iterable[npt.ArrayLike]) 
     return overlap.copies()
 
 
-def _table(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    size = 1 << max(4, int(2 * max(len(keys), 1) - 1).bit_length())
-    table, slots = np.zeros(size, np.uint64), np.full(size, -1, np.int64)
-    _fill(keys, table, slots)
-    return table, slots
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def _mix(h):  # type: ignore[no-untyped-def]
     h ^= h >> np.uint64(32)
     h *= np.uint64(0xD6E8FEB86659FD93)
@@ -94,12 +89,12 @@ def _mix(h):  # type: ignore[no-untyped-def]
     return h & np.uint64(_MASK)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def _token(t):  # type: ignore[no-untyped-def]
     return _mix((np.uint64(t) + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def _hashes(row, n, out):  # type: ignore[no-untyped-def]
     """Rolling hash of every n-gram of a row."""
     power = np.uint64(1)
@@ -114,26 +109,11 @@ def _hashes(row, n, out):  # type: ignore[no-untyped-def]
             out[i - n + 1] = _mix(h)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _fill(keys, table, slots):  # type: ignore[no-untyped-def]
-    mask = np.uint64(len(table) - 1)
-    for number in range(len(keys)):
-        at = keys[number] & mask
-        while slots[at] >= 0:
-            at = (at + np.uint64(1)) & mask
-        table[at], slots[at] = keys[number], number
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _scan(rows, n, table, slots, counts):  # type: ignore[no-untyped-def]
-    mask = np.uint64(len(table) - 1)
-    hashes = np.empty(rows.shape[1] - n + 1, np.uint64)
+@kernel
+def _scan(rows, n, keys, slots, hashes, counts):  # type: ignore[no-untyped-def]
     for r in range(rows.shape[0]):
         _hashes(rows[r], n, hashes)
         for h in hashes:
-            at = h & mask
-            while slots[at] >= 0:
-                if table[at] == h:
-                    counts[slots[at]] += 1
-                    break
-                at = (at + np.uint64(1)) & mask
+            slot = find(keys, slots, np.int64(h))
+            if slot >= 0:
+                counts[slot] += 1

@@ -29,16 +29,9 @@ def exports(items: pd.DataFrame, numbers: np.ndarray, ids: np.ndarray, corpus: s
     """
     for (model, step), part in items.groupby(["model", "step"], sort=False):
         rows = np.sort(part.loc[part["memorized"].fillna(False).astype(bool), "row"].to_numpy(dtype=np.int64))
-        frame = memorized_frame(rows, ids[np.searchsorted(numbers, rows)])
+        listed = pd.Series(list(ids[np.searchsorted(numbers, rows)].astype(np.int64)), dtype=object)
+        frame = pd.DataFrame({"index": rows, "tokens": listed, "__index_level_0__": rows})
         yield Export(Path("exchange") / file_name(f"{corpus}.{model}.{step}"), frame)
-
-
-def memorized_frame(rows: np.ndarray, ids: np.ndarray) -> pd.DataFrame:
-    """Rows (n,) and their ids (n, w) as the dataset's columns."""
-    if ids.ndim != 2 or len(ids) != len(rows):
-        raise RequestError(f"{len(rows)} row numbers and ids of shape {ids.shape}; give one line of ids for each row")
-    listed = pd.Series(list(ids.astype(np.int64)), dtype=object)
-    return pd.DataFrame({"index": rows.astype(np.int64), "tokens": listed, "__index_level_0__": rows.astype(np.int64)})
 
 
 def file_name(split: str) -> Path:

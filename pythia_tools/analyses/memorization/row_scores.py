@@ -42,18 +42,13 @@ class RowScoreTask(Task):
         self, rows: npt.ArrayLike, *, length: int | None = None, min_k: float = MIN_K,
         row_ids: npt.ArrayLike | None = None, vocabulary: int | None = None,
     ):
-        self.rows = as_rows(rows)
-        if not len(self.rows):
-            raise RequestError("no rows to score")
+        self.rows, self.row_ids = as_rows(rows, row_ids)
         self.length = int(length or min(len(r) for r in self.rows))
         if self.length < 2:
             raise RequestError(f"length {self.length} must be at least 2: an id, and one that follows it")
         if not 0 < min_k <= 1:
             raise RequestError(f"min_k {min_k} must be a share above 0 and at most 1")
         self.min_k, self.vocabulary = min_k, vocabulary
-        self.row_ids = np.arange(len(self.rows)) if row_ids is None else np.asarray(row_ids, dtype=np.int64)
-        if len(self.row_ids) != len(self.rows):
-            raise RequestError(f"{len(self.row_ids)} row_ids for {len(self.rows)} rows; give one for each")
         self.digest = files.digest([rows_digest(self.rows), self.row_ids, self.length, min_k, vocabulary])
         self.parts = -(-len(self.rows) // PART_ROWS)
         self.ids = len(self.rows) * self.length
@@ -72,10 +67,10 @@ def row_scores(
     checkpoints: Iterable[Checkpoint], rows: npt.ArrayLike, *, length: int | None = None, min_k: float = MIN_K,
     row_ids: npt.ArrayLike | None = None, vocabulary: int | None = None, **where: Unpack[Where],
 ) -> pd.DataFrame:
-    """Item table: row, status, nll (nats per token), nll_sum, top1 (share), entropy (nats), min_k, min_k_plus, positions.
+    """Item table, with the columns that `declared.EFFECT_COLUMNS` documents, from `row` to `positions`.
 
-    All but row, status and positions are NaN where the status is not `ok` (see `STATUS`). `where`: device, dtype, cells, …,
-    as an `Execution` takes them.
+    All but row, status and positions are NaN where the status is not `ok`. `where`: device, dtype, cells, …, as an
+    `Execution` takes them.
     """
     task = RowScoreTask(rows, length=length, min_k=min_k, row_ids=row_ids, vocabulary=vocabulary)
     return sweep(checkpoints, [task], **where)[task.name]
