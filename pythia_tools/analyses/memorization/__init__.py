@@ -9,7 +9,6 @@ from pythia_tools.analyses.memorization.analysis import Memorization, Memorizati
 from pythia_tools.analyses.memorization.counterfactual import counterfactual, mean_memorization
 from pythia_tools.analyses.memorization.effects import EffectOptions, MemorizationEffects
 from pythia_tools.analyses.memorization.extract import Extraction, Screening, Window, extract
-from pythia_tools.analyses.memorization.forgetting import forgetting_curve
 from pythia_tools.analyses.memorization.measure import MemorizationTask, extractable, measure, measure_model
 from pythia_tools.analyses.memorization.membership import Split, signals, summarize_membership, zlib_bytes
 from pythia_tools.analyses.memorization.order_effect import block_counts, order_effect, qq_points, summarize_order
@@ -22,7 +21,7 @@ from pythia_tools.analyses.memorization.predictability import (
     published,
     scaling,
 )
-from pythia_tools.analyses.memorization.profiles import Profiles, cohort_of, profiles, summarize_profiles
+from pythia_tools.analyses.memorization.profiles import cohort_of, forgetting_curve, profiles, summarize_profiles
 from pythia_tools.analyses.memorization.row_scores import RowScoreTask, row_scores, score_model
 from pythia_tools.analyses.memorization.rows import select_rows
 from pythia_tools.analyses.memorization.score import continuations, decoding_table
@@ -32,7 +31,7 @@ from pythia_tools.core.statistics import auc
 
 __all__ = [
     "Confusion", "EffectOptions", "Extraction", "Memorization", "MemorizationEffects",
-    "MemorizationOptions", "MemorizationTask", "Overlap", "Profiles", "RowScoreTask", "Screening",
+    "MemorizationOptions", "MemorizationTask", "Overlap", "RowScoreTask", "Screening",
     "Split", "Window", "auc", "block_counts", "branch_differences", "cohort_of", "confusion",
     "continuations", "counterfactual", "decoding_table", "duplicate_counts", "exposure_bins", "extract", "extractable",
     "forgetting_curve", "from_percent", "mean_memorization", "measure", "measure_model", "order_effect",

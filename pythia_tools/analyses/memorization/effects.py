@@ -18,11 +18,11 @@ from torch import nn
 
 from pythia_tools import plots
 from pythia_tools.analyses.memorization import declared, sentences
-from pythia_tools.analyses.memorization.forgetting import forgetting_curve
 from pythia_tools.analyses.memorization.membership import Split, signals, summarize_membership, zlib_bytes
 from pythia_tools.analyses.memorization.overlap import CHUNK, Overlap
-from pythia_tools.analyses.memorization.profiles import NEVER, cohort_of, summarize_profiles
+from pythia_tools.analyses.memorization.profiles import NEVER, cohort_of, forgetting_curve, summarize_profiles
 from pythia_tools.analyses.memorization.row_scores import PART_ROWS, RowScoreTask
+from pythia_tools.analyses.memorization.rows import rows_by
 from pythia_tools.analyses.memorization.summary import with_exposures
 from pythia_tools.analysis import Analysis, Context, Figure, Key, Options, Sentence, Task, option
 from pythia_tools.core import files, progress, tables
@@ -144,17 +144,12 @@ class EffectsTask(Task):
         self.steps, self.order, self.options = _main_steps(context), context.order, options
         if len(self.steps) < 2:
             raise RequestError(f"effects compare steps; {len(self.steps)} was given, choose at least two with --steps")
-        self.last = self.steps[-1] * self.order.batch_rows
-        if self.last > self.order.n_rows:
-            raise RequestError(
-                f"step {self.steps[-1]} consumed more rows than order {self.order.name} has ({self.order.n_rows}); "
-                "is it the suite's order?"
-            )
+        last = rows_by(self.order, self.steps[-1])
         try:
             self.vocabulary = context.vocabulary
         except RequestError:
             self.vocabulary = None
-        most = (len(self.steps) - 1) * options.per_cohort + min(options.controls, self.order.n_rows - self.last)
+        most = (len(self.steps) - 1) * options.per_cohort + min(options.controls, self.order.n_rows - last)
         self.parts = -(-most // PART_ROWS)
         self.ids = most * (options.length or self.order.row_tokens)
         draw = {k: v for k, v in asdict(options).items() if k != "reference"}

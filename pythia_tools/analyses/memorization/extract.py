@@ -125,10 +125,6 @@ class Extraction:
         for name in COLUMNS:
             getattr(self, name)[index] = getattr(other, name)
 
-    def at(self, index: np.ndarray) -> Extraction:
-        """The rows at `index` only, without masks."""
-        return Extraction(**{name: getattr(self, name)[index] for name in COLUMNS})
-
 
 def blank(n: int, window: Window, dtype: str) -> Extraction:
     mask = np.zeros((n, window.length - window.keep_from), bool) if window.keep_from is not None else None

@@ -16,6 +16,7 @@ import pandas as pd
 from pythia_tools.analyses.memorization import declared
 from pythia_tools.analyses.memorization.extract import Window
 from pythia_tools.analyses.memorization.overlap import CHUNK, duplicate_counts
+from pythia_tools.analyses.memorization.rows import rows_by
 from pythia_tools.analyses.memorization.taxonomy import KINDS, features, kinds
 from pythia_tools.analysis import Context, token_scores
 from pythia_tools.core import progress
@@ -33,12 +34,7 @@ def last_checkpoint(context: Context) -> Checkpoint:
     if not main:
         raise RequestError("kinds of memorization need a main run; choose one with --models")
     last = max(main, key=lambda c: (c.step, c.model.params or 0))
-    order = context.order
-    if last.step * order.batch_rows > order.n_rows:
-        raise RequestError(
-            f"step {last.step} consumed more rows than order {order.name} has ({order.n_rows}); "
-            "is it the suite's order?"
-        )
+    rows_by(context.order, last.step)
     return last
 
 
@@ -58,7 +54,7 @@ def with_kinds(
     last, order, execution = last_checkpoint(context), context.order, context.execution
     held = windows[np.searchsorted(numbers, rows)]
     counts = np.zeros(int(held.max()) + 1, np.int64)
-    duplicates = duplicate_counts(held, _counted(order.chunks(0, last.step * order.batch_rows, CHUNK), counts))
+    duplicates = duplicate_counts(held, _counted(order.chunks(0, rows_by(order, last.step), CHUNK), counts))
     scores = token_scores(
         [last], held, vocabulary=window.vocabulary, device=execution.device, dtype=execution.dtype,
         cells=execution.cells, batch_size=execution.batch_size, allow_defective=execution.allow_defective,

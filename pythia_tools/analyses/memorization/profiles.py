@@ -12,6 +12,9 @@ from it. This is Callaway and Sant'Anna's group-time effect with never-treated c
 Intervals: bootstrap over rows, each with all its checkpoints; treated rows are resampled within their cohort, and one
 draw of controls serves all cohorts, so sums over cohorts have honest intervals too. Cost: rows × checkpoints ×
 resamples multiply-adds. Source: Lesci et al. 2024, arXiv:2406.04327.
+
+Forgetting curves put any per-row measure against the steps since the row was last consumed. A later exposure of the
+same row starts a new stretch, so a row consumed again is never counted as remembered.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pythia_tools.analyses.memorization import declared
+from pythia_tools.analyses.memorization.summary import exposure_bins
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import Estimate, from_draws, units
@@ -207,3 +211,34 @@ def _check(data: np.ndarray, steps: np.ndarray, cohorts: np.ndarray) -> None:
         raise RequestError("no control rows: difference in differences needs rows that were never consumed")
     if (cohorts == NEVER).all():
         raise RequestError("no treated rows: none of the rows was consumed by these checkpoints")
+
+
+def forgetting_curve(
+    aligned: pd.DataFrame, measure: str, *, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Mean of a column by exposures and steps since the last, per model: metric `MEASURE_after_exposure` of a summary.
+
+    aligned: an item table from `with_exposures`. Each line has the lower edge of its bin of `since` (0, 1, 2, 4, 8 …);
+    the identity's step is the last checkpoint that fell into the bin. Rows whose measure is missing are left out.
+    """
+    data = aligned[aligned["since"].notna() & aligned[measure].notna()]
+    if data.empty:
+        raise RequestError(f"no row was consumed before any checkpoint and has {measure!r}; there is nothing to align")
+    data = data.assign(bin=exposure_bins(data["since"]))
+    rng = np.random.default_rng(seed)
+    lines = []
+    for (*_, exposures), part in data.groupby(["suite", "model", "branch", "exposures"], sort=False):
+        names, place = np.unique(part["row"], return_inverse=True)
+        weights = units(len(names)).weights(resamples, rng)
+        for since in np.unique(part["bin"]):
+            here = (part["bin"] == since).to_numpy()
+            inside, rows = part[here], place[here]
+            values = inside[measure].to_numpy(dtype=np.float64)
+            # a drawn row brings all its lines in this bin
+            totals = weights @ np.bincount(rows, weights=values, minlength=len(names))
+            held = weights @ np.bincount(rows, minlength=len(names))
+            found = from_draws(values.mean(), totals[held > 0] / held[held > 0], n=len(np.unique(rows)), unit="row")
+            start = {**inside.sort_values("step")[IDENTITY].iloc[-1], "since": since, "exposures_low": exposures}
+            named = {"exposures_high": exposures, "metric": f"{measure}_after_exposure"}
+            lines.append({**start, **named, **found.columns()})
+    return declared.effects(lines)

@@ -107,6 +107,16 @@ def select_rows(
     return Selection(_pick(order, low, high, sample, rng), consecutive=sample is None)
 
 
+def rows_by(order: Rows, step: int) -> int:
+    """How many rows had been consumed by a step. Raises RequestError when the order does not hold so many."""
+    consumed = step * order.batch_rows
+    if consumed > order.n_rows:
+        raise RequestError(
+            f"step {step} consumed more rows than order {order.name} has ({order.n_rows}); is it the suite's order?"
+        )
+    return consumed
+
+
 def parse_rows(text: str) -> RowRequest:
     """Command-line spelling of `select_rows`: `0:512`, `steps=0:10,sample=1000`, `cohorts=0:1000:100,sample=50`.
 

@@ -24,22 +24,14 @@ few, nothing is screened.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from pythia_tools.analyses.memorization.extract import (
-    Extraction,
-    Screening,
-    Window,
-    blank,
-    judge_windows,
-    prepare,
-    record,
-)
+from pythia_tools.analyses.memorization.extract import Extraction, Screening, Window, judge_windows, prepare, record
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.models.decode import Decoder
@@ -103,7 +95,6 @@ class _Screen:
     size: int
     rng: np.random.Generator
     quick: Decoder | None = None
-    settled: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     doubt: float = float("nan")
     largest: float = float("nan")
     spread: float = float("nan")
@@ -111,6 +102,7 @@ class _Screen:
 
     def __post_init__(self) -> None:
         self.decided = np.full(len(self.windows), EXACT, dtype=object)
+        self.settled = np.zeros(0, np.int64)
         self.own_format = dtype_name(next(self.exact.model.parameters()).dtype)
 
     def calibrate(self, usable: np.ndarray, quick: Decoder) -> bool:
@@ -130,7 +122,6 @@ class _Screen:
             return False
         self.doubt = doubt
         going_on, _ = record(verdict, 0, sample, self.window, self.result, 0.0)
-        self.result.put(sample[going_on], blank(int(going_on.sum()), self.window, self.own_format))
         self.settled = sample[~going_on]
         return True
 
@@ -160,10 +151,8 @@ class _Screen:
     def judge(self, index: np.ndarray, why: str = EXACT) -> None:
         """Judge rows by the model itself, and learn from how far the screen's margins were off."""
         before, judged = self.result.margin[index], self.result.judged[index]
-        again = blank(len(self.windows), self.window, self.own_format)
-        judge_windows(self.exact, self.windows, index, self.window, again, self.size)
-        self.result.put(index, again.at(index))
-        self.decided[index] = why
+        self.result.dtype[index], self.decided[index] = self.own_format, why
+        judge_windows(self.exact, self.windows, index, self.window, self.result, self.size)
         seen = np.abs(before - self.result.margin[index])[judged == self.result.judged[index]]
         self.largest = max(self.largest, float(np.nanmax(seen, initial=0.0))) if why != EXACT else self.largest
 

@@ -18,7 +18,8 @@ from pythia_tools.core.statistics import Estimate, difference, mean, paired_shar
 from pythia_tools.core.tables import IDENTITY, by_identity
 
 MEANS = {
-    "matched": "mean_matched", "score": "mean_score", "edit_distance": "mean_edit_distance", "span": "mean_span",
+    "memorized": "memorized_share", "matched": "mean_matched", "score": "mean_score",
+    "edit_distance": "mean_edit_distance", "span": "mean_span",
 }
 GROUPS = ("task", "subset", "cohort", "exposures", "exposure_bins")
 """What `summarize` tells rows apart by; the last two by the column `exposures`."""
@@ -92,11 +93,13 @@ def _named(group: dict[str, object]) -> dict[str, object]:
 
 def _estimates(part: pd.DataFrame, unit: str) -> Iterator[tuple[str, Estimate]]:
     known = part[part["memorized"].notna()]
-    yield "memorized_share", _share(known["memorized"].to_numpy(dtype=np.float64), known[unit].to_numpy(), unit)
     for column, metric in MEANS.items():
         if column in part.columns:
-            values, _ = per_unit(known[column].to_numpy(dtype=np.float64), known[unit].to_numpy())
-            yield metric, mean(values, unit=unit, by_frequency=True)
+            values, repeated = _per_unit(known[column].to_numpy(dtype=np.float64), known[unit].to_numpy())
+            if column == "memorized" and not repeated:
+                yield metric, wilson(float(values.sum()), len(values), unit=unit)
+            else:
+                yield metric, mean(values, unit=unit, by_frequency=True)
     if "decided" in part.columns:
         audited = part[part["decided"] == "audit"]
         wrong = int(audited["memorized"].fillna(False).astype(bool).sum())
@@ -106,14 +109,7 @@ def _estimates(part: pd.DataFrame, unit: str) -> Iterator[tuple[str, Estimate]]:
         yield "undecided", Estimate(float(undecided), n=len(part), unit="row")
 
 
-def _share(flags: np.ndarray, units: np.ndarray, unit: str) -> Estimate:
-    values, repeated = per_unit(flags, units)
-    if repeated:
-        return mean(values, unit=unit, by_frequency=True)
-    return wilson(float(values.sum()), len(values), unit=unit)
-
-
-def per_unit(values: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, bool]:
+def _per_unit(values: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, bool]:
     """Each unit's mean, and whether any unit occurred more than once."""
     names, place = np.unique(units, return_inverse=True)
     if len(names) == len(values):
@@ -134,17 +130,12 @@ def correlations(items: pd.DataFrame, unit: str = "row") -> pd.DataFrame:
 def size_differences(main: pd.DataFrame, unit: str = "row") -> pd.DataFrame:
     """At each step, each model's memorized share minus the smallest one's, paired by row. main: main runs only."""
     known = main[main["memorized"].notna()].sort_values("params", kind="stable", na_position="last")
-    smallest = known["model"].iloc[0] if len(known) else None
+    smallest, *larger = known["model"].unique() if len(known) else [None]
     lines = []
-    for identity, (task,), part in by_identity(known, "task"):
-        if identity["model"] == smallest:
-            continue
-        least = known[(known["model"] == smallest) & (known["step"] == identity["step"])]
-        pair = _paired(part, least)
-        if len(pair):
-            found = difference(pair["own"].astype(float), pair["other"].astype(float), unit=unit)
-            start = {**identity, "task": task, "reference": smallest}
-            lines.append({**start, "metric": "memorized_share_difference", **found.columns()})
+    for start, own, other in _paired(known, dict.fromkeys(larger, smallest)):
+        found = difference(own.astype(float), other.astype(float), unit=unit)
+        named = {"task": known["task"].iloc[0], "metric": "memorized_share_difference"}
+        lines.append({**start, **named, **found.columns()})
     return declared.summary(lines)
 
 
@@ -192,18 +183,23 @@ def branch_differences(items: pd.DataFrame, bases: Mapping[str, str]) -> pd.Data
     that both have. Rows that either leaves undecided are left out.
     """
     lines = []
-    known = items[items["memorized"].notna()]
-    for identity, _, part in by_identity(known[known["model"].isin(list(bases))]):
-        base = bases[str(identity["model"])]
-        pair = _paired(part, known[(known["model"] == base) & (known["step"] == identity["step"])])
-        if len(pair):
-            gained, lost = (pair["own"] & ~pair["other"]).sum(), (pair["other"] & ~pair["own"]).sum()
-            found = paired_shares(int(gained), int(lost), len(pair), unit="row")
-            lines.append({**identity, "reference": base, "metric": "memorized_difference", **found.columns()})
+    for start, own, other in _paired(items, bases):
+        found = paired_shares(int((own & ~other).sum()), int((other & ~own).sum()), len(own), unit="row")
+        lines.append({**start, "metric": "memorized_difference", **found.columns()})
     return declared.summary(lines)
 
 
-def _paired(own: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """Flags `own` and `other` of the rows that both tables decided."""
-    columns = {name: t.set_index("row")["memorized"] for name, t in (("own", own), ("other", other))}
-    return pd.concat(columns, axis=1).dropna().astype(bool)
+def _paired(
+    items: pd.DataFrame, references: Mapping[str, str]
+) -> Iterator[tuple[dict[str, object], pd.Series, pd.Series]]:
+    """Per checkpoint of a model with a reference: a line's beginning, its flags and the reference's at the same step,
+    of the rows that both decided.
+    """
+    known = items[items["memorized"].notna()]
+    for identity, _, part in by_identity(known[known["model"].isin(list(references))]):
+        reference = references[str(identity["model"])]
+        other = known[(known["model"] == reference) & (known["step"] == identity["step"])]
+        flags = {name: t.set_index("row")["memorized"] for name, t in (("own", part), ("other", other))}
+        pair = pd.concat(flags, axis=1).dropna().astype(bool)
+        if len(pair):
+            yield {**identity, "reference": reference}, pair["own"], pair["other"]
