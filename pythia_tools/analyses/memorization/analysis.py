@@ -190,7 +190,7 @@ class Memorization(Analysis[MemorizationOptions]):
         things = "canaries" if (items["task"] == rows.CANARIES).any() else "rows"
         share = f"share of {things} memorized"
         metric, upto = "memorized_share", "at each model's last step; bars are 95 % intervals."
-        wanted = {
+        wanted: declared.Drawings = {
             "memorization": (partial(plots.memorization, summary), f"Share of {things} memorized over training."),
             "memorization_by_exposures": (
                 partial(plots.by_exposures, summary, metric, label=share),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pythia_tools.analysis import Figure
 from pythia_tools.core import progress, tables
@@ -106,8 +106,12 @@ EFFECT_METRICS = {
 }
 
 
-def figures(wanted: Mapping[str, tuple[Callable[[], Axes | Canvas], str]]) -> Iterator[Figure]:
-    """Figures by name, from how each is drawn and its caption; of one that the tables cannot carry it is said why."""
+Drawings: TypeAlias = "dict[str, tuple[Callable[[], Axes | Canvas], str]]"
+"""Name of a figure → how it is drawn, and its caption."""
+
+
+def figures(wanted: Drawings) -> Iterator[Figure]:
+    """The figures that the tables can carry; of each other one it is said why not."""
     for name, (draw, caption) in wanted.items():
         try:
             yield Figure(name, draw(), caption)
