@@ -21,7 +21,7 @@ def markdown() -> str:
         f"One row per number. Together, {_listed(KEYS)} name it; no two rows share them all.",
         _columns(COLUMNS),
         "## Items (`items.parquet`)",
-        f"One row per checkpoint and item. Every item table begins with {_listed(IDENTITY)}, as above; analyses add theirs.",
+        f"One row per checkpoint and item. All begin with {_listed(IDENTITY)}, as above; analyses add columns.",
     ]
     for name in analyses.BUILT_IN:
         analysis = analyses.get(name)

@@ -5,7 +5,7 @@ from pythia_tools.analysis.declaration import Analysis, AnyAnalysis, Export, Fig
 from pythia_tools.analysis.execution import Execution, Where
 from pythia_tools.analysis.options import Options, option
 from pythia_tools.analysis.perform import Prepared, measure, prepare, prepare_all, run, run_all
-from pythia_tools.analysis.plan import Plan, plan
+from pythia_tools.analysis.planning import Plan, plan
 from pythia_tools.analysis.scores import ScoreTask, token_scores
 from pythia_tools.analysis.sweep import SweepPlan, SweepResult, plan_sweep, sweep
 from pythia_tools.analysis.task import Key, Task

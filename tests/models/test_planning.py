@@ -12,7 +12,7 @@ from hub_server import Hub
 from tiny_checkpoints import write_step
 
 from pythia_tools import hub
-from pythia_tools.cli import planning
+from pythia_tools.analysis import planning
 from pythia_tools.cli.main import main
 from pythia_tools.hub import ledger
 from pythia_tools.suites import load_suite
@@ -57,7 +57,7 @@ def test_a_plan_states_bytes_files_cells_peak_and_time_and_touches_nothing(
     fetch = hub.plan(load_suite(manifest).checkpoints())
     assert plan["download_bytes"] == fetch.bytes and plan["files_to_download"] == len(fetch.missing)
     assert abs(fetch.bytes - 4 * one) < one / 2 and plan["disk_peak_bytes"] == fetch.bytes
-    assert (plan["checkpoints"], plan["cells"], plan["cells_done"], plan["rows"]) == (4, 4, 0, 10)
+    assert (plan["checkpoints"], plan["cells"], plan["cells_done"]) == (4, 4, 0)
     assert plan["seconds_computing_about"] == pytest.approx(2 * 30_000 * 4 * 10 * 4 / 1e6, abs=0.06)
     assert plan["seconds_about"] == max(plan["seconds_computing_about"], plan["seconds_downloading_about"])
     assert not server.files_asked() and not Path(out).exists()
@@ -102,14 +102,18 @@ def test_a_missing_checkpoint_is_a_finding(served: Any, tmp_path: Path, capsys: 
     assert "served/a/step20" in problem and "no such revision" in problem
 
 
-def test_other_commands_plan_in_the_same_words(served: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_commands_plan_in_the_same_words(
+    served: Any, tiny_suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     manifest, server, _ = served
-    assert main(["bias", manifest, "--dry-run", "--json", "--quiet"]) == 0
+    plain = ["bias", manifest, "--dry-run", "--json", "--quiet"]
+    assert main([*plain, "--tokenizer", str(tiny_suite / "tokenizer")]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan[
-        "download_bytes"
-    ] > 0 and plan["cells_at_least"] == plan["checkpoints"] == 4 and plan["seconds_about"] is None
-    assert not server.files_asked(), "a tokenizer that is not here is no reason to fetch a checkpoint"
+    assert plan["download_bytes"] > 0 and plan["checkpoints"] == 4 and plan["cells"] >= 4 and plan["cells_done"] == 0
+    assert not server.files_asked("*.safetensors")
+    assert main(plain) == 3, "its repository holds no tokenizer"
+    told = capsys.readouterr().err.strip()
+    assert "tokenizer" in told and "\n" not in told and not server.files_asked("*.safetensors")
 
 
 def test_the_pace_is_measured() -> None:

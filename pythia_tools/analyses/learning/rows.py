@@ -35,8 +35,8 @@ def before_and_after(
     """Rows of the batches `before` and `after` every checkpoint's step.
 
     `batches`: how many on either side. `rows`: at most so many on a side, drawn at random without replacement (by
-    `seed` and step) when the batches hold more. A step with nothing on a side (0 has consumed nothing, after the last comes
-    nothing) is left out there. Raises: RequestError when a step lies beyond the order.
+    `seed` and step) when the batches hold more. A step with nothing on a side (0 has consumed nothing, after the last
+    comes nothing) is left out there. Raises: RequestError when a step lies beyond the order.
     """
     if batches < 1 or rows < 1:
         raise RequestError(f"batches={batches}, rows={rows}: both must be positive")
