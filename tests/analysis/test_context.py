@@ -54,7 +54,7 @@ def test_models_of_different_orders_are_not_studied_as_one() -> None:
     suite = load_suite("pythia-seeds")
     two = suite.checkpoints(models=["70m-seed1", "70m-seed2"], steps="last")
     with pytest.raises(
-        RequestError, match="different orders .pile-standard-seed1, pile-standard-seed2.; choose models of one"
+        RequestError, match=r"different orders .pile-standard-seed1, pile-standard-seed2.; choose models of one"
     ):
         _ = Context(two, suite=suite).names_order
     assert Context(two[:1], suite=suite).names_order

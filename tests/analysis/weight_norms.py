@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
+from typing import ClassVar
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -40,7 +41,7 @@ class WeightNorms(Analysis[NormOptions]):
     """
 
     name, version, Options, metrics = "weight-norms", 1, NormOptions, METRICS
-    columns = {"tensor": Column("string", "the matrix"), "norm": Column("float64", "its Frobenius norm")}
+    columns: ClassVar = {"tensor": Column("string", "the matrix"), "norm": Column("float64", "its Frobenius norm")}
     methods = "The Frobenius norm of every matrix that matches {matrices}."
 
     def tasks(self, context: Context, options: NormOptions) -> list[Task]:

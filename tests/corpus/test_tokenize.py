@@ -96,7 +96,7 @@ def test_the_command(tmp_path: Path, tokenizer: Path, corpus: Path, capsys: pyte
 def test_wrong_requests(tmp_path: Path, tokenizer: Path, corpus: Path) -> None:
     with pytest.raises(RequestError, match="not in the vocabulary"):
         tokenize([corpus], tmp_path / "o", tokenizer, append_eod=True, eod=10**6)
-    with pytest.raises(DataError, match="no such tokenizer; give a tokenizer.json"):
+    with pytest.raises(DataError, match=r"no such tokenizer; give a tokenizer.json"):
         tokenize([corpus], tmp_path / "o", str(tmp_path / "nothing"))
 
 

@@ -17,8 +17,10 @@ mpl.use("Agg")
 
 def _table() -> tables.pd.DataFrame:
     return tables.summary(
-        dict(suite="s", model=m, params=p, step=s, tokens=s * 10, branch="main", subset=g, metric="nll", value=5 - s / 100,
-             low=4.9 - s / 100, high=5.1 - s / 100, n=8, unit="row", interval="bootstrap95")
+        dict(
+            suite="s", model=m, params=p, step=s, tokens=s * 10, branch="main", subset=g, metric="nll",
+            value=5 - s / 100, low=4.9 - s / 100, high=5.1 - s / 100, n=8, unit="row", interval="bootstrap95"
+        )
         for m, p in (("s", 280_000), ("xs", 90_000)) for s in (0, 1, 10, 100) for g in ("heldout", "before")
     )
 
@@ -45,7 +47,9 @@ def test_a_missing_metric_is_named_with_those_there() -> None:
         style.require(_table(), "accuracy")
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0"), (999, "999"), (90_000, "90k"), (1_060_000, "1.1M"), (12e9, "12B"), (1000, "1k")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0"), (999, "999"), (90_000, "90k"), (1_060_000, "1.1M"), (12e9, "12B"), (1000, "1k")]
+)
 def test_counts_read_as_the_field_writes_them(count: float, text: str) -> None:
     assert style.human_count(count) == text
 

@@ -20,10 +20,14 @@ STEPS = [0, 10, 20, 40]
 
 
 def results(models: dict[str, int] | None = None, terms: int = 40, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Answers to 20 questions per term whose chance grows with exposures, from step 20 on only; terms seen at steady rates."""
+    """Answers to 20 questions per term whose chance grows with exposures, from step 20 on only; terms seen at steady
+    rates.
+    """
     rng = np.random.default_rng(seed)
     rate = rng.permutation(np.logspace(0, 3, terms)).round()
-    exposures = pd.DataFrame([(f"t{k}", s, int(rate[k] * s)) for k in range(terms) for s in STEPS], columns=["term", "step", "exposures"])
+    exposures = pd.DataFrame(
+        [(f"t{k}", s, int(rate[k] * s)) for k in range(terms) for s in STEPS], columns=["term", "step", "exposures"]
+    )
     rows = []
     for model, params in (models or {"m": 1000}).items():
         for step in STEPS:
@@ -31,7 +35,10 @@ def results(models: dict[str, int] | None = None, terms: int = 40, seed: int = 0
             for k in range(terms):
                 chance = min(1.0, 0.05 + slope * np.log10(1 + rate[k]) / 1.5)
                 for q in range(20):
-                    rows.append(("toy", model, params, "main", None, step, step * 10, f"t{k}q{q}", f"t{k}", bool(rng.random() < chance)))
+                    rows.append((
+                        "toy", model, params, "main", None, step, step * 10, f"t{k}q{q}", f"t{k}",
+                        bool(rng.random() < chance)
+                    ))
     columns = ["suite", "model", "params", "branch", "seed", "step", "tokens", "item", "term", "correct"]
     return pd.DataFrame(rows, columns=columns).astype({"correct": "boolean"}), exposures
 
@@ -51,7 +58,9 @@ def test_summary_is_computed_within_each_checkpoint_over_terms() -> None:
             assert got.loc["gap", "value"] == pytest.approx(100 * (part[order[-10:]].mean() - part[order[:10]].mean()))
             assert got.loc["gap", "low"] <= got.loc["gap", "value"] <= got.loc["gap", "high"]
         else:
-            assert got.loc[["spearman", "gap", "monotone_rise"], "value"].isna().all(), "nothing was seen at step 0, so nothing follows it"
+            assert got.loc[
+                ["spearman", "gap", "monotone_rise"], "value"
+            ].isna().all(), "nothing was seen at step 0, so nothing follows it"
     late = summary[(summary["step"] == 40) & (summary["metric"] == "spearman")].iloc[0]
     assert late["low"] > 0.3
 
@@ -73,7 +82,10 @@ def test_answers_that_are_missing_and_exposures_that_are_missing() -> None:
     lost.loc[lost["term"] == "t0", "correct"] = pd.NA
     summary = tf.summarize(lost, exposures)
     assert (summary[summary["exposures_low"].isna()]["n"] == 11).all()
-    with pytest.raises(RequestError, match=re.escape("exposures of term 't3' up to step 0 are missing (4 term × checkpoint cells in all)")):
+    with pytest.raises(
+        RequestError,
+        match=re.escape("exposures of term 't3' up to step 0 are missing (4 term × checkpoint cells in all)")
+    ):
         tf.summarize(table, exposures[exposures["term"] != "t3"])
 
 
@@ -122,9 +134,14 @@ def test_the_relation_emerges_where_it_was_planted() -> None:
 def test_definitions_of_exposure() -> None:
     exposures = pd.DataFrame({"term": ["a"] * 4 + ["b"] * 4, "step": STEPS * 2, "exposures": [0, 1, 5, 9, 0, 2, 2, 3]})
     definitions = exposure_definitions(exposures, last=10)
-    as_rows = {name: sorted(map(tuple, f[["term", "step", "exposures"]].to_numpy().tolist())) for name, f in definitions.items()}
+    as_rows = {
+        name: sorted(map(tuple, f[["term", "step", "exposures"]].to_numpy().tolist()))
+        for name, f in definitions.items()
+    }
     assert ("a", 10, 9) in as_rows["in_total"] and ("b", 0, 3) in as_rows["in_total"]
-    assert as_rows["in_last_steps"] == [("a", 0, 0), ("a", 10, 1), ("a", 20, 4), ("b", 0, 0), ("b", 10, 2), ("b", 20, 0)]
+    assert as_rows["in_last_steps"] == [
+        ("a", 0, 0), ("a", 10, 1), ("a", 20, 4), ("b", 0, 0), ("b", 10, 2), ("b", 20, 0)
+    ]
     assert tf.steps_to_count([10, 40], 15, end=50) == [0, 10, 25, 40, 50]
     with pytest.raises(RequestError, match=r"count at steps_to_count\(steps, 7\)"):
         exposure_definitions(exposures, last=7)

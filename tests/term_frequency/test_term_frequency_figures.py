@@ -22,7 +22,9 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
         for model, params in (("small", 500), ("large", 1000)) for step in (100, 400) for term in range(12)
     ]
     columns = ["suite", "model", "params", "branch", "seed", "step", "tokens", "task", "term", "accuracy", "items"]
-    exposures = pd.DataFrame([(str(t), s, s * 2**t) for t in range(12) for s in (100, 400)], columns=["term", "step", "exposures"])
+    exposures = pd.DataFrame(
+        [(str(t), s, s * 2**t) for t in range(12) for s in (100, 400)], columns=["term", "step", "exposures"]
+    )
     yield pd.DataFrame(rows, columns=columns), exposures  # type: ignore[misc]
     plt.close("all")
 
@@ -33,7 +35,9 @@ def test_accuracy_by_frequency_draws_the_bins(tables: tuple[pd.DataFrame, pd.Dat
     assert [ax.get_title() for ax in figure.axes] == ["small (500)", "large (1k)"]
     line = figure.axes[1].get_lines()[0]
     expected = bins[(bins["model"] == "large") & (bins["step"] == 100)]
-    assert line.get_ydata().tolist() == expected["accuracy"].tolist() and line.get_xdata().tolist() == expected["left"].tolist()
+    assert line.get_ydata().tolist() == expected[
+        "accuracy"
+    ].tolist() and line.get_xdata().tolist() == expected["left"].tolist()
     with pytest.raises(RequestError, match="one task is drawn at a time; this table has a, b"):
         plots.accuracy_by_frequency(pd.concat([bins.assign(task="a"), bins.assign(task="b")]))
     with pytest.raises(RequestError, match="no term lies in any bin"):

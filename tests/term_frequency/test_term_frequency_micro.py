@@ -15,7 +15,9 @@ def assert_exposures_equal_the_truth(folder: Path, steps: list[int]) -> None:
     truth, order = micro.load_truth(folder), load_order(str(folder / "order.yaml"))
     canaries = zip(truth.canaries["canary"], truth.canaries["tokens"], strict=True)
     by_ids = {"canaries": [counts.Ngram(tuple(t), label=str(c)) for c, t in canaries]}
-    by_text = {"facts": [counts.Text(t) for t in truth.facts["term"]], "sums": [counts.Text(p) for p in truth.sums["prompt"]]}
+    by_text = {
+        "facts": [counts.Text(t) for t in truth.facts["term"]], "sums": [counts.Text(p) for p in truth.sums["prompt"]]
+    }
     for table, patterns in {**by_ids, **by_text}.items():
         got = counts.count(order, patterns, steps).matrix()
         for k, step in enumerate(steps):
@@ -36,7 +38,9 @@ def test_exposures_equal_the_truth_of_the_trained_suite(micro_suite: Path) -> No
 @pytest.mark.trained
 def test_accuracy_rises_with_exposures(micro_suite: Path) -> None:
     """Facts with closed answer sets, at the last checkpoint of every size: the relation is there, and not at step 0."""
-    suite, truth, order = load_suite(str(micro_suite)), micro.load_truth(micro_suite), load_order(str(micro_suite / "order.yaml"))
+    suite, truth, order = load_suite(str(micro_suite)), micro.load_truth(micro_suite), load_order(
+        str(micro_suite / "order.yaml")
+    )
     facts = truth.facts.assign(name=truth.facts["fact"].astype(str))
     items = tf.fact_items(facts, {r: truth.candidates(r) for r in facts["relation"].unique()})
     last = max(suite.steps("m"))

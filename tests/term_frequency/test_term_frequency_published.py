@@ -14,8 +14,12 @@ from pythia_tools.core.errors import DataError
 
 ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "pythia" / "evals-zero-shot.tar.xz"
 NAMES = {"13b": "12b", "6.7b": "6.9b", "2.7b": "2.8b", "1.3b": "1.4b", "800m": "1b", "350m": "410m", "125m": "160m"}
-MULTIPLICATION = {"13b": ".4476", "6.7b": ".2412", "2.7b": ".1640", "1.3b": ".0576", "800m": ".0418", "350m": ".0180", "125m": ".0040"}
-ADDITION = {"13b": ".8738", "6.7b": ".4774", "2.7b": ".6852", "1.3b": ".0510", "800m": ".0324", "350m": ".0352", "125m": ".0176"}
+MULTIPLICATION = {
+    "13b": ".4476", "6.7b": ".2412", "2.7b": ".1640", "1.3b": ".0576", "800m": ".0418", "350m": ".0180", "125m": ".0040"
+}
+ADDITION = {
+    "13b": ".8738", "6.7b": ".4774", "2.7b": ".6852", "1.3b": ".0510", "800m": ".0324", "350m": ".0352", "125m": ".0176"
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +49,21 @@ def test_mean_accuracies_over_training_and_without_examples(stored: pd.DataFrame
     assert sorted(stored["shots"].unique()) == [0, 2, 4, 8, 16]
 
 
-@pytest.mark.parametrize(("step", "task", "term", "accuracy", "stderr"), [
-    (143_000, "multiplication-16shot", "2", 0.92, 0.03875617133214441), (143_000, "multiplication-16shot", "10", 0.94, None),
-    (143_000, "multiplication-16shot", "99", 0.26, None), (143_000, "addition-16shot", "2", 0.96, None),
-    (143_000, "addition-16shot", "50", 0.94, None), (13_000, "multiplication-16shot", "1", 0.34, 0.06767268161329719),
-])
-def test_single_cells(stored: pd.DataFrame, step: int, task: str, term: str, accuracy: float, stderr: float | None) -> None:
-    row = stored[(stored["model"] == "12b") & (stored["step"] == step) & (stored["task"] == task) & (stored["term"] == term)]
+@pytest.mark.parametrize(
+    ("step", "task", "term", "accuracy", "stderr"),
+    [
+        (143_000, "multiplication-16shot", "2", 0.92, 0.03875617133214441),
+        (143_000, "multiplication-16shot", "10", 0.94, None), (143_000, "multiplication-16shot", "99", 0.26, None),
+        (143_000, "addition-16shot", "2", 0.96, None), (143_000, "addition-16shot", "50", 0.94, None),
+        (13_000, "multiplication-16shot", "1", 0.34, 0.06767268161329719)
+    ]
+)
+def test_single_cells(
+    stored: pd.DataFrame, step: int, task: str, term: str, accuracy: float, stderr: float | None
+) -> None:
+    row = stored[
+        (stored["model"] == "12b") & (stored["step"] == step) & (stored["task"] == task) & (stored["term"] == term)
+    ]
     assert row["accuracy"].tolist() == [accuracy]
     if stderr is not None:
         assert row["stderr"].tolist() == [stderr]
@@ -61,15 +73,21 @@ def test_single_cells(stored: pd.DataFrame, step: int, task: str, term: str, acc
 def test_results_meet_exposures_in_the_same_frame(stored: pd.DataFrame) -> None:
     """Exposures by a known formula, so that the gap is that of operands 0–9 and 90–99, computed apart."""
     final = stored[(stored["step"] == 143_000) & (stored["task"] == "multiplication-16shot")]
-    exposures = pd.DataFrame([(str(x), 143_000, 10_000_000 - 90_000 * x) for x in range(100)], columns=["term", "step", "exposures"])
+    exposures = pd.DataFrame(
+        [(str(x), 143_000, 10_000_000 - 90_000 * x) for x in range(100)], columns=["term", "step", "exposures"]
+    )
     summary = tf.summarize(final, exposures)
     gaps = summary[summary["metric"] == "gap"].set_index("model")
     for model in NAMES.values():
         accuracy = final[final["model"] == model].set_index("term")["accuracy"]
-        expected = 100 * (accuracy[[str(x) for x in range(10)]].mean() - accuracy[[str(x) for x in range(90, 100)]].mean())
+        expected = 100 * (
+            accuracy[[str(x) for x in range(10)]].mean() - accuracy[[str(x) for x in range(90, 100)]].mean()
+        )
         assert gaps.loc[model, "value"] == pytest.approx(expected)
         assert gaps.loc[model, "low"] <= expected <= gaps.loc[model, "high"]
-    shown = summary[(summary["metric"] == "accuracy") & summary["exposures_low"].isna()].set_index("model")["value"].round(4)
+    shown = summary[
+        (summary["metric"] == "accuracy") & summary["exposures_low"].isna()
+    ].set_index("model")["value"].round(4)
     assert {m: f"{shown[NAMES[m]]:.4f}"[1:] for m in NAMES} == MULTIPLICATION
 
 
@@ -109,7 +127,9 @@ def small_results(folder: Path) -> Path:
 
 
 def test_figure_5_and_table_4_of_stored_results_with_exposures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exposures as `count paper:0 … paper:99` writes them: the bins that are drawn and the gap are those worked out by hand."""
+    """Exposures as `count paper:0 … paper:99` writes them: the bins that are drawn and the gap are those worked out by
+    hand.
+    """
     from pythia_tools import load_run, plots
     from pythia_tools.cli.main import main
 
@@ -123,7 +143,9 @@ def test_figure_5_and_table_4_of_stored_results_with_exposures(tmp_path: Path, m
     run = load_run(tmp_path / "run")
     gap = run.summary[(run.summary["metric"] == "gap") & (run.summary["step"] == 143_000)]["value"]
     assert gap.tolist() == pytest.approx([90.0]), "operands 0-9 have .99 to .90, operands 90-99 .09 to .00"
-    assert {"accuracy_by_frequency_multiplication-16shot", "gap_over_training_multiplication-16shot"} <= {p.stem for p in run.figures}
+    assert {
+        "accuracy_by_frequency_multiplication-16shot", "gap_over_training_multiplication-16shot"
+    } <= {p.stem for p in run.figures}
     (bins,) = drawn
     edges = [10 ** (5 + k * (8 + 0.30102999566398120 - 5) / 19) for k in range(20)]
     for step, share in bins.groupby("step"):
@@ -147,15 +169,21 @@ def test_exposures_that_cannot_be_used_are_one_line(
     from pythia_tools.cli.main import main
 
     (tmp_path / "seen.csv").write_text(table)
-    arguments = ["published", "term-frequency", str(small_results(tmp_path / "evals")), "--exposures", str(tmp_path / "seen.csv")]
+    arguments = [
+        "published", "term-frequency", str(small_results(tmp_path / "evals")), "--exposures", str(tmp_path / "seen.csv")
+    ]
     assert main([*arguments, "--out", str(tmp_path / "run"), "--quiet"]) == 3
     error = capsys.readouterr().err.strip()
     assert message in error and "\n" not in error
 
 
-def test_without_exposures_the_command_says_what_it_cannot_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_exposures_the_command_says_what_it_cannot_draw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from pythia_tools.cli.main import main
 
-    assert main(["published", "term-frequency", str(small_results(tmp_path / "evals")), "--out", str(tmp_path / "run")]) == 0
+    assert main([
+        "published", "term-frequency", str(small_results(tmp_path / "evals")), "--out", str(tmp_path / "run")
+    ]) == 0
     assert "figure 5 and table 4) need --exposures" in capsys.readouterr().err
     assert not list((tmp_path / "run" / "figures").glob("accuracy_by_frequency*"))

@@ -42,8 +42,8 @@ TOKENIZER = byte_tokenizer()
 def model() -> GPTNeoXForCausalLM:
     torch.manual_seed(0)
     config = GPTNeoXConfig(
-        vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=512,
-        bos_token_id=0, eos_token_id=0, initializer_range=0.3,
+        vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=512, bos_token_id=0, eos_token_id=0, initializer_range=0.3
     )
     return GPTNeoXForCausalLM(config).eval()
 
@@ -74,9 +74,10 @@ def test_examples_follow_the_published_harness_draw_for_draw() -> None:
 
 
 HARNESS_PROMPTS = {
-    ("multiplication", 2): "6914815b4581abcb", ("multiplication", 16): "70dbfa939d0abde0", ("addition", 2): "0716140809036584",
-    ("addition", 16): "87069fab594ad40b", ("hidden-multiplication", 16): "121a8b6adfa89fb3", ("hidden-addition", 16): "812df9bed1497b1c",
-    ("minutes-seconds", 4): "6d3333437bcac2dd", ("decades-years", 4): "bcd1617d58bb39d7",
+    ("multiplication", 2): "6914815b4581abcb", ("multiplication", 16): "70dbfa939d0abde0",
+    ("addition", 2): "0716140809036584", ("addition", 16): "87069fab594ad40b",
+    ("hidden-multiplication", 16): "121a8b6adfa89fb3", ("hidden-addition", 16): "812df9bed1497b1c",
+    ("minutes-seconds", 4): "6d3333437bcac2dd", ("decades-years", 4): "bcd1617d58bb39d7"
 }
 """Digests of all prompts of a task as lm-evaluation-harness 0.3.0 made them of the study's published task classes."""
 
@@ -93,8 +94,12 @@ def test_time_units() -> None:
     assert [i.name for i in items[:2]] == ["0 decades #0", "0 decades #1"] and len(items) == 50
     blocks = items[30].prompt.split("\n\n")
     assert blocks[-1] == "Q:What is 3 decades in years? A:" and items[30].answers == ("30",)
-    assert len(blocks) == 3 and all(b.startswith("Q:What is ") and not b.startswith("Q:What is 3 ") for b in blocks[:-1])
-    assert [i.prompt for i in tf.time_unit_items("minutes-seconds", 0, operands=[9])] == ["Q:What is 9 minutes in seconds? A:"]
+    assert len(blocks) == 3 and all(
+        b.startswith("Q:What is ") and not b.startswith("Q:What is 3 ") for b in blocks[:-1]
+    )
+    assert [
+        i.prompt for i in tf.time_unit_items("minutes-seconds", 0, operands=[9])
+    ] == ["Q:What is 9 minutes in seconds? A:"]
 
 
 @pytest.mark.parametrize(("output", "rule", "read"), [
@@ -107,11 +112,17 @@ def test_reading_an_answer(output: str, rule: str, read: str) -> None:
 
 
 def test_right_answers() -> None:
-    assert is_right("84", ["84"], "digits") and not is_right("084", ["84"], "digits") and not is_right("", ["84"], "digits")
+    assert is_right("84", ["84"], "digits") and not is_right(
+        "084", ["84"], "digits"
+    ) and not is_right("", ["84"], "digits")
     assert normalize("The  Beatles' \"a\" hat.") == "beatles hat"
-    assert is_right(" the beatles", ["Beatles", "Fab Four"], "normalized") and not is_right("the beatle", ["Beatles"], "normalized")
+    assert is_right(
+        " the beatles", ["Beatles", "Fab Four"], "normalized"
+    ) and not is_right("the beatle", ["Beatles"], "normalized")
     assert distinct_aliases(["New York City", "NYC", "New York", "New"]) == ["NYC", "New"]
-    assert not is_right("New York City", ["New York", "New York City"], "normalized"), "the shorter alias stands for both, as published"
+    assert not is_right(
+        "New York City", ["New York", "New York City"], "normalized"
+    ), "the shorter alias stands for both, as published"
 
 
 def test_settled_answers_never_change() -> None:
@@ -145,13 +156,17 @@ def test_candidates_score_as_the_sum_of_their_tokens(model: GPTNeoXForCausalLM) 
 @pytest.mark.parametrize("rule", ["digits", "exact"])
 def test_greedy_texts_equal_generate(model: GPTNeoXForCausalLM, rule: str) -> None:
     rng = random.Random(3)
-    items = [tf.Item("".join(rng.choice("0123456789 Q:A") for _ in range(rng.choice([5, 6, 9]))), ("7",), "t", str(k)) for k in range(40)]
+    items = [
+        tf.Item("".join(rng.choice("0123456789 Q:A") for _ in range(rng.choice([5, 6, 9]))), ("7",), "t", str(k))
+        for k in range(40)
+    ]
     frame = tf.GreedyTask(items, TOKENIZER, rule=rule).run(NOWHERE, model, 0)
     newline = TOKENIZER.encode("\n").ids[0]
     for item, row in zip(items, frame.itertuples(), strict=True):
         ids = torch.tensor([TOKENIZER.encode(item.prompt).ids])
         made = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False, eos_token_id=newline, pad_token_id=0,
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False, eos_token_id=newline,
+            pad_token_id=0
         )
         text = TOKENIZER.decode(made[0, ids.shape[1]:].tolist(), skip_special_tokens=True).split("\n")[0]
         assert row.chosen == read_answer(text, rule)
@@ -177,7 +192,9 @@ def test_nan_is_no_answer(model: GPTNeoXForCausalLM) -> None:
 
 def test_prompts_beyond_the_context_are_refused(model: GPTNeoXForCausalLM) -> None:
     item = tf.Item("a" * 500, ("1",), "t", "n", ("1" * 20, "1"))
-    with pytest.raises(RequestError, match="a prompt with its answer has 519 tokens, the model's context is 512; use fewer shots"):
+    with pytest.raises(
+        RequestError, match="a prompt with its answer has 519 tokens, the model's context is 512; use fewer shots"
+    ):
         tf.ClosedTask([tf.Item(item.prompt, ("1",), "t", "n", item.candidates)], TOKENIZER).run(NOWHERE, model, 0)
     with pytest.raises(RequestError, match="exceed the model's context of 512; use shorter prompts"):
         tf.GreedyTask([tf.Item("a" * 500, ("1",), "t", "n")], TOKENIZER).run(NOWHERE, model, 0)
@@ -219,7 +236,9 @@ def test_templates_fill_from_a_table() -> None:
     import pandas as pd
 
     values = pd.DataFrame({"country": ["France", "Peru"], "capital": ["Paris", "Lima"]})
-    items = tf.template_items("The capital of {country} is", values, answer=" {capital}", term="{country}", candidates=[" Paris", " Lima"])
+    items = tf.template_items(
+        "The capital of {country} is", values, answer=" {capital}", term="{country}", candidates=[" Paris", " Lima"]
+    )
     assert items[1] == tf.Item("The capital of Peru is", (" Lima",), "Peru", "1", (" Paris", " Lima"))
     with pytest.raises(RequestError, match="unknown field of a template 'land'"):
         tf.template_items("{land}", values, answer="x", term="y")
@@ -231,7 +250,10 @@ def test_measure_resumes_and_names_tasks(model: GPTNeoXForCausalLM, tmp_path: Pa
     model.save_pretrained(tmp_path / "step4")
     checkpoint = Checkpoint("toy", ModelInfo("m", 1, 1), 4, 400, "step4", Folder(tmp_path / "step4"))
     tasks = [
-        tf.GreedyTask(tf.arithmetic_items("addition", s, operands=range(3), second=range(1, 4)), TOKENIZER, name=f"addition-{s}shot")
+        tf.GreedyTask(
+            tf.arithmetic_items("addition", s, operands=range(3), second=range(1, 4)), TOKENIZER,
+            name=f"addition-{s}shot"
+        )
         for s in (0, 1)
     ]
     cells = CellStore(tmp_path / "cells")
