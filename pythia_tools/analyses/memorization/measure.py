@@ -85,8 +85,9 @@ class MemorizationTask(Task):
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         """One line per row of the part, without identity columns."""
         here = slice(part * PART_ROWS, (part + 1) * PART_ROWS)
-        how = {"score": self.score, "screen": self.screen, "batch_size": context.execution.batch_size}
-        frame = measure_model(model, self.rows[here], self.window, **how)
+        size = context.execution.batch_size
+        frame = measure_model(
+            model, self.rows[here], self.window, score=self.score, screen=self.screen, batch_size=size)
         frame["row"] = self.row_ids[here]
         if self.subsets is not None:
             frame["subset"] = self.subsets[here]

@@ -61,15 +61,14 @@ def order_effect(
             "or choose a smaller block"
         )
     places, plain = np.arange(len(counts)), partial(Estimate, n=len(counts), unit="block")
-    drawn = {"resamples": resamples, "seed": seed}
     spreads, trends = _null(counts, block, permutations, seed)
     null = partial(plain, interval="permutation95")
     return {
         "block_rows": plain(float(block)),
         "block_mean": plain(float(counts.mean())),
-        "dispersion": statistic(dispersion, counts, unit="block", **drawn),
+        "dispersion": statistic(dispersion, counts, unit="block", resamples=resamples, seed=seed),
         "dispersion_permuted": null(1.0, *percentiles(spreads)),
-        "position_correlation": rank_correlation(places, counts, unit="block", **drawn),
+        "position_correlation": rank_correlation(places, counts, unit="block", resamples=resamples, seed=seed),
         "position_correlation_permuted": null(0.0, *percentiles(trends)),
         "p_dispersion": plain(permutation_pvalue(spreads, dispersion(counts))),
         "p_position": plain(permutation_pvalue(trends, _trend(counts[None])[0])),

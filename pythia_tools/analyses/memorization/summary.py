@@ -130,9 +130,9 @@ def correlations(items: pd.DataFrame, unit: str = "row") -> pd.DataFrame:
 def size_differences(main: pd.DataFrame, unit: str = "row") -> pd.DataFrame:
     """At each step, each model's memorized share minus the smallest one's, paired by row. main: main runs only."""
     known = main[main["memorized"].notna()].sort_values("params", kind="stable", na_position="last")
-    smallest, *larger = known["model"].unique() if len(known) else [None]
+    names = [str(name) for name in known["model"].unique()]
     lines = []
-    for start, own, other in _paired(known, dict.fromkeys(larger, smallest)):
+    for start, own, other in _paired(known, {name: names[0] for name in names[1:]}):
         found = difference(own.astype(float), other.astype(float), unit=unit)
         named = {"task": known["task"].iloc[0], "metric": "memorized_share_difference"}
         lines.append({**start, **named, **found.columns()})
