@@ -7,12 +7,16 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 
-def neox(width: int = 48, layers: int = 2, heads: int = 4, vocabulary: int = 211, seed: int = 0, **options: object) -> GPTNeoXForCausalLM:
-    """Random weights, larger than the usual initialisation so that logits are far apart; `generate` suppresses nothing."""
+def neox(
+    width: int = 48, layers: int = 2, heads: int = 4, vocabulary: int = 211, seed: int = 0, **options: object
+) -> GPTNeoXForCausalLM:
+    """Random weights, larger than the usual initialisation so that logits are far apart; `generate` suppresses nothing.
+    """
     torch.manual_seed(seed)
     config = GPTNeoXConfig(
-        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width, vocab_size=vocabulary,
-        max_position_embeddings=256, rotary_pct=0.25, bos_token_id=0, eos_token_id=0, initializer_range=0.08, **options,
+        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
+        vocab_size=vocabulary, max_position_embeddings=256, rotary_pct=0.25, bos_token_id=0, eos_token_id=0,
+        initializer_range=0.08, **options
     )
     return unrestrained(GPTNeoXForCausalLM(config).eval())
 
@@ -32,7 +36,9 @@ def generated(model, prompts: np.ndarray, length: int, **options: object) -> np.
 
 
 def probes(model, context: int, continuation: int, prompts: int, seed: int = 0, **options: object):  # type: ignore[no-untyped-def]
-    """(rows, decoded): each prompt with the model's own greedy continuation, then with one id of it changed at each position."""
+    """(rows, decoded): each prompt with the model's own greedy continuation, then with one id of it changed at each
+    position.
+    """
     rng = np.random.default_rng(seed)
     vocabulary = options.pop("below", model.config.vocab_size)
     shown = rng.integers(0, vocabulary, (prompts, context))

@@ -1,4 +1,6 @@
-"""One staged pass finds exactly what `generate` finds: flags, matched prefixes, scores; and bad input is never a silent False."""
+"""One staged pass finds exactly what `generate` finds: flags, matched prefixes, scores; and bad input is never a silent
+False.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def model():  # type: ignore[no-untyped-def]
     return neox()
 
 
-@pytest.mark.parametrize(("context", "continuation", "prompts"), [(32, 32, 30), (1, 8, 60), (16, 5, 60), (5, 40, 24), (3, 1, 90)])
+@pytest.mark.parametrize(
+    ("context", "continuation", "prompts"), [(32, 32, 30), (1, 8, 60), (16, 5, 60), (5, 40, 24), (3, 1, 90)]
+)
 def test_flags_and_prefixes_equal_generate_with_every_position_flipped(model, context, continuation, prompts) -> None:  # type: ignore[no-untyped-def]
     rows, decoded = probes(model, context, continuation, prompts)
     found = extract(model, rows, Window(context, continuation))
@@ -76,7 +80,9 @@ def test_near_verbatim_columns_are_of_what_generate_decodes(model) -> None:  # t
     rows, decoded = probes(model, 12, 16, 10)
     table = measure_model(model, [*rows.tolist(), rows[0][:20].tolist()], Window(12, 16), score=True)
     slow = near_verbatim(decoded, rows[:, 12:])
-    assert (table["edit_distance"].iloc[:-1] == slow["edit_distance"]).all() and (table["span"].iloc[:-1] == slow["span"]).all()
+    assert (
+        table["edit_distance"].iloc[:-1] == slow["edit_distance"]
+    ).all() and (table["span"].iloc[:-1] == slow["span"]).all()
     assert table["score"].iloc[:-1].tolist() == slow["agree"].tolist()
     assert table.iloc[-1][["score", "edit_distance", "span"]].isna().all()
 
@@ -168,7 +174,9 @@ def test_a_screen_gives_the_same_flags_and_says_what_decided(model) -> None:  # 
     assert 0 < (how.decided == "exact").sum() <= screen_module.CALIBRATION
     assert ((quick.dtype == "bfloat16") == (how.decided == "screen")).all()
     assert not quick.memorized[how.decided == "screen"].any(), "the screen rejects, it never calls a row memorized"
-    assert (how.decided == "audit").sum() == -(-((how.decided == "screen").sum() + (how.decided == "audit").sum()) // screen_module.AUDIT)
+    assert (how.decided == "audit").sum() == -(
+        -((how.decided == "screen").sum() + (how.decided == "audit").sum()) // screen_module.AUDIT
+    )
     rejected = how.decided == "screen"
     assert (quick.edge[rejected] > how.doubt).all() and how.doubt >= 2 * how.largest > how.spread > 0
     assert (np.abs(exact.margin - quick.margin)[rejected & (exact.judged == quick.judged)] < how.doubt).all()
@@ -187,7 +195,9 @@ def test_tiny_margins_are_judged_by_the_model_itself(scale: float) -> None:
     alone = extract(screen_module.reduced(tiny, "bfloat16"), rows, window)
     assert (alone.memorized != truth.all(axis=1)).any()
     found = screened(tiny, rows, window)
-    assert (found.memorized == truth.all(axis=1)).all() and (extract(tiny, rows, window).memorized == found.memorized).all()
+    assert (found.memorized == truth.all(axis=1)).all() and (
+        extract(tiny, rows, window).memorized == found.memorized
+    ).all()
 
 
 def test_a_screen_that_starts_too_sure_of_itself_grows_its_doubt(model, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
@@ -212,8 +222,10 @@ def test_an_overturned_rejection_is_put_right_and_warned_about(  # type: ignore[
 ) -> None:
     other = neox(seed=99)  # a "copy" of other weights, taken for the same
     monkeypatch.setattr(screen_module, "reduced", lambda *_: other)
-    monkeypatch.setattr(screen_module._Screen, "calibrate", lambda self, usable, quick: setattr(self, "quick", quick) or setattr(
-        self, "doubt", 1e-3) or setattr(self, "largest", 0.0) or True)
+    monkeypatch.setattr(
+        screen_module._Screen, "calibrate", lambda self, usable,
+        quick: setattr(self, "quick", quick) or setattr(self, "doubt", 1e-3) or setattr(self, "largest", 0.0) or True
+    )
     monkeypatch.setattr(screen_module, "AUDIT", 1)
     rows = _screening_rows(model)
     found = screened(model, rows, Window(12, 20))
@@ -226,7 +238,9 @@ def test_no_screen_where_it_does_not_pay(model, case: str) -> None:  # type: ign
     rows, _ = probes(model, 12, 4, 200 if case == "most memorized" else 4)
     rows = rows[:200] if case == "most memorized" else rows
     found = screened(model, rows, Window(12, 4))
-    assert set(found.screening.decided) == {"exact"} and np.isnan(found.screening.doubt) and set(found.dtype) == {"float32"}
+    assert set(
+        found.screening.decided
+    ) == {"exact"} and np.isnan(found.screening.doubt) and set(found.dtype) == {"float32"}
     assert (found.memorized == extract(model, rows, Window(12, 4)).memorized).all()
 
 
@@ -318,7 +332,9 @@ def test_bad_rows_are_refused_or_flagged(model) -> None:  # type: ignore[no-unty
 def test_the_offset_moves_the_window(model) -> None:  # type: ignore[no-untyped-def]
     rows, _ = probes(model, 8, 8, 5)
     padded = np.concatenate([np.full((len(rows), 3), 9), rows, np.full((len(rows), 2), 9)], axis=1)
-    assert (extract(model, padded, Window(8, 8, offset=3)).memorized == extract(model, rows, Window(8, 8)).memorized).all()
+    assert (
+        extract(model, padded, Window(8, 8, offset=3)).memorized == extract(model, rows, Window(8, 8)).memorized
+    ).all()
 
 
 def test_no_rows_give_no_answers(model) -> None:  # type: ignore[no-untyped-def]

@@ -1,4 +1,5 @@
-"""Recitation, reconstruction, recollection; near-verbatim; counterfactual runs; the interchange format; choosing rows."""
+"""Recitation, reconstruction, recollection; near-verbatim; counterfactual runs; the interchange format; choosing rows.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def test_texts_that_step(text: str) -> None:
     assert is_incrementing(text)
 
 
-@pytest.mark.parametrize("text", ["1 1 1 1 1 1", "1 2 4 8 16 32 64", "the cat sat on the mat", "", "7", "x 1 y 2 z 3 w 9"])
+@pytest.mark.parametrize(
+    "text", ["1 1 1 1 1 1", "1 2 4 8 16 32 64", "the cat sat on the mat", "", "7", "x 1 y 2 z 3 w 9"]
+)
 def test_texts_that_do_not_step(text: str) -> None:
     assert not is_incrementing(text)
 
@@ -95,7 +98,9 @@ def test_features_use_each_part_own_ids() -> None:
     assert table.loc[0, "prompt_perplexity"] == pytest.approx(np.e)
     assert table.loc[0, "continuation_perplexity"] == pytest.approx(np.e**2)
     assert table.loc[0, "sequence_perplexity"] == pytest.approx(np.exp(1.5))
-    assert table.loc[0, ["token_count_min", "token_count_median", "token_count_max", "token_count_mean"]].tolist() == [10, 20, 60, 24]
+    assert table.loc[
+        0, ["token_count_min", "token_count_median", "token_count_max", "token_count_mean"]
+    ].tolist() == [10, 20, 60, 24]
 
 
 def test_counterfactual_memorization_is_the_difference_inclusion_makes() -> None:
@@ -130,7 +135,9 @@ def test_the_public_format_round_trips(tmp_path: Path) -> None:
     made.content.to_parquet(tmp_path / public_format.file_name("duped.70m"), index=False)
     stored = pq.read_table(tmp_path / public_format.file_name("duped.70m"))
     assert stored.column_names == ["index", "tokens", "__index_level_0__"]
-    assert [str(f.type) for f in stored.schema] == ["int64", "list<element: int64>", "int64"] or "list<item: int64>" in str(stored.schema)
+    assert [str(f.type) for f in stored.schema] == [
+        "int64", "list<element: int64>", "int64"
+    ] or "list<item: int64>" in str(stored.schema)
     back = public_format.read_memorized(tmp_path, "duped.70m")
     assert back["index"].tolist() == [3, 7]
     assert back["tokens"].iloc[0].tolist() == ORDER.array[3, :64].tolist() and len(back["tokens"].iloc[0]) == 64
@@ -156,7 +163,9 @@ def test_rows_are_chosen_by_range_step_sample_and_cohort() -> None:
     cohorts = select_rows(order, **parse_rows("cohorts=0:10:5,sample=6"))
     assert pd.Series(cohorts.cohorts).value_counts().to_dict() == {5: 6, 10: 6}
     assert (cohorts.rows[:6] < 20).all() and (cohorts.rows[6:] >= 20).all()
-    assert parse_rows("0:512") == {"rows": (0, 512)} and parse_rows("steps=0:9,sample=4") == {"steps": (0, 10), "sample": 4}
+    assert parse_rows("0:512") == {"rows": (0, 512)} and parse_rows("steps=0:9,sample=4") == {
+        "steps": (0, 10), "sample": 4
+    }
     for bad in ("all", "0:1:2", "sample=x", "rows=3"):
         with pytest.raises(RequestError, match="cannot be read"):
             parse_rows(bad)

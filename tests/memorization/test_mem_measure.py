@@ -45,7 +45,9 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Checkpoint], n
 
 def test_the_table_holds_one_typed_line_per_checkpoint_and_row(suite) -> None:  # type: ignore[no-untyped-def]
     checkpoints, rows = suite
-    table = measure(checkpoints, rows, context=10, continuation=8, score=True, subsets=["own"] * 12 + ["flipped"] * 96, device="cpu")
+    table = measure(
+        checkpoints, rows, context=10, continuation=8, score=True, subsets=["own"] * 12 + ["flipped"] * 96, device="cpu"
+    )
     assert list(table.columns[: len(tables.IDENTITY)]) == tables.IDENTITY
     assert len(table) == 2 * len(rows) and table["row"].tolist() == list(range(len(rows))) * 2
     assert str(table["memorized"].dtype) == "boolean"
@@ -149,7 +151,9 @@ def test_a_checkpoint_has_consumed_the_batches_below_its_step() -> None:
     assert table["exposures"].tolist() == [3, 0, 0]
     found = summarize(table, by="exposures")
     groups = found.set_index("exposures_low")
-    assert groups.loc[0, "n"] == 2 and groups.loc[3, "value"] == 1 and (found["exposures_low"] == found["exposures_high"]).all()
+    assert groups.loc[0, "n"] == 2 and groups.loc[3, "value"] == 1 and (
+        found["exposures_low"] == found["exposures_high"]
+    ).all()
     binned = summarize(table, by="exposure_bins")[["exposures_low", "exposures_high"]]
     assert binned.to_numpy().tolist() == [[2, 3], [0, 0]]
     with pytest.raises(RequestError, match="not told apart by 'margin'"):

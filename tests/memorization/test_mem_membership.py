@@ -78,7 +78,9 @@ def test_scores_per_row_follow_their_definitions() -> None:
     mean = (np.exp(logs) * logs).sum(-1)
     spread = np.sqrt((np.exp(logs) * logs**2).sum(-1) - mean**2)
     assert found["min_k"].to_numpy() == pytest.approx(np.sort(own, axis=1)[:, :6].mean(axis=1), rel=1e-4)
-    assert found["min_k_plus"].to_numpy() == pytest.approx(np.sort((own - mean) / spread, axis=1)[:, :6].mean(axis=1), rel=1e-3)
+    assert found["min_k_plus"].to_numpy() == pytest.approx(
+        np.sort((own - mean) / spread, axis=1)[:, :6].mean(axis=1), rel=1e-3
+    )
 
 
 def test_broken_logits_leave_a_row_without_scores() -> None:
@@ -86,14 +88,18 @@ def test_broken_logits_leave_a_row_without_scores() -> None:
     with torch.no_grad():
         model.lm_head.weight[5] = torch.nan
     found = score_model(model, RNG.integers(6, 99, (3, 9)), length=9)
-    assert set(found["status"]) == {"logits not finite"} and found["nll"].isna().all() and found["min_k_plus"].isna().all()
+    assert set(found["status"]) == {
+        "logits not finite"
+    } and found["nll"].isna().all() and found["min_k_plus"].isna().all()
 
 
 def test_a_summary_per_signal_with_fixed_labels() -> None:
     split = Split(np.arange(10, 40), np.arange(100, 130), 5, 8)
     identity = {"suite": "s", "model": "m", "params": 10, "step": 6, "tokens": 0, "branch": "main", "seed": 1}
     nll = np.concatenate([RNG.normal(2, 0.1, 30), RNG.normal(3, 0.1, 30)])
-    items = pd.DataFrame({**identity, "row": split.rows, "nll": nll, "nll_sum": nll * 8, "min_k": -nll, "min_k_plus": -nll})
+    items = pd.DataFrame({
+        **identity, "row": split.rows, "nll": nll, "nll_sum": nll * 8, "min_k": -nll, "min_k_plus": -nll
+    })
     reference = items.assign(nll=2.5)
     table = signals(tables.check_items(items), sizes=np.full(60, 50), reference=reference)
     assert table["zlib"].to_numpy() == pytest.approx(-nll * 8 / 50)

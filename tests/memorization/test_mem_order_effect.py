@@ -77,6 +77,8 @@ def test_nothing_memorized_is_no_crash() -> None:
 def test_a_random_sample_has_no_order_to_test() -> None:
     identity = {"suite": "s", "model": "m", "params": 1, "step": 2, "tokens": 3, "branch": "main", "seed": 1}
     table = pd.DataFrame({**identity, "row": range(64), "memorized": pd.array(PLAIN[:64], dtype="boolean")})
-    assert set(summarize_order(table, block=8, permutations=50)["metric"]) >= {"dispersion", "position_correlation", "p_position"}
+    assert set(
+        summarize_order(table, block=8, permutations=50)["metric"]
+    ) >= {"dispersion", "position_correlation", "p_position"}
     with pytest.raises(RequestError, match="consecutive rows"):
         summarize_order(table.iloc[::2], block=8)

@@ -21,16 +21,21 @@ SMALL = "memorization_small_model_predict_large_model"
 EARLY = "memorization_early_checkpoint_predict_last_checkpoint"
 # precision, recall, percent of rows memorized by the predictor: the papers' tables, as printed
 FINAL_SMALL = {
-    "70M": ("0.9563", "0.1969", ".31817"), "160M": ("0.9477", "0.2892", ".47170"), "410M": ("0.9401", "0.4015", ".66005"),
-    "1B": ("0.9305", "0.5125", ".85125"), "1.4B": ("0.9257", "0.5543", ".92552"), "2.8B": ("0.9095", "0.6582", "1.11863"),
-    "6.9B": ("0.8836", "0.7954", "1.39130"), "12B": ("1.0000", "1.0000", "1.54564"),
+    "70M": ("0.9563", "0.1969", ".31817"), "160M": ("0.9477", "0.2892", ".47170"),
+    "410M": ("0.9401", "0.4015", ".66005"), "1B": ("0.9305", "0.5125", ".85125"),
+    "1.4B": ("0.9257", "0.5543", ".92552"), "2.8B": ("0.9095", "0.6582", "1.11863"),
+    "6.9B": ("0.8836", "0.7954", "1.39130"), "12B": ("1.0000", "1.0000", "1.54564")
 }
 CHECKPOINTS = ("23m", "44m", "65m", "85m", "105m", "126m")
-EARLY_PRECISION = {"12B": (".918", ".915", ".913", ".911", ".916", ".943"), "6.9B": (".919", ".913", ".910", ".910", ".915", ".945")}
-EARLY_RECALL = {"12B": (".500", ".575", ".641", ".712", ".809", ".916"), "6.9B": (".513", ".587", ".658", ".721", ".816", ".918")}
+EARLY_PRECISION = {
+    "12B": (".918", ".915", ".913", ".911", ".916", ".943"), "6.9B": (".919", ".913", ".910", ".910", ".915", ".945")
+}
+EARLY_RECALL = {
+    "12B": (".500", ".575", ".641", ".712", ".809", ".916"), "6.9B": (".513", ".587", ".658", ".721", ".816", ".918")
+}
 EARLY_23 = {
-    "70M": (".871", ".747"), "160M": (".878", ".689"), "410M": (".885", ".625"), "1B": (".889", ".601"), "1.4B": (".893", ".591"),
-    "2.8B": (".898", ".564"), "6.9B": (".919", ".513"),
+    "70M": (".871", ".747"), "160M": (".878", ".689"), "410M": (".885", ".625"), "1B": (".889", ".601"),
+    "1.4B": (".893", ".591"), "2.8B": (".898", ".564"), "6.9B": (".919", ".513")
 }
 SHARES_12B = (".84144", ".97214", "1.08559", "1.20691", "1.36501", "1.50132")
 
@@ -139,16 +144,19 @@ def test_the_interval_of_f1_is_that_of_resampled_rows() -> None:
 def _table(flags: dict[tuple[str, int, int], list[bool]]) -> pd.DataFrame:
     frames = []
     for (model, params, step), column in flags.items():
-        frames.append(pd.DataFrame({
-            "suite": "s", "model": model, "params": params, "step": step, "tokens": step * 100, "branch": "main", "seed": pd.NA,
-            "row": range(len(column)), "memorized": pd.array(column, dtype="boolean"),
-        }))
+        frames.append(
+            pd.DataFrame({
+                "suite": "s", "model": model, "params": params, "step": step, "tokens": step * 100, "branch": "main",
+                "seed": pd.NA, "row": range(len(column)), "memorized": pd.array(column, dtype="boolean")
+            })
+        )
     return tables.check_items(pd.concat(frames))
 
 
 def test_the_prediction_is_of_the_largest_model_at_its_last_step() -> None:
     table = _table({
-        ("xs", 10, 8): [True, False, False, False], ("m", 90, 4): [True, False, True, False], ("m", 90, 8): [True, True, False, False],
+        ("xs", 10, 8): [True, False, False, False], ("m", 90, 4): [True, False, True, False],
+        ("m", 90, 8): [True, True, False, False]
     })
     found = predictability(table)
     assert set(found["reference"]) == {"m/step8"}

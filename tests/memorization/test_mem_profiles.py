@@ -1,4 +1,5 @@
-"""Difference in differences: cohorts begin at the right checkpoint, known effects come back, placebo effects are zero."""
+"""Difference in differences: cohorts begin at the right checkpoint, known effects come back, placebo effects are zero.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def _world(n: int = 40, noise: float = 0.0, seed: int = 0) -> tuple[np.ndarray, 
     rng = np.random.default_rng(seed)
     cohorts = np.repeat([10, 30, NEVER], n)
     trend = np.array([5.0, 4.0, 3.5, 3.2, 3.0])
-    values = trend + rng.normal(0, 1, (3 * n, 1)) + rng.normal(0, noise, (3 * n, 5)) if noise else trend + rng.normal(0, 1, (3 * n, 1))
+    values = trend + rng.normal(0, 1, (3 * n, 1)) + rng.normal(
+        0, noise, (3 * n, 5)
+    ) if noise else trend + rng.normal(0, 1, (3 * n, 1))
     effect = np.zeros((3 * n, 5))
     effect[:n] = [0, 2, 1.5, 1, 0.5]
     effect[n : 2 * n] = [0, 0, 0, 2, 1.5]

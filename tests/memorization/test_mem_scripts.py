@@ -41,9 +41,14 @@ def test_effects_of_a_folder(tiny_suite: Path, tmp_path: Path, capsys: pytest.Ca
     assert main([*common, "--steps", "last", "--out", str(tmp_path / "one"), "--quiet"]) == 2
 
 
-def test_counterfactual_runs(tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_counterfactual_runs(
+    tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = micro.recipe_of(tiny_suite).models[0].name
-    options = ["--suite", str(tiny_suite), "--model", model, "--runs", "2", "--out", str(tmp_path / "runs"), "--device", "cpu", "--quiet"]
+    options = [
+        "--suite", str(tiny_suite), "--model", model, "--runs", "2", "--out", str(tmp_path / "runs"), "--device", "cpu",
+        "--quiet"
+    ]
     assert _run(monkeypatch, "counterfactual_study.py", *options) == 0
     found = pd.read_parquet(tmp_path / "runs" / "counterfactual.parquet")
     canaries = micro.load_truth(tiny_suite).canaries

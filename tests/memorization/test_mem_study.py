@@ -1,4 +1,6 @@
-"""The declared analyses end to end, their figures, and the command line, on models whose rows are known to be memorized."""
+"""The declared analyses end to end, their figures, and the command line, on models whose rows are known to be
+memorized.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ WORDS = tokenizers.Tokenizer(tokenizers.models.WordLevel({str(i): i for i in ran
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Checkpoint], ArrayRows]:
-    """Two sizes at four steps (equal weights from step 10 on); every fourth row is what the larger decodes, one is repeated."""
+    """Two sizes at four steps (equal weights from step 10 on); every fourth row is what the larger decodes, one is
+    repeated.
+    """
     root = tmp_path_factory.mktemp("world")
     rng = np.random.default_rng(0)
     data = rng.integers(0, 211, (300, 24))
@@ -64,7 +68,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Checkpoint], A
             checkpoints.append(Checkpoint("world", info, step, step * 100, f"step{step}", Folder(folder)))
     branch = ModelInfo("large-cut", params=90_000, non_embedding=45_000, branch="cut", base="large", branch_step=20)
     checkpoints.append(Checkpoint("world", branch, 30, 3000, "step30", Folder(root / "small" / "step30")))
-    foreign = ModelInfo("large-other", params=90_000, non_embedding=45_000, branch="other", base="large", order="another")
+    foreign = ModelInfo(
+        "large-other", params=90_000, non_embedding=45_000, branch="other", base="large", order="another"
+    )
     checkpoints.append(Checkpoint("world", foreign, 30, 3000, "step30", Folder(root / "small" / "step30")))
     return checkpoints, ArrayRows(data, 8, name="in memory")
 
@@ -93,7 +99,10 @@ def study(world, tmp_path_factory: pytest.TempPathFactory) -> Study:  # type: ig
     parts = [prepare(own, context, options), prepare(effects, context, EffectOptions(per_cohort=20, controls=40))]
     result = sweep(context, [task for part in parts for task in part.tasks])
     items, scores = (p.analysis.items(result, context, p.options) for p in parts)
-    summaries = [checked(p.analysis, p.analysis.summarize(t, context, p.options)) for p, t in zip(parts, (items, scores), strict=True)]
+    summaries = [
+        checked(p.analysis, p.analysis.summarize(t, context, p.options))
+        for p, t in zip(parts, (items, scores), strict=True)
+    ]
     exports = list(own.exports(items, context, options))
     assert [str(e.path) for e in exports] == ["kinds.parquet"]
     return Study(items, summaries[0], scores, summaries[1], exports[0].content, "")
@@ -136,7 +145,9 @@ def test_evenly_spaced_rows_reach_to_the_last_row_consumed(world) -> None:  # ty
     items = own.items(sweep(context, prepare(own, context, options).tasks), context, options)
     spaced = items[items["task"] == "order"]
     assert spaced["row"].min() == 0 and spaced["row"].max() == 30 * 8 - 1 and spaced["row"].nunique() == 60
-    assert set(zip(spaced["model"], spaced["step"], strict=True)) == {("small", 30), ("large", 30)}, "main runs, last step"
+    assert set(
+        zip(spaced["model"], spaced["step"], strict=True)
+    ) == {("small", 30), ("large", 30)}, "main runs, last step"
     summary = checked(own, own.summarize(items, context, options))
     tested = summary[summary["metric"] == "dispersion"]
     assert set(tested["task"]) == {"order"} and (tested["n"] == 5).all()
@@ -226,20 +237,26 @@ def test_every_figure_draws_with_labels(study: Study, name: str) -> None:
 
 def test_figures_and_sentences_are_declared_from_the_tables_alone(study: Study) -> None:
     own, effects = Memorization(), MemorizationEffects()
-    drawn = {f.name: f.caption for a, t, s in ((own, study.items, study.summary), (effects, study.scores, study.effects))
-             for f in a.figures(t, s)}
+    drawn = {
+        f.name: f.caption for a, t, s in ((own, study.items, study.summary), (effects, study.scores, study.effects))
+        for f in a.figures(t, s)
+    }
     plt.close("all")
-    assert {"memorization", "memorization_by_exposures", "memorization_over_training", "memorization_order", "order_effect",
-            "predictability", "memorization_scaling", "kinds", "profile", "persistence", "forgetting", "membership"} == set(drawn)
+    assert {
+        "memorization", "memorization_by_exposures", "memorization_over_training", "memorization_order", "order_effect",
+        "predictability", "memorization_scaling", "kinds", "profile", "persistence", "forgetting", "membership"
+    } == set(drawn)
     for analysis, summary in ((own, study.summary), (effects, study.effects)):
         told = analysis.sentences(summary)
         assert told and all(s.rows and max(s.rows) < len(summary) for s in told)
 
 
 def _line(model: str, step: int, low: int, value: float, down: float, up: float) -> dict[str, object]:
-    return {"suite": "s", "model": model, "params": {"xs": 100, "m": 900}[model], "branch": "main", "step": step,
-            "metric": "memorized_share", "exposures_low": low, "exposures_high": low, "value": value, "low": value - down,
-            "high": value + up}
+    return {
+        "suite": "s", "model": model, "params": {"xs": 100, "m": 900}[model], "branch": "main", "step": step,
+        "metric": "memorized_share", "exposures_low": low, "exposures_high": low, "value": value, "low": value - down,
+        "high": value + up
+    }
 
 
 def test_the_last_step_is_drawn_with_its_bars_the_right_way_up() -> None:
@@ -316,7 +333,10 @@ def test_the_command_writes_a_run_and_repeats_it(  # type: ignore[no-untyped-def
     checkpoints, order = world
     root = str(Path(str(checkpoints[0].location)).parents[1])
     np.save(tmp_path / "rows.npy", order.array[:60])
-    common = ["memorization", root, "--steps", "0,30", "--rows", str(tmp_path / "rows.npy"), "--context", "8", "--continuation", "16"]
+    common = [
+        "memorization", root, "--steps", "0,30", "--rows", str(tmp_path / "rows.npy"), "--context", "8",
+        "--continuation", "16"
+    ]
     common += ["--device", "cpu", "--quiet"]
     assert main([*common, "--out", str(tmp_path / "run"), "--exchange", "duped", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -348,13 +368,18 @@ def test_a_short_run_is_asked_about_whole_unless_more_was_asked_for(  # type: ig
     (tmp_path / "short.yaml").write_text(
         f"{{name: short, kind: preshuffled, seq_length: {order.array.shape[1] - 1}, batch_rows: 1, steps: 28, store: {{prefix: rows}}}}"
     )
-    common = ["memorization", root, "--steps", "10,30", "--order", str(tmp_path / "short.yaml"), "--context", "8", "--continuation", "8"]
+    common = [
+        "memorization", root, "--steps", "10,30", "--order", str(tmp_path / "short.yaml"), "--context", "8",
+        "--continuation", "8"
+    ]
     common += ["--device", "cpu", "--quiet"]
     assert main([*common, "--out", str(tmp_path / "run")]) == 0
     items = load_run(tmp_path / "run").items
     items = items[items["task"] == "rows"]
     assert items.groupby("model")["row"].nunique().eq(28).all()
-    assert (items["exposures"] == (items["row"] < items["step"])).all(), "one row a step: row r is met by checkpoint r + 1"
+    assert (
+        items["exposures"] == (items["row"] < items["step"])
+    ).all(), "one row a step: row r is met by checkpoint r + 1"
     assert main([*common, "--out", str(tmp_path / "more"), "--rows", "sample=29"]) == 2
     assert "rows 0:28 are 28" in capsys.readouterr().err
 
@@ -365,7 +390,10 @@ def test_rows_of_another_tokenizer_are_flagged_and_the_run_is_written(  # type: 
     checkpoints, _ = world
     root = str(Path(str(checkpoints[0].location)).parents[1])
     np.save(tmp_path / "foreign.npy", np.random.default_rng(0).integers(300, 50000, (9, 24)))
-    options = ["--rows", str(tmp_path / "foreign.npy"), "--context", "8", "--continuation", "16", "--models", "small", "--steps", "0,30"]
+    options = [
+        "--rows", str(tmp_path / "foreign.npy"), "--context", "8", "--continuation", "16", "--models", "small",
+        "--steps", "0,30"
+    ]
     assert main(["memorization", root, *options, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().err
     assert "9 of 9 rows hold ids the model does not have; are rows and model of one tokenizer?" in said and "no row was decided" in said
@@ -374,11 +402,14 @@ def test_rows_of_another_tokenizer_are_flagged_and_the_run_is_written(  # type: 
     assert (run.summary.set_index("metric").loc["undecided", "value"] == 9).all()
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    (["--rows", "sample=10"], "names no data order"), (["--rows", "nothing.npy"], "no such file"),
-    (["--rows", "canaries"], "no truth manifest"),
-    (["--rows", "{rows}", "--context", "20"], "rows have 24 ids"), (["--rows", "{rows}", "--context", "0"], "0 is too small; at least 1"),
-])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rows", "sample=10"], "names no data order"), (["--rows", "nothing.npy"], "no such file"),
+        (["--rows", "canaries"], "no truth manifest"), (["--rows", "{rows}", "--context", "20"], "rows have 24 ids"),
+        (["--rows", "{rows}", "--context", "0"], "0 is too small; at least 1")
+    ]
+)
 def test_wrong_requests_are_one_line(  # type: ignore[no-untyped-def]
     world, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
 ) -> None:
@@ -386,6 +417,8 @@ def test_wrong_requests_are_one_line(  # type: ignore[no-untyped-def]
     root = str(Path(str(checkpoints[0].location)).parents[1])
     np.save(tmp_path / "rows.npy", order.array[:9])
     filled = [o.format(rows=tmp_path / "rows.npy") for o in options]
-    code = main(["memorization", root, "--steps", "30", "--device", "cpu", "--quiet", "--out", str(tmp_path / "run"), *filled])
+    code = main([
+        "memorization", root, "--steps", "30", "--device", "cpu", "--quiet", "--out", str(tmp_path / "run"), *filled
+    ])
     error = capsys.readouterr().err
     assert code in (2, 3) and said in error and len(error.strip().splitlines()) == 1

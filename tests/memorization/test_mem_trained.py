@@ -1,4 +1,6 @@
-"""On the trained pythia-micro: canaries against the truth manifest, bursts as causal jumps, membership before and after exposure."""
+"""On the trained pythia-micro: canaries against the truth manifest, bursts as causal jumps, membership before and after
+exposure.
+"""
 
 from __future__ import annotations
 
@@ -70,15 +72,23 @@ def test_flags_prefixes_and_scores_equal_generate(micro_suite: Path, canaries: p
 def test_memorized_canaries_and_exposures_agree_with_the_truth(micro_suite: Path, canaries: pd.DataFrame) -> None:
     suite = load_suite(micro_suite)
     last = suite.steps("m")[-1]
-    table = measure(suite.checkpoints(["m"], [0, last]), _tokens(canaries), row_ids=canaries["canary"].to_numpy(), device="cpu")
+    table = measure(
+        suite.checkpoints(["m"], [0, last]), _tokens(canaries), row_ids=canaries["canary"].to_numpy(), device="cpu"
+    )
     table = with_exposures(table, canaries["steps"].tolist(), row_ids=canaries["canary"].to_numpy())
     trained = table[table["step"] == last].set_index("row")
     assert (trained["exposures"] == canaries.set_index("canary")["copies"]).all()
     assert not trained.loc[trained["exposures"] == 0, "memorized"].any()
-    assert not table.loc[table["step"] == 0, "memorized"].any() and (table.loc[table["step"] == 0, "exposures"] == 0).all()
-    shares = summarize(table[table["step"] == last], by="exposures").query("metric == 'memorized_share'").set_index("exposures_low")["value"]
+    assert not table.loc[table["step"] == 0, "memorized"].any() and (
+        table.loc[table["step"] == 0, "exposures"] == 0
+    ).all()
+    shares = summarize(
+        table[table["step"] == last], by="exposures"
+    ).query("metric == 'memorized_share'").set_index("exposures_low")["value"]
     assert shares[256] >= 0.9 and shares[128] >= 0.9 and shares[1] <= 0.1
-    often, seldom = trained.loc[trained["exposures"] >= 64, "matched"].mean(), trained.loc[trained["exposures"] <= 4, "matched"].mean()
+    often, seldom = trained.loc[
+        trained["exposures"] >= 64, "matched"
+    ].mean(), trained.loc[trained["exposures"] <= 4, "matched"].mean()
     assert often > 28 > 6 > seldom
 
 
@@ -87,7 +97,9 @@ def losses(micro_suite: Path, canaries: pd.DataFrame) -> pd.DataFrame:
     """canary × step, nats per token, of the largest model."""
     suite = load_suite(micro_suite)
     steps = [s for s in suite.steps("m") if s == 0 or s >= 256]
-    table = row_scores(suite.checkpoints(["m"], steps), _tokens(canaries), row_ids=canaries["canary"].to_numpy(), device="cpu")
+    table = row_scores(
+        suite.checkpoints(["m"], steps), _tokens(canaries), row_ids=canaries["canary"].to_numpy(), device="cpu"
+    )
     return table.pivot(index="row", columns="step", values="nll").loc[canaries["canary"]]
 
 
@@ -113,7 +125,9 @@ def test_causal_profiles_jump_at_the_checkpoint_after_a_burst(canaries: pd.DataF
     assert 0 < low < residual < value, "some of it stays, some is forgotten"
 
 
-def test_membership_is_at_chance_before_and_clear_after_many_exposures(canaries: pd.DataFrame, losses: pd.DataFrame) -> None:
+def test_membership_is_at_chance_before_and_clear_after_many_exposures(
+    canaries: pd.DataFrame, losses: pd.DataFrame
+) -> None:
     often = (canaries["copies"] >= 64).to_numpy()
     controls = (canaries["copies"] == 0).to_numpy()
     before = auc(-losses.loc[often, 0], -losses.loc[controls, 0], resamples=300)
@@ -148,13 +162,14 @@ DEMO = {
     ("m", 1500, "memorized_share", 256): (1.0, 0.6755924351161198, 1.0, 8),
     ("xs", 1500, "spearman_exposures", None): (0.5462262846802424, 0.43543416230081766, 0.6447455434739248, 268),
     ("m", 1500, "spearman_exposures", None): (0.6974952769682626, 0.609415403441917, 0.7711458420076018, 268),
-    ("m", 1500, "memorized_share_difference", None): (0.12686567164179105, 0.08955223880597014, 0.16791044776119404, 268),
+    ("m", 1500, "memorized_share_difference", None): (
+        0.12686567164179105, 0.08955223880597014, 0.16791044776119404, 268
+    ),
     ("m", 1500, "dispersion", None): (0.7974610709533572, 0.4727836485718159, 1.1180995892750012, 32),
     ("m", 1500, "dispersion_permuted", None): (1.0, 0.4407163663825655, 1.2302729528535978, 32),
     ("m", 1500, "position_correlation", None): (0.12861775902238715, -0.21949358973352262, 0.46124482565209673, 32),
     ("xs", 1500, "block_mean", None): (17.90625, np.nan, np.nan, 32),
-    ("m", 1200, "burst_gain", 32): (23.5, 15.0, 32.0, 2),
-    ("m", 1200, "burst_gain", 1): (-0.5, -1.0, 0.0, 2),
+    ("m", 1200, "burst_gain", 32): (23.5, 15.0, 32.0, 2), ("m", 1200, "burst_gain", 1): (-0.5, -1.0, 0.0, 2)
 }
 
 
@@ -174,4 +189,6 @@ def test_the_defaults_are_what_the_demo_said(micro_suite: Path, tmp_path: Path) 
     assert truth.loc["items_that_differ", "value"] == 0 and truth.loc["items_that_differ", "n"] == 268
     assert truth.loc["exposures_counted", "value"] == truth.loc["exposures_planted", "value"] > 4000
     assert set(found.summary.loc[found.summary["metric"] == "memorized_share", "unit"]) == {"canary"}
-    assert {"memorization_by_exposures", "memorization_over_training", "memorization_order"} <= set(found.record["captions"])
+    assert {
+        "memorization_by_exposures", "memorization_over_training", "memorization_order"
+    } <= set(found.record["captions"])
