@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(as_json: bool) -> int:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for suite in map(suites.load_suite, suites.suite_names()):
         sizes = {"models": len(suite.models), "checkpoints": sum(len(suite.steps(m)) for m in suite.models)}
         rows.append({"suite": suite.name, **sizes, "about": suite.description})

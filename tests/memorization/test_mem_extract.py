@@ -132,7 +132,7 @@ def test_the_head_agrees_with_whole_logits_across_slices(monkeypatch: pytest.Mon
     monkeypatch.setattr("pythia_tools.models.head.WIDTH", 17)
     monkeypatch.setattr("pythia_tools.models.head.POSITIONS", 10)
     torch.manual_seed(0)
-    hidden, weight = torch.randint(-2, 3, (64, 8)).float(), torch.randint(-2, 3, (101, 8)).float()  # exact sums, many ties
+    hidden, weight = torch.randint(-2, 3, (64, 8)).float(), torch.randint(-2, 3, (101, 8)).float()  # many ties
     truth = torch.randint(0, 101, (64,))
     truth[:32] = (hidden[:32] @ weight.T).argmax(1)
     sliced, whole = judge(hidden, weight, truth), judge_logits(hidden @ weight.T, truth)

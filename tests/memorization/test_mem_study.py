@@ -163,7 +163,7 @@ def test_a_branch_is_compared_with_the_run_it_left_row_by_row(study: Study) -> N
     assert (line["model"], line["step"], line["reference"], line["n"]) == ("large-cut", 30, "large", 240)
     assert line["value"] == pytest.approx(-expected) and line["low"] < -expected < line["high"] < 0
     same = paired_shares(0, 0, 240, unit="row")
-    assert same.value == 0 and same.low == -same.high and 0.005 < same.high < 0.012, "no row differs: an interval all the same"
+    assert same.value == 0 and same.low == -same.high and 0.005 < same.high < 0.012, "an interval all the same"
     table = np.array([[40, 20], [5, 35]])
     cells = table + 0.5
     n, b, c = cells.sum(), cells[0, 1], cells[1, 0]
@@ -270,7 +270,7 @@ def test_the_last_step_is_drawn_with_its_bars_the_right_way_up() -> None:
         points, _, (bars,) = ax.containers[number].lines
         assert points.get_ydata().tolist() == pytest.approx([base, base + 0.1, base + 0.2])
         ends = np.array([segment[:, 1] for segment in bars.get_segments()])
-        assert ends.T == pytest.approx(np.array([[base - 0.01 + 0.1 * k, base + 0.04 + 0.1 * k] for k in (0, 1, 2)]).T)
+        assert pytest.approx(np.array([[base - 0.01 + 0.1 * k, base + 0.04 + 0.1 * k] for k in (0, 1, 2)]).T) == ends.T
     plt.close(ax.figure)
 
 
@@ -366,7 +366,8 @@ def test_a_short_run_is_asked_about_whole_unless_more_was_asked_for(  # type: ig
         for row in order.array[:40]:
             out.add_document(row)
     (tmp_path / "short.yaml").write_text(
-        f"{{name: short, kind: preshuffled, seq_length: {order.array.shape[1] - 1}, batch_rows: 1, steps: 28, store: {{prefix: rows}}}}"
+        f"{{name: short, kind: preshuffled, seq_length: {order.array.shape[1] - 1}, batch_rows: 1, steps: 28, "
+        "store: {prefix: rows}}"
     )
     common = [
         "memorization", root, "--steps", "10,30", "--order", str(tmp_path / "short.yaml"), "--context", "8",
@@ -396,7 +397,8 @@ def test_rows_of_another_tokenizer_are_flagged_and_the_run_is_written(  # type: 
     ]
     assert main(["memorization", root, *options, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().err
-    assert "9 of 9 rows hold ids the model does not have; are rows and model of one tokenizer?" in said and "no row was decided" in said
+    assert "9 of 9 rows hold ids the model does not have; are rows and model of one tokenizer?" in said
+    assert "no row was decided" in said
     run = load_run(tmp_path / "run")
     assert run.items["memorized"].isna().all() and set(run.items["status"]) == {"id beyond vocabulary"}
     assert (run.summary.set_index("metric").loc["undecided", "value"] == 9).all()

@@ -151,7 +151,8 @@ def test_definitions_are_compared_in_pairs() -> None:
     table, exposures = results()
     shuffled = exposures.copy()
     last = shuffled["step"] == 40
-    shuffled.loc[last, "exposures"] = shuffled.loc[last, "exposures"].to_numpy()[::-1] + 50_000  # the total says little about step 20
+    # the total says little about step 20
+    shuffled.loc[last, "exposures"] = shuffled.loc[last, "exposures"].to_numpy()[::-1] + 50_000
     summary = tf.compare_definitions(table, shuffled)
     at = summary[summary["step"] == 20]
     up_to_the_step = tf.summarize(table, shuffled).query("step == 20 and metric == 'spearman'")["value"].item()

@@ -246,10 +246,10 @@ def _block_points(items: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """Q–Q points of each main model at its last step, for `plots.poisson_panels`. RequestError when there are none."""
     tested = tables.at_last_step(summary[(summary["metric"] == "block_rows") & (summary["branch"] == "main")])
     points = []
-    for at in tested.drop_duplicates("model", keep="last").itertuples():
-        there = (items["model"] == at.model) & (items["step"] == at.step) & (items["task"] == at.task)
-        blocks, _ = block_counts(items[there].sort_values("row")["memorized"], int(at.value))
-        points.append(qq_points(blocks).assign(model=at.model, params=at.params))
+    for at in tested.drop_duplicates("model", keep="last").to_dict("records"):
+        there = (items["model"] == at["model"]) & (items["step"] == at["step"]) & (items["task"] == at["task"])
+        blocks, _ = block_counts(items[there].sort_values("row")["memorized"], int(at["value"]))
+        points.append(qq_points(blocks).assign(model=at["model"], params=at["params"]))
     if not points:
         raise RequestError("no checkpoint had whole blocks of rows along the order")
     return pd.concat(points)

@@ -145,6 +145,7 @@ class EffectsTask(Task):
         if len(self.steps) < 2:
             raise RequestError(f"effects compare steps; {len(self.steps)} was given, choose at least two with --steps")
         last = rows_by(self.order, self.steps[-1])
+        self.vocabulary: int | None
         try:
             self.vocabulary = context.vocabulary
         except RequestError:

@@ -163,8 +163,7 @@ def extractable(table: pd.DataFrame, context: int, continuation: int, *, window:
     start = context - window.keep_from
     flags = bits[:, start : start + continuation].all(axis=1)
     known = (table["status"] == OK).to_numpy()
-    decided = pd.array(np.where(known, flags, None), dtype="boolean")  # type: ignore[call-overload]
-    return pd.Series(decided, index=table.index, name="memorized")
+    return pd.Series(flags, index=table.index, name="memorized", dtype="boolean").where(known)
 
 
 def _warn(frame: pd.DataFrame, named: object) -> None:

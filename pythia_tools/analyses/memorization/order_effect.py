@@ -37,7 +37,7 @@ def block_counts(flags: npt.ArrayLike, block: int = BLOCK) -> tuple[np.ndarray, 
     """
     if block < 1:
         raise RequestError(f"block {block} must be at least 1")
-    values = pd.array(flags, dtype="boolean")
+    values = pd.Series(flags, dtype="boolean")
     whole = len(values) // block
     known = ~np.asarray(values.isna())
     ones = np.asarray(values.fillna(False)).astype(np.int64)
@@ -99,7 +99,7 @@ def summarize_order(
     Raises RequestError when a checkpoint's rows are not consecutive (a random sample has no order to test).
     """
     lines = []
-    named = table.assign(task=pd.NA) if "task" not in table.columns else table
+    named = table.assign(task=None) if "task" not in table.columns else table
     for identity, (task,), part in by_identity(named, "task"):
         part = part.sort_values("row")
         if (np.diff(part["row"].to_numpy()) != 1).any():

@@ -65,7 +65,7 @@ def confusion(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Confusion:
 
     Raises RequestError on unequal lengths.
     """
-    a, b = pd.array(truth, dtype="boolean"), pd.array(prediction, dtype="boolean")
+    a, b = pd.Series(truth, dtype="boolean").array, pd.Series(prediction, dtype="boolean").array
     if len(a) != len(b):
         raise RequestError(f"truth has {len(a)} rows and prediction {len(b)}; align them by row first")
     known = ~np.asarray(a.isna() | b.isna())

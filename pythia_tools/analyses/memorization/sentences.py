@@ -143,8 +143,8 @@ def effects(summary: pd.DataFrame) -> Iterator[Sentence]:
             yield Sentence.of(f"Having consumed a row, {row['model']} knows it {word} {when}: by {by}.", found)
     found = by_size(at_last_step(main[(main["metric"] == "auc") & (main["task"] == "loss")])).iloc[-1:]
     for row in records(found.dropna(subset=["value"])):
-        beyond = (row[c] - 0.5 for c in ("value", "low", "high"))
-        word = direction(*beyond, words=("above", "below", "not detectably off"))
+        value, low, high = (row[c] - 0.5 for c in ("value", "low", "high"))
+        word = direction(value, low, high, ("above", "below", "not detectably off"))
         shown = f"{row['value']:.2f}{interval(row)}"
         text = f"At step {row['step']:,} the AUC of membership by the loss of {row['model']} is {shown}, {word} chance."
         yield Sentence.of(text, found)

@@ -148,11 +148,11 @@ def burst_gains(main: pd.DataFrame, canaries: pd.DataFrame) -> pd.DataFrame:
     bursts = canaries.dropna(subset=["burst"])
     lines = []
     for _, here in main.groupby("model", sort=False):
-        steps = np.sort(here["step"].unique().astype(np.int64))
-        matched = {int(s): part.set_index("row")["matched"].astype(float) for s, part in here.groupby("step")}
-        for (step, copies), chosen in bursts.groupby(["burst", "copies"]):
-            earlier = steps[steps < step]
-            if step not in matched or not len(earlier):
+        steps = sorted(here["step"].astype("int64").unique().tolist())
+        matched = {s: here[here["step"] == s].set_index("row")["matched"].astype(float) for s in steps}
+        for (step, copies), chosen in bursts.astype({"burst": "int64"}).groupby(["burst", "copies"]):
+            earlier = [s for s in steps if s < step]
+            if step not in matched or not earlier:
                 continue
             rows = chosen["canary"].to_numpy()
             gain = (matched[step].loc[rows] - matched[earlier[-1]].loc[rows]).dropna()
