@@ -169,7 +169,8 @@ def _means(found: Profiles, last: Mapping[Hashable, object]) -> Iterator[dict[st
     wanted.append(("mean_before", None, placebo))
     for metric, since, mask in wanted:
         if mask.any():
-            yield {**{str(k): v for k, v in last.items()}, "metric": metric, "since": since, **found.mean(mask).columns()}
+            named = {str(k): v for k, v in last.items()}
+            yield {**named, "metric": metric, "since": since, **found.mean(mask).columns()}
 
 
 def _gap_bins(gaps: np.ndarray, steps: int) -> list[tuple[int, int]]:
