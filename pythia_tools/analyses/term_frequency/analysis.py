@@ -9,7 +9,13 @@ import pandas as pd
 from pythia_tools import plots
 from pythia_tools.analyses.term_frequency import measure
 from pythia_tools.analyses.term_frequency.columns import COLUMNS, METRICS, NAME, summary
-from pythia_tools.analyses.term_frequency.counted_tasks import CountedTask, counted_tasks, exposures, planted_pairs
+from pythia_tools.analyses.term_frequency.counted_tasks import (
+    CountedTask,
+    counted_tasks,
+    exposures,
+    need_exposures,
+    planted_pairs,
+)
 from pythia_tools.analyses.term_frequency.definitions import compare_definitions, trajectory
 from pythia_tools.analyses.term_frequency.emergence import emergence
 from pythia_tools.analyses.term_frequency.options import TermFrequencyOptions
@@ -51,6 +57,7 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
     )
 
     def tasks(self, context: Context, options: TermFrequencyOptions) -> list[Task]:
+        need_exposures(context, options)
         found = counted_tasks(context, options)
         known = {t for a in found for t in a.patterns} or {e.item.term for a in found for e in a.task.items}
         strange = [t for t in options.trajectory if t not in known]

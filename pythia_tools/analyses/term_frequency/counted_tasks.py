@@ -116,6 +116,14 @@ def _texts(items: list[Item]) -> dict[str, counts.Pattern]:
     return {i.term: counts.Text(i.term) for i in items}
 
 
+def need_exposures(context: Context, options: TermFrequencyOptions) -> None:
+    """Raises RequestError when exposures can neither be counted nor read."""
+    if not (options.exposures or context.names_order):
+        raise RequestError(
+            f"{context.name} names no data order; give --order, or --exposures with counts made elsewhere"
+        )
+
+
 @lru_cache(maxsize=4)
 def exposures(context: Context, options: TermFrequencyOptions) -> pd.DataFrame:
     """term, step, exposures at every checkpoint (and `last` steps before, and in total), counted or read from a file.
@@ -125,10 +133,6 @@ def exposures(context: Context, options: TermFrequencyOptions) -> pd.DataFrame:
     """
     if options.exposures:
         return read_exposures(options.exposures)
-    if not context.names_order:
-        raise RequestError(
-            f"{context.name} names no data order; give --order, or --exposures with counts made elsewhere"
-        )
     patterns = {term: p for a in counted_tasks(context, options) for term, p in a.patterns.items()}
     pairs = planted_pairs(context, options)
     patterns |= {pair: counts.Text(pair) for pair in pairs if pair not in patterns}
