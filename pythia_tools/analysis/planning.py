@@ -58,13 +58,18 @@ def plan(context: Context, tasks: Sequence[Task]) -> Plan:
         checkpoints=found.checkpoints, cells=found.cells, cells_done=found.done, files_to_download=found.files,
         download_bytes=found.download_bytes, download=human_bytes(found.download_bytes),
         disk_peak_bytes=found.disk_peak_bytes, disk_peak=human_bytes(found.disk_peak_bytes),
-        seconds_computing_about=None if computing is None else round(computing, 1),
-        seconds_downloading_about=round(fetching, 1),
-        seconds_about=None if computing is None else round(max(computing, fetching), 1),
+        seconds_computing_about=None if computing is None else _about(computing),
+        seconds_downloading_about=_about(fetching),
+        seconds_about=None if computing is None else _about(max(computing, fetching)),
         estimate=f"downloads at {human_bytes(DOWNLOAD_RATE)}/s, computing at the pace measured on {device} just now; "
                  "loading, tables and figures come on top",
         problems=found.problems,
     )
+
+
+def _about(seconds: float) -> float:
+    """Two digits of it: more would be a promise."""
+    return float(f"{seconds:.2g}")
 
 
 def pace(device: str | torch.device) -> float:
