@@ -63,7 +63,7 @@ def test_the_numbers_are_those_of_the_weights(whole: Path, tiny_suite: Path) -> 
     step = suite.steps(model)[-1]
     module = load(suite.checkpoint(model, step), device="cpu")
     items = run.items[(run.items["model"] == model) & (run.items["step"] == step)].set_index("tensor")["norm"]
-    expected = {n: float(torch.linalg.norm(p.double())) for n, p in module.named_parameters() if p.ndim == 2}
+    expected = {n: float(torch.linalg.norm(p.detach().double())) for n, p in module.named_parameters() if p.ndim == 2}
     assert items.to_dict() == pytest.approx(expected, rel=1e-5)
     assert run.record["analysis"] == "weight-norms" and run.record["version"] == 1
     assert run.record["method"] == "The Frobenius norm of every matrix that matches *."
