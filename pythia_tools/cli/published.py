@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from pythia_tools.cli.options import OUTPUT, add, emit, recorded, require_out
+from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import RunFolder
 
 KINDS = ("bias", "term-frequency")
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     from pythia_tools.cli.analyses import shown
 
     source = Path(args.results)
+    if not source.exists():
+        raise RequestError(f"{source}: no such folder, archive or file of results; nothing was written")
     folder = RunFolder(require_out(args), recorded("published", args))
     if args.analysis == "bias":
         finished = bias.publish_run(source, folder)
