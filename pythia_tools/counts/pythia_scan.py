@@ -77,11 +77,17 @@ def token_flags(vocabulary: TokenBytes, ids: int) -> np.ndarray:
     start = b"%b|(?:%b) |(?:%b)\\Z" % tuple(b"|".join(map(re.escape, sorted(s))) for s in (digits, units, begun))
     head, inside = re.compile(start), re.compile(b" (?:%b)" % start)
     flags = np.full(ids, NOTHING, dtype=np.uint8)
-    for t in range(min(ids, len(vocabulary))):
-        token = vocabulary[t]
-        if token:
-            tail = TAIL if token.endswith(b" ") else 0
-            flags[t] = tail | (HEAD if head.match(token) else 0) | (INSIDE if inside.search(token) else 0)
+    flat, bounds = vocabulary.flat, vocabulary.starts[: ids + 1]
+    begins = np.isin(flat, list({first[0] for first in (*digits, *begun)}))  # of a text that could match at all
+    space = flat == ord(" ")
+    token_of = np.repeat(np.arange(len(vocabulary)), np.diff(vocabulary.starts))
+    full = np.flatnonzero(np.diff(bounds))
+    flags[full] = np.where(space[bounds[full + 1] - 1], TAIL, 0)
+    for t in full[begins[bounds[full]]].tolist():
+        flags[t] |= HEAD if head.match(vocabulary[t]) else 0
+    for t in np.unique(token_of[:-1][space[:-1] & begins[1:]]).tolist():
+        if t < ids and inside.search(vocabulary[t]):
+            flags[t] |= INSIDE
     return flags
 
 

@@ -163,5 +163,7 @@ def char_bytes() -> dict[str, int]:
 
 def piece_bytes(piece: str) -> bytes:
     """What a piece of a byte-level vocabulary spells; an added token outside the alphabet (spaces) is its own text."""
-    table = char_bytes()
-    return bytes(table[c] for c in piece) if all(c in table for c in piece) else piece.encode()
+    try:
+        return bytes(map(char_bytes().__getitem__, piece))
+    except KeyError:
+        return piece.encode()
