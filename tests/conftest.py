@@ -6,6 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from pythia_tools.core import progress
+
+
+@pytest.fixture(autouse=True)
+def _not_quiet() -> None:
+    """`--quiet` in one test is not the next one's."""
+    progress.set_quiet(False)
+
 
 @pytest.fixture(scope="session")
 def micro_suite() -> Path:
