@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Protocol, SupportsIndex
@@ -46,17 +47,17 @@ class Rows(Protocol):
     remote: bool
 
     @property
-    def fingerprint(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def fingerprint(self) -> str: ...
 
     @property
     def row_tokens(self) -> int:
         """Tokens of a row: seq_length + 1."""
         return self.seq_length + 1
 
+    @abstractmethod
     def take(self, numbers: npt.ArrayLike) -> np.ndarray:
         """Rows by number, in the order asked: (n, L+1). Raises RequestError for a row that does not exist."""
-        raise NotImplementedError
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop): (stop-start, L+1). Raises RequestError outside [0, n_rows]."""

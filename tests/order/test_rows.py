@@ -91,3 +91,11 @@ def test_a_fingerprint_follows_rows_and_steps() -> None:
     rows = np.arange(24).reshape(6, 4)
     prints = {ArrayRows(rows, 2).fingerprint, ArrayRows(rows + 1, 2).fingerprint, ArrayRows(rows, 3).fingerprint}
     assert len(prints) == 3 and ArrayRows(rows.copy(), 2).fingerprint in prints
+
+
+def test_rows_that_cannot_be_taken_are_not_rows() -> None:
+    class Nothing(Rows):
+        name = "nothing"
+
+    with pytest.raises(TypeError, match="abstract"):
+        Nothing()  # type: ignore[abstract]
