@@ -8,8 +8,7 @@ shingles themselves (no hashes), which shares no code with the engines.
 
     python scripts/benchmarks/dedup.py                         # 200 MB of this machine's text
     python scripts/benchmarks/dedup.py --megabytes 20 --engines exact lsh datasketch
-    python scripts/benchmarks/dedup.py --million               # stages on 1,000,000 pieces of text: time, memory per
-    document
+    python scripts/benchmarks/dedup.py --million               # stages on 1,000,000 documents: time, memory of each
 
 The plan to a billion documents is printed from the constants measured in the same run (see `plan`).
 """

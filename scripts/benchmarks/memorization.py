@@ -2,8 +2,8 @@
 compared.
 
     python scripts/benchmarks/memorization.py --shapes 14m 70m 160m --rows 512 --threads 2
-    python scripts/benchmarks/memorization.py --device cuda --shapes 70m 160m --rows 16384 --batch 1024 4096
-    --generate-batch 1024 4096
+    python scripts/benchmarks/memorization.py --device cuda --shapes 70m 160m --rows 16384 --batch 1024 4096 \\
+        --generate-batch 1024 4096
 
 Models have random weights at Pythia shapes. Memorized rows are the model's own greedy outputs (made beforehand, not
 timed); the rest is random. `floor` is the model's own forward pass over the tokens that must be seen: the context of

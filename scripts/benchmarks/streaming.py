@@ -1,17 +1,16 @@
 """Seconds per checkpoint: `pt.stream` beside a loop over `from_pretrained`, on local files and over a rate-limited
 server.
 
-    python scripts/benchmarks/streaming.py                                   # 70M and 410M shapes, about ten minutes, 3
-    GB of disk python scripts/benchmarks/streaming.py --shapes 70m --checkpoints 20 --rate 140MB
+    python scripts/benchmarks/streaming.py             # 70M and 410M shapes, about ten minutes, 3 GB of disk
+    python scripts/benchmarks/streaming.py --shapes 70m --checkpoints 20 --rate 140MB
 
 Checkpoints have random weights at Pythia shapes, float16 on disk, run in float32. Three tables:
 
 local    seconds per switch on the same warm files, no computation between; `new`: weights never seen (their digest is
-taken
-         too), `known`: seen before. `loop` is from_pretrained, the previous model dropped.
+         taken too), `known`: seen before. `loop` is from_pretrained, the previous model dropped.
 memory   resident memory over many switches, and its bound: one live module and the files of one checkpoint and of one
-in flight. network  total time over N checkpoints with a real computation on each, through a server of so many bytes per
-second.
+         in flight.
+network  total time over N checkpoints with a real computation on each, through a server of so many bytes per second.
          bound = first fetch + 1.05 × Σ max(fetch, compute), with fetch and compute measured alone; `compute` is the
          forward passes, `+switch` counts the copy into the live module as computation too, `as it ran` takes fetches
          and computations as long as they were within the stream, where they (and the server, and other jobs of the
