@@ -3,8 +3,6 @@
     python -m pythia_tools.analyses.dictionary > docs/columns.md
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from pythia_tools import analyses

@@ -5,8 +5,6 @@
 Functions that sweep checkpoints take these as keywords (`**where: Unpack[Where]`) and make one Execution of them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import TypedDict
 

@@ -9,8 +9,6 @@
 tuples, each of them also `| None`.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import types

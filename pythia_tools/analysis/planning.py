@@ -4,8 +4,6 @@ Time is estimated, not promised: a model costs two floating-point operations per
 matrix product measured here and now; downloads come at DOWNLOAD_RATE; the two overlap, as they do in a sweep.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -5,8 +5,6 @@ For a row of L + 1 ids, position t (0 … L−1) is the prediction of id t + 1 f
 Cost: one forward pass per row and checkpoint.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Unpack
 

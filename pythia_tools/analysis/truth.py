@@ -3,8 +3,6 @@
 Exposures are always counted; the truth manifest is only compared with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

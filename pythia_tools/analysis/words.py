@@ -3,8 +3,6 @@
 A difference within its interval is called undetected, never a trend.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias

@@ -1,7 +1,5 @@
 """The command of an analysis, derived from its declaration: flags, help, plan, run. One for all, a user's own too."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

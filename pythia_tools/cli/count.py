@@ -11,8 +11,6 @@ TERMS are, one by one or as lines of @FILE (or of a .txt file):
   pythia:7-day      a key of the Pythia paper's rule (7, 7-12 or 7-day); paper:7-day is the same
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Sequence

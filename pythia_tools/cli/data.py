@@ -13,8 +13,6 @@ examples:
   pythia-tools data batch --help
 """
 
-from __future__ import annotations
-
 import argparse
 
 from pythia_tools.cli.main import of_module

@@ -8,8 +8,6 @@ Only the rows shown are read, by HTTP range where the order is not local. With -
 which document each stretch comes from.
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -7,8 +7,6 @@ Writes PREFIX_train_0_indexmap_….npy (doc, sample, shuffle) and PREFIX.order.y
 valid). From then on PREFIX is the name of that order: `pythia-tools data batch PREFIX --step 0`.
 """
 
-from __future__ import annotations
-
 import argparse
 
 import numpy as np

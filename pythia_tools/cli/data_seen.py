@@ -8,8 +8,6 @@ Orders on the hub need --steps, --index or --local. Without an index every row i
 core from memory. Exit code 0 also when nothing was found.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -8,8 +8,6 @@ Killed at any moment, the same command resumes where it stopped; until it ends, 
 bytes per token.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 

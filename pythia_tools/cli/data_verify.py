@@ -8,8 +8,6 @@ Local files are read byte by byte; without --local, files of an order on the hub
 records.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

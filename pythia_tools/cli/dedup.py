@@ -11,8 +11,6 @@ Stopped at any point, the same command resumes. The kept documents are in OUT/ke
 their cluster, the kept member and the similarity to it.
 """
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import fields
 from typing import Any

@@ -9,8 +9,6 @@ whenever you like: the same command resumes where it stopped. `pythia-tools stud
 same way.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from pythia_tools.cli import study

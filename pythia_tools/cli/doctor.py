@@ -9,8 +9,6 @@ example:
 Exit code 1 when something is wrong. Known defects are marked, not hidden.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

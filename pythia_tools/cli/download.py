@@ -10,8 +10,6 @@ Only needed files come (safetensors where there are any, else torch files; confi
 `from_pretrained(..., local_files_only=True)` finds them. A killed download resumes at its last byte.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from pythia_tools import hub, suites

@@ -4,8 +4,6 @@ A command module has `configure(parser)` and `run(args) -> int`, and a docstring
 and whose remainder holds an example. Commands load lazily, so `pythia-tools --help` needs no torch.
 """
 
-from __future__ import annotations
-
 import argparse
 import errno
 import importlib

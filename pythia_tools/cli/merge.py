@@ -7,8 +7,6 @@ What the shards computed is brought together; nothing is computed again. A shard
 refused by name.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Options that commands share: each is spelled, explained and checked here, and nowhere else."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -8,8 +8,6 @@ RESULTS is the evals/ folder of EleutherAI/pythia, an archive of it, or one file
 step, exposures, or the folder of a `count` run) accuracy is set against them.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

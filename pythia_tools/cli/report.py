@@ -4,8 +4,6 @@ example:
   pythia-tools report runs/m1 runs/b1 --out runs/report.html
 """
 
-from __future__ import annotations
-
 import argparse
 import shlex
 from pathlib import Path

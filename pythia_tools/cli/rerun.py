@@ -6,8 +6,6 @@ example:
 Exit code 0: every number of the summary is the same. Exit code 1: some differ; the largest difference is printed.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping
 from typing import Any

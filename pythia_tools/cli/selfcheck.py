@@ -5,8 +5,6 @@ example:
   pythia-tools selfcheck --online       # first contact with the public hub in one command (about 60 MB)
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import platform

@@ -8,8 +8,6 @@ Each analysis runs with its default options. One that the suite cannot carry (no
 note, unless --analyses names it. `pythia-tools NAME SUITE` has the options of each.
 """
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import time

@@ -8,8 +8,6 @@ example:
   pythia-tools suites ./my-suite.yaml --json
 """
 
-from __future__ import annotations
-
 import argparse
 import textwrap
 from collections.abc import Sequence

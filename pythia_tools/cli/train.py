@@ -17,8 +17,6 @@ example:
   pythia-tools train my-suite.yaml --dry-run
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A message is one line and says what came, what is allowed, and what to do next.
 Everything else that escapes is a bug of ours: exit 70, with its traceback.
 """
 
-from __future__ import annotations
-
 EXIT_DONE = 0
 EXIT_FOUND = 1
 EXIT_REQUEST = 2

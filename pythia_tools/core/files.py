@@ -4,8 +4,6 @@ Cost: one extra rename per file. Durability: the file is flushed to disk before 
 power cut leaves the old file or the new one, never a torn one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import glob

@@ -3,8 +3,6 @@
 A user's own manifest works by path exactly as a shipped one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path

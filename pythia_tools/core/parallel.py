@@ -5,8 +5,6 @@ after using them (a data loader's workers) is killed. Threads here sleep when id
 Cost: tens of microseconds per loop; `parallel_for` keeps its threads, the other two start theirs for each call.
 """
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence

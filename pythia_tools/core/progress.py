@@ -3,8 +3,6 @@
 A terminal gets a live bar; a log file gets a line at most every ten seconds.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar

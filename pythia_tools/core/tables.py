@@ -6,8 +6,6 @@ Summary tables: tidy, one row per number, exactly the columns of SUMMARY, so tha
 read any analysis. COLUMNS is the dictionary of both; `docs/columns.md` is written from it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ asks of its neighbours is looked at only where its bytes stand. Memory: 4 bytes 
 terms, and 8 per token id; nothing grows with the corpus.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Bytes that are not UTF-8 become U+FFFD, one for each maximal part of a broken se
 `bytes.decode(errors="replace")` and the Rust decoder of `tokenizers` do (Unicode 15, section 3.9, U+FFFD substitution).
 """
 
-from __future__ import annotations
-
 import string
 import unicodedata
 from functools import lru_cache

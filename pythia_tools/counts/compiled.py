@@ -5,8 +5,6 @@ which costs more than many of these functions do. A kernel only borrows the arra
 must neither make nor return one. What a kernel needs is made by the function around it, compiled by plain `njit`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from numba import njit

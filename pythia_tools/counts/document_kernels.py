@@ -3,8 +3,6 @@
 Stream position p is trained on, as a label, in stream row (p-1) // L; position 0 never is.
 """
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 

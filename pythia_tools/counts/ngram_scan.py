@@ -7,8 +7,6 @@ Cost: 3 to 5 ns per token and core for 1,000 n-grams, 1 ns to locate a few. Memo
 trie edge, and nothing that grows with the corpus.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

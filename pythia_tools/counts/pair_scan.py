@@ -6,8 +6,6 @@ occurrences, byte by byte as `str.split` does on the decoded row, and stops as s
 without two near occurrences costs nothing more. Memory: a row's occurrences.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -9,8 +9,6 @@ across the end of one row and the start of the next, because training never show
 `version` of a pattern is part of the key of kept counts: raise it when its definition or its kernel changes a number.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ are gathered, and read as `re` would: number windows to the last number that fit
 found goes into a log of (group, key) pairs, counted afterwards. Nothing is allocated per window.
 """
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Rows of an order, read again and again into the same memory: fresh pages would cost more than the bytes."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 

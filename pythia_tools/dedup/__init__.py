@@ -4,8 +4,6 @@ Small corpora: `near_duplicates(texts)`. Corpora on disk: `run_stages` (sign →
 `pythia-tools dedup`. Names resolve on first use, since compiled kernels take a moment to load.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

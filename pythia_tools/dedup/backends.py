@@ -7,8 +7,6 @@ cluster one is started here for the run. Needs `pip install 'pythia-tools[ray]'`
 Measured on two cores: Ray costs 4 s to start and 590 MB; it pays from several machines on.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

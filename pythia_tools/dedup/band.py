@@ -6,8 +6,6 @@ Method `exact` has no such stage: the join over all sets is part of the next one
 Cost: about 60 ns and 12 bytes of disk per document and band.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

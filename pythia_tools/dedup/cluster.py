@@ -6,8 +6,6 @@ are connected already are not compared.
 Cost: 20 ns per record of a bucket; memory 16 bytes per document and one bucket file.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -13,8 +13,6 @@ datasketch's MinHashLSH: the sum of false positives below the threshold and fals
 that curve, is least.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass

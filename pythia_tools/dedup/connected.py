@@ -5,8 +5,6 @@ document may lie below the threshold to the kept one: the similarity to it is wr
 Cost: about 20 ns per pair.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

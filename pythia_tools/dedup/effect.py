@@ -6,8 +6,6 @@ the run is as long, so what remains is seen more often.
 Cost: one pass over the order's maps, twice.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

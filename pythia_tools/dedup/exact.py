@@ -9,8 +9,6 @@ threshold, so a low threshold on a repetitive corpus is slow.
 Source: Bayardo, Ma, Srikant 2007 (All-Pairs); Xiao et al. 2008 (PPJoin).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

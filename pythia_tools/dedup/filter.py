@@ -7,8 +7,6 @@ The texts' sha256 is compared with what was signed, so a changed input is refuse
 Cost: reading, hashing and writing the text.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from typing import Any

@@ -4,8 +4,6 @@ Different shingles of a corpus with s distinct ones are taken for one with proba
 Not meant against an adversary. Cost: about 10 ns per shingle, the splitting included; SHA-1 takes 30 ns more.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

@@ -5,8 +5,6 @@ Empty documents are in no bucket. How many bands, and what they find: curve.py.
 Cost: sorting 8-byte keys, about 60 ns per document and band.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -3,8 +3,6 @@
 For corpora on disk see stages.py, which takes the same options and survives being killed.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -9,8 +9,6 @@ A part is written beside its place and renamed, so its presence means complete. 
 process, every file's sha256. Cost: hashing at 1–2 GB/s.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Cost: one pass over the labels.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -6,8 +6,6 @@ Cost: about 15 ns per string of up to 55 bytes on one core, against 500 ns throu
 Source: FIPS 180-4; datasketch's hash is the little-endian reading of the digest's first four bytes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

@@ -8,8 +8,6 @@ Lone surrogates, which UTF-8 has no form for, count as characters and are encode
 Cost: splitting runs at about 0.6 GB/s on one core.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ stage knows that the input is still the same.
 Cost: reading and signing overlap; memory is two parts of text and one of output.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import itertools

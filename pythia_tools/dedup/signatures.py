@@ -9,8 +9,6 @@ Cost: see scripts/benchmarks/dedup.py; memory is the input, the output, and a fe
 Source: Broder 1997; datasketch 2.0 `MinHash(num_perm, seed, scheme)` with its SHA-1 hash.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

@@ -10,8 +10,6 @@ what it reads; a damaged file is named, never used.
 Cost: see scripts/benchmarks/dedup.py. Memory: a few parts of text, and under 100 bytes per document with method lsh.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterable

@@ -8,8 +8,6 @@ Cost: about 0.1 µs per token and pass; memory `memory_bytes` and one byte per t
 Source: Lee et al. 2022 (arXiv:2107.06499), where length is 50.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`audit(suite)`: every check over every model, one table, one verdict."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

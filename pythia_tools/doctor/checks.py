@@ -7,8 +7,6 @@ several checkpoints away give more. Threshold: 1.25. Weights of a near neighbour
 (`duplicates`), and saved once more, in another layout or number format, their rows do not (`same rows`).
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

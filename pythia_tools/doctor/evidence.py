@@ -5,8 +5,6 @@ Cost per checkpoint on the hub: one small request for its files, and unless `qui
 Local checkpoints are read whole (digests, and every tensor for NaN).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ come; results of two steps of a run equal; and a likelihood that leaves both nei
 Cost: every pair of runs at every step, milliseconds for a suite.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path

@@ -8,8 +8,6 @@
 A blob appears under its name only after its digest was verified.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Files of data sets on the hub: what a repository holds, bytes of a file by range, and files whole."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 

@@ -4,8 +4,6 @@
 `plan` and `download`: many checkpoints at once, in parallel, resumable, verified, within a disk budget.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence

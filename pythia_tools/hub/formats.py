@@ -5,8 +5,6 @@ ordered dictionaries, and refuses every other name. Cost: the header (tens of kB
 Sources: the safetensors format description; torch's serialization notes.
 """
 
-from __future__ import annotations
-
 import collections
 import errno
 import io

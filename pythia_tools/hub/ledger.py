@@ -5,8 +5,6 @@ that is not pinned: by the user (until unpinned) or by a living process (while i
 checkpoints share is counted once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -5,8 +5,6 @@ Local files, cached blobs and the hub (by HTTP range) look alike. What came over
 by the file's digest, so a second look costs nothing and works offline.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

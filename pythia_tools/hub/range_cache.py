@@ -5,8 +5,6 @@ cut from. So a killed process leaves nothing half-written under a final name, a 
 again, and several processes may share the cache. Beyond the limit the least recently read files go.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

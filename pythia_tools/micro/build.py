@@ -5,8 +5,6 @@ then every planted exposure is read back through the order and counted. Cost: ab
 it parsing and deduplicating the library.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ canaries and validation rows come from modules that training never sees.
 Cost: about 4 s for 4 MB of text (parsing dominates). The text depends on the Python that runs.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import re

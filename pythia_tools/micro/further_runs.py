@@ -5,8 +5,6 @@ tokenizer and truth. Each run resumes when killed and is found when it is there.
 default m: about 0.1 CPU-second each).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import os

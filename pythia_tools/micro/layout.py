@@ -4,8 +4,6 @@ All lengths are multiples of the row length, so every row's first tokens are one
 where a one-row document lands is known before anything is written in it. That is how bursts are placed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

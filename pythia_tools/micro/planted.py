@@ -5,8 +5,6 @@ sentence keeps its item's number and its offset, so that each exposure can be fo
 The fields of an item are its columns in the truth tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice

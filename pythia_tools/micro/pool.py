@@ -5,8 +5,6 @@ A process that dies ends the whole with one clear line; nothing finished is lost
 their own, since those that `multiprocessing` starts would run the user's script once more.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

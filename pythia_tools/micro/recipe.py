@@ -5,8 +5,6 @@ is the same thing in seconds, for tests and first tries. The schedule's and init
 (Biderman et al. 2023, arXiv:2304.01373); learning rates are higher, because the models are four orders smaller.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import platform

@@ -5,8 +5,6 @@ as a whole, checkpoints and states one by one. A suite of another recipe or Pyth
 cache it is moved beside (`pythia-micro-<digest>`), a folder of the user's own is refused.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

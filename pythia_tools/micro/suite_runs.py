@@ -1,7 +1,5 @@
 """A suite's folder: its recipe, and its runs, every model and its branch with swapped pronouns."""
 
-from __future__ import annotations
-
 import dataclasses
 import platform
 from pathlib import Path

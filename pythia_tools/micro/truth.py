@@ -17,8 +17,6 @@ truth.json         counts, candidates, pronoun continuations, totals of planted 
                    fingerprint of the order.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass

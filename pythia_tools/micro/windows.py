@@ -4,8 +4,6 @@ Two windows count as sharing text when they share `SHARED` tokens in a row. The 
 Cost: a hash per training token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

@@ -4,8 +4,6 @@ Every list is written for this suite. `OCCUPATIONS` says which pronoun an occupa
 describes the planted data, not the world.
 """
 
-from __future__ import annotations
-
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(text.split())

@@ -7,8 +7,6 @@ Cost per checkpoint: one forward pass over the distinct beginnings and endings, 
 before a scored id. Softmax arithmetic is float32 whatever the model's format.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

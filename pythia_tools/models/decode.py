@@ -6,8 +6,6 @@ Nothing is suppressed, ties are won by the first id, prompts are never padded.
 Cost: the forward pass over the new tokens; memory: the cache of one batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any

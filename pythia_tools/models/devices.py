@@ -9,8 +9,6 @@ with other jobs set OMP_NUM_THREADS (or OMP_WAIT_POLICY=PASSIVE): a foreign proc
 ten.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import wraps

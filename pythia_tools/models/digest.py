@@ -9,8 +9,6 @@ inode of every file; a file changed under the same name has other ones and is re
 each, written whole, so that any number of processes may share them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

@@ -9,8 +9,6 @@ copy.
 Cost per switch: one pass over the weights (a cast from float16 runs at memory speed).
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -7,8 +7,6 @@ live module, else texts stay apart. Saves a fifth to a quarter of the ids of Cro
 question, most of one with twelve answers.
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass

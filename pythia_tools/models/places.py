@@ -5,8 +5,6 @@ held, a disk budget does not evict it. The sha256 that the hub states for each w
 weights it has already worked through without downloading them again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -8,8 +8,6 @@ Cost: one forward pass per row. Logits are made for a few positions at a time, n
 not grow with the vocabulary. Softmax arithmetic is float32 whatever the model's format.
 """
 
-from __future__ import annotations
-
 import hashlib
 import weakref
 from collections.abc import Callable, Iterator, Sequence

@@ -6,8 +6,6 @@ live module + one file in flight. Only the network wait and the digest are overl
 background would take from the computation what it gives.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

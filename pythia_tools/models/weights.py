@@ -5,8 +5,6 @@ unpickled beyond tensors), in the order in which transformers looks for them. No
 tensor's values are used. Old Pythia files also hold causal masks and rotary frequencies; these are no weights.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping

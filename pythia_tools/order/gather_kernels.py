@@ -1,7 +1,5 @@
 """Compiled loops that turn rows of an order into byte ranges of its store (numba; compiled once, cached on disk)."""
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 

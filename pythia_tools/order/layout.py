@@ -4,8 +4,6 @@ Split strings decide which documents an order holds; a layout says which rows a 
 Global step t consumes rows [B*t, B*(t+1)) under every layout.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """`load_order`: an order from a shipped name, a manifest, or a local `.bin`/`.idx` prefix."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from functools import partial

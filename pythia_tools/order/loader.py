@@ -9,8 +9,6 @@ The position counts what the loop has received, not what workers have fetched ah
 and skips nothing. A state taken from another order, or in the middle of a step of another layout, is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -38,8 +38,6 @@
 Paths may not leave the manifest's folder.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import partial

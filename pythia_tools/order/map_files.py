@@ -7,8 +7,6 @@ sizes, so a map of another corpus under the right name is possible: `verify_maps
 One published map is corrupt (seed 2's shuffle map has a run of 149.8 million zeros); loading refuses it.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass

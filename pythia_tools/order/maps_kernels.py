@@ -1,7 +1,5 @@
 """Compiled loops behind index maps (numba; compiled once, cached on disk)."""
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 

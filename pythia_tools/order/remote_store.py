@@ -5,8 +5,6 @@ packed order lie all over the store: one short request per stretch, many at once
 as one file. Indexes and index maps are needed at random places, so they are downloaded whole, once, and resumed.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any

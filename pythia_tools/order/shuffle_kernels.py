@@ -6,8 +6,6 @@ Here the indices are drawn some hundred ahead and their places prefetched, so th
 on arrays larger than the cache, in place, with no memory beyond the array.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numba

@@ -4,8 +4,6 @@ Both read through a ByteSource, so files on disk, shards that cut rows and range
 A row is seq_length + 1 tokens. Reading costs a copy of the bytes asked for, and nothing else is touched.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import numpy as np

@@ -3,8 +3,6 @@
 Cost: reads everything it is given, 1-2 GB/s; for files on the hub only their records there are compared.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

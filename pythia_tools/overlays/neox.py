@@ -10,8 +10,6 @@ Files: PREFIX.bin and .idx, the three index maps beside them under GPT-NeoX's na
 Cost: one read and one write of the rows, 4 bytes per place for the shuffle map.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple

@@ -5,8 +5,6 @@ up to a stated number, so that a receipt over ten million rows stays small. A re
 kept to be resumed as in `core.results`: it is made in one read, and made again when the rows are.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Bias figures from summary tables: control against intervention, model by model; a measure by subset; agreement."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Curves over training from summary tables: losses, branches beside their control, paired differences."""
 
-from __future__ import annotations
-
 from itertools import cycle
 
 import pandas as pd

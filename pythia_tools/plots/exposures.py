@@ -3,8 +3,6 @@
 Both read the rows of a summary that have `exposures_low`; others are left alone.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """Figures of what consuming a row did to it: causal profiles, parallel-trends check, forgetting, membership, kinds."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

@@ -1,7 +1,5 @@
 """Figures of memorization, from summary tables: shares, order, predictability, scaling."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

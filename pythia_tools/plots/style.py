@@ -4,8 +4,6 @@ Colours follow model size from light to dark (viridis, perceptually even and saf
 so that the same model has the same colour in every figure of a report. Branches differ by line style.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import cycle

@@ -5,8 +5,6 @@ All take tables: bins from `term_frequency.binned_accuracy`, accuracy per term f
 `term_frequency.read_published`, or summary tables.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

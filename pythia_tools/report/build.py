@@ -3,8 +3,6 @@
 Everything shown was recorded when the run finished, so a page needs neither the models nor the analysis that made it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pandas as pd

@@ -4,8 +4,6 @@ Figures are embedded as data URIs, so the page has no other file, no script and 
 Cost: the size of its figures, about 50–150 kB each.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence

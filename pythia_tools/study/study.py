@@ -5,8 +5,6 @@ cell is kept as it is computed, so a killed study resumes where it stopped and e
 Cost: for pythia-micro about a minute on two cores, most of it forward passes of the largest model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

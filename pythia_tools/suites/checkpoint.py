@@ -3,8 +3,6 @@
 All frozen, all cheap: nothing here opens a file or a connection.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`load_suite`: a shipped name, the trained micro suite, a manifest path, or a folder of checkpoints."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

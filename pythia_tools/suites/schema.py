@@ -1,7 +1,5 @@
 """From a suite manifest (YAML) to a Suite; every field is checked. The schema: `pythia_tools.suites`."""
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Collection

@@ -5,8 +5,6 @@ the learning rate is GPT-NeoX 1.0's `megatron/learning_rates.py`, clipped cosine
 initial deviations are its `small_init` and `wang_init`, and its defaults for the two runs that set neither.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

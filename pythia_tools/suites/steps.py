@@ -15,8 +15,6 @@
 The axis that suites share is tokens: `tokens=2B` means the same amount of training everywhere.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """A suite: its models, their steps, and the checkpoints a request means."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -6,8 +6,6 @@ dropped unseen and equal bytes stay equal text.
 Cost: JSON decides, about 200–400 MB/s per process; memory is one line or one batch of rows.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import io

@@ -4,8 +4,6 @@ Codes 1-5 and 8 mean the same in every lineage. Codes 6 and 7 do not: GPT-NeoX w
 Megatron-core the reverse; here they are GPT-NeoX's. Token ids use 8 (uint16) or 4 (int32).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from pythia_tools.core.errors import DataError, RequestError

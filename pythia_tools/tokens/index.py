@@ -15,8 +15,6 @@ All integers are little-endian; the arrays are unaligned in the file, so they ar
 Checking every entry costs one pass: about a second for 134 million sequences.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Compiled loops of the token stores (numba; compiled once, cached on disk)."""
 
-from __future__ import annotations
-
 import numba
 from numba.core import cgutils, types
 from numba.extending import intrinsic

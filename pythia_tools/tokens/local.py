@@ -4,8 +4,6 @@ Shards need not end at a row, nor even at a token: a range that straddles a boun
 Reading costs a memory copy; opening costs one `mmap` per shard.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ The published files number from 0 and put the *last number* after "of", so 00020
 the count, is recognised too. Nothing here merges: readers read across the cuts.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

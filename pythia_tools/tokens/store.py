@@ -1,7 +1,5 @@
 """Reading a token store: documents and ranges of tokens by number, without loading or merging files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from functools import cached_property

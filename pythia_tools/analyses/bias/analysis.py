@@ -1,7 +1,5 @@
 """Bias, declared: measures on live models over training, and branches against their controls."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

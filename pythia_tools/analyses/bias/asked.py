@@ -1,7 +1,5 @@
 """What a run of the bias measures asks: tasks from options, their items from files, manifests, or the suite's truth."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The metrics and item columns of the bias measures, and their summary tables."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from pythia_tools.analysis import TRUTH_METRICS

@@ -9,8 +9,6 @@
 Sources: Rudinger et al. 2018; Nadeem et al. 2021; Parrish et al. 2022.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

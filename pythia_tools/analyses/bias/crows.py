@@ -8,8 +8,6 @@ Sources: Nangia et al. 2020 (data); Névéol et al. 2022 (the 1,677-pair edition
 Cost: two sentences per pair.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path

@@ -5,8 +5,6 @@ never touches a file of weights. Needs the extra `lm-eval`. Data sets of its tas
 Cost: the harness' own; use the measures of this package where they exist.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.metadata
 import io

@@ -1,7 +1,5 @@
 """Held-out loss beside the bias measures: whether an intervention cost the model anything else."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd

@@ -1,7 +1,5 @@
 """What the measures have in common: texts scored in parts by log-likelihood, items out of the scores."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Unpack

@@ -1,7 +1,5 @@
 """What can be asked of the bias measures."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pythia_tools.analyses.bias.columns import PRONOUNS

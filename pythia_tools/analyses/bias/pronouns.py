@@ -6,8 +6,6 @@ half: below that the ratio of two small numbers says little. How many items pass
 Cost: one forward pass and one row of logits per item and checkpoint.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

@@ -8,8 +8,6 @@ Standard errors are the files' own. Where only a share and its error are given, 
 n = p (1 − p) / se² + 1.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """What a bias summary says, in words: every number, direction and claim is read off the table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

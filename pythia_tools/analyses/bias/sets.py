@@ -5,8 +5,6 @@ checked every time: by sha256, or by git's own blob id where only that is publis
 it is, and its digest is recorded in the run.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ the paired differences (Fisher 1935); correction: Holm or Benjamini–Hochberg o
 minimal effect that these items could have shown, so that "nothing found" is never mistaken for "nothing there".
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -13,8 +13,6 @@
 | a task of lm-eval | lm-eval's own metrics; intervals from its standard errors |
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TypeAlias

@@ -5,8 +5,6 @@ belong to the continuation; context and continuation are encoded together and cu
 context is the beginning-of-text id.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from pythia_tools.core.errors import RequestError

@@ -14,8 +14,6 @@ sentences differ in more than pronouns, are left out of it. `referent` and `gene
 accuracy and the gap pro − anti. Data: Zhao et al. 2018, types 1 and 2, pro and anti, dev and test, 396 sentences each.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

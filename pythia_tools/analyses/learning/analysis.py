@@ -1,7 +1,5 @@
 """The learning curve, declared: loss on held-out rows, and on the batches before and after each checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

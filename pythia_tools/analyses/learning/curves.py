@@ -7,8 +7,6 @@ trained on.
 Cost: one forward pass per row and checkpoint.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Unpack

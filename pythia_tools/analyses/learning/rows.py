@@ -7,8 +7,6 @@ pass over a batch leaves behind on top of what was learned in general.
 Cost: 2 × rows rows of the order per step, read once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

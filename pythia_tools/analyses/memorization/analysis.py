@@ -1,7 +1,5 @@
 """Memorization, declared: rows judged at every checkpoint, then shares, exposures, order, sizes, prediction, kinds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial

@@ -9,8 +9,6 @@ runs are what the expectation is over, and with few of them they are the larger 
 Source: Zhang et al. 2021, arXiv:2112.12938.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -5,8 +5,6 @@ Perplexities are those of the largest main model's last checkpoint, counts those
 Cost: one scan of the rows consumed, and a pass over the memorized rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 

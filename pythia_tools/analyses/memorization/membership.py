@@ -12,8 +12,6 @@ are compared. Cost: scores from `row_scores`; the exposure filter scans the rows
 2018; Carlini et al. 2021 (zlib, reference); Shi et al. 2023; Zhang et al. 2024; Duan et al. 2024.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ its p-value. Cost: one hypergeometric draw per block and permutation (exact: blo
 multivariate hypergeometric, so rows need not be shuffled). Source: Biderman et al. 2023 (Pythia), section 4.1.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

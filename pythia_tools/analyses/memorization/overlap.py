@@ -8,8 +8,6 @@ up to 100 bytes per candidate n-gram, nothing per consumed row. Hashes are 61-bi
 near-duplicates leak between members and non-members.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

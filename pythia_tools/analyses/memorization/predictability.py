@@ -10,8 +10,6 @@ multinomial draw, so it costs the same for a hundred rows and for 146 million).
 Source: Biderman et al. 2023, "Emergent and predictable memorization", arXiv:2304.11158.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 

@@ -17,8 +17,6 @@ Forgetting curves put any per-row measure against the steps since the row was la
 same row starts a new stretch, so a row consumed again is never counted as remembered.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -7,8 +7,6 @@ named `{duped|deduped}.{size}`, or `{duped|deduped}.12b.{step}` for a run's earl
 Source: EleutherAI/pythia-memorized-evals. Cost: one pass over the file.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

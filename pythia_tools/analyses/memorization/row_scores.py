@@ -9,8 +9,6 @@ Cost: one forward pass per row with all its positions unembedded.
 Sources: Shi et al. 2023 (min-k %), arXiv:2310.16789; Zhang et al. 2024 (min-k++), arXiv:2404.02936.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Unpack
 

@@ -4,8 +4,6 @@ file.
 Cost: none until the rows are read. Row i of an order is consumed by batch i // batch_rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -6,8 +6,6 @@ so that nothing decoded agrees with the truth by construction and nothing is dec
 Cost: one step per position after the first miss. Source: Biderman et al. 2023, arXiv:2304.11158.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

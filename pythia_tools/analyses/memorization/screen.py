@@ -21,8 +21,6 @@ twice, rows in doubt twice. When the calibration says that too many will be in d
 few, nothing is screened.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from typing import Any

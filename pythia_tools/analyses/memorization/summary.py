@@ -4,8 +4,6 @@ branches.
 Cost: one pass over the table. Intervals are over rows (or the units named), never over tokens or checkpoints.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np

@@ -11,8 +11,6 @@ gives and what truly followed. Cost: microseconds per row. Source: Prashanth et 
 Recollect", arXiv:2406.17746.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from itertools import pairwise

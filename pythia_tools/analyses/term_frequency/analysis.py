@@ -1,7 +1,5 @@
 """Term frequency, declared: accuracy per term against its exposures, within each checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd

@@ -10,8 +10,6 @@ Sources: `digits` is the rule of the Pythia paper's arithmetic tasks, `normalize
 with aliases sorted and those left out that an earlier one begins.
 """
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Sequence

@@ -14,8 +14,6 @@ Sources: Biderman et al. 2023, section 4.3, and EleutherAI/pythia, case-studies/
 the hidden-operator and time-unit variants.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple

@@ -4,8 +4,6 @@ The score of a candidate is the sum of its tokens' log-probabilities after the p
 (the first of equals). Candidates share their prompt's pass, and prompts what they begin with (`models.continuations`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

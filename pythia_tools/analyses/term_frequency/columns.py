@@ -1,7 +1,5 @@
 """The metrics and item columns of term frequency, and its summary tables."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from pythia_tools.analysis import TRUTH_METRICS

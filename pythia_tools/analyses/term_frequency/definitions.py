@@ -6,8 +6,6 @@ the whole of it (`steps_to_count(..., end=…)`; the command does so wherever th
 Also one term's trajectory: exposures and accuracy on the same steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

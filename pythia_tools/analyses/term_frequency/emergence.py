@@ -7,8 +7,6 @@ checkpoints, so that the trajectory stays whole.
 Cost: resamples × checkpoints rank correlations, vectorised; 0.1 s for 100 terms and 30 checkpoints.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

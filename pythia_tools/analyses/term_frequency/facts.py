@@ -1,7 +1,5 @@
 """Lists of facts, and templates, as items: a table of prompts and answers, closed answer sets where they are known."""
 
-from __future__ import annotations
-
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ Equal exposures are equal: the answer does not depend on the order in which tied
 Source: Biderman et al. 2023 (arXiv 2304.01373), table 4.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -5,8 +5,6 @@ a row that cannot change its answer any more is dropped from the batch. Keys and
 Cost: one pass over the prompt and one step per new token, most often two or three for arithmetic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

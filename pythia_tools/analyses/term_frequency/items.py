@@ -4,8 +4,6 @@ there is one.
 Built once, as text, and encoded once; every checkpoint is then asked exactly the same.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

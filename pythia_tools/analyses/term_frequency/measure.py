@@ -1,7 +1,5 @@
 """Running tasks over checkpoints: each task is built once, each checkpoint loaded once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias, Unpack
 

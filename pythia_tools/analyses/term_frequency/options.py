@@ -1,7 +1,5 @@
 """What can be asked of term frequency."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pythia_tools.analyses.term_frequency.arithmetic import CONVERSIONS, OPERATIONS, SEED

@@ -4,8 +4,6 @@ Biderman et al. 2023, figure 5: x is the count up to the checkpoint, y the mean 
 table 4 is the metric `gap` of `summarize`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -6,8 +6,6 @@ EleutherAI/pythia keeps, for seven deduplicated models of its first release, acc
 4M tokens and their steps are relabelled to 2M.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re

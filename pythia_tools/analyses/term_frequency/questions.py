@@ -11,8 +11,6 @@ mapping with `value` and `aliases`); optionally `entities` (list; an entity may 
 Biderman et al. 2023, section 4.3.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

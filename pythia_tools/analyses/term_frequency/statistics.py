@@ -5,8 +5,6 @@ grow with training and would correlate in any model. Exposures are those up to t
 definition is asked for. A term is the unit of every interval: its questions are averaged first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np

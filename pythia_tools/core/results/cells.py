@@ -5,8 +5,6 @@ at the next cell, and a cell is removed only when its own bytes prove that it is
 cell.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from pathlib import Path

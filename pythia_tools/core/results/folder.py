@@ -10,8 +10,6 @@
 The presence of run.json means complete. A folder that holds another config is refused, never overwritten.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What a result file says about where it came from: versions, code revision, machine, time."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import platform
 import subprocess

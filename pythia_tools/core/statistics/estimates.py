@@ -7,8 +7,6 @@ bootstrap).
 Cost: a bootstrap of n items and R resamples takes O(n R) time, in blocks of bounded memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist

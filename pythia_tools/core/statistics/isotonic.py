@@ -6,8 +6,6 @@ needs no fit: cumulative sums do, for all resamples at once.
 Source: Barlow, Bartholomew, Bremner & Brunk 1972, section 1.2. Cost: O(n R) for n items and R resamples.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

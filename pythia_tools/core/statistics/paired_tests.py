@@ -4,8 +4,6 @@ Sources: Fisher 1935 (sign-flip randomisation); Holm 1979; Benjamini & Hochberg 
 clusters).
 """
 
-from __future__ import annotations
-
 from statistics import NormalDist
 
 import numpy as np

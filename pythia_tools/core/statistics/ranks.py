@@ -5,8 +5,6 @@ Conover 1999, section 5.4. Interval: percentile bootstrap over units.
 Cost: resamples × n log n, vectorised in blocks; where clusters repeat, resample by resample.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ Draws depend on the number of units and the seed alone: different statistics of 
 Source: Efron & Tibshirani 1993, ch. 8 and 13; for clusters, Davison & Hinkley 1997, section 3.8.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ A resample is a weight per item, so scores are sorted once: everything is sums o
 Cost: O(n R) for n items and R resamples, in blocks of bounded memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
