@@ -8,48 +8,32 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pythia_tools.plots.bias import agreement, by_subset, interventions
-    from pythia_tools.plots.curves import branches_over_training, learning, paired_differences
-    from pythia_tools.plots.exposures import by_exposures, panels_over_training
-    from pythia_tools.plots.memorization_effects import (
-        forgetting,
-        membership,
-        memorization_kinds,
-        memorization_persistence,
-        memorization_profile,
-    )
-    from pythia_tools.plots.memorized import (
-        memorization,
-        memorization_scaling,
-        order_effect,
-        poisson_panels,
-        poisson_qq,
-        predictability,
-    )
-    from pythia_tools.plots.style import save
-    from pythia_tools.plots.term_frequency import (
-        accuracy_by_frequency,
-        accuracy_by_operand,
-        accuracy_over_training,
-        correlation_over_training,
-        gap_over_training,
-        term_trajectory,
-    )
+if TYPE_CHECKING:  # what a type checker sees; a figure's own module has more
+    from pythia_tools.plots.bias import *  # noqa: F403
+    from pythia_tools.plots.curves import *  # noqa: F403
+    from pythia_tools.plots.exposures import *  # noqa: F403
+    from pythia_tools.plots.memorization_effects import *  # noqa: F403
+    from pythia_tools.plots.memorized import *  # noqa: F403
+    from pythia_tools.plots.style import *  # noqa: F403
+    from pythia_tools.plots.term_frequency import *  # noqa: F403
 
-_MODULES = ("bias", "curves", "exposures", "memorized", "memorization_effects", "style", "term_frequency")
-
-__all__ = [
-    "accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training", "agreement", "branches_over_training",
-    "by_exposures", "by_subset", "correlation_over_training", "forgetting", "gap_over_training", "interventions",
-    "learning", "membership", "memorization", "memorization_kinds", "memorization_persistence",
-    "memorization_profile", "memorization_scaling", "order_effect", "paired_differences", "panels_over_training",
-    "poisson_panels", "poisson_qq", "predictability", "save", "term_trajectory",
-]
+_HOMES = {
+    "bias": ("agreement", "by_subset", "interventions"),
+    "curves": ("branches_over_training", "learning", "paired_differences"),
+    "exposures": ("by_exposures", "panels_over_training"),
+    "memorization_effects": ("forgetting", "membership", "memorization_kinds", "memorization_persistence",
+                             "memorization_profile"),
+    "memorized": ("memorization", "memorization_scaling", "order_effect", "poisson_panels", "poisson_qq",
+                  "predictability"),
+    "style": ("save",),
+    "term_frequency": ("accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training",
+                       "correlation_over_training", "gap_over_training", "term_trajectory"),
+}
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"no figure is called {name!r}; there are: {', '.join(__all__)}")
-    homes = (importlib.import_module(f"{__name__}.{module}") for module in _MODULES)
-    return next(getattr(home, name) for home in homes if hasattr(home, name))
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"no figure is called {name!r}; there are: {', '.join(__all__)}")

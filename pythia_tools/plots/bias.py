@@ -32,9 +32,8 @@ def interventions(
         rows = rows[rows["step"] >= from_step]
     if rows.empty:
         raise RequestError(f"metric {metric!r} has no rows of subset {subset!r} from step {from_step or 0} on")
-    models = set(table["model"].dropna())
-    of = table[table["reference"].isin(models)].drop_duplicates("model").set_index("model")["reference"].to_dict()
-    rows = rows.assign(model=rows["model"].replace(of))
+    of = table[table["reference"].isin(set(table["model"].dropna()))].drop_duplicates("model").set_index("model")
+    rows = rows.assign(model=rows["model"].replace(of["reference"].to_dict()))
     looks = _looks(sorted(rows["branch"].unique()))
     columns = 2 if rows["model"].nunique() == 4 else 3
     figure, panels = style.panels_by(rows, columns=columns, size=(3.7, 3.0), sharey=True)
@@ -46,8 +45,7 @@ def interventions(
         if from_step is None:
             style.step_axis(ax, here["step"])
         else:
-            ax.set_xlabel("training step")
-            ax.xaxis.set_major_formatter(lambda v, _: style.human_count(v))
+            style.plain_steps(ax)
             ax.locator_params(axis="x", nbins=4)
     figure.supylabel(label or f"{metric} ({subset})", fontsize=10)
     lines = [Line2D([], [], color=c, linestyle=line, marker="o", markersize=3.5) for c, line in looks.values()]
@@ -66,9 +64,8 @@ def _looks(branches: list[str]) -> dict[str, tuple[str, Any]]:
 def by_subset(table: pd.DataFrame, metric: str, *, reference: float | None = None, label: str | None = None) -> Axes:
     """The metric of every subset at each model's last step, as points with intervals; subsets down the side."""
     last = at_last_step(style.require(table, metric))
-    named = set(last["subset"])
-    subsets = sorted(named - {"all"}, reverse=True) + (["all"] if "all" in named else [])
-    ax = style.axes(size=(6.4, 0.9 + 0.34 * len(subsets)))
+    subsets = sorted(last["subset"].unique(), key=lambda s: (s != "all", s), reverse=True)
+    ax = _down_the_side(subsets, label or metric)
     models = last["model"].nunique()
     for number, (found, name, colour) in enumerate(style.each_size(last)):
         shift = (number - (models - 1) / 2) * 0.6 / models
@@ -76,8 +73,6 @@ def by_subset(table: pd.DataFrame, metric: str, *, reference: float | None = Non
         ax.errorbar(found["value"], places, xerr=style.error_bars(found), fmt="o", capsize=2, color=colour, label=name)
     if reference is not None:
         ax.axvline(reference, color="0.4", linewidth=0.8)
-    ax.set_yticks(range(len(subsets)), subsets)
-    ax.set_xlabel(label or metric)
     style.legend(ax)
     return ax
 
@@ -85,10 +80,16 @@ def by_subset(table: pd.DataFrame, metric: str, *, reference: float | None = Non
 def agreement(table: pd.DataFrame) -> Axes:
     """Rank correlations of pairs of measures over checkpoints (metric `agreement`), with intervals; zero marked."""
     rows = style.require(table, "agreement")
-    names = [f"{a}  ·  {b}" for a, b in zip(rows["task"], rows["reference"], strict=True)]
-    ax = style.axes(size=(6.4, 0.9 + 0.34 * len(names)))
-    ax.errorbar(rows["value"], range(len(names)), xerr=style.error_bars(rows), fmt="o", capsize=2)
+    ax = _down_the_side(list(rows["task"] + "  ·  " + rows["reference"]), "rank correlation over checkpoints")
+    ax.errorbar(rows["value"], range(len(rows)), xerr=style.error_bars(rows), fmt="o", capsize=2)
     ax.axvline(0, color="0.4", linewidth=0.8)
+    ax.set_xlim(-1.05, 1.05)
+    return ax
+
+
+def _down_the_side(names: list[str], label: str) -> Axes:
+    """Axes as high as these names down their side need."""
+    ax = style.axes(size=(6.4, 0.9 + 0.34 * len(names)))
     ax.set_yticks(range(len(names)), names)
-    ax.set(xlim=(-1.05, 1.05), xlabel="rank correlation over checkpoints")
+    ax.set_xlabel(label)
     return ax

@@ -14,8 +14,6 @@ MEASURE_NAMES = {
     "nll": "loss (nats per token)", "advantage": "loss below rows never consumed (nats per token)",
     "top1": "ids predicted",
 }
-CHANCE = {"auc": 0.5, "tpr_at_fpr_0.001": 0.001, "tpr_at_fpr_0.01": 0.01, "tpr_at_fpr_0.1": 0.1}
-"""Metric of membership inference → its value by chance."""
 
 
 def memorization_profile(table: pd.DataFrame, ax: Axes | None = None, *, model: str | None = None) -> Axes:
@@ -60,8 +58,7 @@ def forgetting(table: pd.DataFrame, ax: Axes | None = None, *, measure: str | No
 
     `table`: from `memorization.forgetting_curve`; measure: its column (default: advantage, else nll).
     """
-    if measure is None:
-        measure = "advantage" if (table["metric"] == "advantage_after_exposure").any() else "nll"
+    measure = measure or ("advantage" if (table["metric"] == "advantage_after_exposure").any() else "nll")
     rows = style.require(table, f"{measure}_after_exposure")
     ax = style.axes(ax)
     seen = rows["exposures_low"].astype("string").fillna("any")
@@ -79,7 +76,7 @@ def membership(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "au
     ax = style.axes(ax)
     for signal in dict.fromkeys(rows["task"]):
         style.curve(ax, rows[rows["task"] == signal], label=SIGNAL_NAMES.get(str(signal), str(signal)))
-    chance = CHANCE[metric]
+    chance = 0.5 if metric == "auc" else float(metric.removeprefix("tpr_at_fpr_"))
     ax.axhline(chance, color="0.5", linewidth=1, linestyle="--", label="chance")
     ax.set_title(name)
     rate = f"true-positive rate at {chance:.1%} false positives"

@@ -17,7 +17,7 @@ from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from pythia_tools.core.errors import RequestError
 
@@ -78,12 +78,9 @@ def by_size(table: pd.DataFrame) -> list[str]:
 def size_colours(table: pd.DataFrame) -> dict[str, Any]:
     """Model → colour. Models of equal size (a branch, a seed) share their colour."""
     first = table.drop_duplicates("model").set_index("model")["params"]
-    sizes = sorted({int(p) for p in first.dropna()})
-    ramp = mpl.colormaps["viridis"](np.linspace(0.82, 0.08, max(1, len(sizes))))
-    if len(sizes) == 1:
-        ramp = mpl.colormaps["viridis"]([0.35])
-    grey = (0.45, 0.45, 0.45, 1.0)
-    return {str(m): grey if pd.isna(p) else tuple(ramp[sizes.index(int(p))]) for m, p in first.items()}
+    sizes = sorted(first.dropna().unique())
+    colours = ramp(sizes, "viridis", ends=(0.82, 0.08) if len(sizes) > 1 else (0.35, 0.35))
+    return {str(m): colours.get(p, "0.45") for m, p in first.items()}
 
 
 def each_size(
@@ -131,9 +128,9 @@ def human_count(count: float) -> str:
     """Counts as the field writes them: 90k, 1.1M, 12B."""
     for unit in ("", "k", "M", "B", "T"):
         if abs(count) < 999.5 or unit == "T":
-            return f"{count:.0f}{unit}" if unit == "" or count >= 10 else f"{count:.1f}{unit}".replace(".0", "")
+            break
         count /= 1000
-    raise AssertionError("unreachable")
+    return f"{count:.0f}{unit}" if unit == "" or count >= 10 else f"{count:.1f}{unit}".replace(".0", "")
 
 
 def error_bars(points: pd.DataFrame) -> np.ndarray:
@@ -189,29 +186,31 @@ def step_axis(ax: Axes, steps: Iterable[int], *, short: bool = False) -> None:
     if not values:
         return
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
-    last = values[-1]
-    ticks = [0] + [10**k for k in range(0, 8) if 10**k < 0.45 * last] + [last]
-    ticks = [t for t in ticks if t >= values[0] or t == 0]
-    if len([t for t in ticks if t >= values[0]]) < 3:
-        ticks = sorted({values[0], values[len(values) // 3], last})
-    ticks_at(ax, ticks)
-    ax.set_xlim(-0.15 if values[0] == 0 else values[0] * 0.9, last * 1.15)
+    first, last = values[0], values[-1]
+    shown = {t for t in (0, *(10**k for k in range(8))) if first <= t < 0.45 * last} | {last}
+    ticks_at(ax, sorted({0} | shown if len(shown) > 2 else {first, values[len(values) // 3], last}))
+    ax.set_xlim(-0.15 if first == 0 else first * 0.9, last * 1.15)
     ax.set_xlabel("training step" if short else "training step (log scale from 1)")
+
+
+def plain_steps(ax: Axes) -> None:
+    """A linear axis of training steps."""
+    ax.set_xlabel("training step")
+    ax.xaxis.set_major_formatter(lambda v, _: human_count(v))
 
 
 def ticks_at(ax: Axes, places: Sequence[float]) -> None:
     """Ticks of the x axis at these counts and nowhere else."""
     ax.xaxis.set_major_locator(FixedLocator(places))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: human_count(v)))
+    ax.xaxis.set_major_formatter(lambda v, _: human_count(v))
 
 
 def legend(ax: Axes, *, title: str | None = None, outside: bool = False) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    if not handles:
-        return
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if outside else {"loc": "best"}
-    ax.legend(handles, labels, title=title, frameon=False, fontsize=9, **place)
+    """What the axes' labelled lines are; nothing where none is labelled."""
+    if ax.get_legend_handles_labels()[0]:
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if outside else {"loc": "best"}
+        ax.legend(title=title, frameon=False, fontsize=9, **place)
 
 
 def finished(ax: Axes, ylabel: str, *, steps: Iterable[int] | None = None, xlabel: str | None = None) -> Axes:

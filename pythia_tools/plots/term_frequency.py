@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.plots import style
@@ -43,13 +42,13 @@ def accuracy_by_operand(terms: pd.DataFrame, *, width: int = 5) -> Figure:
             f"term {terms.loc[operands.isna(), 'term'].iloc[0]!r} is not a number; this figure is of operands"
         )
     middle = (operands // width * width + (width - 1) / 2).rename("x")
-    means = _one_task(terms).groupby(["model", "params", "step", middle], dropna=False)["accuracy"].mean().reset_index()
+    means = _only_one(terms).groupby(["model", "params", "step", middle], dropna=False)["accuracy"].mean().reset_index()
     return _by_checkpoint(means, "first operand", f"accuracy (means of {width})")
 
 
 def _by_checkpoint(points: pd.DataFrame, xlabel: str, ylabel: str, **look: Any) -> Figure:
     """A panel per size: accuracy against x, a line per checkpoint (darker: later)."""
-    figure, panels = style.panels_by(_one_task(points), columns=4, size=(2.9, 2.8), sharey=True, sharex=True)
+    figure, panels = style.panels_by(_only_one(points), columns=4, size=(2.9, 2.8), sharey=True, sharex=True)
     colours = style.ramp(sorted(points["step"].unique()), "viridis", ends=(0.9, 0.05))
     for ax, here in panels:
         for step, line in here.groupby("step"):
@@ -98,7 +97,7 @@ def gap_over_training(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The performance gap (most seen minus least seen terms) by step, a line per size with its interval; zero is no
     gap.
     """
-    rows = _one_task(style.require(table, "gap"))
+    rows = _only_one(style.require(table, "gap"))
     rows = rows[rows["branch"] == "main"]
     ax = style.axes(ax)
     style.curves(ax, rows)
@@ -113,10 +112,7 @@ def term_trajectory(table: pd.DataFrame) -> Figure:
 
     table: summary rows of `term_frequency.trajectory`.
     """
-    rows = _one_task(style.require(table, ["term_accuracy", "term_exposures"]))
-    terms = rows["subset"].unique()
-    if len(terms) != 1:
-        raise RequestError(f"one term is drawn at a time; this table has {', '.join(map(str, terms[:6]))}")
+    rows = _only_one(_only_one(style.require(table, ["term_accuracy", "term_exposures"])), "term", column="subset")
     colours = style.size_colours(rows)
     figure, panels = style.panels_by(rows, size=(3.6, 2.8))
     for place, (ax, here) in enumerate(panels, start=1):
@@ -127,12 +123,12 @@ def term_trajectory(table: pd.DataFrame) -> Figure:
         right.grid(visible=False)
         right.spines["right"].set_visible(True)
         right.tick_params(colors="0.45")
-        right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: style.human_count(v)))
+        right.yaxis.set_major_formatter(lambda v, _: style.human_count(v))
         if place % 3 == 0 or place == len(panels):
             right.set_ylabel("exposures so far", color="0.45")
         _steps(ax, here["step"])
         ax.set_ylim(-0.02, 1.02)
-        ax.set_title(f"{ax.get_title()}, {terms[0]}", fontsize=10)
+        ax.set_title(f"{ax.get_title()}, {rows['subset'].iloc[0]}", fontsize=10)
     figure.axes[0].set_ylabel("accuracy")
     return figure
 
@@ -141,25 +137,23 @@ def _steps(ax: Axes, steps: pd.Series) -> None:
     """The house's logarithmic step axis, or a plain one when the steps span less than two powers of ten, as the stored
     results do.
     """
-    known = sorted({int(s) for s in steps})
-    if known[0] > 0 and known[-1] < 100 * known[0]:
-        ax.set_xlabel("training step")
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: style.human_count(v)))
-        ax.set_xlim(0, known[-1] * 1.05)
+    first, last = int(steps.min()), int(steps.max())
+    if 0 < first and last < 100 * first:
+        style.plain_steps(ax)
+        ax.set_xlim(0, last * 1.05)
     else:
-        style.step_axis(ax, known, short=True)
+        style.step_axis(ax, steps, short=True)
 
 
 def _legend_beside(figure: Figure, title: str) -> None:
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, title=title, loc="outside right upper", frameon=False, fontsize=9)
+    named = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*named, title=title, loc="outside right upper", frameon=False, fontsize=9)
 
 
-def _one_task(table: pd.DataFrame) -> pd.DataFrame:
+def _only_one(table: pd.DataFrame, what: str = "task", *, column: str = "task") -> pd.DataFrame:
     if table.empty:
         raise RequestError("there is nothing to draw: no term lies in any bin")
-    if "task" in table and table["task"].nunique() > 1:
-        raise RequestError(
-            f"one task is drawn at a time; this table has {', '.join(map(str, table['task'].unique()[:6]))}"
-        )
+    names = table[column].unique() if column in table else []
+    if len(names) > 1:
+        raise RequestError(f"one {what} is drawn at a time; this table has {', '.join(map(str, names[:6]))}")
     return table
