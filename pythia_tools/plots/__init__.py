@@ -11,19 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what a type checker sees; a figure's own module has more
     from pythia_tools.plots.bias import *  # noqa: F403
     from pythia_tools.plots.curves import *  # noqa: F403
-    from pythia_tools.plots.exposures import *  # noqa: F403
-    from pythia_tools.plots.memorization_effects import *  # noqa: F403
     from pythia_tools.plots.memorized import *  # noqa: F403
     from pythia_tools.plots.style import *  # noqa: F403
     from pythia_tools.plots.term_frequency import *  # noqa: F403
 
 _HOMES = {
     "bias": ("agreement", "by_subset", "interventions"),
-    "curves": ("branches_over_training", "learning", "paired_differences"),
-    "exposures": ("by_exposures", "panels_over_training"),
-    "memorization_effects": ("forgetting", "membership", "memorization_kinds", "memorization_persistence",
-                             "memorization_profile"),
-    "memorized": ("memorization", "memorization_scaling", "order_effect", "poisson_panels", "poisson_qq",
+    "curves": ("branches_over_training", "by_exposures", "learning", "paired_differences", "panels_over_training"),
+    "memorized": ("forgetting", "membership", "memorization", "memorization_kinds", "memorization_persistence",
+                  "memorization_profile", "memorization_scaling", "order_effect", "poisson_panels", "poisson_qq",
                   "predictability"),
     "style": ("save",),
     "term_frequency": ("accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training",

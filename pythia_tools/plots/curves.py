@@ -1,10 +1,15 @@
-"""Curves over training from summary tables: losses, branches beside their control, paired differences."""
+"""Curves from summary tables: losses, branches and paired differences over training, and anything by exposures.
+
+The figures by exposures read the rows of a summary that have `exposures_low`; others are left alone.
+"""
 
 from itertools import cycle
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.plots import style
 
@@ -56,3 +61,51 @@ def paired_differences(
                     label=name)
     ax.axhline(0, color="0.4", linewidth=0.9)
     return style.finished(ax, label, xlabel="training step")
+
+
+def levels(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A metric's rows of main runs that are told apart by exposures. Raises RequestError when there are none."""
+    rows = style.require(table, metric)
+    found = rows[rows["exposures_low"].notna() & rows["value"].notna() & (rows["branch"] == "main")]
+    if found.empty:
+        raise RequestError(f"{metric} is not told apart by exposures in this summary; summarize by exposures first")
+    return found
+
+
+def by_exposures(
+    table: pd.DataFrame, metric: str = "memorized_share", *, label: str = "share memorized", ax: Axes | None = None
+) -> Axes:
+    """`metric` against exposures at each main model's last step, a line per size with its interval."""
+    rows = tables.at_last_step(levels(table, metric))
+    ax = style.axes(ax)
+    for number, (own, name, colour) in enumerate(style.each_size(rows)):
+        points = own.sort_values("exposures_low")
+        x = points["exposures_low"].to_numpy(float) * 2 ** (0.06 * (number - 1))  # side by side, not one over the other
+        ax.errorbar(x, points["value"], yerr=style.error_bars(points), marker="o", capsize=2, color=colour, label=name,
+                    linewidth=1.6, elinewidth=0.9)
+    _exposure_axis(ax, rows["exposures_low"])
+    return style.finished(ax, label)
+
+
+def panels_over_training(table: pd.DataFrame, metric: str, *, label: str) -> Figure:
+    """A panel per main model: `metric` over training, a line per level of exposures so far (brighter: fewer)."""
+    rows = levels(table, metric)
+    ramp = style.ramp(sorted(int(v) for v in rows["exposures_low"].unique()))
+    figure, panels = style.panels_by(rows, sharey=True)
+    for ax, here in panels:
+        for level, colour in ramp.items():
+            points = here[here["exposures_low"] == level]
+            style.curve(ax, points, label=f"{level:,}", colour=colour, ribbon=0.07)
+        style.step_axis(ax, here["step"], short=True)
+    figure.axes[0].set_ylabel(label)
+    style.legend(figure.axes[-1], title="exposures\n(from)", outside=True)
+    return figure
+
+
+def _exposure_axis(ax: Axes, found: pd.Series) -> None:
+    """0, then powers of two."""
+    marks = sorted({float(v) for v in found})
+    ax.set_xscale("symlog", base=2, linthresh=1, linscale=0.8)
+    style.ticks_at(ax, marks)
+    ax.set_xlim(-0.2 if marks[0] == 0 else marks[0] * 0.8, marks[-1] * 1.3)
+    ax.set_xlabel("exposures up to that step (bins from)")

@@ -108,7 +108,7 @@ def one_model(rows: pd.DataFrame, model: str | None) -> tuple[pd.DataFrame, str]
 
 def ramp(values: Sequence[Any], name: str = "plasma", *, ends: tuple[float, float] = (0.85, 0.05)) -> dict[Any, Any]:
     """Value → colour, along a colour map."""
-    return dict(zip(values, mpl.colormaps[name](np.linspace(*ends, len(values))), strict=True))
+    return dict(zip(values, map(tuple, mpl.colormaps[name](np.linspace(*ends, len(values)))), strict=True))
 
 
 def spread(values: Sequence[Any], most: int) -> list[Any]:

@@ -138,7 +138,7 @@ def _steps(ax: Axes, steps: pd.Series) -> None:
     results do.
     """
     first, last = int(steps.min()), int(steps.max())
-    if 0 < first and last < 100 * first:
+    if first > 0 and last < 100 * first:
         style.plain_steps(ax)
         ax.set_xlim(0, last * 1.05)
     else:
@@ -153,7 +153,7 @@ def _legend_beside(figure: Figure, title: str) -> None:
 def _only_one(table: pd.DataFrame, what: str = "task", *, column: str = "task") -> pd.DataFrame:
     if table.empty:
         raise RequestError("there is nothing to draw: no term lies in any bin")
-    names = table[column].unique() if column in table else []
+    names = list(table[column].unique()) if column in table else []
     if len(names) > 1:
         raise RequestError(f"one {what} is drawn at a time; this table has {', '.join(map(str, names[:6]))}")
     return table

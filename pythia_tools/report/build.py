@@ -24,14 +24,13 @@ def name_of(run: Run) -> str:
 def section(run: Run) -> Section:
     """One run as a section."""
     captions: dict[str, str] = run.record.get("captions") or {}
-    vector = [p for p in run.figures if p.suffix == ".svg"]
-    lone = [p for p in run.figures if p.suffix == ".png" and p.with_suffix(".svg") not in vector]
-    order = {name: i for i, name in enumerate(captions)}
-    files = sorted([*vector, *lone], key=lambda p: (order.get(p.stem, len(order)), p.stem))
+    figures = {p.stem: p for p in sorted(run.figures, key=lambda p: p.suffix)}  # the .svg where there are both
+    names = [name for name in captions if name in figures]
+    names += sorted(figures.keys() - captions.keys())
     return Section(
         title=str(run.record.get("title") or name_of(run).replace("-", " ").capitalize()),
         findings=[s["text"] for s in run.record.get("sentences") or []],
-        pictures=[Picture(p, captions.get(p.stem, p.stem.replace("_", " "))) for p in files],
+        pictures=[Picture(figures[name], captions.get(name, name.replace("_", " "))) for name in names],
         table=last_numbers(run.summary), table_title="Numbers at the last step",
         method=str(run.record.get("method") or ""), name=name_of(run),
     )
@@ -50,15 +49,9 @@ def build_report(runs: Sequence[Run], *, title: str, lead: str, command: str) ->
     """The page of several finished runs as HTML text. Raises RequestError for none."""
     if not runs:
         raise RequestError("a report needs at least one finished run")
-    weights: dict[str, str] = {}
-    spent: dict[str, float] = {}
-    fingerprints = []
-    for run in runs:
-        weights |= run.record.get("weights") or {}
-        spent |= run.record.get("timings_seconds") or {}
-        data = run.record.get("data")
-        if data and data not in fingerprints:
-            fingerprints.append(data)
-    record = {**runs[0].record, "weights": weights, "data": "; ".join(map(str, fingerprints)) or None}
+    weights, spent = ({k: v for run in runs for k, v in (run.record.get(part) or {}).items()}
+                      for part in ("weights", "timings_seconds"))
+    fingerprints = dict.fromkeys(str(run.record["data"]) for run in runs if run.record.get("data"))
+    record = {**runs[0].record, "weights": weights, "data": "; ".join(fingerprints) or None}
     timings = spent | {"all": sum(spent.values())}
     return render(title, lead, [section(r) for r in runs], command=command, record=record, timings=timings)

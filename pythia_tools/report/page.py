@@ -31,7 +31,7 @@ ul.findings { padding-left: 1.2rem; } ul.findings li { margin: .35rem 0; }
 figure { margin: 1.2rem 0; } figure img { width: 100%; height: auto; max-width: 48rem; display: block; }
 figcaption { font-size: .88rem; margin-top: .3rem; } code { overflow-wrap: anywhere; }
 figure.wide .scroll img { min-width: 40rem; }
-.wide .scroll, .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
+.scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .6rem 0; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child, td.text, th.text { text-align: left; }

@@ -94,13 +94,9 @@ def check_truth(runs: Mapping[str, Run]) -> pd.DataFrame | None:
                 "table": table, "items": int(part["n"].iloc[0]), "planted": value["exposures_planted"],
                 "counted": value["exposures_counted"], "items that differ": value["items_that_differ"],
             })
-    if not rows:
-        return None
-    found = pd.DataFrame(rows)
-    wrong = found[found["items that differ"] > 0]
-    if len(wrong):
-        progress.warn(f"exposures counted differ from those planted for: {', '.join(wrong['table'])}")
-    return found
+    if wrong := [str(row["table"]) for row in rows if row["items that differ"]]:
+        progress.warn(f"exposures counted differ from those planted for: {', '.join(wrong)}")
+    return pd.DataFrame(rows) if rows else None
 
 
 def _finish(folder: RunFolder, runs: Mapping[str, Run], truth: pd.DataFrame | None) -> Run:
@@ -120,14 +116,12 @@ def lead(context: Context, truth: pd.DataFrame | None) -> str:
     main = {c.model.name for c in checkpoints if c.model.branch == "main"}
     branches = {c.model.name for c in checkpoints} - main
     steps = context.steps
-    text = f"{len(checkpoints)} checkpoints of {context.name}: {len(main)} models, "
-    text += f"{len(steps)} steps from {steps[0]:,} to {steps[-1]:,}"
+    text = (f"{len(checkpoints)} checkpoints of {context.name}: {len(main)} models, {len(steps)} steps from "
+            f"{steps[0]:,} to {steps[-1]:,}")
     text += f", and {len(branches)} intervention branch{'es' if len(branches) != 1 else ''}. " if branches else ". "
-    if truth is not None:
-        differ, total = int(truth["items that differ"].sum()), int(truth["items"].sum())
-        text += (
-            f"Exposures counted in the training order equal what was planted for all {total:,} planted items."
-            if differ == 0
-            else f"Exposures counted differ from what was planted for {differ:,} of {total:,} planted items."
-        )
-    return text
+    if truth is None:
+        return text
+    differ, total = int(truth["items that differ"].sum()), int(truth["items"].sum())
+    if differ:
+        return text + f"Exposures counted differ from what was planted for {differ:,} of {total:,} planted items."
+    return text + f"Exposures counted in the training order equal what was planted for all {total:,} planted items."
