@@ -14,8 +14,11 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
+
+import pyarrow as pa
 
 from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError, UnknownNameError
 
@@ -120,23 +123,19 @@ def repaired(text: str) -> str:
 def open_bytes(name: str) -> Iterator[IO[bytes]]:
     """A file's bytes, unpacked by its suffix (.gz, .zst).
 
-    Raises: DataError when it is damaged, EnvironmentFailure without zstandard.
+    Raises: DataError when it cannot be read, is damaged or is cut off inside a frame.
     """
     try:
-        with open(name, "rb") as raw:
-            if name.endswith(".gz"):
-                with gzip.open(raw, "rb") as stream:
-                    yield io.BufferedReader(stream, 1 << 20)  # type: ignore[type-var]
-            elif name.endswith(".zst"):
-                yield io.BufferedReader(_ZstdFrames(raw), 1 << 20)
-            else:
-                yield raw
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{name}: damaged or cut off ({error}); fetch it again") from error
-    except Exception as error:
-        if type(error).__name__ == "ZstdError":
-            raise DataError(f"{name}: damaged or cut off ({error}); fetch it again") from error
+        if name.endswith(".zst"):
+            with pa.input_stream(name, compression="zstd") as stream:
+                yield io.BufferedReader(stream, 1 << 20)
+        else:
+            with gzip.open(name, "rb") if name.endswith(".gz") else open(name, "rb") as stream:
+                yield io.BufferedReader(stream, 1 << 20)
+    except (DataError, EnvironmentFailure):
         raise
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{name}: damaged or cut off ({error}); fetch it again") from error
 
 
 @contextlib.contextmanager
@@ -146,48 +145,14 @@ def create_jsonl(target: IO[bytes], name: str) -> Iterator[IO[bytes]]:
         with gzip.GzipFile("", "wb", 6, target, mtime=0) as stream:
             yield stream  # type: ignore[misc]
     elif name.endswith(".zst"):
-        with _zstandard().ZstdCompressor(level=3).stream_writer(target, closefd=False) as stream:
+        try:
+            import zstandard
+        except ImportError as error:
+            raise EnvironmentFailure(f"{name}: needs zstandard; pip install 'pythia-tools[zstd]'") from error
+        with zstandard.ZstdCompressor(level=3).stream_writer(target, closefd=False) as stream:
             yield stream
     else:
         yield target
-
-
-def _zstandard() -> Any:
-    try:
-        import zstandard
-    except ImportError as error:
-        raise EnvironmentFailure(".zst files need the package zstandard; pip install 'pythia-tools[zstd]'") from error
-    return zstandard
-
-
-class _ZstdFrames(io.RawIOBase):
-    """Unpacks frame after frame and, unlike the library's own reader, refuses a file that is cut off inside a frame."""
-
-    def __init__(self, raw: IO[bytes]):
-        self._raw, self._held = raw, b""
-        self._frame: Any = None
-        self._unpacker = _zstandard().ZstdDecompressor()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        while not self._held:
-            packed = b""
-            if self._frame is not None and self._frame.eof:
-                packed, self._frame = self._frame.unused_data, None
-            packed = packed or self._raw.read(1 << 17)
-            if not packed:
-                if self._frame is not None:
-                    raise EOFError("the last frame has no end")
-                return 0
-            if self._frame is None:
-                self._frame = self._unpacker.decompressobj()
-            self._held = self._frame.decompress(packed)
-        count = min(len(target), len(self._held))
-        target[:count] = self._held[:count]
-        self._held = self._held[count:]
-        return count
 
 
 def _kind(name: str) -> str:
@@ -215,45 +180,32 @@ def _whole(name: str) -> str:
 
 
 def _json_records(name: str, skip: int) -> Iterator[tuple[int, Any]]:
-    position = -1
     with open_bytes(name) as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            position += 1
-            if position < skip:
-                continue
+        lines = ((number, line) for number, line in enumerate(stream, 1) if line.strip())
+        for position, (number, line) in islice(enumerate(lines), skip, None):
             try:
                 yield position, json.loads(line.decode("utf-8", "surrogateescape"))
             except ValueError as error:
-                advice = "one record per line is expected"
-                raise DataError(f"{name}, line {number}: not valid JSON ({error}); {advice}") from error
+                raise DataError(
+                    f"{name}, line {number}: not valid JSON ({error}); one record per line is expected") from error
 
 
 def _parquet_records(name: str, skip: int) -> Iterator[tuple[int, Any]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         position = 0
         with pq.ParquetFile(name) as file:
             for batch in file.iter_batches(1024):
-                if position + batch.num_rows > skip:
-                    for record in batch.to_pylist():
-                        if position >= skip:
-                            yield position, record
-                        position += 1
-                else:
-                    position += batch.num_rows
-    except (pa.ArrowInvalid, pa.ArrowException) as error:
+                left_out = min(batch.num_rows, max(0, skip - position))
+                yield from enumerate(batch.slice(left_out).to_pylist(), position + left_out)
+                position += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{name}: not a readable parquet file ({error})") from error
 
 
 def _dataset_records(name: str, skip: int) -> Iterator[tuple[int, Any]]:
-    examples = open_dataset(name)
-    if skip:
-        examples = examples.skip(skip)
-    yield from enumerate(examples, skip)
+    yield from enumerate(open_dataset(name).skip(skip), skip)
 
 
 def open_dataset(name: str) -> Any:
@@ -269,8 +221,8 @@ def open_dataset(name: str) -> Any:
     except (ValueError, datasets.exceptions.DatasetNotFoundError) as error:
         raise UnknownNameError(f"data set {rest!r} cannot be opened: {' '.join(str(error).split())[:300]}") from error
     except (OSError, ConnectionError) as error:
-        advice = "check the network, or give local files"
-        raise EnvironmentFailure(f"data set {rest!r} cannot be reached ({error}); {advice}") from error
+        raise EnvironmentFailure(
+            f"data set {rest!r} cannot be reached ({error}); check the network, or give local files") from error
 
 
 def _local_dataset(folder: str, split: str) -> Any:

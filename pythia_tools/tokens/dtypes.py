@@ -4,6 +4,8 @@ Codes 1-5 and 8 mean the same in every lineage. Codes 6 and 7 do not: GPT-NeoX w
 Megatron-core the reverse; here they are GPT-NeoX's. Token ids use 8 (uint16) or 4 (int32).
 """
 
+import contextlib
+
 import numpy as np
 
 from pythia_tools.core.errors import DataError, RequestError
@@ -24,13 +26,9 @@ def dtype_of(code: int, path: object) -> np.dtype:
 
 def code_of(dtype: object) -> int:
     """The code of a dtype. Raises RequestError for one that the format cannot hold."""
-    try:
-        wanted = np.dtype(dtype)  # type: ignore[call-overload]
-    except TypeError:
-        wanted = None
-    for code, stored in DTYPE_CODES.items():
-        if wanted is not None and stored == wanted:
-            return code
+    codes = {stored: code for code, stored in DTYPE_CODES.items()}
+    with contextlib.suppress(TypeError, KeyError):
+        return codes[np.dtype(dtype)]  # type: ignore[call-overload]
     known = ", ".join(d.name for d in DTYPE_CODES.values())
     raise RequestError(f"dtype {dtype!r} cannot be stored; use one of {known}")
 

@@ -17,6 +17,7 @@ Checking every entry costs one pass: about a second for 134 million sequences.
 
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,11 +73,7 @@ def write_index(path: str | os.PathLike[str], dtype: object, sizes: np.ndarray, 
 
     `sizes` (S,) tokens, `doc_idx` (D,) beginning with 0. Raises: DataError when a size does not fit int32.
     """
-    code = code_of(dtype)
-    wide = np.asarray(sizes, dtype=np.int64)
-    if wide.size and (wide.min() < 0 or wide.max() > np.iinfo(np.int32).max):
-        most = np.iinfo(np.int32).max
-        raise DataError(f"{path}: sequence lengths must be 0 to {most}, these go from {wide.min()} to {wide.max()}")
+    code, wide = code_of(dtype), checked_sizes(path, sizes)
     itemsize = np.dtype(dtype).itemsize  # type: ignore[call-overload]
     pointers = np.zeros(wide.size, dtype="<i8")
     np.cumsum(wide[:-1] * itemsize, out=pointers[1:])
@@ -85,6 +82,14 @@ def write_index(path: str | os.PathLike[str], dtype: object, sizes: np.ndarray, 
         out.write(wide.astype("<i4").tobytes())
         out.write(pointers.tobytes())
         out.write(np.asarray(doc_idx, dtype="<i8").tobytes())
+
+
+def checked_sizes(path: str | os.PathLike[str], sizes: Iterable[int] | np.ndarray) -> np.ndarray:
+    """Sequence lengths as int64. Raises: DataError when one does not fit int32."""
+    wide, most = np.asarray(sizes, dtype=np.int64), np.iinfo(np.int32).max
+    if wide.size and (wide.min() < 0 or wide.max() > most):
+        raise DataError(f"{path}: sequence lengths must be 0 to {most}, these go from {wide.min()} to {wide.max()}")
+    return wide
 
 
 def _read_header(path: Path) -> tuple[int, int, np.dtype]:

@@ -60,12 +60,7 @@ class LocalBytes:
             base = int(self.starts[first])
             return self._maps[first][start - base : stop - base]
         out = np.empty(stop - start, dtype=np.uint8)
-        for k in range(first, len(self._maps)):
-            a, b = max(start, int(self.starts[k])), min(stop, int(self.starts[k + 1]))
-            if a >= b and a >= stop:
-                break
-            base = int(self.starts[k])
-            out[a - start : b - start] = self._maps[k][a - base : b - base]
+        self.read_into(start, out)
         return out
 
     def read_into(self, start: int, out: np.ndarray) -> None:

@@ -15,13 +15,14 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError, RequestError
@@ -36,6 +37,8 @@ from pythia_tools.tokens.writer import StoreWriter
 BATCH_CHARS = 1 << 22
 BATCH_DOCUMENTS = 2048
 ROWS_PER_GROUP = 100_000
+PROVENANCE = pa.schema({"document": pa.int64(), "source": pa.string(), "position": pa.int64(), "id": pa.string(),
+                        "tokens": pa.int64(), "metadata": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def tokenize(
         files.sweep_parts(base.parent, base.name + ending)  # of a run that was killed
     empty = mended = 0
     with _kept_until_done(base.with_name(base.name + ".encoded")) as cells:
-        with StoreWriter(base, dtype) as store, _Provenance(base.with_name(base.name + ".documents.parquet")) as table:
+        with StoreWriter(base, dtype) as store, _provenance(base.with_name(base.name + ".documents.parquet")) as add:
             stream = (d for source in sources for d in read_documents(source, text_key=text_key, id_key=id_key))
             batches = batched(stream, BATCH_CHARS, BATCH_DOCUMENTS)
             for document, ids in _encoded(batches, opened, worker_count(workers), cells):
@@ -86,9 +89,13 @@ def tokenize(
                     empty += 1
                     continue
                 row = ids if end is None else np.append(ids, np.uint32(end))
+                add({
+                    "document": len(store), "source": repaired(document.source), "position": document.position,
+                    "id": repaired(document.id), "tokens": len(row),
+                    "metadata": json.dumps(document.metadata, default=str),
+                })
                 store.add_document(row)
-                table.add(document, len(row))
-        written = Tokenized(base, table.count, store.n_tokens, empty, mended)
+        written = Tokenized(base, len(store), store.n_tokens, empty, mended)
         files.write_json(record_path, {
             "tokenizer_sha256": opened.digest, "vocab_size": len(opened), "dtype": str(dtype), "append_eod": append_eod,
             "eod": end, "inputs": sources, "text_key": text_key, "id_key": id_key, "documents": written.documents,
@@ -107,47 +114,23 @@ def read_provenance(prefix: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-class _Provenance:
-    """Rows of documents.parquet, written in groups so that memory stays bounded; whole or absent."""
+@contextlib.contextmanager
+def _provenance(path: Path) -> Iterator[Callable[[dict[str, object]], None]]:
+    """Takes the rows of documents.parquet and writes them in groups, so that memory stays bounded; whole or absent."""
+    rows: list[dict[str, object]] = []
+    with files.atomic_write(path) as handle, pq.ParquetWriter(handle, PROVENANCE) as writer:
 
-    def __init__(self, path: Path):
-        import pyarrow as pa
+        def flush() -> None:
+            writer.write_table(pa.Table.from_pylist(rows, PROVENANCE))
+            rows.clear()
 
-        self.count = 0
-        self._path = path
-        self._schema = pa.schema([
-            ("document", pa.int64()), ("source", pa.string()), ("position", pa.int64()), ("id", pa.string()),
-            ("tokens", pa.int64()), ("metadata", pa.string()),
-        ])
-        self._rows: list[tuple[Any, ...]] = []
-        self._stack = contextlib.ExitStack()
+        def add(row: dict[str, object]) -> None:
+            rows.append(row)
+            if len(rows) == ROWS_PER_GROUP:
+                flush()
 
-    def __enter__(self) -> _Provenance:
-        import pyarrow.parquet as pq
-
-        handle = self._stack.enter_context(files.atomic_write(self._path))
-        self._writer = self._stack.enter_context(pq.ParquetWriter(handle, self._schema))
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if error[0] is None:
-            self._flush()
-        self._stack.__exit__(*error)
-
-    def add(self, document: Document, tokens: int) -> None:
-        metadata = json.dumps(document.metadata, default=str) if document.metadata else "{}"
-        source, name = repaired(document.source), repaired(document.id)
-        self._rows.append((self.count, source, document.position, name, tokens, metadata))
-        self.count += 1
-        if len(self._rows) == ROWS_PER_GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        rows = [dict(zip(self._schema.names, row, strict=True)) for row in self._rows]
-        self._writer.write_table(pa.Table.from_pylist(rows, self._schema))
-        self._rows = []
+        yield add
+        flush()
 
 
 @contextlib.contextmanager

@@ -14,10 +14,8 @@ import numpy as np
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import atomic_write
 from pythia_tools.tokens.dtypes import code_of
-from pythia_tools.tokens.index import write_index
+from pythia_tools.tokens.index import checked_sizes, write_index
 from pythia_tools.tokens.store import prefix_of
-
-MAX_SIZE = np.iinfo(np.int32).max
 
 
 class StoreWriter:
@@ -26,8 +24,7 @@ class StoreWriter:
         with StoreWriter("data/train", np.uint16) as out:
             out.add_document(ids)
 
-    `add` appends a sequence and `end_document` closes a document, as the builder's `add_item` and `end_document` do;
-    `add_document` does both. An error inside the block leaves no file behind.
+    Each document is one sequence, as in every published store. An error inside the block leaves no file behind.
     """
 
     def __init__(self, prefix: str | os.PathLike[str], dtype: Any = np.uint16):
@@ -36,7 +33,6 @@ class StoreWriter:
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self.n_tokens = 0
         self._sizes = array.array("i")
-        self._doc_idx = array.array("q", [0])
         self._stack = contextlib.ExitStack()
         self._out: Any = None
 
@@ -47,57 +43,36 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._out = None
+        self._out, index = None, self.prefix.with_name(self.prefix.name + ".idx")
         if kind is None:
             # An index of an older store must not meet the new .bin if we are killed between the two renames.
-            self.prefix.with_name(self.prefix.name + ".idx").unlink(missing_ok=True)
+            index.unlink(missing_ok=True)
         self._stack.__exit__(kind, error, trace)
         if kind is None:
-            write_index(
-                self.prefix.with_name(self.prefix.name + ".idx"), self.dtype,
-                np.frombuffer(self._sizes, dtype=np.int32), np.frombuffer(self._doc_idx, dtype=np.int64),
-            )
+            write_index(index, self.dtype, np.frombuffer(self._sizes, np.int32), np.arange(len(self._sizes) + 1))
 
     def __len__(self) -> int:
         """Sequences so far."""
         return len(self._sizes)
 
-    def add(self, tokens: Any) -> None:
-        """Append one sequence. Raises RequestError when an id does not fit the dtype or the sequence int32."""
-        values = self._fit(tokens)
-        if values.size > MAX_SIZE:
-            raise RequestError(f"a sequence of {values.size} tokens: the format holds at most {MAX_SIZE}; split it")
-        self._write(values)
-        self._sizes.append(values.size)
-
-    def end_document(self) -> None:
-        """The sequences since the last call are one document."""
-        self._doc_idx.append(len(self._sizes))
-
     def add_document(self, tokens: Any) -> None:
-        """Append one sequence that is one document."""
-        self.add(tokens)
-        self.end_document()
+        """Append one document."""
+        values = self._fit(tokens)
+        self.add_documents(values, [values.size])
 
     def add_documents(self, tokens: Any, sizes: Iterable[int]) -> None:
-        """Append many documents at once: `tokens` one after the other, `sizes` of each."""
-        values = self._fit(tokens)
-        lengths = np.asarray(sizes, dtype=np.int64)
-        if lengths.size and (lengths.min() < 0 or lengths.max() > MAX_SIZE):
-            span = f"{lengths.min()} to {lengths.max()}"
-            raise RequestError(f"document lengths must be 0 to {MAX_SIZE}; these go from {span}")
+        """Append many documents at once: `tokens` one after the other, `sizes` of each.
+
+        Raises: RequestError when an id does not fit the dtype, DataError when a length does not fit int32.
+        """
+        values, lengths = self._fit(tokens), checked_sizes(self.prefix, sizes)
         if lengths.sum() != values.size:
             raise RequestError(f"{values.size} tokens came with lengths that sum to {lengths.sum()}")
-        self._write(values)
-        first = len(self._sizes) + 1
-        self._sizes.frombytes(lengths.astype(np.int32).tobytes())
-        self._doc_idx.frombytes(np.arange(first, first + lengths.size, dtype=np.int64).tobytes())
-
-    def _write(self, values: np.ndarray) -> None:
         if self._out is None:
             raise RequestError("this writer is not open; use it in a `with` block")
         self._out.write(values.tobytes())
         self.n_tokens += values.size
+        self._sizes.frombytes(lengths.astype(np.int32).tobytes())
 
     def _fit(self, tokens: Any) -> np.ndarray:
         """`tokens` in the store's dtype; ids that would wrap around are refused."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pythia_tools.order import IndexMaps, MapName, build_index_maps, save_maps
-from pythia_tools.tokens import StoreWriter
+from pythia_tools.tokens import StoreWriter, write_index
 
 MANIFEST = """name: {name}
 kind: packed
@@ -46,7 +46,8 @@ def packed_folder(
 
 
 def preshuffled_store(prefix: Path, rows: np.ndarray) -> Path:
-    with StoreWriter(prefix, rows.dtype) as out:
-        for row in rows:
-            out.add(row)
+    """Rows as the published stores hold them: the document index is [0] alone."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    rows.tofile(prefix.with_name(prefix.name + ".bin"))
+    write_index(prefix.with_name(prefix.name + ".idx"), rows.dtype, np.full(*rows.shape), np.array([0]))
     return prefix
