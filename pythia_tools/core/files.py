@@ -132,17 +132,17 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "pythia_tools"
 
 
-def require_free(path: str | os.PathLike[str], need_bytes: int) -> None:
-    """Raises EnvironmentFailure when the disk under `path` has fewer than `need_bytes` bytes free."""
+def require_free(path: str | os.PathLike[str], need_bytes: int, instead: str = "choose another --out") -> None:
+    """Raises EnvironmentFailure when the disk under `path` has fewer than `need_bytes` bytes free; `instead` is what
+    may help besides freeing some.
+    """
     probe = Path(path)
     while not probe.exists():
         probe = probe.parent
     free = shutil.disk_usage(probe).free
     if free < need_bytes:
-        raise EnvironmentFailure(
-            f"{path}: needs {human_bytes(need_bytes)} of disk, {human_bytes(free)} are free; "
-            "free some space or choose another --out"
-        )
+        raise EnvironmentFailure(f"{path}: needs {human_bytes(need_bytes)} of disk, {human_bytes(free)} are free; "
+                                 f"free some space or {instead}")
 
 
 def human_bytes(count: float) -> str:

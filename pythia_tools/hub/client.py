@@ -8,7 +8,6 @@ is not the range asked for is refused. Cost: one request per call. The token goe
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import random
 import re
@@ -17,9 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError, EnvironmentFailure
@@ -110,11 +108,9 @@ def cache_root() -> Path:
     """The hub cache that `from_pretrained` reads: $HF_HUB_CACHE, or $HF_HOME/hub, or the user's."""
     from huggingface_hub import constants
 
-    if os.environ.get("HF_HUB_CACHE"):
-        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
-    if os.environ.get("HF_HOME"):
-        return Path(os.environ["HF_HOME"]).expanduser() / "hub"
-    return Path(constants.HF_HUB_CACHE)
+    home = os.environ.get("HF_HOME")
+    chosen = os.environ.get("HF_HUB_CACHE") or (f"{home}/hub" if home else constants.HF_HUB_CACHE)
+    return Path(chosen).expanduser()
 
 
 def offline() -> bool:
@@ -137,11 +133,6 @@ def api() -> HfApi:
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=endpoint())
-
-
-def file_url(repo: str, revision: str, path: str, kind: str = "model") -> str:
-    prefix = "datasets/" if kind == "dataset" else ""
-    return f"{endpoint()}/{prefix}{repo}/resolve/{quote(revision, safe='')}/{quote(path)}"
 
 
 def ask(what: str, call: Callable[[], T], retries: RetryPolicy = RETRIES) -> T:
@@ -273,21 +264,13 @@ def _retry_after(value: str | None) -> float | None:
 
 
 def passing_errors() -> tuple[type[Exception], ...]:
-    """What a request may fail with and another may not: refusals, broken connections, timeouts."""
+    """What a request may fail with and another may not: refusals, broken connections, timeouts.
+
+    The root of the HTTP library's errors is the base of the client's own: httpx's or its successor's.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
-    return (Refused, HfHubHTTPError, _http_library().TransportError, ConnectionError, TimeoutError)
-
-
-def _http_library() -> ModuleType:
-    """httpx or its successor: the module of the session's base class."""
-    from huggingface_hub.utils import get_session
-
-    for base in type(get_session()).__mro__:
-        module = importlib.import_module(base.__module__.split(".")[0])
-        if hasattr(module, "TransportError"):
-            return module
-    raise EnvironmentFailure("huggingface_hub stands on an unknown HTTP library; install huggingface-hub 2.x")
+    return (Refused, HfHubHTTPError.__bases__[0], ConnectionError, TimeoutError)
 
 
 def _short(error: Exception) -> str:

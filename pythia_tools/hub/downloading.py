@@ -28,7 +28,6 @@ class Plan:
     `disk_peak` is the most that recorded checkpoints will take while it runs; `already` what is in the cache.
     """
 
-    checkpoints: tuple[Checkpoint, ...]
     listings: tuple[Listing, ...]
     missing: tuple[tuple[Listing, RemoteFile], ...]
     problems: tuple[str, ...]
@@ -63,8 +62,8 @@ def plan(checkpoints: Sequence[Checkpoint]) -> Plan:
             else:
                 missing.setdefault(file.key, (entry, file))
     to_come = sum(file.size for _, file in missing.values())
-    return Plan(tuple(checkpoints), tuple(good), tuple(missing.values()), tuple(problems), sum(already.values()),
-                ledger.used_bytes() + to_come)
+    peak = ledger.used_bytes() + to_come
+    return Plan(tuple(good), tuple(missing.values()), tuple(problems), sum(already.values()), peak)
 
 
 def download(
@@ -144,15 +143,14 @@ def _fetch_all(found: Sequence[Listing], workers: int, retries: RetryPolicy, sto
 
 
 def fetch(
-    checkpoint: Checkpoint, *, budget: int | None = None, verify: bool = False, retries: RetryPolicy = RETRIES,
+    checkpoint: Checkpoint, *, budget: int | None = None, retries: RetryPolicy = RETRIES,
     stop: threading.Event | None = None,
 ) -> Path:
     """The local `save_pretrained` folder of a checkpoint, downloaded and verified if it is not there yet.
 
     A checkpoint that was fetched before costs at most one request per repository and process (has the branch
-    moved?), none with HF_HUB_OFFLINE=1. `verify` reads it again and compares digests. `budget` (bytes; default
-    $PYTHIA_TOOLS_DISK_BUDGET) evicts other checkpoints. Setting `stop` ends it at the next chunk, the part kept.
-    Known-wrong checkpoints warn, once per model and fault.
+    moved?), none with HF_HUB_OFFLINE=1. `budget` (bytes; default $PYTHIA_TOOLS_DISK_BUDGET) evicts other checkpoints.
+    Setting `stop` ends it at the next chunk, the part kept. Known-wrong checkpoints warn, once per model and fault.
     Raises: DataError, EnvironmentFailure, RequestError.
     """
     check_defects([checkpoint], allow_defective=True)
@@ -161,14 +159,8 @@ def fetch(
         if not (path / "config.json").is_file():
             raise DataError(f"{checkpoint}: {path} holds no config.json; expected a save_pretrained folder")
         return path
-    repo, revision = checkpoint.location.repo, checkpoint.location.revision
-    ready = _ready(repo, revision)
-    if ready is not None and not verify:
-        return ready
-    if ready is not None and verify:
-        for name in drop_damaged(listing(repo, cache.ref(repo, revision) or revision)):
-            progress.warn(f"{repo}@{revision}/{name}: the cached copy is damaged; fetching it again")
-    return download([checkpoint], budget=budget, retries=retries, stop=stop)[0]
+    ready = _ready(checkpoint.location.repo, checkpoint.location.revision)
+    return ready or download([checkpoint], budget=budget, retries=retries, stop=stop)[0]
 
 
 def fetch_tokenizer(repo: str, revision: str | None = None, *, retries: RetryPolicy = RETRIES) -> Path:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from pythia_tools.core import progress
+from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError, EnvironmentFailure
 from pythia_tools.core.files import human_bytes
 from pythia_tools.hub import cache, client
@@ -188,15 +188,12 @@ def _receive(part: _Part, source: client.Address, stop: threading.Event | None) 
 def require_free(need: int) -> None:
     """Raises EnvironmentFailure when the disk of the hub cache has less than `need` bytes free: before anything is
     fetched, not after an hour."""
-    root = probe = client.cache_root()
-    while not probe.exists():
-        probe = probe.parent
-    if shutil.disk_usage(probe).free < need:
+    instead = "set HF_HUB_CACHE to another disk, or ask for fewer checkpoints"
+    try:
+        files.require_free(client.cache_root(), need, instead)
+    except EnvironmentFailure:
         cache.finish_evictions()
-    free = shutil.disk_usage(probe).free
-    if free < need:
-        raise EnvironmentFailure(f"{root}: needs {human_bytes(need)} of disk, {human_bytes(free)} are free; free some "
-                                 "space, set HF_HUB_CACHE to another disk, or ask for fewer checkpoints")
+        files.require_free(client.cache_root(), need, instead)
 
 
 @contextlib.contextmanager

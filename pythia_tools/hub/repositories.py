@@ -60,9 +60,11 @@ class Listing:
     kind: str = "model"
 
     def address(self, file: RemoteFile) -> client.Address:
-        what = f"{self.repo}@{self.revision}/{file.path}"
-        url = client.file_url(self.repo, self.commit, file.path, self.kind)
-        return client.Address(what, url, file.size, file.sha256)
+        from huggingface_hub import hf_hub_url
+
+        url = hf_hub_url(
+            self.repo, file.path, repo_type=self.kind, revision=self.commit, endpoint=client.endpoint())
+        return client.Address(f"{self.repo}@{self.revision}/{file.path}", url, file.size, file.sha256)
 
     def file(self, path: str) -> RemoteFile | None:
         return next((f for f in self.files if f.path == path), None)

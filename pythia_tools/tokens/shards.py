@@ -27,13 +27,9 @@ def find_shards(prefix: str | os.PathLike[str]) -> list[Path]:
     whole = prefix.with_name(prefix.name + ".bin")
     if whole.exists():
         return [whole]
-    found: dict[int, Path] = {}
-    ends: set[int] = set()
-    for path in prefix.parent.glob("*.bin") if prefix.parent.is_dir() else ():
-        match = PATTERN.match(path.name)
-        if match and match["stem"] == prefix.name:
-            found[int(match["i"])] = path
-            ends.add(int(match["n"]))
+    named = [(m, path) for path in prefix.parent.glob("*.bin") if (m := PATTERN.match(path.name))]
+    found = {int(m["i"]): path for m, path in named if m["stem"] == prefix.name}
+    ends = {int(m["n"]) for m, _ in named if m["stem"] == prefix.name}
     if not found:
         raise DataError(f"{whole}: no such file, and no shards {prefix.name}-00000-of-NNNNN.bin beside it")
     if len(ends) > 1:
@@ -44,9 +40,7 @@ def find_shards(prefix: str | os.PathLike[str]) -> list[Path]:
     missing = [i for i in range(end + 1) if i not in found]
     if missing:
         raise DataError(
-            f"{prefix}: shard {missing[0]:05} of {end:05} is missing ({len(missing)} of {end + 1} are); "
-            "download it and try again"
-        )
+            f"{prefix}: shard {missing[0]:05} of {end:05} is missing ({len(missing)} of {end + 1} are); download it")
     paths = [found[i] for i in range(end + 1)]
     check_strides(paths)
     return paths
@@ -55,9 +49,7 @@ def find_shards(prefix: str | os.PathLike[str]) -> list[Path]:
 def check_strides(paths: list[Path]) -> None:
     """Shards are cut at one stride: all but the last have one size, and the last is not longer."""
     sizes = [p.stat().st_size for p in paths]
-    for path, size in zip(paths[:-1], sizes[:-1], strict=True):
-        if size != sizes[0]:
-            rule = "all but the last have one size, this one is damaged"
-            raise DataError(f"{path}: {size} bytes, but shard 0 has {sizes[0]}; {rule}")
-    if sizes[-1] > sizes[0]:
-        raise DataError(f"{paths[-1]}: the last shard has {sizes[-1]} bytes, more than shard 0's {sizes[0]}")
+    for path, size in zip(paths, sizes, strict=True):
+        if size > sizes[0] or (size < sizes[0] and path != paths[-1]):
+            raise DataError(f"{path}: {size} bytes, but shard 0 has {sizes[0]}; all but the last have one size and the "
+                            "last has no more, so one of them is damaged")

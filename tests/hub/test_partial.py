@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from hub_server import Hub
+from huggingface_hub import hf_hub_url
 from safetensors.torch import save_file
 
 from pythia_tools import hub as pt_hub
@@ -106,7 +107,7 @@ def pt_commit(server: Hub) -> str:
 
 def test_a_cut_range_is_continued(server: Hub, tmp_path: Path) -> None:
     server.add_model("me/tiny", {"step0": write(tmp_path / "w", "safetensors", torch.float32)})
-    file = client.Address("w", client.file_url("me/tiny", "step0", "model.safetensors"))
+    file = client.Address("w", hf_hub_url("me/tiny", "model.safetensors", revision="step0", endpoint=server.url))
     whole = (tmp_path / "w" / "model.safetensors").read_bytes()
     server.fail("*model.safetensors", cut_after=70_000)
     server.fail("*model.safetensors", status=503)
