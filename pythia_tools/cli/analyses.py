@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pythia_tools.analysis import AnyAnalysis, Context, Execution, plan, prepare, run
+from pythia_tools.analysis import AnyAnalysis, Context, Execution, Plan, plan, prepare, run
 from pythia_tools.analysis.options import add_flags, from_mapping
-from pythia_tools.cli.options import OUTPUT, SWEEP, add, emit, recorded, require_out
+from pythia_tools.cli.options import SWEEP, add, emit, recorded, require_out
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND
 from pythia_tools.core.results import CellStore, RunFolder
@@ -18,24 +18,28 @@ HIDDEN = ("suite", "params", "tokens", "seed", "analysis", "interval")
 
 
 def configure(parser: argparse.ArgumentParser, analysis: AnyAnalysis) -> None:
-    add(parser, "suite", *SWEEP, *OUTPUT)
+    add(parser, "suite", *SWEEP, "--out")
     add_flags(parser, analysis.Options)
 
 
-def run_command(args: argparse.Namespace, analysis: AnyAnalysis) -> int:
+def run_command(args: argparse.Namespace, analysis: AnyAnalysis) -> int | None:
     """Plan or run it. Refusals come before anything is written or fetched."""
     context = context_of(args)
     prepared = prepare(analysis, context, from_mapping(analysis.Options, vars(args)))
     if args.dry_run:
-        found = plan(context, prepared.tasks)
-        emit(found.as_dict(), as_json=args.json)
-        return EXIT_FOUND if found.problems else EXIT_DONE
+        return show_plan(plan(context, prepared.tasks), args)
     folder = RunFolder(require_out(args), {**recorded(analysis.name, args), "version": analysis.version})
     finished = run(prepared, context, folder)
     for sentence in finished.record["sentences"]:
         progress.note(sentence["text"])
-    emit(finished.summary if args.json else shown(analysis, finished.summary), as_json=args.json)
-    return EXIT_DONE
+    emit(finished.summary, args, shown(analysis, finished.summary))
+    return None
+
+
+def show_plan(found: Plan, args: argparse.Namespace) -> int:
+    """A plan on stdout; its exit code says whether anything is in the way."""
+    emit(found.as_dict(), args)
+    return EXIT_FOUND if found.problems else EXIT_DONE
 
 
 def context_of(args: argparse.Namespace) -> Context:

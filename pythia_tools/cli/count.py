@@ -21,9 +21,9 @@ from typing import Literal
 import pandas as pd
 
 from pythia_tools import counts
-from pythia_tools.cli.options import OUTPUT, add, emit, positive, read_lines, recorded
+from pythia_tools.cli.options import add, emit, positive, read_lines, recorded
 from pythia_tools.core import tables
-from pythia_tools.core.errors import EXIT_DONE, RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import human_bytes
 from pythia_tools.core.parallel import worker_count
 from pythia_tools.core.results import RunFolder
@@ -47,10 +47,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window", type=positive, default=5, help="largest distance of the two of a pair (default 5)")
     parser.add_argument("--unit", choices=["words", "tokens"], default="words", help="of --window (default words)")
     parser.add_argument("--inputs-only", action="store_true", help=inputs_only)
-    add(parser, "--workers", "--shard", "--dry-run", *OUTPUT)
+    add(parser, "--workers", "--shard", "--dry-run", "--out")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     order = load_order(args.order, batch_rows=args.batch_rows)
     patterns = [_pattern(line, args.window, args.unit) for text in args.terms for line in _written(text)]
     if args.all_pairs:
@@ -59,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
     per_step = order.batch_rows * order.seq_length
     steps = select(args.steps, range(order.steps + 1), tokens_per_step=per_step, who=f"order {order.name}")
     if args.dry_run:
-        emit(_plan(order, patterns, steps, args.workers), as_json=args.json)
-        return EXIT_DONE
+        return emit(_plan(order, patterns, steps, args.workers), args)
     if args.shard and not args.out:
         raise RequestError("--shard needs --out DIR: its part is kept there until `pythia-tools merge` joins all parts")
     folder = RunFolder(args.out, recorded("count", args)) if args.out else None
@@ -75,10 +74,9 @@ def run(args: argparse.Namespace) -> int:
         timings = {"count": time.perf_counter() - start}
         folder.finish(frame, _summary(order, frame), data=order.fingerprint, timings=timings)
     if found.complete:
-        emit(frame if args.json else _wide(frame, found.terms), as_json=args.json)
+        emit(frame, args, _wide(frame, found.terms))
     else:
-        emit({"shard": args.shard, "batches": found.batches, "out": args.out}, as_json=args.json)
-    return EXIT_DONE
+        emit({"shard": args.shard, "batches": found.batches, "out": args.out}, args)
 
 
 def _pattern(text: str, window: int, unit: Unit) -> counts.Pattern:

@@ -15,7 +15,7 @@ import numpy as np
 
 from pythia_tools.cli.options import RANGES, add, emit, span
 from pythia_tools.core import files, progress
-from pythia_tools.core.errors import EXIT_DONE, RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.counts import documents_of_rows, tokenizer_of
 from pythia_tools.order import DataOrder, load_order
 from pythia_tools.order.sources import PackedRows
@@ -29,10 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=span, metavar="a:b", help=f"rows of the batch (default: all); {RANGES}")
     parser.add_argument("--text", action="store_true", help="decode with the order's tokenizer")
     add(parser, "--out", metavar="FILE", help="write the ids to an .npy file instead of stdout")
-    add(parser, "--json", "--quiet")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     order = load_order(args.order, batch_rows=args.batch_rows, local=args.local)
     a, b = args.rows or (0, order.batch_rows)
     if b > order.batch_rows:
@@ -52,11 +51,10 @@ def run(args: argparse.Namespace) -> int:
             for i, row in enumerate(rows, first)
         ]
         head = {"order": order.name, "fingerprint": order.fingerprint, "step": args.step, "first_row": first}
-        emit({**head, "rows": shown}, as_json=True)
+        emit({**head, "rows": shown}, args)
     else:
         for i, row in enumerate(rows, first):
             _print(order, i, row, tokenizer)
-    return EXIT_DONE
 
 
 def _print(order: DataOrder, number: int, row: np.ndarray, tokenizer: Tokenizer | None) -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from pythia_tools.cli.options import add, emit, positive
 from pythia_tools.core import files, progress
-from pythia_tools.core.errors import EXIT_DONE, RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.order import MapName, build_index_maps, save_maps
 from pythia_tools.order.layout import num_samples, split_documents
 from pythia_tools.order.load import manifest_beside
@@ -35,10 +35,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="S", help=f"{split}: the part that --part names")
     parser.add_argument("--part", choices=PARTS, default="train", help="which part of --split (default train)")
     parser.add_argument("--separate-last-epoch", action="store_true", help="shuffle as Megatron-LM does, not GPT-NeoX")
-    add(parser, "--json", "--quiet")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     if (args.steps is None) == (args.num_samples is None):
         raise RequestError("give --steps or --num-samples, one of the two")
     prefix = prefix_of(args.prefix)
@@ -62,10 +61,7 @@ def run(args: argparse.Namespace) -> int:
         "num_samples": samples, "separate_last_epoch": args.separate_last_epoch, "store": {"prefix": prefix.name},
         "maps": {"folder": ".", "stem": prefix.name, "name": name.name},
     }, sort_keys=False))
-    if args.json:
-        sizes = {"rows": rows, "steps": steps, "epochs": epochs, "num_samples": samples}
-        emit({"manifest": str(manifest), "maps": [str(p) for p in paths.values()], **sizes}, as_json=True)
-    else:
-        print(manifest)
-        progress.note(f"{rows} rows in {epochs} epoch(s), {steps} steps of {args.batch_rows}")
-    return EXIT_DONE
+    made = {"manifest": str(manifest), "maps": [str(p) for p in paths.values()]}
+    sizes = {"rows": rows, "steps": steps, "epochs": epochs, "num_samples": samples}
+    emit({**made, **sizes}, args, str(manifest))
+    progress.note(f"{rows} rows in {epochs} epoch(s), {steps} steps of {args.batch_rows}")

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pythia_tools import overlays
-from pythia_tools.cli.options import OUTPUT, RANGES, add, emit, read_lines, span
-from pythia_tools.core.errors import EXIT_DONE, DataError, RequestError
+from pythia_tools.cli.options import RANGES, add, emit, read_lines, span
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.order import Rows, load_order
 from pythia_tools.overlays import Overlay
 from pythia_tools.overlays.overlay import parse_steps
@@ -60,10 +60,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--neox", choices=["v1", "current"], default="v1", help="map names (default v1, Pythia's)")
     parser.add_argument("--num-samples", type=int, metavar="N", help="in the maps' names (default: rows × 1.005)")
     parser.add_argument("--map-seed", type=int, default=1234, metavar="N", help="seed in their names (default 1234)")
-    add(parser, "--tokenizer", *OUTPUT)
+    add(parser, "--tokenizer", "--out")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     order = load_order(args.order)
     tokenizer = args.tokenizer or order.tokenizer
     rules = list(_rules(args, tokenizer))
@@ -89,8 +89,7 @@ def run(args: argparse.Namespace) -> int:
         chosen = parse_steps(args.steps, order)
         written = overlays.write_out(rows, Path(args.out) / "rows", steps=chosen, **names)
         summary["written"] = [str(path) for path in written.files]
-    emit(summary, as_json=args.json)
-    return EXIT_DONE
+    emit(summary, args)
 
 
 def _rules(args: argparse.Namespace, tokenizer: Openable | None) -> Iterator[Rule]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pythia_tools.cli.options import RANGES, add, emit, positive, span
 from pythia_tools.core import progress
-from pythia_tools.core.errors import EXIT_DONE, RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.counts import build_ngram_index, seen
 from pythia_tools.order import load_order
 
@@ -26,10 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(parser, "--steps", type=span, metavar="a:b", default=None, help=f"only these batches (default: all); {RANGES}")
     parser.add_argument("--limit", type=positive, metavar="N", help="stop after N hits")
     parser.add_argument("--index", metavar="DIR", help=index)
-    add(parser, "--json", "--quiet")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     if (args.text is None) == (args.ids is None):
         raise RequestError("give a TEXT or --ids, one of the two")
     order = load_order(args.order, batch_rows=args.batch_rows, local=args.local)
@@ -42,6 +41,5 @@ def run(args: argparse.Namespace) -> int:
     where = {"steps": (a, b + 1) if args.steps else None, "limit": args.limit, "index": args.index}
     table = seen(order, args.ids or args.text, tokenizer=args.tokenizer, **where)
     if args.json or len(table):
-        emit(table, as_json=args.json)
+        emit(table, args)
     progress.note(f"{len(table)} occurrence(s) in {table['step'].nunique()} step(s) of {order.name}")
-    return EXIT_DONE

@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 
 from pythia_tools.cli.options import add, emit
-from pythia_tools.core.errors import EXIT_DONE
 from pythia_tools.tokens.tokenize import tokenize
 
 NEOX = "EleutherAI/gpt-neox-20b"
@@ -25,13 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(parser, "--tokenizer", default=NEOX, help=f"a tokenizer.json, its folder, or a hub name (default: {NEOX})")
     parser.add_argument("--append-eod", action="store_true", help=end)
     parser.add_argument("--eod", type=int, metavar="ID", help="that id (default: the tokenizer's <|endoftext|>)")
-    add(parser, "--text-key", "--id-key", "--workers", "--json", "--quiet")
+    add(parser, "--text-key", "--id-key", "--workers")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     written = tokenize(
         args.inputs, args.out, args.tokenizer, append_eod=args.append_eod, eod=args.eod, text_key=args.text_key,
         id_key=args.id_key, workers=args.workers,
     )
-    emit(dataclasses.asdict(written), as_json=args.json)
-    return EXIT_DONE
+    emit(dataclasses.asdict(written), args)

@@ -21,7 +21,6 @@ from pythia_tools.tokens.store import prefix_of
 def configure(parser: argparse.ArgumentParser) -> None:
     add(parser, "order", "--local")
     parser.add_argument("--sums", metavar="FILE", help="published sha256: lines of `name digest` or `digest name`")
-    add(parser, "--json", "--quiet")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
         table = verify_store(base, sums)
     else:
         table = verify_order(load_order(args.order, local=args.local), args.local, sums)
-    emit(table, as_json=args.json)
+    emit(table, args)
     return EXIT_FOUND if table["status"].isin(["wrong", "missing"]).any() else EXIT_DONE

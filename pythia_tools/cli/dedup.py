@@ -17,8 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools.cli.options import INPUTS, OUTPUT, add, emit, positive, recorded, require_out
-from pythia_tools.core.errors import EXIT_DONE, RequestError
+from pythia_tools.cli.options import INPUTS, add, emit, positive, recorded, require_out
+from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.config import PRESETS, DedupConfig, preset
 
 LSH = {"num_perm", "seed", "scheme", "hashing", "bands", "rows", "verify"}
@@ -53,10 +53,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(parser, "--order", help="with --report and --store: exposures under this order, before and after")
     flag("--runs", type=positive, metavar="N", help="with --store: runs of N tokens and more that sequences share")
     flag("--step", type=int, help="with --order: checkpoint (default: the last)")
-    add(parser, "--workers", *OUTPUT)
+    add(parser, "--workers", "--out")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     if args.runs:
         return _runs(args)
     if args.report:
@@ -70,8 +70,7 @@ def run(args: argparse.Namespace) -> int:
         args.inputs, out, config_of(args), backend=args.backend, workers=args.workers, request=recorded("dedup", args),
     )
     sizes = {"documents": result.documents, "kept": result.documents - result.dropped, "dropped": result.dropped}
-    emit({**sizes, "clusters": result.clusters, "out": str(result.folder)}, as_json=args.json)
-    return EXIT_DONE
+    emit({**sizes, "clusters": result.clusters, "out": str(result.folder)}, args)
 
 
 def config_of(args: argparse.Namespace) -> DedupConfig:
@@ -85,7 +84,7 @@ def config_of(args: argparse.Namespace) -> DedupConfig:
     return preset(args.preset or "exact", **given, **sizes, pack="" if args.pack == "none" else f".{args.pack}")
 
 
-def _runs(args: argparse.Namespace) -> int:
+def _runs(args: argparse.Namespace) -> None:
     if not args.store:
         raise RequestError("--runs needs --store PREFIX: a token store whose sequences are compared")
     from pythia_tools.core.files import atomic_write
@@ -97,11 +96,10 @@ def _runs(args: argparse.Namespace) -> int:
     if args.out:
         with atomic_write(args.out if args.out.endswith(".parquet") else f"{args.out}/runs.parquet") as handle:
             runs.to_parquet(handle, index=False)
-    emit(run_shares(runs, len(store), store.n_tokens), as_json=args.json)
-    return EXIT_DONE
+    emit(run_shares(runs, len(store), store.n_tokens), args)
 
 
-def _report(args: argparse.Namespace) -> int:
+def _report(args: argparse.Namespace) -> None:
     from pythia_tools.core.results import load_run
     from pythia_tools.dedup import report
     from pythia_tools.dedup.stages import stored_parts
@@ -116,13 +114,12 @@ def _report(args: argparse.Namespace) -> int:
     if args.order or args.store:
         parts |= _effect(args)
     if args.json:
-        emit({k: v.to_dict("records") if isinstance(v, pd.DataFrame) else v for k, v in parts.items()}, as_json=True)
-        return EXIT_DONE
+        tables = {k: v.to_dict("records") for k, v in parts.items() if isinstance(v, pd.DataFrame)}
+        return emit({**parts, **tables}, args)
     for name, part in parts.items():
         table = part if isinstance(part, pd.DataFrame) else pd.DataFrame(part.items())
         print(f"\n{name.replace('_', ' ')}")
         print(table.to_string(index=False, header=table is part, max_colwidth=60, float_format="{:g}".format))
-    return EXIT_DONE
 
 
 def _effect(args: argparse.Namespace) -> dict[str, Any]:

@@ -12,19 +12,19 @@ same way.
 import argparse
 
 from pythia_tools.cli import study
-from pythia_tools.cli.options import OUTPUT, SWEEP, add
+from pythia_tools.cli.options import SWEEP, add
 
 SHOWN = ["memorization", "term-frequency", "bias", "learning"]
 """What the demo shows; `study pythia-micro` makes every analysis, which takes longer."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add(parser, *SWEEP, *OUTPUT)
+    add(parser, *SWEEP, "--out")
     study.add_analyses(parser, default=SHOWN)
     parser.set_defaults(suite="pythia-micro", out="runs/demo")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int | None:
     from pythia_tools import micro
 
     if not args.dry_run:

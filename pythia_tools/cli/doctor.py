@@ -25,7 +25,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     results = "audit a JSON of evaluation results {model: {step: {metric: value}}} instead"
     parser.add_argument("--results", metavar="FILE", help=results)
     add(parser, "--out", help="folder for findings.csv, norms.csv and verdict.json")
-    add(parser, "--json", "--quiet")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,16 +36,13 @@ def run(args: argparse.Namespace) -> int:
         suite = suites.load_suite(args.suite)
         audit = doctor.audit(suite, args.models, args.steps, quick=args.quick)
     verdict = {"suite": audit.suite, "examined": audit.examined, "sound": audit.sound, "verdict": audit.verdict}
-    findings = audit.findings.to_dict(orient="records")
     if args.out:
         files.write_text(Path(args.out) / "findings.csv", audit.findings.to_csv(index=False))
         files.write_text(Path(args.out) / "norms.csv", audit.curve.to_csv(index=False))
         files.write_json(Path(args.out) / "verdict.json", verdict)
-    if args.json:
-        emit({**verdict, "findings": findings}, as_json=True)
-    else:
-        for f in findings:
-            mark = "known" if f["known"] else f["severity"]
-            print(f"{mark:5}  {f['model']}  step {f['step']}  {f['check']}: {f['detail']}")
-        print(audit.verdict)
+    findings = audit.findings.to_dict(orient="records")
+    marks = ["known" if f["known"] else f["severity"] for f in findings]
+    lines = [f"{mark:5}  {f['model']}  step {f['step']}  {f['check']}: {f['detail']}"
+             for mark, f in zip(marks, findings, strict=True)]
+    emit({**verdict, "findings": findings}, args, "\n".join([*lines, audit.verdict]))
     return EXIT_DONE if audit.sound else EXIT_FOUND

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     pins.add_argument("--pin", action="store_const", const=True, help="never evict these for a budget")
     pins.add_argument("--unpin", action="store_const", const=False, dest="pin", help="these may be evicted again")
     parser.add_argument("--skip-missing", action="store_true", help="leave out checkpoints that the hub does not have")
-    add(parser, "--dry-run", "--json", "--quiet")
+    add(parser, "--dry-run")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,15 +47,14 @@ def run(args: argparse.Namespace) -> int:
         "missing_on_hub": list(todo.problems),
     }
     if args.dry_run:
-        if args.json:
-            emit(summary, as_json=True)
-        else:
-            print(f"checkpoints     {len(checkpoints)}")
-            print(f"to fetch        {human_bytes(todo.bytes)} in {len(todo.missing)} files")
-            print(f"cached already  {human_bytes(todo.already)}\ndisk peak       {human_bytes(peak)} in {cache}")
-            if todo.problems:
-                print(f"missing         {len(todo.problems)} checkpoints; --skip-missing leaves them out")
-                print("\n".join(f"  {problem}" for problem in todo.problems[:20]))
+        shown = [
+            f"checkpoints     {len(checkpoints)}",
+            f"to fetch        {human_bytes(todo.bytes)} in {len(todo.missing)} files",
+            f"cached already  {human_bytes(todo.already)}\ndisk peak       {human_bytes(peak)} in {cache}",
+        ]
+        if todo.problems:
+            shown.append(f"missing         {len(todo.problems)} checkpoints; --skip-missing leaves them out")
+        emit(summary, args, "\n".join([*shown, *(f"  {problem}" for problem in todo.problems[:20])]))
         return EXIT_FOUND if todo.problems else EXIT_DONE
     if todo.problems and args.skip_missing:
         for problem in todo.problems:
@@ -70,9 +69,6 @@ def run(args: argparse.Namespace) -> int:
                 progress.warn(f"{entry.repo}@{entry.revision}/{name}: the cached copy is damaged; fetching it again")
         todo = hub.plan(checkpoints)
     folders = hub.download(checkpoints, budget=budget, workers=args.workers, pin=args.pin, made=todo)
-    if args.json:
-        emit({**summary, "folders": [str(f) for f in folders]}, as_json=True)
-    else:
-        print(f"{len(folders)} checkpoints are in {cache}: {human_bytes(todo.bytes)} fetched, "
-              f"{human_bytes(todo.already)} were there; all sizes and digests verified")
+    said = f"{human_bytes(todo.bytes)} fetched, {human_bytes(todo.already)} were there; all sizes and digests verified"
+    emit({**summary, "folders": [str(f) for f in folders]}, args, f"{len(folders)} checkpoints are in {cache}: {said}")
     return EXIT_DONE

@@ -1,7 +1,8 @@
 """`pythia-tools COMMAND …`: finds the command's module, runs it, and turns errors into one line and an exit code.
 
-A command module has `configure(parser)` and `run(args) -> int`, and a docstring whose first line is its help
-and whose remainder holds an example. Commands load lazily, so `pythia-tools --help` needs no torch.
+A command module has `configure(parser)` and `run(args)`, which returns the exit code, or None when all is done, and a
+docstring whose first line is its help and whose remainder holds an example. --json and --quiet are every command's.
+Commands load lazily, so `pythia-tools --help` needs no torch.
 """
 
 import argparse
@@ -51,16 +52,20 @@ class Command(NamedTuple):
 
     help: str
     configure: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+    run: Callable[[argparse.Namespace], int | None]
 
     def parser(self, name: str) -> argparse.ArgumentParser:
         """The parser of its arguments, which says `name` in its help."""
+        from pythia_tools.cli.options import add
+
         summary, _, example = self.help.strip().partition("\n")
         parser = _Parser(
             prog=f"pythia-tools {name}", description=summary, epilog=example.strip(),
             formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
         )
         self.configure(parser)
+        if name != "data":  # it only hands over to its own commands
+            add(parser, "--json", "--quiet")
         return parser
 
     def execute(self, name: str, arguments: Sequence[str]) -> int:
@@ -68,12 +73,12 @@ class Command(NamedTuple):
         args = self.parser(name).parse_args(arguments)
         progress.set_quiet(getattr(args, "quiet", False))
         if getattr(args, "budget", None) is None:
-            return self.run(args)
+            return self.run(args) or errors.EXIT_DONE
         from pythia_tools import hub
 
         hub.set_budget(args.budget)
         try:
-            return self.run(args)
+            return self.run(args) or errors.EXIT_DONE
         finally:
             hub.set_budget(None)
 

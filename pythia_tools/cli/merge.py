@@ -14,17 +14,17 @@ from typing import Any
 
 from pythia_tools.cli.options import add, require_out
 from pythia_tools.cli.rerun import run_recorded
-from pythia_tools.core.errors import EXIT_DONE, RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import read_json
 from pythia_tools.core.results import Run, load_run
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of all shards")
-    add(parser, "--out", "--quiet")
+    add(parser, "--out")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     out = Path(require_out(args))
     shards = [load_run(folder) for folder in args.runs]
     config = whole_config(shards)
@@ -34,8 +34,7 @@ def run(args: argparse.Namespace) -> int:
     for cell in (cell for shard in shards for cell in (shard.path / "cells").glob("*.parquet")):
         if not (out / "cells" / cell.name).exists():
             shutil.copy2(cell, out / "cells" / cell.name)
-    run_recorded(config, out=str(out), quiet=args.quiet)
-    return EXIT_DONE
+    run_recorded(config, out=str(out), quiet=args.quiet, json=args.json)
 
 
 def whole_config(shards: list[Run]) -> dict[str, Any]:

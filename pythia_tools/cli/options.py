@@ -85,7 +85,6 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
     "--quiet": {"action": "store_true", "help": "no progress on stderr"},
 }
 SELECTION = ("--models", "--steps", "--allow-defective")
-OUTPUT = ("--out", "--json", "--quiet")
 COMPUTE = ("--device", "--dtype", "--batch-size", "--shard", "--budget", "--dry-run")
 SWEEP = (*SELECTION, "--order", "--tokenizer", *COMPUTE)
 """Which checkpoints, with what belongs to them, and where and how to compute."""
@@ -108,12 +107,19 @@ def add(parser: argparse.ArgumentParser, *names: str, **changes: object) -> None
         parser.add_argument(name, **{**SHARED[name], **changes})
 
 
-def emit(value: pd.DataFrame | Mapping[str, object] | Sequence[object], *, as_json: bool) -> None:
-    """A table or mapping on stdout, for people or as JSON."""
+Result = pd.DataFrame | Mapping[str, object] | Sequence[object]
+
+
+def emit(value: Result, args: argparse.Namespace, shown: pd.DataFrame | str | None = None) -> None:
+    """A result on stdout: as JSON with --json, else as people read it, which is `shown` where it is given."""
+    if not args.json and shown is not None:
+        value = shown
     if isinstance(value, pd.DataFrame):
-        print(value.to_json(orient="records") if as_json else value.to_string(index=False, max_rows=None))
+        print(value.to_json(orient="records") if args.json else value.to_string(index=False, max_rows=None))
+    elif isinstance(value, str):
+        print(value)
     else:
-        print(json.dumps(value, indent=None if as_json else 2, default=str, ensure_ascii=False))
+        print(json.dumps(value, indent=None if args.json else 2, default=str, ensure_ascii=False))
 
 
 TRANSIENT = {"out": None, "json": False, "quiet": False, "dry_run": False, "device": "auto", "batch_size": None,

@@ -11,7 +11,7 @@ step, exposures, or the folder of a `count` run) accuracy is set against them.
 import argparse
 from pathlib import Path
 
-from pythia_tools.cli.options import OUTPUT, add, emit, recorded, require_out
+from pythia_tools.cli.options import add, emit, recorded, require_out
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import RunFolder
 
@@ -23,10 +23,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", metavar="RESULTS", help="the evals folder, an archive of it, or a file")
     add(parser, "--models", default=[], help="only these (term-frequency; default: all)")
     parser.add_argument("--exposures", metavar="FILE", help="exposures to set accuracy against (term-frequency)")
-    add(parser, *OUTPUT)
+    add(parser, "--out")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     from pythia_tools import analyses
     from pythia_tools.analyses import bias, term_frequency
     from pythia_tools.cli.analyses import shown
@@ -39,5 +39,4 @@ def run(args: argparse.Namespace) -> int:
         finished = bias.publish_run(source, folder)
     else:
         finished = term_frequency.publish_run(source, folder, models=args.models, exposures=args.exposures)
-    emit(finished.summary if args.json else shown(analyses.get(args.analysis), finished.summary), as_json=args.json)
-    return 0
+    emit(finished.summary, args, shown(analyses.get(args.analysis), finished.summary))

@@ -8,7 +8,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from pythia_tools.cli.options import add
+from pythia_tools.cli.options import add, emit
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import write_text
 
@@ -17,10 +17,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs, in the order of the sections")
     add(parser, "--out", metavar="FILE", default="report.html", help="where the page goes (default: report.html)")
     parser.add_argument("--title", default="Training dynamics", help="the page's title")
-    add(parser, "--quiet", help="print nothing but the page's path")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     from pythia_tools.core.results import load_run
     from pythia_tools.report import build_report
 
@@ -33,5 +32,4 @@ def run(args: argparse.Namespace) -> int:
     command = shlex.join(["pythia-tools", "report", *args.runs, "--out", str(out)])
     lead = f"{len(runs)} finished run{'s' if len(runs) > 1 else ''}; each can be repeated with `pythia-tools rerun`."
     write_text(out, build_report(runs, title=args.title, lead=lead, command=command))
-    print(out)
-    return 0
+    emit({"report": str(out)}, args, str(out))

@@ -22,7 +22,7 @@ from pythia_tools.core.results import Run, load_run
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a finished run")
     add(parser, "--out", help="folder of the new run (default: RUN-rerun)")
-    add(parser, "--device", "--json", "--quiet")
+    add(parser, "--device")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or f"{before.path}-rerun"
     run_recorded(before.config, out=out, quiet=args.quiet, device=args.device)
     report = compare(before, load_run(out))
-    emit(report, as_json=args.json)
+    emit(report, args)
     return EXIT_DONE if report["same"] else EXIT_FOUND
 
 

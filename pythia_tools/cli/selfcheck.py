@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pythia_tools import hub, suites
-from pythia_tools.cli.options import add, emit
+from pythia_tools.cli.options import emit
 from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import EXIT_DONE, EXIT_ENVIRONMENT, PythiaToolsError
 from pythia_tools.core.parallel import core_count
@@ -32,7 +32,6 @@ Row = tuple[str, str, str]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--online", action="store_true", help="also fetch one checkpoint and one batch from the hub")
-    add(parser, "--json", "--quiet")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,12 +41,9 @@ def run(args: argparse.Namespace) -> int:
     rows += [*_devices(), *_manifests(), *_folders()]
     if args.online:
         rows += [_tried("hub: checkpoint", _checkpoint), _tried("hub: batch", _batch)]
-    if args.json:
-        emit([{"what": what, "state": state, "detail": detail} for what, state, detail in rows], as_json=True)
-    else:
-        width = max(len(what) for what, _, _ in rows)
-        for what, state, detail in rows:
-            print(f"{state:4}  {what:{width}}  {detail}")
+    width = max(len(what) for what, _, _ in rows)
+    lines = "\n".join(f"{state:4}  {what:{width}}  {detail}" for what, state, detail in rows)
+    emit([dict(zip(("what", "state", "detail"), row, strict=True)) for row in rows], args, lines)
     return EXIT_ENVIRONMENT if any(state == "fail" for _, state, _ in rows) else EXIT_DONE
 
 

@@ -13,14 +13,13 @@ import shlex
 import time
 
 from pythia_tools import analyses
-from pythia_tools.cli.analyses import context_of
-from pythia_tools.cli.options import OUTPUT, SWEEP, add, emit, recorded, require_out
+from pythia_tools.cli.analyses import context_of, show_plan
+from pythia_tools.cli.options import SWEEP, add, emit, recorded, require_out
 from pythia_tools.core import progress
-from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add(parser, "suite", *SWEEP, *OUTPUT)
+    add(parser, "suite", *SWEEP, "--out")
     add_analyses(parser)
 
 
@@ -30,35 +29,30 @@ def add_analyses(parser: argparse.ArgumentParser, default: list[str] | None = No
     parser.add_argument("--analyses", nargs="+", choices=known, metavar="NAME", default=default, help=help)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int | None:
     return run_as("study", args, title=None)
 
 
-def run_as(command: str, args: argparse.Namespace, *, title: str | None) -> int:
+def run_as(command: str, args: argparse.Namespace, *, title: str | None) -> int | None:
     """The study as the command `command`, which is what its config and report name."""
     from pythia_tools.study import plan_study, run_study
 
     began = time.monotonic()
     context = context_of(args)
     if args.dry_run:
-        found = plan_study(context, args.analyses)
-        emit(found.as_dict(), as_json=args.json)
-        return EXIT_FOUND if found.problems else EXIT_DONE
+        return show_plan(plan_study(context, args.analyses), args)
     progress.note(f"study: {args.suite} into {args.out}")
     study = run_study(
         context, require_out(args), args.analyses, record=recorded(command, args), command=shell_line(command, args),
         title=title,
     )
     truth = [] if study.truth is None else study.truth.to_dict("records")
-    if args.json:
-        emit({"report": str(study.report), "findings": study.findings, "truth": truth}, as_json=True)
-        return EXIT_DONE
-    for name, sentences in study.findings.items():
-        print(f"{name}\n" + "\n".join(f"  - {s}" for s in sentences))
+    lines = [line for name, said in study.findings.items() for line in (name, *(f"  - {s}" for s in said))]
     if study.truth is not None:
-        print("exposures counted against planted\n" + study.truth.to_string(index=False))
-    print(f"\n{study.report}   ({time.monotonic() - began:.0f} s)")
-    return EXIT_DONE
+        lines += ["exposures counted against planted", study.truth.to_string(index=False)]
+    lines.append(f"\n{study.report}   ({time.monotonic() - began:.0f} s)")
+    emit({"report": str(study.report), "findings": study.findings, "truth": truth}, args, "\n".join(lines))
+    return None
 
 
 def shell_line(command: str, args: argparse.Namespace) -> str:

@@ -35,39 +35,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(parser, "suite", nargs="?", metavar="NAME", help="a suite's name, manifest or folder (default: list all)")
     add(parser, "--models", help="models to show (default: all)")
     parser.add_argument("--online", action="store_true", help=online)
-    add(parser, "--json", "--quiet")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int | None:
     if args.suite is None:
         if args.online or args.models:
             raise RequestError("--online and --models need the NAME of a suite")
-        return _list(args.json)
+        _list(args)
+        return None
     suite = suites.load_suite(args.suite)
     models = [suite.model(name) for name in args.models] if args.models else list(suite.models.values())
     if args.online:
-        return _online(suite, models, args.json)
+        return _online(suite, models, args)
     value = _describe(suite, models)
-    if args.json:
-        emit(value, as_json=True)
-    else:
-        _print(value)
-    return EXIT_DONE
+    emit(value, args, _shown(value))
+    return None
 
 
-def _list(as_json: bool) -> int:
+def _list(args: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     for suite in map(suites.load_suite, suites.suite_names()):
         sizes = {"models": len(suite.models), "checkpoints": sum(len(suite.steps(m)) for m in suite.models)}
         rows.append({"suite": suite.name, **sizes, "about": suite.description})
-    if as_json:
-        emit(rows, as_json=True)
-        return EXIT_DONE
     short = partial(textwrap.shorten, width=100, placeholder=" …")
     cells = [[r["suite"], _number(r["models"]), _number(r["checkpoints"]), short(r["about"])] for r in rows]
-    _columns([["suite", "models", "checkpoints", "about"], *cells], left=(0, 3))
-    print("\n`pythia-tools suites NAME` shows one. A manifest of your own works by its path in the same way.")
-    return EXIT_DONE
+    hint = "\n`pythia-tools suites NAME` shows one. A manifest of your own works by its path in the same way."
+    emit(rows, args, "\n".join([*_columns([["suite", "models", "checkpoints", "about"], *cells], left=(0, 3)), hint]))
 
 
 def _describe(suite: Suite, models: Sequence[ModelInfo]) -> dict[str, Any]:
@@ -97,27 +90,28 @@ def _bytes(info: ModelInfo) -> int | None:
     return suites.weight_bytes(info.params, info.stored_dtype, layers=int(info.shape.get("layers", 0)), masks=masks)
 
 
-def _print(value: dict[str, Any]) -> None:
+def _shown(value: dict[str, Any]) -> str:
     labels = {"tokens_per_step": "{:,} tokens per step", "batch_rows": "{:,} rows per batch", "order": "order {}"}
     facts = "; ".join(text.format(value[name]) for name, text in labels.items() if value[name])
-    print(f"{value['suite']}: {value['about']}\n" + (f"{facts}\n" if facts else ""))
+    lines = [f"{value['suite']}: {value['about']}", *([facts] if facts else []), ""]
     rows = [[
         m["model"], _number(m["params"]), _number(m["non_embedding"]), str(m["checkpoints"]),
         f"{m['first']}…{m['last']}" if m["checkpoints"] else "not listed", _tokens(m["tokens"]),
         human_bytes(m["bytes_each"]) if m["bytes_each"] else "-", m["dtype"] or "-",
         m["where"] + (f"  ({m['branch']} of {m['base']} from step {m['branch_step']})" if m["base"] else ""),
     ] for m in value["models"]]
-    _columns([HEADS, *rows], left=(0, 7, 8))
+    lines += _columns([HEADS, *rows], left=(0, 7, 8))
     for note, part in pd.DataFrame(value["models"]).groupby("note", sort=False):
-        print(f"\nnote on {', '.join(part['model'])}: {note}")
+        lines.append(f"\nnote on {', '.join(part['model'])}: {note}")
     if value["known_defects"]:
-        print("\nknown defects (wrong) and remarks (note):")
+        lines.append("\nknown defects (wrong) and remarks (note):")
         defects = pd.DataFrame(value["known_defects"]).assign(where=lambda t: t["steps"].map(_where))
         keys = ["severity", "where", "what", "source"]
         ordered = defects.sort_values(keys, ascending=[False, True, True, True])
         for (mark, where, what, source), part in ordered.groupby(keys, sort=False):
             models = ", ".join(part["model"]) if len(part) < 12 else f"{len(part)} models"
-            print(f"  {mark:5}  {models}, {where}: {what} ({source})")
+            lines.append(f"  {mark:5}  {models}, {where}: {what} ({source})")
+    return "\n".join(lines)
 
 
 def _where(steps: tuple[int, ...] | None) -> str:
@@ -126,15 +120,15 @@ def _where(steps: tuple[int, ...] | None) -> str:
     return f"{len(steps)} steps" if len(steps) > 12 else f"steps {', '.join(map(str, steps))}"
 
 
-def _columns(rows: Sequence[Sequence[str]], left: Sequence[int]) -> None:
-    """Aligned columns on stdout, numbers to the right."""
+def _columns(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """Lines of aligned columns, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        print("  ".join(cells).rstrip())
+    aligned = [[c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+               for row in rows]
+    return ["  ".join(cells).rstrip() for cells in aligned]
 
 
-def _online(suite: Suite, models: Sequence[ModelInfo], as_json: bool) -> int:
+def _online(suite: Suite, models: Sequence[ModelInfo], args: argparse.Namespace) -> int:
     from pythia_tools import hub
 
     rows: list[dict[str, Any]] = []
@@ -144,14 +138,14 @@ def _online(suite: Suite, models: Sequence[ModelInfo], as_json: bool) -> int:
         where = suite.places[info.name].repo or str(suite.places[info.name].folder)
         rows.append({"model": info.name, "where": where, "present": len(states) - len(gone), "of": len(states),
                      "missing": gone, "others": extra})
-    if as_json:
-        emit(rows, as_json=True)
-    for r in rows if not as_json else ():
-        print(f"{r['model']}: {r['present']} of {r['of']} checkpoints exist in {r['where']}")
+    lines = []
+    for r in rows:
+        lines.append(f"{r['model']}: {r['present']} of {r['of']} checkpoints exist in {r['where']}")
         for values, what in ((r["missing"], "missing steps"), (r["others"], "other branches")):
             more = f", … ({len(values)} in all)" if len(values) > 20 else ""
             if values:
-                print(f"  {what}: {', '.join(map(str, values[:20]))}{more}")
+                lines.append(f"  {what}: {', '.join(map(str, values[:20]))}{more}")
+    emit(rows, args, "\n".join(lines))
     return EXIT_FOUND if any(r["missing"] for r in rows) else EXIT_DONE
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from pythia_tools import micro
 from pythia_tools.cli.options import add, at_least, emit
 from pythia_tools.core import files, manifests
-from pythia_tools.core.errors import EXIT_DONE, RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.core.parallel import worker_count
 from pythia_tools.micro import Recipe, is_trained
 from pythia_tools.micro.suite import disk_bytes
@@ -38,20 +38,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="YAML with what differs from the default recipe")
     add(parser, "--out", help="the suite's folder (default: below the cache folder)")
     add(parser, "--workers", type=at_least(0), help="processes of one thread each; 0: this one (default: one per core)")
-    add(parser, "--dry-run", "--json", "--quiet")
+    add(parser, "--dry-run")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     if args.config and not Path(args.config).is_file():
         raise RequestError(f"{args.config}: no such recipe file; give a YAML file, or none for pythia-micro")
     recipe = micro.recipe_from(manifests.read(args.config)) if args.config else micro.Recipe()
     if args.dry_run:
-        emit(plan(recipe, Path(args.out) if args.out else micro.micro_folder(recipe)), as_json=args.json)
-        return EXIT_DONE
+        return emit(plan(recipe, Path(args.out) if args.out else micro.micro_folder(recipe)), args)
     trained = micro.train(recipe, args.out, workers=args.workers)
     models, steps = [m.name for m in recipe.models], list(recipe.checkpoints())
-    emit({"suite": recipe.name, "folder": str(trained), "models": models, "steps": steps}, as_json=args.json)
-    return EXIT_DONE
+    emit({"suite": recipe.name, "folder": str(trained), "models": models, "steps": steps}, args)
 
 
 def plan(recipe: Recipe, folder: Path) -> dict[str, object]:
