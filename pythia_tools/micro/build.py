@@ -21,6 +21,7 @@ from pythia_tools.micro.corpus import Text, collect
 from pythia_tools.micro.layout import Layout, lay_out, place_bursts
 from pythia_tools.micro.planted import Canary, Document, Items
 from pythia_tools.micro.recipe import Recipe
+from pythia_tools.micro.suite_runs import write_recipe
 from pythia_tools.micro.tokenizer import save_tokenizer, train_tokenizer
 from pythia_tools.micro.truth import read_back, truth_tables, write_truth
 from pythia_tools.micro.windows import distinct_windows, training_hashes
@@ -48,7 +49,7 @@ class RealText:
 
 
 def build(recipe: Recipe, folder: Path) -> None:
-    """Fill `folder` with tokenizer/, data/, order.yaml, truth/. Raises: RequestError when the recipe does not fit."""
+    """Fill `folder` with tokenizer/, data/, order.yaml, truth/ and recipe.json. Raises: RequestError if it does not fit."""
     facts = planted.make_facts(recipe, _rng(recipe, "facts"))
     sums = planted.make_sums(recipe, _rng(recipe, "sums"))
     items = Items(facts, sums, *planted.make_pronouns(recipe, _rng(recipe, "pronouns")))
@@ -76,6 +77,7 @@ def build(recipe: Recipe, folder: Path) -> None:
     }
     templates = {"training": list(words.TRAINING_TEMPLATES), "heldout": list(words.HELDOUT_TEMPLATES)}
     write_truth(folder / "truth", tables, templates, about)
+    write_recipe(folder, recipe)
 
 
 def _rng(recipe: Recipe, use: str) -> np.random.Generator:

@@ -6,11 +6,11 @@ cache it is moved beside (`pythia-micro-<digest>`), a folder of the user's own i
 """
 
 import contextlib
-import itertools
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from pythia_tools.micro.loop import schedule_of
 from pythia_tools.micro.network import shape_of
 from pythia_tools.micro.pool import train_all
 from pythia_tools.micro.recipe import Recipe
-from pythia_tools.micro.suite_runs import suite_runs, write_recipe
+from pythia_tools.micro.suite_runs import suite_runs
 from pythia_tools.suites.shapes import neox_params
 
 
@@ -58,7 +58,7 @@ def train(recipe: Recipe | None = None, folder: str | Path | None = None, *, wor
             return target
         files.require_free(target, disk_bytes(recipe))
         if not (target / "recipe.json").is_file():
-            files.atomic_folder(target, lambda part: _prepare(recipe, part))
+            files.atomic_folder(target, partial(build, recipe))
         began = time.monotonic()
         train_all(suite_runs(target), worker_count(None, len(recipe.models)) if workers is None else workers)
         files.write_text(target / "suite.yaml", yaml.safe_dump(_manifest(recipe), sort_keys=False, allow_unicode=True))
@@ -93,32 +93,24 @@ def _manifest(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _prepare(recipe: Recipe, part: Path) -> None:
-    build(recipe, part)
-    write_recipe(part, recipe)
-
-
 def _make_way(target: Path, recipe: Recipe, *, ours: bool) -> None:
     """What stands at `target` is this recipe's, or nothing; another is moved beside (ours) or refused (the user's).
 
     A suite of this recipe that was moved beside earlier comes back.
     """
-    for left in target.parent.glob(f".{target.name}.*.part"):
-        shutil.rmtree(left, ignore_errors=True)
+    files.sweep_parts(target.parent, f"{target.name}.")
     there = _digest(target)
-    if target.exists() and there != recipe.digest():
-        if ours:
-            beside = _beside(target, there or "unknown")
-            numbered = (beside.with_name(f"{beside.name}-{number}") for number in itertools.count(2))
-            free = next(path for path in itertools.chain([beside], numbered) if not path.exists())
-            os.replace(target, free)
-            progress.note(f"micro: another recipe's or Python's suite was at {target}; it is now {free}")
-        elif not (target.is_dir() and not any(target.iterdir())):
+    if there == recipe.digest() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if target.exists():
+        if there is None or not ours:
             what = "a suite of another recipe or Python" if there else "other files"
             raise RequestError(f"{target}: holds {what}; choose another --out, or remove it")
-    beside = _beside(target, recipe.digest())
-    if ours and not target.exists() and is_trained(beside, recipe):
-        os.replace(beside, target)
+        shutil.rmtree(_beside(target, there), ignore_errors=True)
+        os.replace(target, _beside(target, there))
+        progress.note(f"micro: another recipe's or Python's suite was at {target}; it is now {_beside(target, there)}")
+    if ours and is_trained(_beside(target, recipe.digest()), recipe):
+        os.replace(_beside(target, recipe.digest()), target)
 
 
 def _beside(target: Path, digest: str) -> Path:
@@ -134,23 +126,21 @@ def _digest(folder: Path) -> str | None:
 @contextlib.contextmanager
 def _lock(target: Path) -> Iterator[None]:
     """One trainer per folder: a second one waits. The lock dies with its process, however that ends."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(target.with_name(f".{target.name}.lock"), "w")  # noqa: SIM115 - closed below
-    except (FileExistsError, NotADirectoryError) as error:
-        raise RequestError(f"{target}: {target.parent} is not a folder; choose another place for the suite") from error
-    except OSError as error:
-        why = error.strerror
-        raise EnvironmentFailure(f"{target}: cannot be written ({why}); choose another place for the suite") from error
-    with handle:
+    from huggingface_hub.utils import WeakFileLock
+
+    place = target.with_name(f".{target.name}.lock")
+    with contextlib.ExitStack() as held:
         try:
-            import fcntl
-        except ImportError:  # not on Windows: two trainers at once would repeat each other's work, bit for bit
-            yield
-            return
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            progress.note(f"micro: another process trains {target}; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(WeakFileLock(place, timeout=0.1))
+            except TimeoutError:
+                progress.note(f"micro: another process trains {target}; waiting for it")
+                held.enter_context(WeakFileLock(place))
+        except (FileExistsError, NotADirectoryError) as error:
+            raise RequestError(f"{target}: {place.parent} is not a folder; choose another place") from error
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"{target}: cannot be written ({error.strerror}); choose another place for the suite"
+            ) from error
         yield

@@ -10,7 +10,6 @@ Cost per switch: one pass over the weights (a cast from float16 runs at memory s
 """
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,8 @@ from pythia_tools.suites.checkpoint import Checkpoint
 
 _NOT_ARCHITECTURE = {"_name_or_path", "dtype", "torch_dtype", "transformers_version"}
 _SAMPLES = 4096
+Copy = tuple[str, torch.Tensor, torch.Tensor]
+"""A weight's name, the module's tensor, the file's tensor."""
 
 
 def load(
@@ -57,14 +58,9 @@ def architecture(folder: Path) -> str:
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config.json. Raises DataError when it is missing or not a mapping."""
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; a checkpoint folder holds config.json and its weights") from error
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); fetch or write the checkpoint again") from error
+    config = files.read_json(path)
     if not isinstance(config, dict):
-        raise DataError(f"{path}: not a model's config")
+        raise DataError(f"{path}: not a model's config; fetch or write the checkpoint again")
     return config
 
 
@@ -77,14 +73,12 @@ def build(
     chosen = choose_dtype(checkpoint, dtype, device, tensors.stored_dtype())
     module, complaints = _from_pretrained(folder, chosen)
     named = _name(checkpoint, folder)
-    plan = match(module, tensors)
-    if plan is not None and not _same_values(plan):
-        plan = None
+    plan, differences = compare(module, tensors)
     _refuse(named, complaints)
     if _narrows(tensors.stored_dtype(), chosen):
         for name, value in module.state_dict().items():
             _require_no_overflow(named, name, value)
-    module.__dict__["_pythia_tools_copied"] = plan is not None
+    module.__dict__["_pythia_tools_copied"] = not differences and _same_values(plan)
     module.to(device)  # type: ignore[arg-type]
     return module.eval()
 
@@ -127,13 +121,7 @@ def label(module: nn.Module, checkpoint: Checkpoint | None, record: WeightsRecor
     return module
 
 
-def match(module: nn.Module, tensors: TensorFiles) -> list[tuple[str, torch.Tensor, torch.Tensor]] | None:
-    """(name, module's tensor, file's tensor) for all weights when names and shapes agree one to one, else None."""
-    plan, complaints = compare(module, tensors)
-    return None if complaints else plan
-
-
-def compare(module: nn.Module, tensors: TensorFiles) -> tuple[list[tuple[str, torch.Tensor, torch.Tensor]], list[str]]:
+def compare(module: nn.Module, tensors: TensorFiles) -> tuple[list[Copy], list[str]]:
     """The copies to make, and what stands against them: missing, unexpected and misshapen tensors by name."""
     targets = dict(module.state_dict(keep_vars=True))
     prefix = getattr(module, "base_model_prefix", "")
@@ -190,7 +178,7 @@ def _misshapen(name: str, came: Sequence[int], wanted: Sequence[int]) -> str:
     return f"tensor {name!r} has shape {tuple(came)}, the architecture wants {tuple(wanted)}"
 
 
-def _same_values(plan: list[tuple[str, torch.Tensor, torch.Tensor]]) -> bool:
+def _same_values(plan: list[Copy]) -> bool:
     """Whether transformers put each file's tensor where our names say, looking at a sample of each tensor's values."""
     for _, target, value in plan:
         step = max(1, value.numel() // _SAMPLES)

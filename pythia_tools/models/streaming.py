@@ -9,6 +9,7 @@ background would take from the computation what it gives.
 import contextlib
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,15 +73,13 @@ class LiveModules:
         self.dtype = dtype
         self._modules: dict[str, nn.Module] = {}
         self._used_by: dict[str, set[str]] = {}
-        self._left: dict[str, int] = {}
-        for checkpoint in checkpoints:
-            self._left[_family(checkpoint)] = self._left.get(_family(checkpoint), 0) + 1
+        self._left = Counter(map(_family, checkpoints))
 
     def show(self, prepared: Prepared) -> nn.Module:
         """The live module with this checkpoint's weights in it."""
         checkpoint = prepared.checkpoint
         folder = prepared.folder if prepared.folder is not None else local_folder(checkpoint)
-        self._count_down(checkpoint)
+        self.skip(checkpoint)
         require_finite(prepared.record, checkpoint, folder)
         dtype = choose_dtype(checkpoint, self.dtype, self.device, named_dtype(prepared.record.stored))
         key = f"{architecture(folder)} {dtype}"
@@ -95,15 +94,12 @@ class LiveModules:
         return label(module, checkpoint, prepared.record, folder)
 
     def skip(self, checkpoint: Checkpoint) -> None:
-        """This checkpoint needs no module after all."""
-        self._count_down(checkpoint)
-
-    def _count_down(self, checkpoint: Checkpoint) -> None:
+        """This checkpoint needs no module any more."""
         self._left[_family(checkpoint)] -= 1
 
     def _drop_unneeded(self, keep: str) -> None:
         for key in [k for k in self._modules if k != keep]:
-            if not any(self._left.get(family, 0) > 0 for family in self._used_by[key]):
+            if not any(self._left[family] > 0 for family in self._used_by[key]):
                 del self._modules[key]
 
 

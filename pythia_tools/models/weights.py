@@ -5,16 +5,16 @@ unpickled beyond tensors), in the order in which transformers looks for them. No
 tensor's values are used. Old Pythia files also hold causal masks and rotary frequencies; these are no weights.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.core.files import confined
+from pythia_tools.core.files import confined, read_json
 
 SINGLE, SHARDED = "model.safetensors", "model.safetensors.index.json"
 OLD_SINGLE, OLD_SHARDED = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -52,12 +52,9 @@ class TensorFiles(Mapping[str, torch.Tensor]):
 
     def stored_dtype(self) -> torch.dtype:
         """The format of the largest floating tensor: what the weights are stored in."""
-        best, size = torch.float32, -1
-        for name in self:
-            tensor = self[name]
-            if tensor.is_floating_point() and tensor.numel() > size:
-                best, size = tensor.dtype, tensor.numel()
-        return best
+        floats = (tensor for tensor in self.values() if tensor.is_floating_point())
+        largest = max(floats, key=torch.Tensor.numel, default=None)
+        return torch.float32 if largest is None else largest.dtype
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -87,11 +84,11 @@ def canonical_name(name: str) -> str:
 
 def _shards(folder: Path, index: Path) -> list[Path]:
     try:
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        shards = sorted(set(read_json(index)["weight_map"].values()))
         paths = [
             folder / Path(name).name if (folder / name).is_symlink() else confined(folder, name) for name in shards
         ]
-    except (ValueError, KeyError, AttributeError, TypeError, RequestError) as error:
+    except (KeyError, AttributeError, TypeError, DataError, RequestError) as error:
         raise DataError(f"{index}: not a valid shard index ({error}); download the checkpoint again") from error
     for path in paths:
         if not path.is_file():
@@ -109,11 +106,7 @@ def _open_safetensors(path: Path) -> dict[str, Callable[[], torch.Tensor]]:
         raise DataError(
             f"{path}: damaged safetensors file ({error}); delete it and fetch or write the checkpoint again"
         ) from error
-    return {name: _getter(handle, name) for name in names}
-
-
-def _getter(handle: Any, name: str) -> Callable[[], torch.Tensor]:
-    return lambda: handle.get_tensor(name)
+    return {name: partial(handle.get_tensor, name) for name in names}
 
 
 def _open_torch(path: Path) -> dict[str, Callable[[], torch.Tensor]]:
@@ -129,8 +122,4 @@ def _open_torch(path: Path) -> dict[str, Callable[[], torch.Tensor]]:
         ) from error
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise DataError(f"{path}: not a mapping of names to tensors; give a save_pretrained folder")
-    return {name: _constant(tensor) for name, tensor in state.items()}
-
-
-def _constant(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
-    return lambda: tensor
+    return {name: partial(state.__getitem__, name) for name in state}

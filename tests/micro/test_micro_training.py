@@ -26,7 +26,7 @@ from pythia_tools.micro.loop import Run, train
 from pythia_tools.micro.states import States
 from pythia_tools.micro.suite import is_trained
 from pythia_tools.micro.suite_runs import rows_of as consumed_rows
-from pythia_tools.micro.suite_runs import suite_runs
+from pythia_tools.micro.suite_runs import suite_runs, write_recipe
 from pythia_tools.micro.windows import ngram_hashes
 from pythia_tools.tokens import open_tokenizer
 
@@ -283,10 +283,7 @@ def test_another_pythons_suite_in_the_cache_moves_beside(tmp_path: Path, monkeyp
     files.write_json(folder / "recipe.json", {"digest": "0123456789abcdef", "recipe": {}})
     (folder / "suite.yaml").write_text("name: old\n")
 
-    def prepared(recipe: micro.Recipe, part: Path) -> None:
-        files.write_json(part / "recipe.json", {"digest": recipe.digest(), "recipe": dataclasses.asdict(recipe)})
-
-    monkeypatch.setattr("pythia_tools.micro.suite._prepare", prepared)
+    monkeypatch.setattr("pythia_tools.micro.suite.build", lambda recipe, part: write_recipe(part, recipe))
     monkeypatch.setattr("pythia_tools.micro.suite.train_all", lambda *a: None)
     assert micro.train() == folder
     assert (tmp_path / "suites" / "pythia-micro-01234567" / "suite.yaml").read_text() == "name: old\n"
