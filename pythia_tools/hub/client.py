@@ -135,10 +135,10 @@ def api() -> HfApi:
     return HfApi(endpoint=endpoint())
 
 
-def ask(what: str, call: Callable[[], T], retries: RetryPolicy = RETRIES) -> T:
-    """The value of an API call of the real client, retried; its errors in one line naming `what`."""
+def ask(what: str, call: Callable[[], T], retries: RetryPolicy = RETRIES, where: str | None = None) -> T:
+    """The value of a call that asks the hub (or `where`), retried; its errors in one line naming `what`."""
     require_online(what)
-    attempts = Attempts(what, retries)
+    attempts = Attempts(what, retries, where)
     while True:
         try:
             return call()
@@ -208,16 +208,14 @@ def fetch_url(url: str, target: Path, retries: RetryPolicy = BRIEF) -> Path:
     EnvironmentFailure."""
     if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
         raise DataError(f"{url}: only https addresses are downloaded")
-    require_online(url)
-    attempts = Attempts(url, retries, where=urlsplit(url).netloc)
-    while True:
-        try:
-            with files.atomic_write(target) as out, stream(url) as response:
-                for chunk in response.iter_raw():
-                    out.write(chunk)
-            return target
-        except passing_errors() as error:
-            attempts.failed(error)
+
+    def once() -> Path:
+        with files.atomic_write(target) as out, stream(url) as response:
+            for chunk in response.iter_raw():
+                out.write(chunk)
+        return target
+
+    return ask(url, once, retries, urlsplit(url).netloc)
 
 
 def explain(what: str, error: Refused, where: str) -> Exception:

@@ -59,7 +59,7 @@ def read_suite(path: str | Path) -> Suite:
     return Suite(
         models=models, places=places, sources=tuple(map(str, value["sources"] or ())),
         folder=path.parent if "folder" in value["location"] else None, tokenizer=(value["tokenizer"] or (None,))[0],
-        extra=value["extra"] or {}, **{key: value[key] for key in kept},
+        **{key: value[key] for key in kept},
     )
 
 

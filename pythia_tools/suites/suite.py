@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError, unknown
 from pythia_tools.suites.checkpoint import Checkpoint, Defect, Folder, HubRevision, ModelInfo
-from pythia_tools.suites.shapes import learning_rate
 from pythia_tools.suites.steps import Request, select
 
 
@@ -50,7 +48,6 @@ class Suite:
     batch_rows: int | None = None
     seq_length: int | None = None
     tokenizer: str | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def model(self, name: str) -> ModelInfo:
         """Raises UnknownNameError naming the nearest and all."""
@@ -111,13 +108,6 @@ class Suite:
         if allow_defective is not None:
             check_defects(found, allow_defective=allow_defective)
         return found
-
-    def learning_rate(self, model: str, update: int) -> float | None:
-        """Learning rate of 0-based update `update` (step `update` to `update` + 1); None when not known."""
-        info = self.model(model)
-        if info.peak_lr is None or not info.schedule:
-            return None
-        return learning_rate(info.schedule, info.peak_lr, update)
 
 
 def check_defects(checkpoints: Iterable[Checkpoint], *, allow_defective: bool) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pythia_tools import suites
 from pythia_tools.core import manifests
 from pythia_tools.core.errors import RequestError
-from pythia_tools.suites import load_suite
+from pythia_tools.suites import ModelInfo, learning_rate, load_suite
 
 # name, layers, d_model, heads, padded vocabulary, parameters, non-embedding, peak learning rate: Pythia's model cards
 TABLE = """
@@ -77,22 +77,25 @@ def test_every_run_has_the_154_checkpoints(suite: str) -> None:
         assert loaded.checkpoint(model, 512).revision == "step512"
 
 
+def rate(info: ModelInfo, update: int) -> float:
+    assert info.peak_lr is not None
+    return learning_rate(info.schedule, info.peak_lr, update)
+
+
 @pytest.mark.parametrize(
     ("update", "share"),
     [(0, 0.0), (1, 0.0007), (512, 0.358), (1000, 0.699), (1430, 1.0), (71500, 0.516), (93000, 0.287), (100000, 0.220)]
 )
 def test_learning_rates_at_given_steps(update: int, share: float) -> None:
-    lr = load_suite("pythia").learning_rate("160m", update)
-    assert lr is not None
-    assert lr / 6e-4 == pytest.approx(share, abs=6e-4)
+    assert rate(load_suite("pythia").model("160m"), update) / 6e-4 == pytest.approx(share, abs=6e-4)
 
 
 def test_the_floor_is_reached_at_step_115139_and_kept() -> None:
-    suite = load_suite("pythia")
+    info = load_suite("pythia").model("70m")
     floor = pytest.approx(1e-4, abs=0)
-    assert suite.learning_rate("70m", 115_138) > 1e-4 * (1 + 1e-9)  # type: ignore[operator]
-    assert [suite.learning_rate("70m", n) for n in (115_139, 120_000, 143_000)] == [floor] * 3
-    assert suite.learning_rate("1b", 1000) is None
+    assert rate(info, 115_138) > 1e-4 * (1 + 1e-9)
+    assert [rate(info, n) for n in (115_139, 120_000, 143_000)] == [floor] * 3
+    assert load_suite("pythia").model("1b").peak_lr is None
 
 
 @pytest.mark.parametrize(
@@ -215,10 +218,10 @@ def test_schedules_that_are_stated_in_tokens(model: str) -> None:
     info = suite.model(model)
     assert info.peak_lr is not None and info.tokens_per_step is not None
     warm, end = 8_388_608_000 // info.tokens_per_step, 5e12 / info.tokens_per_step
-    assert suite.learning_rate(model, warm) == pytest.approx(info.peak_lr)
-    assert suite.learning_rate(model, warm // 2) == pytest.approx(info.peak_lr / 2)
-    assert suite.learning_rate(model, round((warm + end) / 2)) == pytest.approx(0.55 * info.peak_lr, rel=1e-4)
-    assert suite.learning_rate(model, int(end) + 1) == pytest.approx(0.1 * info.peak_lr)
+    assert rate(info, warm) == pytest.approx(info.peak_lr)
+    assert rate(info, warm // 2) == pytest.approx(info.peak_lr / 2)
+    assert rate(info, round((warm + end) / 2)) == pytest.approx(0.55 * info.peak_lr, rel=1e-4)
+    assert rate(info, int(end) + 1) == pytest.approx(0.1 * info.peak_lr)
 
 
 README = manifests.manifest_root() / "suites" / "README.md"
