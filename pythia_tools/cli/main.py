@@ -6,7 +6,6 @@ Commands load lazily, so `pythia-tools --help` needs no torch.
 """
 
 import argparse
-import errno
 import importlib
 import inspect
 import os
@@ -35,16 +34,6 @@ COMMANDS = {
     "merge": "join the shards of a run",
     "selfcheck": "versions, devices, manifests; --online: one real checkpoint, one real batch",
 }
-FULL = "the disk is full; nothing was lost, free some space and run the same command again"
-DENIED = "permission denied; name another place, or change its permissions"
-ADVICE = {
-    errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EFBIG: FULL, errno.EACCES: DENIED, errno.EPERM: DENIED,
-    errno.EROFS: "this disk can only be read; name another place",
-    errno.ENOTDIR: "a part of this path is a file where a folder is needed; name another place",
-    errno.EISDIR: "this is a folder where a file is needed; name a file",
-    errno.EMFILE: "too many open files; raise the limit (ulimit -n) and run the same command again",
-}
-"""What the operating system may refuse, and what the user can do about it; any other refusal is a bug of ours."""
 
 
 class Command(NamedTuple):
@@ -104,9 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.EXIT_DONE
     except Exception as error:  # whatever else escapes, the user gets an exit code of the contract
-        advice = ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
-        if advice is not None:
-            _say(f"{getattr(error, 'filename', None) or 'output'}: {advice}")
+        if failure := errors.refused(error):
+            _say(str(failure))
             return errors.EXIT_ENVIRONMENT
         traceback.print_exc()
         _say("this is a bug of pythia-tools, please report it with the lines above")

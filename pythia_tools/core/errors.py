@@ -4,12 +4,27 @@ A message is one line and says what came, what is allowed, and what to do next.
 Everything else that escapes is a bug of ours: exit 70, with its traceback.
 """
 
+import difflib
+import errno
+from collections.abc import Iterable
+
 EXIT_DONE = 0
 EXIT_FOUND = 1
 EXIT_REQUEST = 2
 EXIT_ENVIRONMENT = 3
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+FULL = "the disk is full; nothing was lost, free some space and run the same command again"
+DENIED = "permission denied; name another place, or change its permissions"
+ADVICE = {
+    errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EFBIG: FULL, errno.EACCES: DENIED, errno.EPERM: DENIED,
+    errno.EROFS: "this disk can only be read; name another place",
+    errno.ENOTDIR: "a part of this path is a file where a folder is needed; name another place",
+    errno.EISDIR: "this is a folder where a file is needed; name a file",
+    errno.EIO: "the disk reports an error; look at the disk, or name another place",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n) and run the same command again",
+}
+"""What the operating system may refuse, and what the user can do about it; any other refusal is a bug of ours."""
 
 
 class PythiaToolsError(Exception):
@@ -40,17 +55,20 @@ class EnvironmentFailure(PythiaToolsError, OSError):
     exit_code = EXIT_ENVIRONMENT
 
 
-def unknown(kind: str, came: object, allowed: object, *, hint: str = "") -> UnknownNameError:
+def unknown(kind: str, came: object, allowed: Iterable[object], *, hint: str = "") -> UnknownNameError:
     """An UnknownNameError that names what came, the nearest of what is allowed, and all of it if short.
 
     Example: `unknown("suite", "pythai", ["pythia", "pythia-deduped"])` →
     "unknown suite 'pythai'; did you mean 'pythia'? known: pythia, pythia-deduped".
     """
-    import difflib
-
-    names = [str(a) for a in allowed]  # type: ignore[attr-defined]
+    names = [str(a) for a in allowed]
     close = difflib.get_close_matches(str(came), names, n=3)
     guess = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ";"
     shown = ", ".join(names[:40]) + (f", … ({len(names)} in all)" if len(names) > 40 else "")
-    tail = f" {hint}" if hint else ""
-    return UnknownNameError(f"unknown {kind} {came!r}{guess} known: {shown or 'none'}{tail}")
+    return UnknownNameError(f"unknown {kind} {came!r}{guess} known: {shown or 'none'} {hint}".rstrip())
+
+
+def refused(error: BaseException, target: object = None) -> EnvironmentFailure | None:
+    """What the operating system refused (of `target`), with what to do; None when `error` is no such refusal."""
+    advice = ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
+    return EnvironmentFailure(f"{target or getattr(error, 'filename', None) or 'output'}: {advice}") if advice else None

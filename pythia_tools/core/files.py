@@ -5,21 +5,17 @@ power cut leaves the old file or the new one, never a torn one.
 """
 
 import contextlib
-import errno
 import glob
 import hashlib
 import json
 import os
 import shutil
-import tempfile
-import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
-
-_umask_lock = threading.Lock()
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError, refused
 
 
 @contextlib.contextmanager
@@ -28,47 +24,47 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
 
     Raises: EnvironmentFailure when the disk is full or the folder cannot be written.
     """
-    target = Path(path)
-    with _one_line_os_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed below, before the rename
-            mode=mode, dir=target.parent, prefix=f".{target.name}.", suffix=".part", delete=False,
-            encoding=None if "b" in mode else "utf-8",
-        )
-    try:
-        with _one_line_os_errors(target):
-            with handle:
-                yield handle
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.chmod(handle.name, 0o666 & ~_umask())
-            os.replace(handle.name, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(handle.name)
-        raise
+    with _beside(path) as (target, beside):
+        with open(beside, mode, encoding=None if "b" in mode else "utf-8") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(beside, target)
 
 
 def atomic_folder(path: str | os.PathLike[str], fill: Callable[[Path], None]) -> None:
     """Fill a temporary folder beside `path`, then rename it into place (an existing `path` is replaced)."""
+    with _beside(path) as (target, beside):
+        beside.mkdir()
+        fill(beside)
+        old = beside.with_suffix(".old")
+        if target.exists():
+            os.replace(target, old)
+        os.replace(beside, target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _beside(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
+    """The target and a new name in its folder; what bears that name on an error vanishes."""
     target = Path(path)
-    with _one_line_os_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
-        os.chmod(beside, 0o777 & ~_umask())
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with _one_line_os_errors(target):
-            fill(beside)
-            if target.exists():
-                old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
-                os.replace(target, old / "old")
-                os.replace(beside, target)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.replace(beside, target)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield target, beside
+    except BaseException as error:
+        delete(beside)
+        if failure := refused(error, target):
+            raise failure from error
         raise
+
+
+def delete(path: Path) -> None:
+    """A file or a folder with all it holds, as far as the system lets it go."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def sweep_parts(folder: str | os.PathLike[str], name: str = "") -> int:
@@ -77,7 +73,7 @@ def sweep_parts(folder: str | os.PathLike[str], name: str = "") -> int:
     """
     gone = 0
     for entry in Path(folder).glob(f".{glob.escape(name)}*.part"):
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+        delete(entry)
         gone += 1
     return gone
 
@@ -152,29 +148,6 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
-
-
-@contextlib.contextmanager
-def _one_line_os_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except (DataError, EnvironmentFailure):
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise EnvironmentFailure(
-                f"{target}: the disk is full ({error.strerror}); nothing was changed, free some space and run again"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EIO):
-            raise EnvironmentFailure(f"{target}: cannot be written ({error.strerror})") from error
-        raise
-
-
-def _umask() -> int:
-    with _umask_lock:  # two threads at once would leave the process with the other's 0
-        mask = os.umask(0)
-        os.umask(mask)
-    return mask
 
 
 def _plain(value: Any) -> Any:

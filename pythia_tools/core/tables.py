@@ -36,36 +36,25 @@ COLUMNS: dict[str, Column] = {
     "model": Column("string", "the training run in it (`70m`, `160m-seed3`); <NA> for numbers over several models"),
     "params": Column("Int64", "parameters, embeddings included; <NA> when unknown"),
     "branch": Column("string", "`main`, or the name of an intervention branch (`swap`)"),
-    "seed": Column("Int64", "the run's seed; <NA> when unknown"), "step": Column("Int64", "optimizer steps taken"),
+    "seed": Column("Int64", "the run's seed; <NA> when unknown"),
+    "step": Column("Int64", "optimizer steps taken"),
     "tokens": Column("Int64", "training tokens consumed up to that step; <NA> when unknown"),
     "analysis": Column("string", "the analysis that measured it (`memorization`)"),
-    "task": Column(
-        "string",
-        "what was asked: a task, measure or set of items (`facts`, `crows_pairs`); <NA> where an analysis has one"
-    ),
+    "task": Column("string", "task, measure or set of items (`facts`, `crows_pairs`); <NA> where an analysis has one"),
     "subset": Column("string", "which of the task's items, by kind (`gender`, `heldout`); `all` for all of them"),
-    "reference": Column(
-        "string", "what a difference or ratio is taken against: a model, branch, task or subset; else <NA>"
-    ),
-    "exposures_low": Column(
-        "Int64", "items with at least so many exposures up to the step; <NA> where items are not told apart by them"
-    ),
+    "reference": Column("string", "what a difference or ratio is against: model, branch, task or subset; else <NA>"),
+    "exposures_low": Column("Int64", "items with at least so many exposures up to the step; <NA> where not told apart"),
     "exposures_high": Column("Int64", "items with at most so many exposures; <NA>: no upper end, or not told apart"),
-    "cohort": Column(
-        "Int64", "rows consumed before this step, and not before the previous cohort's; <NA> where there are no cohorts"
-    ),
-    "since": Column(
-        "Int64", "steps since the exposure, at least (up to the next line's); negative before it; <NA> otherwise"
-    ),
+    "cohort": Column("Int64", "rows consumed before this step, and not before the previous cohort's; else <NA>"),
+    "since": Column("Int64", "steps since the exposure, at least (up to the next line's); negative before it; or <NA>"),
     "metric": Column("string", "what `value` is (`memorized_share`, `spearman`, `nll`)"),
     "metric_unit": Column("string", "the unit of value, low and high (`share`, `nats per token`)"),
-    "value": Column("float64", "the estimate"), "low": Column("float64", "lower end of its interval; NaN without one"),
+    "value": Column("float64", "the estimate"),
+    "low": Column("float64", "lower end of its interval; NaN without one"),
     "high": Column("float64", "upper end of its interval; NaN without one"),
     "n": Column("Int64", "independent units behind the estimate"),
-    "unit": Column(
-        "string", "what is independent and was resampled: canary, row, term, sentence pair, occupation, run"
-    ),
-    "interval": Column("string", "how low and high came about (`wilson95`, `bootstrap95`, `none`)")
+    "unit": Column("string", "what is independent and resampled: canary, row, term, sentence pair, occupation, run"),
+    "interval": Column("string", "how low and high came about (`wilson95`, `bootstrap95`, `none`)"),
 }
 IDENTITY = ["suite", "model", "params", "branch", "seed", "step", "tokens"]
 SUMMARY = list(COLUMNS)
@@ -97,9 +86,7 @@ def check_summary(frame: pd.DataFrame) -> pd.DataFrame:
     """The same table with its documented types. Raises DataError naming a missing column."""
     missing = [c for c in SUMMARY if c not in frame.columns]
     if missing and _OF_0_1 in frame.columns:
-        raise DataError(
-            "this summary was written by version 0.1 (a column `group`); run its command again with this version"
-        )
+        raise DataError("this summary was written by version 0.1 (a column `group`); run its command again")
     if missing:
         raise DataError(f"not a summary table: columns {missing} are missing; a summary has {SUMMARY}")
     return frame[SUMMARY].astype(_TYPES).reset_index(drop=True)
@@ -148,10 +135,8 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 def read_summary(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read a `summary.csv` with its types. Raises DataError when it is missing, of version 0.1, or not one."""
     try:
-        return check_summary(pd.read_csv(path, dtype=_TYPES, keep_default_na=True))  # type: ignore[arg-type]
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+        return check_summary(pd.read_csv(path, dtype=_TYPES))  # type: ignore[arg-type]
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except (ValueError, pd.errors.ParserError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a summary table ({error})") from error

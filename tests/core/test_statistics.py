@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from pythia_tools.core import statistics
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics.isotonic import _rises
+from pythia_tools.core.statistics.association import _rises
 
 
 @given(st.integers(0, 60), st.integers(1, 60))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.stats import false_discovery_control
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics.resampling import units
+from pythia_tools.core.statistics.estimates import units
 
 _BLOCK = 1 << 22
 

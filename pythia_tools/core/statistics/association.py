@@ -1,0 +1,169 @@
+"""How one column goes with another: rank correlations, also with other columns taken out; the rise of an isotonic fit;
+the area under the ROC curve, and true positives at few false ones.
+
+The isotonic fit pools adjacent violators until no level lies above the next one. Its first value is therefore the
+smallest mean over a beginning of the levels, its last the largest mean over an end of them (the min-max formulas), so
+that the rise needs no fit: cumulative sums do, for all resamples at once. For the ROC curve, too, a resample is a
+weight per item, so scores are sorted once: everything is sums of weights above or below a score.
+Sources: Spearman 1904; ties get mean ranks, as in scipy.stats.spearmanr. Partial: the correlation of rank residuals,
+Conover 1999, section 5.4. Isotonic: Barlow, Bartholomew, Bremner & Brunk 1972, section 1.2. Intervals: percentile
+bootstrap over units.
+Cost: O(n R) for n items and R resamples, times log n for ranks, in blocks of bounded memory; where clusters repeat,
+rank correlations go resample by resample.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from pythia_tools.core.errors import RequestError
+from pythia_tools.core.statistics.estimates import RESAMPLES, Estimate, from_draws, statistic, units
+
+FEW = 64
+"""Distinct values up to which ranks are counted instead of sorted."""
+_BLOCK = 1 << 21
+"""Weights held at a time."""
+
+
+def rank_correlation(x: npt.ArrayLike, y: npt.ArrayLike, *, unit: str, **options: Any) -> Estimate:
+    """Spearman's rho of two (n,) columns; NaN when one is constant. Bootstrap resamples that are constant are left out.
+
+    options: clusters, level, resamples, seed, as for `statistic`. Raises RequestError for NaN values.
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if a.shape != b.shape:
+        raise RequestError(f"columns differ in length: {a.size} and {b.size}; they must be aligned")
+    if a.size < 3:
+        return from_draws(np.nan, [], n=a.size, unit=unit, level=options.get("level", 0.95))
+    return statistic(spearman, _codes(a), _codes(b), unit=unit, vectorized=True, **options)
+
+
+def partial_rank_correlation(
+    x: npt.ArrayLike, y: npt.ArrayLike, controls: list[np.ndarray], *, unit: str, **options: Any
+) -> Estimate:
+    """Spearman's rho of x and y with the ranks of the (n,) controls taken out of both; NaN where nothing is left.
+
+    options: as for `rank_correlation`.
+    """
+    n = np.size(x)
+    if n < len(controls) + 3:
+        return from_draws(np.nan, [], n=n, unit=unit, level=options.get("level", 0.95))
+    return statistic(_partial, x, y, *controls, unit=unit, vectorized=True, **options)
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(r,) Spearman's rho of each row of (r, n) arrays; NaN where a row is constant."""
+    a, b = _ranks(x), _ranks(y)
+    a -= a.mean(axis=1, keepdims=True)
+    b -= b.mean(axis=1, keepdims=True)
+    norm = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(norm > 0, (a * b).sum(axis=1) / norm, np.nan)
+
+
+def _partial(x: np.ndarray, y: np.ndarray, *controls: np.ndarray) -> np.ndarray:
+    """(r,) partial rank correlations of each row of (r, n) arrays."""
+    design = np.stack([np.ones_like(x, dtype=np.float64), *(_ranks(c) for c in controls)], axis=-1)
+    left = np.stack([_ranks(x), _ranks(y)], axis=-1)
+    residuals = left - design @ (np.linalg.pinv(design) @ left)
+    scale = (left - left.mean(axis=1, keepdims=True)).std(axis=1)
+    a, b = residuals[..., 0], residuals[..., 1]
+    norm = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    known = (a.std(axis=1) > 1e-9 * scale[:, 0]) & (b.std(axis=1) > 1e-9 * scale[:, 1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known, (a * b).sum(axis=1) / norm, np.nan)
+
+
+def _codes(values: np.ndarray) -> np.ndarray:
+    """Each value's place among the distinct ones, as ranks see no more than that; NaN is refused."""
+    if np.isnan(values).any():
+        bad = int(np.isnan(values).sum())
+        raise RequestError(f"{bad} of {values.size} values are NaN; drop or flag those items first")
+    return np.unique(values, return_inverse=True)[1]
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Mean ranks within each row: by counting where values are few codes (flags, small counts), else by sorting."""
+    many = int(values.max()) + 1 if values.dtype.kind == "i" else FEW + 1
+    if many > FEW or values.min() < 0:
+        return np.asarray(rankdata(values, axis=1), dtype=np.float64)
+    rows = len(values)
+    counts = np.bincount((values + many * np.arange(rows)[:, None]).ravel(), minlength=many * rows).reshape(-1, many)
+    return np.take_along_axis(np.cumsum(counts, axis=1) - (counts - 1) / 2, values, axis=1)
+
+
+def isotonic_rise(
+    x: npt.ArrayLike, y: npt.ArrayLike, *, unit: str, clusters: npt.ArrayLike | None = None, resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """Last minus first value of the isotonic fit of y (n,) by x (n,); items of equal x share a value. Never below 0.
+
+    NaN when all x are equal. A fit can only rise, so chance alone gives more than 0: read it beside a rank correlation.
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    who = units(len(a), clusters)
+    if len(np.unique(a)) < 2:
+        return from_draws(np.nan, [], n=who.n, unit=unit)
+    draws = _rises(a, b, who.weights(resamples, seed))
+    return from_draws(_rises(a, b, np.ones((1, len(a))))[0], draws, n=who.n, unit=unit)
+
+
+def _rises(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(r,) rise of the fit under each row of (r, n) weights."""
+    order = np.argsort(x, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(x[order]) > 0, True))
+    total = np.cumsum((weights * y)[:, order], axis=1)[:, ends]
+    mass = np.cumsum(weights[:, order], axis=1)[:, ends]
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 where no item is: left out by fmin and fmax
+        beginnings = total / mass
+        endings = (total[:, -1:] - total) / (mass[:, -1:] - mass)
+    return np.fmax(np.fmax.reduce(endings, axis=1), beginnings[:, -1]) - np.fmin.reduce(beginnings, axis=1)
+
+
+def auc(
+    positives: npt.ArrayLike, negatives: npt.ArrayLike, *, unit: str = "row", level: float = 0.95,
+    resamples: int = 1000, seed: int = 0,
+) -> Estimate:
+    """Area under the ROC curve of (n,) and (m,) scores (ties count half), with a bootstrap over both sides."""
+    return roc(positives, negatives, (), unit=unit, level=level, resamples=resamples, seed=seed)[0]
+
+
+def roc(
+    positives: npt.ArrayLike, negatives: npt.ArrayLike, rates: Sequence[float], *, unit: str = "row",
+    level: float = 0.95, resamples: int = 1000, seed: int = 0,
+) -> list[Estimate]:
+    """The AUC, then the true-positive rate at each false-positive rate of `rates`, all from the same resamples.
+
+    A rate is that of the strictest threshold whose false-positive rate is at most the one asked. With fewer than
+    1 / rate negatives the threshold is the largest negative score: nothing finer can be measured.
+    """
+    p, n = (np.sort(np.asarray(side, dtype=np.float64))[::-1] for side in (positives, negatives))
+    size = len(p) + len(n)
+    if not len(p) or not len(n):
+        return [from_draws(np.nan, [], n=size, unit=unit, level=level)] * (1 + len(rates))
+    rng, step, draws = np.random.default_rng(seed), max(1, _BLOCK // size), []
+    for start in range(0, resamples, step):
+        take = min(step, resamples - start)
+        held, others = (units(len(side)).weights(take, rng).astype(np.float64) for side in (p, n))
+        draws.append(_curve(p, n, held, others, rates))
+    values = _curve(p, n, np.ones((1, len(p))), np.ones((1, len(n))), rates)[:, 0]
+    kept = np.concatenate(draws, axis=1)
+    return [from_draws(v, d, n=size, unit=unit, level=level) for v, d in zip(values, kept, strict=True)]
+
+
+def _curve(p: np.ndarray, n: np.ndarray, wp: np.ndarray, wn: np.ndarray, rates: Sequence[float]) -> np.ndarray:
+    """(1 + rates, R) of descending scores p, n under weights wp (R, P), wn (R, N)."""
+    above = np.concatenate([np.zeros((len(wn), 1)), np.cumsum(wn, axis=1)], axis=1)  # weight of the k highest negatives
+    higher, not_lower = np.searchsorted(-n, -p, side="left"), np.searchsorted(-n, -p, side="right")
+    beaten = len(n) - (above[:, higher] + above[:, not_lower]) / 2
+    lines = [(wp * beaten).sum(axis=1) / (len(p) * len(n))]
+    found = np.concatenate([np.zeros((len(wp), 1)), np.cumsum(wp, axis=1)], axis=1)
+    positives_above = np.append(np.searchsorted(-p, -n, side="left"), len(p))  # strictly; and all
+    for rate in rates:
+        allowed = np.floor(rate * len(n) + 1e-9)
+        threshold = (above[:, 1:] <= allowed).sum(axis=1)  # the first negative that would be one too many
+        lines.append(found[np.arange(len(wp)), positives_above[threshold]] / len(p))
+    return np.array(lines)
