@@ -251,12 +251,10 @@ def refusal(response: Response) -> Refused:
 
 def _retry_after(value: str | None) -> float | None:
     """Seconds to wait by a Retry-After header: a number of seconds or a date; None when it is neither."""
-    if value is None:
-        return None
-    if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+    if value and re.fullmatch(r"\d+(\.\d+)?", value.strip()):
         return float(value)
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(value or "").timestamp() - time.time())
     except (ValueError, TypeError):
         return None
 

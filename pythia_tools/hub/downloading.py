@@ -170,9 +170,8 @@ def fetch_tokenizer(repo: str, revision: str | None = None, *, retries: RetryPol
     HF_HUB_OFFLINE=1. Raises: DataError when the repository or its tokenizer.json does not exist, EnvironmentFailure.
     """
     revision = revision or "main"
-    here = cache.ref(repo, revision)
-    now = _commit(repo, revision) if here is not None else None
-    if here is not None and now in (None, here):
+    here = _unmoved(repo, revision)
+    if here is not None:
         folder = cache.repo_folder(repo) / "snapshots" / here
         kept = kept_listing(repo, revision, here)
         wanted = [f.path for f in kept.files if f.path in TOKENIZER] if kept else ["tokenizer.json"]
@@ -203,21 +202,27 @@ def pinned(checkpoint: Checkpoint) -> Iterator[None]:
 
 def _ready(repo: str, revision: str) -> Path | None:
     """The folder when everything is in the cache and the branch has not moved; None when something is to fetch."""
-    here = cache.ref(repo, revision)
-    now = _commit(repo, revision) if here is not None else None
-    if here is None or (now is not None and now != here):
-        if here is not None:
-            progress.note(f"{repo}@{revision} has moved from {here[:8]} to {now and now[:8]}; fetching the new one")
+    here = _unmoved(repo, revision)
+    if here is None:
         return None
     entry = kept_listing(repo, revision, here)
     if entry is None:
         return _unlisted(repo, revision, here) if client.offline() else None
-    recorded = ledger.find(repo, here)
-    if not cache.is_present(entry) or recorded is None:
+    if not cache.is_present(entry) or ledger.find(repo, here) is None:
         return None
     if not client.offline():
         ledger.record(entry)
     return cache.snapshot_folder(entry)
+
+
+def _unmoved(repo: str, revision: str) -> str | None:
+    """The commit that is in the cache; None when there is none, or the branch has moved since."""
+    here = cache.ref(repo, revision)
+    now = _commit(repo, revision) if here is not None else None
+    if here is not None and now is not None and now != here:
+        progress.note(f"{repo}@{revision} has moved from {here[:8]} to {now[:8]}; fetching the new one")
+        return None
+    return here
 
 
 def _unlisted(repo: str, revision: str, commit: str) -> Path | None:

@@ -6,7 +6,6 @@ Sources: the safetensors format description; torch's serialization notes.
 """
 
 import collections
-import errno
 import io
 import json
 import math
@@ -162,16 +161,13 @@ class _Tail:
         self._start = max(0, size - guess)
         self._tail = read(self._start, size)
 
-    def seekable(self) -> bool:
-        return True
-
     def tell(self) -> int:
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         if at < 0:
-            raise OSError(errno.EINVAL, "before the file's beginning")
+            raise OSError("before the file's beginning")
         self._at = at
         return at
 

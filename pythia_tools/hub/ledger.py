@@ -11,7 +11,7 @@ import re
 import socket
 import threading
 import time
-from collections import Counter
+import uuid
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,25 +127,16 @@ def make_room(need: int, budget: int, keep: Collection[tuple[str, str]] = ()) ->
 @contextlib.contextmanager
 def pinned(places: Collection[tuple[str, str]]) -> Iterator[None]:
     """Keeps (repo, commit) from eviction by any process for the duration; pins of dead processes do not count."""
-    owner = f"@{socket.gethostname()}@{os.getpid()}"
+    owner = f"@{socket.gethostname()}@{os.getpid()}@{uuid.uuid4().hex}"
     paths = [_folder() / "pins" / f"{_name(repo, commit)}{owner}" for repo, commit in places]
-    with _mutex:
-        for path in paths:
-            _pins[path.name] += 1
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     try:
         yield
     finally:  # works while the interpreter shuts down, too
-        with _mutex:
-            for path in paths:
-                _pins[path.name] -= 1
-                if _pins[path.name] <= 0:
-                    del _pins[path.name]
-                    path.unlink(missing_ok=True)
-
-
-_pins: Counter[str] = Counter()
+        for path in paths:
+            path.unlink(missing_ok=True)
 
 
 def _in_use(entry: Entry) -> bool:
@@ -158,7 +149,7 @@ def _in_use(entry: Entry) -> bool:
 
 
 def _alive(pin: Path) -> bool:
-    _, host, pid = pin.name.rsplit("@", 2)
+    _, host, pid, _ = pin.name.rsplit("@", 3)
     if host != socket.gethostname() or os.name == "nt":  # on Windows os.kill(pid, 0) would not only ask
         with contextlib.suppress(FileNotFoundError):
             return time.time() - pin.stat().st_mtime < FOREIGN_PIN_SECONDS

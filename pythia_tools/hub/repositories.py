@@ -129,8 +129,9 @@ def listing(repo: str, revision: str, kind: str = "model") -> Listing:
 
 def ask_listing(repo: str, revision: str, kind: str, commit: str | None = None) -> Listing:
     """What the hub says now, kept. Cost: one request. Raises: DataError, EnvironmentFailure."""
-    info = client.ask(f"{repo}@{revision}", lambda: client.api().repo_info(
-        repo, revision=commit or revision, repo_type=kind, files_metadata=True, timeout=client.TIMEOUT_SECONDS))
+    ask_info = client.api().dataset_info if kind == "dataset" else client.api().model_info
+    info = client.ask(f"{repo}@{revision}", lambda: ask_info(
+        repo, revision=commit or revision, files_metadata=True, timeout=client.TIMEOUT_SECONDS))
     found = tuple(
         RemoteFile(s.rfilename, int((s.lfs.size if s.lfs else s.size) or 0), s.lfs.sha256 if s.lfs else None, s.blob_id)
         for s in info.siblings or ()

@@ -91,16 +91,13 @@ class LocalBytes:
 
 def _read_file(path: Path, offset: int, out: np.ndarray) -> None:
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb") as file:
             file.seek(offset)
-            done = 0
-            while done < out.size:
-                got = file.readinto(out[done:].data)
-                if not got:
-                    raise DataError(f"{path}: the file has become shorter since it was opened")
-                done += got
+            got = file.readinto(out.data)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
+    if got < out.size:
+        raise DataError(f"{path}: the file has become shorter since it was opened")
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -141,16 +141,10 @@ def _read(path: Path) -> tokenizers.Tokenizer:
 
 def _special(path: Path) -> tuple[tuple[str, str], ...]:
     """bos_token and eos_token as a tokenizer_config.json states them: texts, or mappings with `content`."""
-    if not path.is_file():
-        return ()
-    config = files.read_json(path)
-    found = []
-    for key in ("bos_token", "eos_token"):
-        value = config.get(key) if isinstance(config, dict) else None
-        value = value.get("content") if isinstance(value, dict) else value
-        if isinstance(value, str):
-            found.append((key, value))
-    return tuple(found)
+    config = files.read_json(path) if path.is_file() else {}
+    stated = {key: config.get(key) for key in ("bos_token", "eos_token")} if isinstance(config, dict) else {}
+    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in stated.items()}
+    return tuple((key, text) for key, text in texts.items() if isinstance(text, str))
 
 
 @cache
