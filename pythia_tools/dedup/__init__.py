@@ -9,11 +9,11 @@ from typing import Any
 
 _NAMES = {
     "minhash_signatures": "signatures", "near_duplicates": "near", "near_duplicate_roots": "near",
-    "near_duplicate_pairs": "near", "kept_documents": "near", "Pairs": "exact", "choose_bands": "config",
-    "hit_probability": "config", "curve_in_words": "config", "candidate_pairs": "lsh", "components": "connected",
+    "kept_documents": "near", "choose_bands": "config", "hit_probability": "config", "curve_in_words": "config",
+    "DedupConfig": "config", "PRESETS": "config", "preset": "config", "components": "connected",
     "kept_member": "connected", "members": "connected", "shingle_sets": "sets", "pack": "shingles",
-    "DedupConfig": "config", "PRESETS": "config", "preset": "config", "run_stages": "stages", "DedupResult": "stages",
-    "exposure_effect": "effect", "effect_summary": "effect", "repeated_runs": "substrings", "run_shares": "substrings",
+    "run_stages": "stages", "DedupResult": "stages", "exposure_effect": "effect", "effect_summary": "effect",
+    "repeated_runs": "substrings", "run_shares": "substrings",
 }
 
 __all__ = sorted(_NAMES)  # noqa: PLE0605

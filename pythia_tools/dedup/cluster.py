@@ -9,13 +9,12 @@ Cost: 20 ns per record of a bucket; memory 16 bytes per document and one bucket 
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from pythia_tools.core.parallel import worker_count
 from pythia_tools.dedup.band import bucket_parts, buckets_key
 from pythia_tools.dedup.config import DedupConfig
-from pythia_tools.dedup.connected import find, flatten, join, join_buckets, join_pairs, kept_member
-from pythia_tools.dedup.exact import exact_links, jaccard, similarities
+from pythia_tools.dedup.connected import flatten, join_buckets, join_pairs, kept_member
+from pythia_tools.dedup.exact import exact_links, join_verified, similarities
 from pythia_tools.dedup.parts import Part, open_part, write_part
 from pythia_tools.dedup.sets import ShingleSets
 from pythia_tools.dedup.sign import Job, by_part, first_documents
@@ -41,7 +40,7 @@ def write_clusters(job: Job, signed: list[Part], workers: int | None = None) -> 
         members, begins = np.asarray(part.array("members")), np.asarray(part.array("begins"))
         if config.verify:
             sets, numbers = _gather_sets(signed, firsts, members)
-            _join_verified(parents, members, begins, numbers, sets.values, sets.offsets, config.threshold)
+            join_verified(parents, members, begins, numbers, sets.values, sets.offsets, config.threshold)
         else:
             join_buckets(parents, members, begins)
     flatten(parents)
@@ -92,15 +91,3 @@ def _similarity(
                 rows[which] = signed[part].array("signatures")[inside]
             out[a:b] = (rows[: b - a] == rows[b - a :]).mean(axis=1)
     return out
-
-
-@njit(nogil=True, cache=True)
-def _join_verified(parents, members, begins, numbers, values, offsets, threshold):  # type: ignore[no-untyped-def]
-    for bucket in range(len(begins) - 1):
-        for i in range(begins[bucket], begins[bucket + 1]):
-            d = numbers[i]
-            for j in range(begins[bucket], i):
-                if find(parents, members[i]) == find(parents, members[j]):
-                    continue
-                if jaccard(values, offsets, d, numbers[j]) >= threshold:
-                    join(parents, members[i], members[j])

@@ -9,38 +9,17 @@ threshold, so a low threshold on a repetitive corpus is slow.
 Source: Bayardo, Ma, Srikant 2007 (All-Pairs); Xiao et al. 2008 (PPJoin).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numba import njit
 
 from pythia_tools.core.parallel import map_threads
 from pythia_tools.dedup.config import check_threshold
-from pythia_tools.dedup.connected import find, join, members
+from pythia_tools.dedup.connected import find, join
 from pythia_tools.dedup.hashes import mix64
 from pythia_tools.dedup.sets import ShingleSets
 
 _CLASSES = 256  # counts beyond are one class
-_ROOM = 1 << 20  # pairs a thread may hold before it hands them over
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs left[i] < right[i] of documents and their Jaccard similarity; sorted, without repeats."""
-
-    left: np.ndarray
-    right: np.ndarray
-    similarity: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.left)
-
-
-def exact_pairs(sets: ShingleSets, threshold: float, threads: int = 1) -> Pairs:
-    """Every pair with similarity ≥ threshold; (n choose 2) of them in a cluster of n equal documents."""
-    left, right, similarity = _expand(*_join(sets, threshold, threads, all_pairs=True))
-    order = np.lexsort((right, left))
-    return Pairs(left[order], right[order], similarity[order])
+_ROOM = 1 << 20  # links a thread may hold before it hands them over
 
 
 def exact_links(sets: ShingleSets, threshold: float, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -48,8 +27,13 @@ def exact_links(sets: ShingleSets, threshold: float, threads: int = 1) -> tuple[
 
     Pairs whose documents are connected already are not compared, which spares most of the work in large clusters.
     """
-    same_of, left, right, _ = _join(sets, threshold, threads, all_pairs=False)
+    check_threshold(threshold)
+    marks = np.empty(len(sets), np.uint64)
+    _fingerprints(sets.values, sets.offsets, marks)
+    same_of = np.arange(len(sets))
+    _match_equal(sets.values, sets.offsets, marks, np.argsort(marks, kind="stable"), same_of)
     repeats = np.flatnonzero(same_of != np.arange(len(sets)))
+    left, right = _join(sets, np.flatnonzero((same_of == np.arange(len(sets))) & (sets.sizes > 0)), threshold, threads)
     return np.concatenate([same_of[repeats], left]), np.concatenate([repeats, right])
 
 
@@ -60,18 +44,9 @@ def similarities(sets: ShingleSets, left: np.ndarray, right: np.ndarray) -> np.n
     return out
 
 
-def _join(
-    sets: ShingleSets, threshold: float, threads: int, *, all_pairs: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """same_of (n,): the first document with i's set (itself for most); then the pairs among those firsts: left, right,
-    similarity."""
-    check_threshold(threshold)
-    marks = np.empty(len(sets), np.uint64)
-    _fingerprints(sets.values, sets.offsets, marks)
-    same_of = np.arange(len(sets))
-    _match_equal(sets.values, sets.offsets, marks, np.argsort(marks, kind="stable"), same_of)
+def _join(sets: ShingleSets, chosen: np.ndarray, threshold: float, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Links among the `chosen` sets, no two of them equal and none empty: left, right."""
     sizes = sets.sizes
-    chosen = np.flatnonzero((same_of == np.arange(len(sets))) & (sizes > 0))
     chosen = chosen[np.argsort(sizes[chosen], kind="stable")]  # by size, so that partners of like size are neighbours
     bits = max(10, min(26, int(np.ceil(np.log2(max(2, len(sets.values)))))))
     counts = np.zeros(1 << bits, np.uint16)
@@ -82,43 +57,24 @@ def _join(
     filled = _prefixes(sets.values, sets.offsets, chosen, threshold, bits, counts, tokens, owners, firsts)
     index_bits = max(4, int(np.ceil(np.log2(max(2, filled)))))
     heads, slots, places = _index(tokens[:filled], index_bits)
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
 
     def work(stripe: int) -> None:
         count = len(chosen)
         stamps = np.full(count, -1, np.int64)
         forest = np.arange(count, dtype=np.int64)
         left, right = np.empty(max(_ROOM, 2 * count), np.int64), np.empty(max(_ROOM, 2 * count), np.int64)
-        similarity = np.empty(len(left))
         at = stripe
         while at < count:
             at, held = _probe(
                 sets.values, sets.offsets, chosen, threshold, tokens, owners, firsts, heads, slots, places, index_bits,
-                at, threads, stamps, forest, all_pairs, left, right, similarity,
+                at, threads, stamps, forest, left, right,
             )
-            found.append((left[:held].copy(), right[:held].copy(), similarity[:held].copy()))
+            found.append((left[:held].copy(), right[:held].copy()))
 
     map_threads(work, range(threads), threads)
-    left, right, similarity = (np.concatenate([f[i] for f in found] or [np.empty(0)]) for i in range(3))
-    return same_of, chosen[left.astype(np.int64)], chosen[right.astype(np.int64)], similarity
-
-
-def _expand(
-    same_of: np.ndarray, left: np.ndarray, right: np.ndarray, similarity: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of firsts to pairs of all: each member of one group with each member of the other, and within groups."""
-    groups = {group[0]: np.array(group) for group in members(same_of)}
-    repeated = np.array([*groups], np.int64)
-    plain = ~np.isin(left, repeated) & ~np.isin(right, repeated)
-    found = [(left[plain], right[plain], similarity[plain])]
-    for i, j, s in zip(*(a[~plain].tolist() for a in (left, right, similarity)), strict=True):
-        some, others = groups.get(i, [i]), groups.get(j, [j])
-        found.append((np.repeat(some, len(others)), np.tile(others, len(some)), np.full(len(some) * len(others), s)))
-    for group in groups.values():
-        a, b = np.triu_indices(len(group), 1)
-        found.append((group[a], group[b], np.ones(len(a))))
-    lefts, rights, similarities = (np.concatenate(column) for column in zip(*found, strict=True))
-    return np.minimum(lefts, rights), np.maximum(lefts, rights), similarities
+    left, right = map(np.concatenate, zip(*found, strict=True))
+    return chosen[left], chosen[right]
 
 
 @njit(nogil=True, cache=True)
@@ -232,14 +188,14 @@ def _index(tokens, bits):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _probe(values, offsets, chosen, threshold, tokens, owners, firsts, heads, slots, places,  # type: ignore[no-untyped-def]
-           bits, start, step, stamps, forest, all_pairs, left, right, similarity):
-    """Partners of every step-th set from `start`, among sets not larger. Returns (where to resume, pairs held).
+           bits, start, step, stamps, forest, left, right):
+    """Partners of every step-th set from `start`, among sets not larger. Returns (where to resume, links held).
 
     The idea: two sets with J ≥ threshold share one of their rarest shingles, so a set meets its partners by looking up
     its own prefix in the inverted index. Sets are numbered by size and a bucket's entries lie in that order, so walking
     a bucket backwards from the set's own entry meets partners of falling size, and the first one that is too small
     (J ≤ smaller / larger) ends the walk. Each partner is compared once (`stamps`), and not at all when it is connected
-    already and pairs are not wanted (`forest`). The pairs go to left, right, similarity until those are full.
+    already (`forest`). The links go to left and right until those are full.
     """
     shift = np.uint64(64 - bits)
     held = 0
@@ -263,14 +219,13 @@ def _probe(values, offsets, chosen, threshold, tokens, owners, firsts, heads, sl
                 if tokens[entry] != tokens[i] or stamps[y] == x or y == x:
                     continue  # another shingle of the same bucket, or a partner met already
                 stamps[y] = x
-                if not all_pairs and find(forest, x) == find(forest, y):
+                if find(forest, x) == find(forest, y):
                     continue
                 needed = _needed(size, other, threshold)
                 shared = overlap(values[offsets[d] : offsets[d + 1]], values[offsets[e] : offsets[e + 1]], needed)
                 if shared >= needed and shared / (size + other - shared) >= threshold:
                     join(forest, x, y)
                     left[held], right[held] = y, x
-                    similarity[held] = shared / (size + other - shared)
                     held += 1
         x += step
     return x, held
@@ -303,3 +258,15 @@ def jaccard(values, offsets, d, e):  # type: ignore[no-untyped-def]
 def _similarities(values, offsets, left, right, out):  # type: ignore[no-untyped-def]
     for p in range(len(left)):
         out[p] = jaccard(values, offsets, left[p], right[p])
+
+
+@njit(nogil=True, cache=True)
+def join_verified(parents, members, begins, numbers, values, offsets, threshold):  # type: ignore[no-untyped-def]
+    """As join_buckets, but only documents of similarity ≥ threshold; numbers[i] is the set of members[i]."""
+    for bucket in range(len(begins) - 1):
+        for i in range(begins[bucket], begins[bucket + 1]):
+            for j in range(begins[bucket], i):
+                if find(parents, members[i]) == find(parents, members[j]):
+                    continue
+                if jaccard(values, offsets, numbers[i], numbers[j]) >= threshold:
+                    join(parents, members[i], members[j])

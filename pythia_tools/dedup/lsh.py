@@ -1,7 +1,7 @@
-"""Locality-sensitive hashing: buckets of documents that agree on a band of their signatures, and candidates from them.
+"""Locality-sensitive hashing: buckets of documents that agree on a band of their signatures.
 
 A band's values are hashed to 64 bits; two different ones meet with probability about n²/2⁶⁵ per band.
-Empty documents are in no bucket. How many bands, and what they find: curve.py.
+Empty documents are in no bucket. How many bands, and what they find: config.py.
 Cost: sorting 8-byte keys, about 60 ns per document and band.
 """
 
@@ -11,7 +11,6 @@ import numpy as np
 from numba import njit
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.dedup.connected import flatten, join_buckets
 from pythia_tools.dedup.hashes import mix64
 
 
@@ -44,26 +43,8 @@ def buckets(keys: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.nda
     return _runs(keys[order], documents[order])
 
 
-def lsh_components(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """Components of the documents that share buckets, named by their smallest member; int64 (n,)."""
-    parents = np.arange(len(signatures), dtype=np.int64)
-    for members, begins in _buckets_by_band(signatures, bands, rows):
-        join_buckets(parents, members, begins)
-    flatten(parents)
-    return parents
-
-
-def candidate_pairs(signatures: np.ndarray, bands: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every pair of documents that share a bucket: (left, right), left < right, sorted, without repeats.
-
-    Quadratic in the size of a bucket, as pairs are; `lsh_components` is not.
-    """
-    found = [_bucket_pairs(members, begins) for members, begins in _buckets_by_band(signatures, bands, rows)]
-    packed = np.unique(np.concatenate(found))
-    return (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
-
-
-def _buckets_by_band(signatures: np.ndarray, bands: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def buckets_by_band(signatures: np.ndarray, bands: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The buckets of each band in turn, as `buckets` gives them; documents of one bucket are candidates."""
     documents = _not_empty(signatures)
     for keys in band_keys(signatures, bands, rows):
         yield buckets(keys[documents], documents)
@@ -96,19 +77,3 @@ def _runs(keys, documents):  # type: ignore[no-untyped-def]
         first = i
     begins[runs] = held
     return members[:held].copy(), begins[: runs + 1].copy()
-
-
-@njit(nogil=True, cache=True)
-def _bucket_pairs(members, begins):  # type: ignore[no-untyped-def]
-    """Pairs of documents within each bucket, packed as left·2³² + right; uint64."""
-    count = 0
-    for bucket in range(len(begins) - 1):
-        size = begins[bucket + 1] - begins[bucket]
-        count += size * (size - 1) // 2
-    out, held = np.empty(count, np.uint64), 0
-    for bucket in range(len(begins) - 1):
-        for i in range(begins[bucket], begins[bucket + 1]):
-            for j in range(begins[bucket], i):
-                out[held] = (np.uint64(members[j]) << np.uint64(32)) | np.uint64(members[i])
-                held += 1
-    return out

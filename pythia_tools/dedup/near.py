@@ -9,11 +9,11 @@ import numpy as np
 
 from pythia_tools.core.parallel import worker_count
 from pythia_tools.dedup.config import DEFAULT, DedupConfig
-from pythia_tools.dedup.connected import components, kept_member, members
-from pythia_tools.dedup.exact import Pairs, exact_links, exact_pairs, similarities
-from pythia_tools.dedup.lsh import candidate_pairs, lsh_components
+from pythia_tools.dedup.connected import components, flatten, join_buckets, kept_member, members
+from pythia_tools.dedup.exact import exact_links, join_verified
+from pythia_tools.dedup.lsh import buckets_by_band
 from pythia_tools.dedup.sets import shingle_sets
-from pythia_tools.dedup.shingles import Documents, pack, take
+from pythia_tools.dedup.shingles import Documents, pack
 from pythia_tools.dedup.signatures import sign
 
 
@@ -47,29 +47,17 @@ def near_duplicate_roots(
 ) -> np.ndarray:
     """As near_duplicates; returns each document's cluster, named by its smallest member: int64 (n,)."""
     packed, threads = pack(texts, config.unit), worker_count(workers)
-    if config.method == "exact":
-        links = exact_links(shingle_sets(packed, config.ngram, threads), config.threshold, threads)
-        return components(len(packed), *links)
-    if config.verify:
-        pairs = near_duplicate_pairs(packed, config, threads)
-        return components(len(packed), pairs.left, pairs.right)
-    return lsh_components(sign(packed, config, threads), *config.bands_and_rows())
-
-
-def near_duplicate_pairs(texts: Documents, config: DedupConfig = DEFAULT, workers: int | None = None) -> Pairs:
-    """The pairs behind the clusters, with exact similarities; (n choose 2) of them for n equal documents.
-
-    Without `verify`, `lsh` gives its candidates as they are, those below the threshold included.
-    """
-    packed, threads = pack(texts, config.unit), worker_count(workers)
-    if config.method == "exact":
-        return exact_pairs(shingle_sets(packed, config.ngram, threads), config.threshold, threads)
-    left, right = candidate_pairs(sign(packed, config, threads), *config.bands_and_rows())
-    involved, numbers = np.unique(np.concatenate([left, right]), return_inverse=True)
-    sets = shingle_sets(take(packed, involved), config.ngram, threads)  # only documents of a pair are hashed
-    found = similarities(sets, numbers[: len(left)], numbers[len(left) :])
-    good = found >= (config.threshold if config.verify else 0.0)
-    return Pairs(left[good], right[good], found[good])
+    sets = shingle_sets(packed, config.ngram, threads) if config.needs_sets else None
+    if sets is not None and config.method == "exact":
+        return components(len(packed), *exact_links(sets, config.threshold, threads))
+    parents = np.arange(len(packed), dtype=np.int64)
+    for documents, begins in buckets_by_band(sign(packed, config, threads), *config.bands_and_rows()):
+        if sets is None:
+            join_buckets(parents, documents, begins)
+        else:
+            join_verified(parents, documents, begins, documents, sets.values, sets.offsets, config.threshold)
+    flatten(parents)
+    return parents
 
 
 def kept_documents(

@@ -56,13 +56,6 @@ def pack(documents: Documents, unit: str = "word") -> Packed:
     return Packed(np.frombuffer(b"".join(pieces), np.uint8), offsets, unit)
 
 
-def take(packed: Packed, documents: np.ndarray) -> Packed:
-    """Some documents, packed anew in the order given."""
-    found = [packed.data[packed.offsets[d] : packed.offsets[d + 1]] for d in documents.tolist()]
-    offsets = np.concatenate([[0], np.cumsum([len(p) for p in found], dtype=np.int64)]).astype(np.int64)
-    return Packed(np.concatenate([*found, np.zeros(SLACK, np.uint8)]), offsets, packed.unit)
-
-
 def spans(packed: Packed, most: int, smallest_bytes: int = 1 << 18) -> list[tuple[int, int]]:
     """Document ranges of about equal bytes, for threads to take."""
     total = int(packed.offsets[-1] - packed.offsets[0])

@@ -190,13 +190,14 @@ def _warm() -> None:
     from pythia_tools import dedup
 
     for scheme in ("affine32", "legacy"):
-        dedup.near_duplicate_pairs(["a b c d e f"] * 2, dedup.DedupConfig(method="lsh", scheme=scheme))
-    dedup.near_duplicate_pairs(["a b c d e f", "a b c d e f"])
+        dedup.near_duplicates(["a b c d e f"] * 2, method="lsh", scheme=scheme)
+    dedup.near_duplicates(["a b c d e f", "a b c d e f"])
 
 
 def ours(work: Path, args: argparse.Namespace, method: str, kind: str = "bin", **options: str) -> dict:
     from pythia_tools import dedup
-    from pythia_tools.dedup.exact import exact_pairs
+    from pythia_tools.dedup.exact import exact_links, similarities
+    from pythia_tools.dedup.lsh import buckets_by_band
     from pythia_tools.dedup.shingles import SLACK, Packed
 
     _warm()
@@ -213,14 +214,26 @@ def ours(work: Path, args: argparse.Namespace, method: str, kind: str = "bin", *
     if method == "exact":
         sets = dedup.shingle_sets(packed, NGRAM, args.workers)
         clock.lap("sign")
-        found = exact_pairs(sets, THRESHOLD, args.workers)
-        left, right = found.left, found.right
+        clusters = dedup.members(dedup.components(len(sets), *exact_links(sets, THRESHOLD, args.workers)))
+        begins = np.concatenate([[0], np.cumsum([len(c) for c in clusters])]).astype(np.int64)
+        pairs = pairs_within(np.concatenate([np.empty(0, np.int64), *clusters]).astype(np.int64), begins)
+        pairs = pairs[similarities(sets, *pairs.T) >= THRESHOLD]  # every such pair lies within one cluster
     else:
         signatures = dedup.minhash_signatures(packed, PERMUTATIONS, workers=args.workers, **options)
         clock.lap("sign")
-        left, right = dedup.candidate_pairs(signatures, *dedup.choose_bands(THRESHOLD, PERMUTATIONS))
+        bands = buckets_by_band(signatures, *dedup.choose_bands(THRESHOLD, PERMUTATIONS))
+        pairs = np.unique(np.concatenate([pairs_within(*band) for band in bands]), axis=0)
     clock.lap("pairs")
-    return clock.done(work, args.engine, np.stack([left, right], axis=1), before)
+    return clock.done(work, args.engine, pairs, before)
+
+
+def pairs_within(members: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """All pairs of members[begins[k] : begins[k + 1]], for every k; (n, 2)."""
+    sizes, found = np.diff(begins), [np.empty((0, 2), np.int64)]
+    for size in np.unique(sizes).tolist():
+        groups = members[begins[:-1][sizes == size][:, None] + np.arange(size)]
+        found.append(np.stack([groups[:, i].ravel() for i in np.triu_indices(size, 1)], axis=1))
+    return np.concatenate(found)
 
 
 def datasketch(work: Path, args: argparse.Namespace, kind: str = "bin") -> dict:

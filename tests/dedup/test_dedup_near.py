@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterable
 
 import datasketch
 import networkx
@@ -13,6 +14,8 @@ from datasketch.lsh import _optimal_param
 
 from pythia_tools import dedup
 from pythia_tools.core.errors import RequestError
+from pythia_tools.dedup.exact import exact_links, similarities
+from pythia_tools.dedup.lsh import buckets_by_band
 
 
 def shingles(document: str, n: int) -> set[tuple[str, ...]]:
@@ -44,9 +47,17 @@ def true_pairs(documents: list[str], threshold: float, n: int) -> dict[tuple[int
     return found
 
 
-def as_dict(pairs: dedup.Pairs) -> dict[tuple[int, int], float]:
-    both = zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)
-    return dict(zip(both, pairs.similarity.tolist(), strict=True))
+def candidates(documents: list[str], bands: int, rows: int) -> set[tuple[int, int]]:
+    """Pairs that share a bucket."""
+    found: set[tuple[int, int]] = set()
+    for members, begins in buckets_by_band(dedup.minhash_signatures(documents, 128), bands, rows):
+        for a, b in itertools.pairwise(begins.tolist()):
+            found |= set(itertools.combinations(members[a:b].tolist(), 2))
+    return found
+
+
+def clusters_of(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    return sorted(sorted(c) for c in networkx.connected_components(networkx.Graph(list(pairs))))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.87, 1.0])
@@ -55,10 +66,12 @@ def test_exact_finds_every_pair_and_no_other(seed: int, n: int, vocabulary: int,
     documents = related_documents(seed, 90, vocabulary)
     truth = true_pairs(documents, threshold, n)
     assert truth
-    config = dedup.DedupConfig(threshold=threshold, ngram=n)
-    assert as_dict(dedup.near_duplicate_pairs(documents, config, workers=2)) == truth
-    clusters = sorted(sorted(c) for c in networkx.connected_components(networkx.Graph(list(truth))))
-    assert dedup.near_duplicates(documents, threshold, ngram=n) == clusters
+    sets = dedup.shingle_sets(dedup.pack(documents), n)
+    links = zip(*(side.tolist() for side in exact_links(sets, threshold, threads=2)), strict=True)
+    assert {(min(link), max(link)) for link in links} <= truth.keys()
+    left, right = np.array(list(truth)).T
+    np.testing.assert_array_equal(similarities(sets, left, right), list(truth.values()))
+    assert dedup.near_duplicates(documents, threshold, ngram=n, workers=2) == clusters_of(truth)
 
 
 def test_exact_at_the_very_threshold() -> None:
@@ -86,9 +99,9 @@ def test_candidates_equal_minhash_lsh() -> None:
     for i, sketch in sketches.items():
         index.insert(i, sketch)
     theirs = {(min(i, j), max(i, j)) for i, sketch in sketches.items() for j in index.query(sketch) if i != j}
-    left, right = dedup.candidate_pairs(signatures, *dedup.choose_bands(0.87, 128))
-    assert set(zip(left.tolist(), right.tolist(), strict=True)) == theirs
-    assert len(left) == len(theirs) > 100
+    assert candidates(documents, *dedup.choose_bands(0.87, 128)) == theirs
+    assert len(theirs) > 100
+    assert dedup.near_duplicates(documents, method="lsh") == clusters_of(theirs)
 
 
 @pytest.mark.parametrize(("threshold", "num_perm"), [(0.87, 128), (0.5, 10), (0.87, 10), (0.9, 64), (0.3, 32)])
@@ -108,12 +121,10 @@ def test_the_curve_says_what_is_missed() -> None:
 def test_verified_lsh_is_a_part_of_exact() -> None:
     documents = related_documents(9, 400, 30)
     truth = true_pairs(documents, 0.87, 5)
-    config = dedup.DedupConfig(method="lsh", verify=True, bands=32, rows=4)
-    verified = as_dict(dedup.near_duplicate_pairs(documents, config))
-    assert verified.items() <= truth.items()
+    verified = candidates(documents, 32, 4) & truth.keys()
     assert len(verified) > 0.95 * len(truth)
     clusters = dedup.near_duplicates(documents, method="lsh", verify=True, bands=32, rows=4)
-    assert clusters == sorted(sorted(c) for c in networkx.connected_components(networkx.Graph(list(verified))))
+    assert clusters == clusters_of(verified)
 
 
 def test_kept_members() -> None:
