@@ -13,7 +13,7 @@ import numpy as np
 from pythia_tools.core.parallel import worker_count
 from pythia_tools.dedup.band import bucket_parts, buckets_key
 from pythia_tools.dedup.config import DedupConfig
-from pythia_tools.dedup.connected import flatten, join_buckets, join_pairs, kept_member
+from pythia_tools.dedup.connected import components, flatten, join_buckets, kept_member
 from pythia_tools.dedup.exact import exact_links, join_verified, similarities
 from pythia_tools.dedup.parts import Part, open_part, write_part
 from pythia_tools.dedup.sets import ShingleSets
@@ -35,7 +35,8 @@ def write_clusters(job: Job, signed: list[Part], workers: int | None = None) -> 
     firsts = first_documents(signed)
     parents = np.arange(firsts[-1], dtype=np.int64)
     if config.method == "exact":
-        join_pairs(parents, *exact_links(_all_sets(signed), config.threshold, worker_count(workers)))
+        links = exact_links(_all_sets(signed), config.threshold, worker_count(workers))
+        parents = components(len(parents), *links)
     for part in bucket_parts(job, signed) if config.method == "lsh" else ():
         members, begins = np.asarray(part.array("members")), np.asarray(part.array("begins"))
         if config.verify:

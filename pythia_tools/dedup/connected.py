@@ -32,12 +32,6 @@ def join(parents, i, j):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def join_pairs(parents, left, right):  # type: ignore[no-untyped-def]
-    for i in range(len(left)):
-        join(parents, left[i], right[i])
-
-
-@njit(nogil=True, cache=True)
 def join_buckets(parents, members, begins):  # type: ignore[no-untyped-def]
     """Put the members of each bucket, members[begins[k] : begins[k + 1]], into one component."""
     for bucket in range(len(begins) - 1):
@@ -55,7 +49,8 @@ def flatten(parents):  # type: ignore[no-untyped-def]
 def components(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Component of each of `count` documents, named by its smallest member; int64 (count,)."""
     parents = np.arange(count, dtype=np.int64)
-    join_pairs(parents, np.asarray(left, np.int64), np.asarray(right, np.int64))
+    pairs = np.stack([left, right], axis=1).astype(np.int64).ravel()
+    join_buckets(parents, pairs, np.arange(0, len(pairs) + 1, 2))
     flatten(parents)
     return parents
 

@@ -45,7 +45,7 @@ def similarities(sets: ShingleSets, left: np.ndarray, right: np.ndarray) -> np.n
 
 
 def _join(sets: ShingleSets, chosen: np.ndarray, threshold: float, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Links among the `chosen` sets, no two of them equal and none empty: left, right."""
+    """Links among the `chosen` sets, none of them empty: left, right."""
     sizes = sets.sizes
     chosen = chosen[np.argsort(sizes[chosen], kind="stable")]  # by size, so that partners of like size are neighbours
     bits = max(10, min(26, int(np.ceil(np.log2(max(2, len(sets.values)))))))
@@ -88,22 +88,16 @@ def _fingerprints(values, offsets, out):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _match_equal(values, offsets, marks, order, same_of):  # type: ignore[no-untyped-def]
-    """For each document the first with the same set: equal fingerprints, compared in full; empty sets are their own."""
+    """For each document the first with the same set: equal fingerprints, compared in full; empty sets are their own.
+
+    Of unequal sets with one fingerprint a later equal one may stay its own: the join finds it, with J = 1.
+    """
     for i in range(1, len(order)):
-        d = order[i]
-        size = offsets[d + 1] - offsets[d]
-        j = i - 1
-        while size > 0 and j >= 0 and marks[order[j]] == marks[d]:
-            e = same_of[order[j]]
-            equal = offsets[e + 1] - offsets[e] == size
-            for k in range(size):
-                if not equal:
-                    break
-                equal = values[offsets[e] + k] == values[offsets[d] + k]
-            if equal:
-                same_of[d] = e
-                break
-            j -= 1
+        d, e = order[i], same_of[order[i - 1]]
+        if marks[d] != marks[e] or offsets[d] == offsets[d + 1]:
+            continue
+        if np.array_equal(values[offsets[d] : offsets[d + 1]], values[offsets[e] : offsets[e + 1]]):
+            same_of[d] = e
 
 
 @njit(nogil=True, cache=True)

@@ -38,9 +38,14 @@ def sorted_keys(signatures: np.ndarray, bands: int, rows: int) -> dict[str, np.n
 
 
 def buckets(keys: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Documents with equal keys: members of buckets of two and more, ascending; where each begins, and the end."""
+    """Documents with equal keys: members of buckets of two and more; where each begins, and the end."""
     order = np.argsort(keys)
-    return _runs(keys[order], documents[order])
+    keys = keys[order]
+    new = np.ones(len(keys), bool)
+    new[1:] = keys[1:] != keys[:-1]
+    sizes = np.diff(np.flatnonzero(new), append=len(keys))
+    members = documents[order][np.repeat(sizes > 1, sizes)]
+    return members.astype(np.int64), np.concatenate([[0], np.cumsum(sizes[sizes > 1])]).astype(np.int64)
 
 
 def buckets_by_band(signatures: np.ndarray, bands: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -59,21 +64,3 @@ def _band_keys(signatures, bands, rows, out):  # type: ignore[no-untyped-def]
                 key = np.uint64((key ^ np.uint64(signatures[d, i])) * np.uint64(0x9E3779B97F4A7C15))
                 key ^= key >> np.uint64(29)
             out[band, d] = mix64(key)
-
-
-@njit(nogil=True, cache=True)
-def _runs(keys, documents):  # type: ignore[no-untyped-def]
-    """Documents of runs of at least two equal keys, sorted in each run, and where each run begins, the end included."""
-    members, begins = np.empty(len(keys), np.int64), np.empty(len(keys) // 2 + 1, np.int64)
-    held, runs, first = 0, 0, 0
-    for i in range(1, len(keys) + 1):
-        if i < len(keys) and keys[i] == keys[first]:
-            continue
-        if i - first > 1:
-            begins[runs] = held
-            runs += 1
-            members[held : held + i - first] = np.sort(documents[first:i])
-            held += i - first
-        first = i
-    begins[runs] = held
-    return members[:held].copy(), begins[: runs + 1].copy()

@@ -157,38 +157,19 @@ def split_words(data, begin, end, text, at, starts, flags):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True)
-def split_chars(data, begin, end, text, at, starts):  # type: ignore[no-untyped-def]
-    """As split_words for characters, as they stand: a unit begins at every byte that does not continue one."""
-    count = 0
-    for i in range(begin, end):
-        byte = data[i]
-        starts[count] = at
-        count += (byte & 0xC0) != 0x80
-        text[at] = byte
-        at += 1
-    return at, count
-
-
-@njit(nogil=True, cache=True)
-def split_tokens(data, begin, end, text, at, starts):  # type: ignore[no-untyped-def]
-    """As split_words for token ids of four bytes."""
-    for i in range(end - begin):
-        text[at + i] = data[begin + i]
-    count = (end - begin) // 4
-    for i in range(count):
-        starts[i] = at + 4 * i
-    return at + end - begin, count
-
-
-@njit(nogil=True, cache=True)
 def split(kind, data, begin, end, text, at, starts, flags):  # type: ignore[no-untyped-def]
-    """`kind` 0 words, 1 characters, 2 tokens. For a document of s bytes `text` needs s + 1 + SLACK bytes behind `at`,
-    `starts` and `flags` s + 2 entries. The end marker starts[count] = next free byte is the caller's."""
+    """`kind` 0 words, 1 characters, 2 tokens, the last two as they stand. For a document of s bytes `text` needs
+    s + 1 + SLACK bytes behind `at`, `starts` and `flags` s + 2 entries. The end marker starts[count] = next free byte
+    is the caller's."""
     if kind == 0:
         return split_words(data, begin, end, text, at, starts, flags)
-    if kind == 1:
-        return split_chars(data, begin, end, text, at, starts)
-    return split_tokens(data, begin, end, text, at, starts)
+    count = 0
+    for i in range(end - begin):
+        byte = data[begin + i]
+        starts[count] = at + i
+        count += (byte & 0xC0) != 0x80 if kind == 1 else i & 3 == 0  # a character begins, a token of four bytes begins
+        text[at + i] = byte
+    return at + end - begin, count
 
 
 @njit(inline="always")

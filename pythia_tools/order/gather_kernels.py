@@ -5,17 +5,6 @@ import numpy as np
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)
-def count_segments(sample_idx, stream_rows):  # type: ignore[no-untyped-def]
-    """(n+1,) int64: where each row's segments begin in a list with one slot per document touched."""
-    out = np.empty(stream_rows.size + 1, np.int64)
-    out[0] = 0
-    for r in range(stream_rows.size):
-        s = np.int64(stream_rows[r])
-        out[r + 1] = out[r] + np.int64(sample_idx[s + 1, 0]) - np.int64(sample_idx[s, 0]) + 1
-    return out
-
-
-@numba.njit(nogil=True, cache=True, boundscheck=False)
 def fill_segments(  # type: ignore[no-untyped-def]
     sample_idx, doc_idx, sizes, pointers, stream_rows, itemsize, row_bytes, begin, source, length, target, first_row,
     last_row,

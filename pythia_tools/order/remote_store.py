@@ -73,28 +73,21 @@ class RemoteBytes:
             out[to : to + n] = joined[place : place + n]
 
     def _fill(self, ranges: list[tuple[int, int]], out: np.ndarray, *, each_cached: bool = True) -> None:
-        """Ranges one after the other into `out`: what is cached from disk, the rest over the network in parallel."""
-        missing: list[tuple[int, int, int, int]] = []
-        at = 0
-        for start, stop in ranges:
-            for k, a, b in self._split(start, stop):
-                pieces = self.cache.pieces(self._file(k).key, a, b) if each_cached else [(a, b, None)]
-                for x, y, data in pieces:
-                    if data is None:
-                        missing.append((k, x, y, at))
-                    else:
-                        out[at : at + y - x] = np.frombuffer(data, dtype=np.uint8)
-                    at += y - x
+        """Ranges one after the other into `out`, in parallel: what is cached from disk, the rest over the network."""
+        parts = [part for start, stop in ranges for part in self._split(start, stop)]
+        ends = np.cumsum([b - a for _, a, b in parts])
 
-        def fetch(part: tuple[int, int, int, int]) -> None:
-            k, x, y, at = part
-            file = self._file(k, fresh=True)
-            data = self.dataset.read(file, x, y)
-            if each_cached:
-                self.cache.add(file.key, x, data)
-            out[at : at + y - x] = np.frombuffer(data, dtype=np.uint8)
+        def fetch(i: int) -> None:
+            k, a, b = parts[i]
+            for x, y, data in self.cache.pieces(self._file(k).key, a, b) if each_cached else [(a, b, None)]:
+                if data is None:
+                    file = self._file(k, fresh=True)
+                    data = self.dataset.read(file, x, y)
+                    if each_cached:
+                        self.cache.add(file.key, x, data)
+                out[ends[i] - b + x : ends[i] - b + y] = np.frombuffer(data, dtype=np.uint8)
 
-        map_threads(fetch, missing, self.workers)
+        map_threads(fetch, range(len(parts)), self.workers)
 
     def _file(self, k: int, *, fresh: bool = False) -> RemoteFile:
         fact = self.hub.files[k]
@@ -114,21 +107,16 @@ class RemoteBytes:
 
 def _join(source: np.ndarray, length: np.ndarray) -> tuple[list[tuple[int, int]], np.ndarray]:
     """Ranges that cover all segments, those less than 4 KiB apart joined, and where each segment lies in their sum."""
-    ranges: list[list[int]] = []
+    filled = np.flatnonzero(length)
+    order = filled[np.argsort(source[filled], kind="stable")]
+    first, last = source[order], np.maximum.accumulate((source + length)[order])
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = first[1:] > last[:-1] + NEAR_BYTES
+    heads, of = np.flatnonzero(new), np.cumsum(new) - 1
+    starts, stops = first[heads], last[np.append(heads[1:], len(order)) - 1] if len(order) else last
     places = np.zeros(len(source), dtype=np.int64)
-    total = 0
-    for k in np.argsort(source, kind="stable"):
-        a, b = int(source[k]), int(source[k] + length[k])
-        if a == b:
-            continue
-        if not ranges or a > ranges[-1][1] + NEAR_BYTES:
-            ranges.append([a, b])
-            total += b - a
-        elif b > ranges[-1][1]:
-            total += b - ranges[-1][1]
-            ranges[-1][1] = b
-        places[k] = total - (ranges[-1][1] - a)
-    return [(a, b) for a, b in ranges], places
+    places[order] = (np.cumsum(stops - starts) - stops)[of] + first
+    return list(zip(starts.tolist(), stops.tolist(), strict=True)), places
 
 
 def open_bytes(spec: StoreSpec, local: Path | None, workers: int) -> ByteSource:

@@ -90,7 +90,7 @@ class PackedRows:
 
         Raises: DataError when a row is not full, which means that maps and documents do not belong together.
         """
-        from pythia_tools.order.gather_kernels import count_segments, fill_segments
+        from pythia_tools.order.gather_kernels import fill_segments
 
         store, (doc_idx, sample_idx, shuffle_idx) = self.store, self.maps
         stream_rows = shuffle_idx[indices].astype(np.int64)
@@ -101,9 +101,10 @@ class PackedRows:
         if len(starts) and not 0 <= int(starts.min()) <= int(starts.max()) < len(doc_idx):
             slots = f"the {len(doc_idx)} slots of its doc map"
             raise DataError(f"the sample map points outside {slots}; the maps are damaged")
-        begin = count_segments(sample_idx, stream_rows)
-        if (np.diff(begin) < 1).any():
+        touched = np.diff(starts.astype(np.int64).reshape(2, -1), axis=0)[0] + 1
+        if (touched < 1).any():
             raise DataError("the sample map runs backwards; the maps are damaged")
+        begin = np.concatenate([[0], np.cumsum(touched)])
         source, length, target = (np.empty(int(begin[-1]), dtype=np.int64) for _ in range(3))
         item = self.dtype.itemsize
         short = []

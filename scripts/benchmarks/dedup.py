@@ -233,7 +233,7 @@ def pairs_within(members: np.ndarray, begins: np.ndarray) -> np.ndarray:
     for size in np.unique(sizes).tolist():
         groups = members[begins[:-1][sizes == size][:, None] + np.arange(size)]
         found.append(np.stack([groups[:, i].ravel() for i in np.triu_indices(size, 1)], axis=1))
-    return np.concatenate(found)
+    return np.sort(np.concatenate(found), axis=1)
 
 
 def datasketch(work: Path, args: argparse.Namespace, kind: str = "bin") -> dict:

@@ -52,7 +52,7 @@ def candidates(documents: list[str], bands: int, rows: int) -> set[tuple[int, in
     found: set[tuple[int, int]] = set()
     for members, begins in buckets_by_band(dedup.minhash_signatures(documents, 128), bands, rows):
         for a, b in itertools.pairwise(begins.tolist()):
-            found |= set(itertools.combinations(members[a:b].tolist(), 2))
+            found |= set(itertools.combinations(sorted(members[a:b].tolist()), 2))
     return found
 
 
