@@ -24,14 +24,10 @@ def mix64(x):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _load8(data, at):  # type: ignore[no-untyped-def]
-    p = np.uint64(at)
-    low = (np.uint64(data[p]) | (np.uint64(data[p + np.uint64(1)]) << np.uint64(8))
-           | (np.uint64(data[p + np.uint64(2)]) << np.uint64(16))
-           | (np.uint64(data[p + np.uint64(3)]) << np.uint64(24)))
-    high = (np.uint64(data[p + np.uint64(4)]) | (np.uint64(data[p + np.uint64(5)]) << np.uint64(8))
-            | (np.uint64(data[p + np.uint64(6)]) << np.uint64(16))
-            | (np.uint64(data[p + np.uint64(7)]) << np.uint64(24)))
-    return np.uint64(low | (high << np.uint64(32)))
+    word = np.uint64(0)
+    for i in range(np.uint64(8)):
+        word |= np.uint64(data[np.uint64(at) + i]) << (i << np.uint64(3))
+    return word
 
 
 @njit(nogil=True, cache=True)

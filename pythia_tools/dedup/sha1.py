@@ -13,9 +13,8 @@ LANES = 32
 BLOCK_BYTES = 64
 PADDING_BYTES = 9  # the 0x80 mark and the 64-bit length
 
-_H0, _H1, _H2, _H3, _H4 = (np.uint32(h) for h in (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0))
-_K0, _K1, _K2, _K3 = (np.uint32(k) for k in (0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6))
-
+_START = np.repeat(np.array([0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0], np.uint32), LANES)
+_K = np.array([0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6], np.uint32)  # of each quarter of the rounds
 
 # Row i of the tables keeps a block's first i bytes and sets the mark behind them; the last row is for a block
 # that begins after the mark.
@@ -68,14 +67,9 @@ def _compress(state, chain, words):  # type: ignore[no-untyped-def]
             x ^= words[(t - 14) * LANES + lane] ^ words[(t - 16) * LANES + lane]
             words[t * LANES + lane] = _rotl(np.uint32(x), 1)
     state[:] = chain
-    for t in range(0, 20, 5):
-        _five_rounds(state, words, t, 0, _K0)
-    for t in range(20, 40, 5):
-        _five_rounds(state, words, t, 1, _K1)
-    for t in range(40, 60, 5):
-        _five_rounds(state, words, t, 2, _K2)
-    for t in range(60, 80, 5):
-        _five_rounds(state, words, t, 3, _K3)
+    for quarter in range(4):
+        for t in range(20 * quarter, 20 * quarter + 20, 5):
+            _five_rounds(state, words, t, quarter, _K[quarter])
     for i in range(5 * LANES):
         chain[i] = np.uint32(chain[i] + state[i])
 
@@ -141,11 +135,7 @@ def sha1_words(data, begins, sizes, count, order, out):  # type: ignore[no-untyp
     for blocks in range(1, most + 1):
         for first in range(firsts[blocks], firsts[blocks + 1], LANES):
             lanes = min(LANES, firsts[blocks + 1] - first)
-            chain[:LANES] = _H0
-            chain[LANES : 2 * LANES] = _H1
-            chain[2 * LANES : 3 * LANES] = _H2
-            chain[3 * LANES : 4 * LANES] = _H3
-            chain[4 * LANES :] = _H4
+            chain[:] = _START
             for block in range(blocks):
                 for lane in range(lanes):
                     i = order[first + lane]
