@@ -129,20 +129,15 @@ def _minima_affine32(hashes, a, b, signature):  # type: ignore[no-untyped-def]
         hashes[i] = np.uint32(h ^ (h >> np.uint32(16)))
     signature[:] = np.uint32(0xFFFFFFFF)
     whole = count - count % _GROUP
-    for i in range(0, whole, _GROUP):
-        h0, h1, h2, h3 = hashes[i], hashes[i + 1], hashes[i + 2], hashes[i + 3]
-        h4, h5, h6, h7 = hashes[i + 4], hashes[i + 5], hashes[i + 6], hashes[i + 7]
+    for i in range(0, whole, _GROUP):  # several hashes per pass, so that a signature is loaded and stored less often
         for k in range(len(a)):
-            x, y = a[k], b[k]
-            m0 = min(np.uint32(x * h0 + y), np.uint32(x * h1 + y))
-            m1 = min(np.uint32(x * h2 + y), np.uint32(x * h3 + y))
-            m2 = min(np.uint32(x * h4 + y), np.uint32(x * h5 + y))
-            m3 = min(np.uint32(x * h6 + y), np.uint32(x * h7 + y))
-            signature[k] = min(signature[k], m0, m1, m2, m3)
+            least = signature[k]
+            for j in range(_GROUP):
+                least = min(least, np.uint32(a[k] * hashes[i + j] + b[k]))
+            signature[k] = least
     for i in range(whole, count):
-        h0 = hashes[i]
         for k in range(len(a)):
-            signature[k] = min(signature[k], np.uint32(a[k] * h0 + b[k]))
+            signature[k] = min(signature[k], np.uint32(a[k] * hashes[i] + b[k]))
 
 
 @njit(inline="always")
@@ -160,17 +155,14 @@ def _minima_legacy(hashes, a, b, signature):  # type: ignore[no-untyped-def]
     signature[:] = _LOW
     whole = count - count % 4
     for i in range(0, whole, 4):
-        h0, h1 = np.uint64(hashes[i]), np.uint64(hashes[i + 1])
-        h2, h3 = np.uint64(hashes[i + 2]), np.uint64(hashes[i + 3])
         for k in range(len(a)):
-            x, y = a[k], b[k]
-            m0 = min(_legacy(x, y, h0), _legacy(x, y, h1))
-            m1 = min(_legacy(x, y, h2), _legacy(x, y, h3))
-            signature[k] = min(signature[k], m0, m1)
+            least = signature[k]
+            for j in range(4):
+                least = min(least, _legacy(a[k], b[k], np.uint64(hashes[i + j])))
+            signature[k] = least
     for i in range(whole, count):
-        h0 = np.uint64(hashes[i])
         for k in range(len(a)):
-            signature[k] = min(signature[k], _legacy(a[k], b[k], h0))
+            signature[k] = min(signature[k], _legacy(a[k], b[k], np.uint64(hashes[i])))
 
 
 @njit(nogil=True, cache=True)
