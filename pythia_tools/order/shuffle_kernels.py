@@ -75,12 +75,8 @@ def _shuffle(array, key, position):  # type: ignore[no-untyped-def]
         for k in range(count):
             limit = np.uint64(i - k)
             mask = limit
-            mask |= mask >> np.uint64(1)
-            mask |= mask >> np.uint64(2)
-            mask |= mask >> np.uint64(4)
-            mask |= mask >> np.uint64(8)
-            mask |= mask >> np.uint64(16)
-            mask |= mask >> np.uint64(32)
+            for shift in (1, 2, 4, 8, 16, 32):
+                mask |= mask >> np.uint64(shift)
             while True:
                 if position == WORDS:
                     _twist(key)
