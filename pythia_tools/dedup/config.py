@@ -93,9 +93,7 @@ class DedupConfig:
 
     def bands_and_rows(self) -> tuple[int, int]:
         """As asked, else as datasketch chooses for the threshold."""
-        if self.bands is not None and self.rows is not None:
-            return self.bands, self.rows
-        return choose_bands(self.threshold, self.num_perm)
+        return (self.bands, self.rows) if self.bands and self.rows else choose_bands(self.threshold, self.num_perm)
 
     def similarity_kind(self) -> str:
         """What the similarity written beside a dropped document is."""

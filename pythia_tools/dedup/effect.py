@@ -20,6 +20,7 @@ from pythia_tools.order import DataOrder, build_index_maps, packed_order
 from pythia_tools.tokens.documents import repaired
 
 DEFAULT_SEED = 1234
+CLUSTER_SIZES = {1: "1 (unique)", 2: "2", 3: "3 to 5", 6: "6 to 20", 21: "21 and more"}
 
 
 def exposure_effect(
@@ -60,19 +61,14 @@ def exposure_effect(
 
 def effect_summary(effect: pd.DataFrame, tokens: int) -> pd.DataFrame:
     """Token-weighted mean exposures by cluster size: members, documents, before, after; attrs: the tokens removed."""
-    names = {1: "1 (unique)", 2: "2", 3: "3 to 5", 6: "6 to 20", 21: "21 and more"}
-    edges = np.array(list(names))
-    label = np.array(list(names.values()))[np.searchsorted(edges, effect.members.to_numpy(), "right") - 1]
+    classes = pd.cut(effect.members, [*CLUSTER_SIZES, np.inf], right=False, labels=[*CLUSTER_SIZES.values()])
     rows: list[dict[str, Any]] = []
-    for name in [*names.values(), "all"]:
-        chosen = effect if name == "all" else effect[label == name]
-        if len(chosen):
-            weights = chosen.tokens.to_numpy()
-            rows.append({
-                "members": name, "documents": len(chosen), "tokens": int(weights.sum()),
-                **{when: float(np.average(chosen[when], weights=weights)) for when in ("before", "after")},
-                "most_before": float(chosen.before.max()), "most_after": float(chosen.after.max()),
-            })
+    for name, chosen in [*effect.groupby(classes, observed=True), ("all", effect)][: None if len(effect) else 0]:
+        rows.append({
+            "members": name, "documents": len(chosen), "tokens": int(chosen.tokens.sum()),
+            **{when: float(np.average(chosen[when], weights=chosen.tokens)) for when in ("before", "after")},
+            "most_before": float(chosen.before.max()), "most_after": float(chosen.after.max()),
+        })
     table = pd.DataFrame(rows)
     table.attrs["tokens_removed"] = int(tokens - effect.tokens.sum())
     return table
@@ -86,14 +82,10 @@ def _kept_in_store(labels: Labels, kept: np.ndarray, provenance: pd.DataFrame) -
     place = {name: i for i, name in enumerate(provenance.id.tolist())}
     store_of = np.array([place.get(name, -1) for name in ids], np.int64)
     found = store_of >= 0
-    if int(found.sum()) != len(provenance):
-        raise RequestError(
-            f"the store has {len(provenance)} documents, {int(found.sum())} of them in this deduplication; "
-            "both need the same input"
-        )
-    out = np.arange(len(provenance))
     targets = store_of[kept[found]]
-    if (targets < 0).any():
-        raise RequestError("a kept document is not in the store; both need the same input")
+    if int(found.sum()) != len(provenance) or (targets < 0).any():
+        held = f"{int(found.sum())} of them in this deduplication, {int((targets < 0).sum())} without their kept one"
+        raise RequestError(f"the store has {len(provenance)} documents, {held}; both need the same input")
+    out = np.arange(len(provenance))
     out[store_of[found]] = targets
     return out

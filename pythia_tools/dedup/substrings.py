@@ -71,10 +71,10 @@ def run_shares(runs: pd.DataFrame, sequences: int, tokens: int) -> dict[str, flo
     same = runs.sequence.to_numpy()[1:] == runs.sequence.to_numpy()[:-1]
     start[1:] = np.where(same, np.maximum(start[1:], end[:-1]), start[1:])  # runs may overlap by less than a window
     covered = int(np.maximum(end - start, 0).sum())
+    holding = int(runs.sequence.nunique())
     return {
-        "sequences": sequences, "sequences_with_a_run": int(runs.sequence.nunique()),
-        "tokens": tokens, "tokens_in_runs": covered,
-        "share_of_sequences": runs.sequence.nunique() / max(1, sequences), "share_of_tokens": covered / max(1, tokens),
+        "sequences": sequences, "sequences_with_a_run": holding, "tokens": tokens, "tokens_in_runs": covered,
+        "share_of_sequences": holding / max(1, sequences), "share_of_tokens": covered / max(1, tokens),
         "longest_run": int(runs.tokens.max()) if len(runs) else 0,
     }
 
@@ -141,29 +141,24 @@ def _mark(hashes, places, tokens, begins, length, within, marks):  # type: ignor
         for i in range(begin, end):
             if firsts[i] >= 0:
                 continue
-            shared = 0  # windows equal to window i, by place; unequal ones of the same hash wait their turn
             owner = np.searchsorted(begins, places[i], "right")
-            other = False
+            wanted = False  # windows equal to window i come by place; unequal ones of the same hash wait their turn
             for j in range(i + 1, end):
                 if firsts[j] < 0 and _equal(tokens, places[i], places[j], length):
                     firsts[j] = places[i]
-                    shared += 1
-                    other = other or np.searchsorted(begins, places[j], "right") != owner
-            if shared and (other or within):
+                    wanted = wanted or within or np.searchsorted(begins, places[j], "right") != owner
+            if wanted:
                 firsts[i] = places[i]
                 for j in range(i, end):
                     if firsts[j] == places[i]:
                         marks[places[j]] = 1
         begin = end
-    for i in range(len(places)):
-        if marks[places[i]] == 0:
-            firsts[i] = -1
-    return firsts
+    return np.where(marks[places] > 0, firsts, -1)
 
 
 @njit(nogil=True, cache=True)
 def _equal(tokens, a, b, length):  # type: ignore[no-untyped-def]
-    i = 0
-    while i < length and tokens[a + i] == tokens[b + i]:
-        i += 1
-    return i == length
+    for i in range(length):
+        if tokens[a + i] != tokens[b + i]:
+            return False
+    return True

@@ -104,12 +104,8 @@ def load_part(path: Path, part: str) -> np.ndarray:
 
 def zero_runs(shuffle_idx: np.ndarray, least: int = ZERO_RUN) -> list[tuple[int, int]]:
     """Stretches [a, b) of at least `least` zeros: a shuffle map holds one zero, a half-written one many."""
-    zeros = np.flatnonzero(shuffle_idx == 0)
-    if not len(zeros):
-        return []
-    cuts = np.flatnonzero(np.diff(zeros) > 1) + 1
-    runs = [(int(r[0]), int(r[-1]) + 1) for r in np.split(zeros, cuts)]
-    return [(a, b) for a, b in runs if b - a >= least]
+    edges = np.flatnonzero(np.diff(shuffle_idx == 0, prepend=False, append=False))
+    return [(a, b) for a, b in edges.reshape(-1, 2).tolist() if b - a >= least]
 
 
 def verify_shuffle(shuffle_idx: np.ndarray, path: object = "shuffle map") -> None:
@@ -119,10 +115,8 @@ def verify_shuffle(shuffle_idx: np.ndarray, path: object = "shuffle map") -> Non
     fault = is_permutation(shuffle_idx, np.zeros((len(shuffle_idx) + 63) // 64, dtype=np.uint64))
     if fault < 0:
         return
-    runs = zero_runs(shuffle_idx)
-    if runs:
-        a, b = runs[0]
-        what = f"entries {a} to {b - 1} are zero; the file is corrupt, build the map again from its seed"
+    if runs := zero_runs(shuffle_idx):
+        what = f"entries {runs[0][0]} to {runs[0][1] - 1} are zero; the file is corrupt, build the map from its seed"
     else:
         rule = f"a shuffle map is a permutation of {len(shuffle_idx)} rows"
         what = f"entry {fault} ({shuffle_idx[fault]}) is out of range or a repeat; {rule}"
