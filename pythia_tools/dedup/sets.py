@@ -92,20 +92,15 @@ def _sort_distinct(values, spare):  # type: ignore[no-untyped-def]
         bucket = values[i] >> shift
         ends[bucket] -= 1
         spare[ends[bucket]] = values[i]
-    kept = 0
-    for bucket in range(1 << bits):
-        first = ends[bucket]
-        last = ends[bucket + 1] if bucket + 1 < (1 << bits) else count
-        base = kept
-        for i in range(first, last):
-            value = spare[i]
-            at = kept
-            while at > base and values[at - 1] > value:
-                at -= 1
-            if at > base and values[at - 1] == value:
-                continue
-            for j in range(kept, at, -1):
-                values[j] = values[j - 1]
-            values[at] = value
+    for i in range(count):  # buckets lie in order, so a value moves past few
+        at = i
+        while at > 0 and values[at - 1] > spare[i]:
+            values[at] = values[at - 1]
+            at -= 1
+        values[at] = spare[i]
+    kept = min(1, count)
+    for i in range(1, count):
+        if values[i] != values[kept - 1]:
+            values[kept] = values[i]
             kept += 1
     return kept

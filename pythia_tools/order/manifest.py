@@ -90,7 +90,6 @@ class StoreSpec:
 class MapsSpec:
     """Where index maps are: a local folder, the hub, or nowhere yet (`build`)."""
 
-    build: bool = False
     folder: Path | None = None
     stem: str | None = None
     name: str | None = None
@@ -180,7 +179,8 @@ def _shards(where: str, value: Any) -> tuple[FileFact, ...]:
 
 def _maps(folder: Path, where: str, value: Any) -> MapsSpec:
     if isinstance(value, dict) and value.get("build"):
-        return MapsSpec(**checked(where, value, {"build": anything}))
+        checked(where, value, {"build": anything})
+        return MapsSpec()
     if isinstance(value, dict) and "folder" in value:
         found = checked(where, value, {"folder": words}, {"stem": words, "name": words})
         return MapsSpec(**{**found, "folder": files.confined(folder, found["folder"])})

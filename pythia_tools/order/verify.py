@@ -69,16 +69,15 @@ def verify_order(order: DataOrder, local: str | Path | None = None, sums: dict[s
             records.append(Record("index maps", "ok", FIT))
         return _table(records)
     records = []
-    facts = [*store.hub.files, *([store.index] if store.index else [])]
-    for fact in progress.track(facts, "verify", shown=local is not None):
-        fact = replace(fact, sha256=fact.sha256 or known.get(fact.name))
-        records.append(_listed(store.hub, fact) if local is None else _digested(Path(local) / fact.name, fact))
+    facts = [(store.hub, "", fact) for fact in [*store.hub.files, store.index] if fact is not None]
     if maps is not None and maps.hub is not None:
-        for part, fact in zip(PARTS, maps.hub.files, strict=True):
-            if part in maps.rebuild:
-                records.append(Record(fact.name, "ok", "known corrupt as published; made again from the seed"))
-            else:
-                records.append(_listed(maps.hub, fact) if local is None else _local_map(part, fact, Path(local)))
+        facts += [(maps.hub, part, fact) for part, fact in zip(PARTS, maps.hub.files, strict=True)]
+    for hub, part, fact in progress.track(facts, "verify", shown=local is not None):
+        fact = replace(fact, sha256=fact.sha256 or known.get(fact.name))
+        if maps is not None and part in maps.rebuild:
+            records.append(Record(fact.name, "ok", "known corrupt as published; made again from the seed"))
+        else:
+            records.append(_listed(hub, fact) if local is None else _local(part, fact, Path(local)))
     return _table(records)
 
 
@@ -109,8 +108,6 @@ def _stored(base: Path, sums: dict[str, str]) -> list[Record]:
 
 
 def _digested(path: Path, fact: FileFact) -> Record:
-    if not path.is_file():
-        return Record(path.name, "missing", f"no {path}")
     size = path.stat().st_size
     if fact.bytes is not None and size != fact.bytes:
         return Record(path.name, "wrong", f"{fact.bytes} bytes expected", size)
@@ -131,12 +128,14 @@ def _listed(hub: HubFiles, fact: FileFact) -> Record:
     return Record(fact.name, "ok" if known else "unknown", "the hub's record", found.size, found.sha256)
 
 
-def _local_map(part: str, fact: FileFact, local: Path) -> Record:
-    path = fact.below(local)
+def _local(part: str, fact: FileFact, folder: Path) -> Record:
+    """A file of a shard or index (`part` empty) or of a map."""
+    path = fact.below(folder)
     if path is None:
-        return Record(fact.name, "missing", f"not in {local}")
+        return Record(fact.name, "missing", f"not in {folder}")
     try:
-        load_part(path, part)
+        if part:
+            load_part(path, part)
     except DataError as error:
         return Record(fact.name, "wrong", str(error), path.stat().st_size)
     return _digested(path, fact)
