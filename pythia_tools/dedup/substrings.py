@@ -141,10 +141,10 @@ def _mark(hashes, places, tokens, begins, length, within, marks):  # type: ignor
         for i in range(begin, end):
             if firsts[i] >= 0:
                 continue
-            owner = np.searchsorted(begins, places[i], "right")
+            owner, window = np.searchsorted(begins, places[i], "right"), tokens[places[i] : places[i] + length]
             wanted = False  # windows equal to window i come by place; unequal ones of the same hash wait their turn
             for j in range(i + 1, end):
-                if firsts[j] < 0 and _equal(tokens, places[i], places[j], length):
+                if firsts[j] < 0 and np.array_equal(window, tokens[places[j] : places[j] + length]):
                     firsts[j] = places[i]
                     wanted = wanted or within or np.searchsorted(begins, places[j], "right") != owner
             if wanted:
@@ -154,11 +154,3 @@ def _mark(hashes, places, tokens, begins, length, within, marks):  # type: ignor
                         marks[places[j]] = 1
         begin = end
     return np.where(marks[places] > 0, firsts, -1)
-
-
-@njit(nogil=True, cache=True)
-def _equal(tokens, a, b, length):  # type: ignore[no-untyped-def]
-    for i in range(length):
-        if tokens[a + i] != tokens[b + i]:
-            return False
-    return True
