@@ -29,4 +29,4 @@ def run(args: argparse.Namespace) -> int | None:
 
     if not args.dry_run:
         micro.train()
-    return study.run_as("demo", args, title="pythia-micro: training dynamics on this machine")
+    return study.run(args, "demo", "pythia-micro: training dynamics on this machine")

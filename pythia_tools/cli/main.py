@@ -9,6 +9,7 @@ import argparse
 import importlib
 import inspect
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -59,7 +60,8 @@ class Command(NamedTuple):
 
     def execute(self, name: str, arguments: Sequence[str]) -> int:
         """Parse the arguments and run; returns the exit code."""
-        args = self.parser(name).parse_args(arguments)
+        typed = shlex.join(["pythia-tools", *name.split(), *arguments])
+        args = self.parser(name).parse_args(arguments, argparse.Namespace(typed=typed))
         progress.set_quiet(getattr(args, "quiet", False))
         if getattr(args, "budget", None) is None:
             return self.run(args) or errors.EXIT_DONE

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     for cell in (cell for shard in shards for cell in (shard.path / "cells").glob("*.parquet")):
         if not (out / "cells" / cell.name).exists():
             shutil.copy2(cell, out / "cells" / cell.name)
-    run_recorded(config, out=str(out), quiet=args.quiet, json=args.json)
+    run_recorded(config, out=str(out), quiet=args.quiet, json=args.json, typed=args.typed)
 
 
 def whole_config(shards: list[Run]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ example:
 """
 
 import argparse
-import shlex
 from pathlib import Path
 
 from pythia_tools.cli.options import add, emit
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import write_text
+from pythia_tools.core.results import load_run
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from pythia_tools.core.results import load_run
     from pythia_tools.report import build_report
 
     out = Path(args.out)
@@ -29,7 +28,6 @@ def run(args: argparse.Namespace) -> None:
     elif out.suffix not in (".html", ".htm"):
         raise RequestError(f"--out {args.out!r}: a report is an .html file, for example --out {args.out}.html")
     runs = [load_run(r) for r in args.runs]
-    command = shlex.join(["pythia-tools", "report", *args.runs, "--out", str(out)])
     lead = f"{len(runs)} finished run{'s' if len(runs) > 1 else ''}; each can be repeated with `pythia-tools rerun`."
-    write_text(out, build_report(runs, title=args.title, lead=lead, command=command))
+    write_text(out, build_report(runs, title=args.title, lead=lead, command=args.typed))
     emit({"report": str(out)}, args, str(out))

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     before = load_run(args.run)
     out = args.out or f"{before.path}-rerun"
-    run_recorded(before.config, out=out, quiet=args.quiet, device=args.device)
+    run_recorded(before.config, out=out, quiet=args.quiet, device=args.device, typed=args.typed)
     report = compare(before, load_run(out))
     emit(report, args)
     return EXIT_DONE if report["same"] else EXIT_FOUND

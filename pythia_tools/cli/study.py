@@ -9,7 +9,6 @@ note, unless --analyses names it. `pythia-tools NAME SUITE` has the options of e
 """
 
 import argparse
-import shlex
 import time
 
 from pythia_tools import analyses
@@ -29,12 +28,8 @@ def add_analyses(parser: argparse.ArgumentParser, default: list[str] | None = No
     parser.add_argument("--analyses", nargs="+", choices=known, metavar="NAME", default=default, help=help)
 
 
-def run(args: argparse.Namespace) -> int | None:
-    return run_as("study", args, title=None)
-
-
-def run_as(command: str, args: argparse.Namespace, *, title: str | None) -> int | None:
-    """The study as the command `command`, which is what its config and report name."""
+def run(args: argparse.Namespace, command: str = "study", title: str | None = None) -> int | None:
+    """The study as the command `command`, which is what its config names."""
     from pythia_tools.study import plan_study, run_study
 
     began = time.monotonic()
@@ -43,8 +38,7 @@ def run_as(command: str, args: argparse.Namespace, *, title: str | None) -> int 
         return show_plan(plan_study(context, args.analyses), args)
     progress.note(f"study: {args.suite} into {args.out}")
     study = run_study(
-        context, require_out(args), args.analyses, record=recorded(command, args), command=shell_line(command, args),
-        title=title,
+        context, require_out(args), args.analyses, record=recorded(command, args), command=args.typed, title=title,
     )
     truth = [] if study.truth is None else study.truth.to_dict("records")
     lines = [line for name, said in study.findings.items() for line in (name, *(f"  - {s}" for s in said))]
@@ -53,15 +47,3 @@ def run_as(command: str, args: argparse.Namespace, *, title: str | None) -> int 
     lines.append(f"\n{study.report}   ({time.monotonic() - began:.0f} s)")
     emit({"report": str(study.report), "findings": study.findings, "truth": truth}, args, "\n".join(lines))
     return None
-
-
-def shell_line(command: str, args: argparse.Namespace) -> str:
-    """The command that repeats this study, with every argument that is not its default."""
-    words = ["pythia-tools", command, *([args.suite] if command == "study" else [])]
-    for name in ("models", "steps", "analyses", "order", "tokenizer", "dtype", "device", "out"):
-        value = getattr(args, name)
-        if value and (name, value) not in (("steps", "all"), ("device", "auto")):
-            words += [f"--{name}", *(value if isinstance(value, list) else [value])]
-    words += ["--shard", "{}/{}".format(*args.shard)] if args.shard else []
-    words += ["--allow-defective"] if args.allow_defective else []
-    return shlex.join(words)
