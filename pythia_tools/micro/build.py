@@ -49,7 +49,7 @@ class RealText:
 
 
 def build(recipe: Recipe, folder: Path) -> None:
-    """Fill `folder` with tokenizer/, data/, order.yaml, truth/ and recipe.json. Raises: RequestError if it does not fit."""
+    """Fill `folder`: tokenizer/, data/, order.yaml, truth/, recipe.json. Raises: RequestError if it does not fit."""
     facts = planted.make_facts(recipe, _rng(recipe, "facts"))
     sums = planted.make_sums(recipe, _rng(recipe, "sums"))
     items = Items(facts, sums, *planted.make_pronouns(recipe, _rng(recipe, "pronouns")))

@@ -53,9 +53,21 @@ def train_branch(
         raise RequestError(f"from_step is {first}; a branch of {model} leaves at step 0 to {recipe.steps - 1}")
     saved = _steps(recipe, checkpoints, first + 1, recipe.steps)
     rows = _rows(main, np.arange(first * recipe.batch_rows, saved[-1] * recipe.batch_rows), order, transform)
-    start = (_state_at(main, Path(out), first), first)
-    run = dataclasses.replace(main, folder=Path(out) / name, checkpoints=saved, end=saved[-1], start=start)
-    return _train_further(run, rows)
+    kept = main.states.newest(first)
+    repeated = _rows(main, np.arange((kept or 0) * recipe.batch_rows, first * recipe.batch_rows))
+    run = dataclasses.replace(
+        main, folder=Path(out) / name, checkpoints=saved if kept == first else (first, *saved), end=saved[-1],
+        start=None if kept is None else (main.states, kept),
+    )
+    _train_further(run, np.concatenate([repeated, rows]), {"base": model, "branch_step": first})
+    if kept != first and not _same_weights(main.folder / f"step{first}", run.folder / f"step{first}"):
+        shutil.rmtree(run.folder)
+        raise DataError(
+            f"{main.folder}, step {first}: repeated here, other weights came out (another machine or torch?); "
+            "train the suite here, or with keep_states in its recipe"
+        )
+    _list(run, saved, {"branch": name, "base": model, "branch_step": first})
+    return run.folder
 
 
 def train_run(
@@ -81,7 +93,9 @@ def train_run(
     run = dataclasses.replace(
         main, folder=Path(out) / name, seed=seed, checkpoints=saved, end=end, decay_steps=end,
     )
-    return _train_further(run, content)
+    _train_further(run, content, {"seed": seed, "model": model})
+    _list(run, saved, {})
+    return run.folder
 
 
 def deduplicated_rows(base: str | Path, threshold: float = 0.87) -> np.ndarray:
@@ -133,30 +147,6 @@ def _rows(
     return changed
 
 
-def _state_at(main: Run, out: Path, step: int) -> States:
-    """The main run's states that hold `step`: those kept, or those of the run repeated up to it (once, in `out`)."""
-    kept = main.states
-    if kept.path(step).is_file():
-        return kept
-    again = States(out / "states" / f"{main.name}-main", kept.key, frozenset([step]))
-    folder = out / "states" / f"{main.name}-main-step{step}"
-    if again.newest(step) == step and not folder.exists():  # the folder goes when the state was found to be right
-        return again
-    before = kept.newest(step)
-    start = None if before is None else (kept, before)
-    run = dataclasses.replace(main, folder=folder, states=again, checkpoints=(step,), end=step, start=start)
-    rows = _rows(main, np.arange(run.first * run.recipe.batch_rows, step * run.recipe.batch_rows))
-    _train(run, rows, f"{main.name} up to step {step}, for its optimizer state")
-    if not _same_weights(main.folder / f"step{step}", folder / f"step{step}"):
-        again.path(step).unlink(missing_ok=True)
-        raise DataError(
-            f"{main.folder}, step {step}: repeated here, other weights came out (another machine or torch?); "
-            "train the suite here, or with keep_states in its recipe"
-        )
-    shutil.rmtree(folder)
-    return again
-
-
 def _same_weights(stored: Path, repeated: Path) -> bool:
     """Whether a repeated checkpoint equals the stored one bit for bit (or none is stored)."""
     from safetensors.numpy import load_file
@@ -167,15 +157,8 @@ def _same_weights(stored: Path, repeated: Path) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def _train(run: Run, rows: np.ndarray, label: str) -> None:
-    with progress.bar(run.end - run.first, label, unit="step") as bar:
-        train(run, rows, lambda step: bar.update(step - run.first - bar.n))
-
-
-def _train_further(run: Run, rows: np.ndarray) -> Path:
-    """Train a run unless it is there, and list it; no state is kept once it is done."""
-    model = run.spec.name
-    facts = {"base": model, "branch_step": run.first} if run.start else {"seed": run.seed, "model": model}
+def _train_further(run: Run, rows: np.ndarray, facts: dict[str, Any]) -> None:
+    """Train a run unless it is there; no state is kept once it is done."""
     content = hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()
     facts |= {"end": run.end, "rows": content, "suite": run.recipe.digest()}
     record = run.folder / "run.json"
@@ -183,29 +166,27 @@ def _train_further(run: Run, rows: np.ndarray) -> Path:
         raise RequestError(f"{run.folder}: holds another run; choose another name, or remove it")
     run = dataclasses.replace(run, states=States(run.folder.parent / "states" / run.name, files.digest(facts)))
     if run.missing() or not record.is_file():
-        _train(run, rows, f"training {run.name}")
+        with progress.bar(run.end - run.first, f"training {run.name}", unit="step") as bar:
+            train(run, rows, lambda step: bar.update(step - run.first - bar.n))
         files.write_json(record, facts)
         run.states.drop()
-    _list(run)
-    return run.folder
 
 
-def _list(run: Run) -> None:
+def _list(run: Run, steps: Sequence[int], branch: dict[str, Any]) -> None:
     """Put the run into its folder's suite.yaml, beside those that are there."""
     out, recipe, model = run.folder.parent, run.recipe, run.spec.name
     place = out / "suite.yaml"
     value = manifests.read(place) if place.is_file() else _manifest(run.suite, out)
     schedule = schedule_of(recipe, run.decay_steps)
     shape = {"shape": shape_of(run.spec, recipe), "peak_lr": run.spec.peak_lr, "schedule": schedule}
-    branch = {"branch": run.name, "base": model, "branch_step": run.first} if run.start else {}
-    value["models"][run.name] = {**shape, **branch, "seed": run.seed, "steps": list(run.checkpoints)}
+    value["models"][run.name] = {**shape, **branch, "seed": run.seed, "steps": list(steps)}
     if branch and model not in value["models"]:
         # a branch is read against its base, so the base's checkpoints are here and listed too
         if not (out / model).exists():
             fill = partial(shutil.copytree, run.suite / model, copy_function=_link, dirs_exist_ok=True)
             files.atomic_folder(out / model, fill)
-        steps = [s for s in recipe.checkpoints() if (out / model / f"step{s}").is_dir()]
-        value["models"] = {model: {**shape, "seed": recipe.seed, "steps": steps}, **value["models"]}
+        saved = [s for s in recipe.checkpoints() if (out / model / f"step{s}").is_dir()]
+        value["models"] = {model: {**shape, "seed": recipe.seed, "steps": saved}, **value["models"]}
     files.write_text(place, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
