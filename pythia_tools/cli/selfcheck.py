@@ -11,6 +11,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pythia_tools import hub, suites
@@ -26,6 +27,9 @@ from pythia_tools.order.manifest import read_manifest
 ONLINE = ("pythia", "14m", 143000)
 ORDER = ("pile-deduped-preshuffled", 3000)
 
+READERS: dict[str, Callable[[Path], object]] = {
+    "suites": suites.read_suite, "orders": read_manifest, "evaluation_sets": manifests.read
+}
 Row = tuple[str, str, str]
 """(what, ok | fail | note, detail)"""
 
@@ -36,9 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     rows = [("python", "ok", f"{platform.python_version()} on {platform.platform()}, {core_count()} cores")]
-    for name, found in versions().items():
-        rows.append((name, "ok" if found else "fail", found or f"not installed; pip install {name}"))
-    rows += [*_devices(), *_manifests(), *_folders()]
+    found = versions().items()
+    rows += [(name, "ok", at) if at else (name, "fail", f"not installed; pip install {name}") for name, at in found]
+    rows += [*_devices(), *(_tried(f"manifests: {kind}", partial(_manifests, kind)) for kind in READERS), *_folders()]
     if args.online:
         rows += [_tried("hub: checkpoint", _checkpoint), _tried("hub: batch", _batch)]
     width = max(len(what) for what, _, _ in rows)
@@ -61,21 +65,11 @@ def _devices() -> list[Row]:
     return rows
 
 
-def _manifests() -> list[Row]:
+def _manifests(kind: str) -> str:
     """Every shipped manifest, read by the loader that would use it."""
-    readers: dict[str, Callable[[Path], object]] = {
-        "suites": suites.read_suite, "orders": read_manifest, "evaluation_sets": manifests.read
-    }
-    rows: list[Row] = []
-    for kind in manifests.KINDS:
-        broken, names = [], manifests.names(kind)
-        for name in names:
-            try:
-                readers[kind](manifests.find(kind, name))
-            except PythiaToolsError as error:
-                broken.append(str(error))
-        rows.append((f"manifests: {kind}", "fail" if broken else "ok", "; ".join(broken) or f"{len(names)} valid"))
-    return rows
+    for name in manifests.names(kind):
+        READERS[kind](manifests.find(kind, name))
+    return f"{len(manifests.names(kind))} read"
 
 
 def _folders() -> list[Row]:

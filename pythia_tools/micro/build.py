@@ -7,7 +7,6 @@ it parsing and deduplicating the library.
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -38,14 +37,8 @@ DRAWS = {
 """Independent streams of random numbers, so that changing one part of a recipe leaves the others as they were."""
 
 
-@dataclass(frozen=True)
-class RealText:
-    """Tokenized real text: whole documents (multiples of a row), left-over tails, canary windows and held-out rows."""
-
-    background: list[np.ndarray]
-    tails: list[np.ndarray]
-    canaries: list[np.ndarray]
-    heldout: list[np.ndarray]
+Pieces = list[np.ndarray]
+"""Stretches of token ids."""
 
 
 def build(recipe: Recipe, folder: Path) -> None:
@@ -60,14 +53,14 @@ def build(recipe: Recipe, folder: Path) -> None:
     tokenizer = save_tokenizer(engine, folder / "tokenizer", recipe.seq_length)
 
     progress.note("micro: planting")
-    text = _real_text(recipe, texts, tokenizer)
-    documents = _generated(recipe, items, tokenizer, text.tails)
+    background, tails, windows, heldout = _real_text(recipe, texts, tokenizer)
+    documents = _generated(recipe, items, tokenizer, tails)
     canaries = [
         Canary(i, copies, burst, tokenizer.decode(window), window.astype(np.int32))
-        for i, (window, (copies, burst)) in enumerate(zip(text.canaries, recipe.canaries.plan, strict=True))
+        for i, (window, (copies, burst)) in enumerate(zip(windows, recipe.canaries.plan, strict=True))
     ]
-    layout, contents = _fill(recipe, text.background, documents, canaries)
-    _write_data(recipe, folder, layout, contents, text.heldout)
+    layout, contents = _fill(recipe, background, documents, canaries)
+    _write_data(recipe, folder, layout, contents, heldout)
     order = load_order(folder / "order.yaml")
     rows = order.rows(0, recipe.rows)[:, : recipe.seq_length]
     tables, about = truth_tables(recipe, read_back(layout, contents, rows), canaries, items, rows, tokenizer)
@@ -98,8 +91,11 @@ def _tokenizer_texts(texts: list[Text]) -> Iterable[str]:
     yield from ["\n".join(words.TRAINING_TEMPLATES).replace("{", "").replace("}", "")] * 60
 
 
-def _real_text(recipe: Recipe, texts: list[Text], tokenizer: Tokenizer) -> RealText:
-    """Every other held-out document gives canary windows, the others held-out rows; training gives the rest."""
+def _real_text(recipe: Recipe, texts: list[Text], tokenizer: Tokenizer) -> tuple[Pieces, Pieces, Pieces, Pieces]:
+    """Whole documents (multiples of a row), their left-over tails, canary windows and held-out rows, tokenized.
+
+    Every other held-out document gives canary windows, the others held-out rows; training gives the rest.
+    """
     length, longest = recipe.seq_length, recipe.seq_length * recipe.max_document_rows
     encoded = [np.array(ids, dtype=np.uint16) for ids in tokenizer.ids(t.text for t in texts)]
     training = [ids for ids, text in zip(encoded, texts, strict=True) if not text.heldout]
@@ -116,16 +112,14 @@ def _real_text(recipe: Recipe, texts: list[Text], tokenizer: Tokenizer) -> RealT
     if len(rows) < recipe.heldout_rows:
         raise RequestError(f"recipe: heldout_rows is {recipe.heldout_rows}; the library gives {len(rows)}")
 
-    def drawn(use: str, among: list[np.ndarray], count: int) -> list[np.ndarray]:
+    def drawn(use: str, among: Pieces, count: int) -> Pieces:
         return [among[i] for i in _rng(recipe, use).permutation(len(among))[:count]]
 
-    return RealText(
-        drawn("background", pieces, len(pieces)), tails, drawn("windows", windows, need),
-        drawn("heldout", rows, recipe.heldout_rows),
-    )
+    background, heldout = drawn("background", pieces, len(pieces)), drawn("heldout", rows, recipe.heldout_rows)
+    return background, tails, drawn("windows", windows, need), heldout
 
 
-def _generated(recipe: Recipe, items: Items, tokenizer: Tokenizer, tails: list[np.ndarray]) -> list[Document]:
+def _generated(recipe: Recipe, items: Items, tokenizer: Tokenizer, tails: Pieces) -> list[Document]:
     newline = tokenizer.one_id("\n")
     filler = itertools.cycle([*itertools.chain.from_iterable(tails)] or [newline])
     encode, rng = cache(tokenizer.encode), _rng(recipe, "pack")
@@ -138,7 +132,7 @@ def _generated(recipe: Recipe, items: Items, tokenizer: Tokenizer, tails: list[n
 
 
 def _fill(
-    recipe: Recipe, background: list[np.ndarray], documents: list[Document], canaries: list[Canary],
+    recipe: Recipe, background: Pieces, documents: list[Document], canaries: list[Canary],
 ) -> tuple[Layout, list[Document]]:
     """The layout, and the content of every document of it."""
     length = recipe.seq_length
@@ -161,7 +155,7 @@ def _fill(
     return layout, [contents[d] for d in range(len(layout.sizes))]
 
 
-def _fill_with_real_text(sizes: list[int], contents: dict[int, Document], background: list[np.ndarray]) -> None:
+def _fill_with_real_text(sizes: list[int], contents: dict[int, Document], background: Pieces) -> None:
     """Real text in the documents that are still empty, each piece once: long ones first, then one-row ones."""
     pieces = iter(background)
     rest = np.empty(0, dtype=np.uint16)
@@ -175,9 +169,7 @@ def _fill_with_real_text(sizes: list[int], contents: dict[int, Document], backgr
         rest = rest[sizes[d] :]
 
 
-def _write_data(
-    recipe: Recipe, folder: Path, layout: Layout, contents: list[Document], heldout: list[np.ndarray],
-) -> None:
+def _write_data(recipe: Recipe, folder: Path, layout: Layout, contents: list[Document], heldout: Pieces) -> None:
     prefix = folder / "data" / "train"
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with StoreWriter(prefix, np.uint16) as out:

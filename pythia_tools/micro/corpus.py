@@ -50,17 +50,12 @@ def collect(train_chars: int, heldout_chars: int, dedup_threshold: float) -> lis
     Raises: EnvironmentFailure when this Python has no library sources.
     """
     found: list[Text] = []
-    have = {False: 0, True: 0}
-    want = {False: train_chars, True: heldout_chars}
-    for path, name, fraction in _files():
-        heldout = fraction * HELDOUT_ONE_IN < 1
-        if have[heldout] >= want[heldout]:
-            if all(have[k] >= want[k] for k in want):
-                break
-            continue
-        for text in _units(path):
-            found.append(Text(name, heldout, text))
-            have[heldout] += len(text)
+    lacking = {False: train_chars, True: heldout_chars}
+    for path, name, heldout in _files():
+        if lacking[heldout] > 0:
+            texts = [Text(name, heldout, text) for text in _units(path)]
+            lacking[heldout] -= sum(len(t.text) for t in texts)
+            found += texts
     kept = _distinct(found, dedup_threshold)
     if not kept:
         raise EnvironmentFailure(
@@ -81,12 +76,12 @@ def clean(text: str) -> str:
     return _BLANKS.sub("\n\n", _RUNS.sub(lambda m: m[1] * 3, text)).strip()
 
 
-def _files() -> Iterator[tuple[Path, str, float]]:
-    """Path, name and, from another part of its hash than the visiting order, a fraction in [0, 1)."""
+def _files() -> Iterator[tuple[Path, str, bool]]:
+    """Path, name and, from another part of its hash than the visiting order, whether it is held out."""
     root = Path(sysconfig.get_paths()["stdlib"])
     names = [p.relative_to(root).as_posix() for p in root.rglob("*.py") if _wanted(p.relative_to(root))]
     for digest, name in sorted((hashlib.sha256(name.encode()).hexdigest(), name) for name in names):
-        yield root / name, name, int(digest[-8:], 16) / 2**32
+        yield root / name, name, int(digest[-8:], 16) / 2**32 * HELDOUT_ONE_IN < 1
 
 
 def _wanted(name: Path) -> bool:
@@ -129,7 +124,4 @@ def _code(tree: ast.Module) -> Iterator[str]:
 
 def _distinct(texts: list[Text], threshold: float) -> list[Text]:
     first = sorted(texts, key=lambda t: t.heldout)  # training documents first, so that they are the ones kept
-    gone: set[int] = set()
-    for cluster in dedup.near_duplicates([t.text for t in first], threshold=threshold):
-        gone.update(sorted(cluster)[1:])
-    return [t for i, t in enumerate(first) if i not in gone]
+    return [first[i] for i in dedup.kept_documents([t.text for t in first], dedup.DedupConfig(threshold=threshold))]

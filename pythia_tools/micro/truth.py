@@ -89,10 +89,8 @@ def write_truth(
 def _read(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; the truth manifest is incomplete, train the suite again") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({error})") from error
+        raise DataError(f"{path}: not a readable parquet file ({error}); train the suite again") from error
 
 
 # making the tables from the layout, checked against the rows that training reads

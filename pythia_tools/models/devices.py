@@ -11,7 +11,7 @@ ten.
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -25,7 +25,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 SMALL_PARAMS = 1_000_000_000
 P = ParamSpec("P")
 R = TypeVar("R")
-_warned: set[tuple[str, str]] = set()
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
@@ -65,9 +64,8 @@ def choose_dtype(
     """The number format to run in (see the module's first lines). `stored`: the format of the files' floats."""
     if dtype is not None:
         asked = named_dtype(dtype)
-        policy = checkpoint.dtype if checkpoint is not None else None
-        if checkpoint is not None and policy == "float32" and asked == torch.float16:
-            _warn_once(checkpoint)
+        if checkpoint is not None and checkpoint.dtype == "float32" and asked == torch.float16:
+            _warn_of_overflow(f"{checkpoint.suite}/{checkpoint.model.name}")
         return asked
     if checkpoint is not None and checkpoint.dtype is not None:
         return named_dtype(checkpoint.dtype)
@@ -121,9 +119,6 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _warn_once(checkpoint: Checkpoint) -> None:
-    key = (checkpoint.suite, checkpoint.model.name)
-    if key not in _warned:
-        _warned.add(key)
-        named = f"{checkpoint.suite}/{checkpoint.model.name}"
-        progress.warn(f"{named} may overflow in float16 (its policy is float32); rows where it does are flagged")
+@cache
+def _warn_of_overflow(named: str) -> None:
+    progress.warn(f"{named} may overflow in float16 (its policy is float32); rows where it does are flagged")

@@ -26,7 +26,7 @@ from pythia_tools.core import files
 from pythia_tools.core.errors import DataError
 from pythia_tools.models.devices import dtype_name
 from pythia_tools.models.places import cached_contents, local_folder, stated_contents
-from pythia_tools.models.weights import HEADS, TensorFiles, canonical_name, is_buffer, weight_files
+from pythia_tools.models.weights import HEAD, TensorFiles, canonical_name, is_buffer, weight_files
 from pythia_tools.suites.checkpoint import Checkpoint, Folder
 
 SCHEME = 2
@@ -101,13 +101,11 @@ def record_of_contents(contents: list[str] | None) -> WeightsRecord | None:
 
 def identity(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """What says that files are unchanged: path, size, modification and change time, inode, device."""
-    found = []
-    for path in paths:
-        stat = path.stat()
-        found.append({"path": str(path.resolve()), "size": stat.st_size,
-                      "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns,
-                      "inode": stat.st_ino, "device": stat.st_dev})
-    return found
+    return [
+        {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns,
+         "inode": stat.st_ino, "device": stat.st_dev}
+        for path in paths for stat in [path.stat()]
+    ]
 
 
 def _record_path(of: list[Any]) -> Path:
@@ -116,8 +114,6 @@ def _record_path(of: list[Any]) -> Path:
 
 
 def _read(path: Path) -> WeightsRecord | None:
-    if not path.exists():
-        return None
     try:
         value = files.read_json(path)
         return WeightsRecord(**{**value, "nonfinite": tuple(value["nonfinite"])})
@@ -128,8 +124,8 @@ def _read(path: Path) -> WeightsRecord | None:
 
 def _compute(tensors: TensorFiles, cancel: threading.Event) -> WeightsRecord:
     names = {canonical_name(n): n for n in tensors if not is_buffer(n, tuple(tensors[n].shape))}
-    for head in _tied_heads(tensors, names):
-        del names[head]
+    if _repeats_embedding(tensors, names):
+        del names[HEAD]
     total, parameters, bad = 0, 0, []
     sha = hashlib.sha256()
     for name in sorted(names):
@@ -157,22 +153,15 @@ def _feed(sha: Any, tensor: torch.Tensor, cancel: threading.Event) -> bool:
     return found
 
 
-def _tied_heads(tensors: TensorFiles, names: dict[str, str]) -> list[str]:
-    """Output heads that repeat the input embedding: written by some formats, left out by others."""
-    tied = []
-    for head in HEADS:
-        if head not in names:
-            continue
-        weight = tensors[names[head]]
-        for name, stored in names.items():
-            other = tensors[stored]
-            alike = other.shape == weight.shape and other.dtype == weight.dtype
-            if name.endswith(_EMBEDDINGS) and alike and _equal(other, weight):
-                tied.append(head)
-                break
-    return tied
+def _repeats_embedding(tensors: TensorFiles, names: dict[str, str]) -> bool:
+    """Whether an output head is a copy of the input embedding: written by some formats, left out by others."""
+    return HEAD in names and any(
+        name.endswith(_EMBEDDINGS) and _equal(tensors[stored], tensors[names[HEAD]]) for name, stored in names.items()
+    )
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal in shape, format and values; the first few rows are looked at before the rest is read."""
     few = math.prod(a.shape[1:]) * 4
-    return torch.equal(a.reshape(-1)[:few], b.reshape(-1)[:few]) and torch.equal(a, b)
+    alike = a.shape == b.shape and a.dtype == b.dtype
+    return alike and torch.equal(a.reshape(-1)[:few], b.reshape(-1)[:few]) and torch.equal(a, b)

@@ -18,7 +18,7 @@ from pythia_tools.core.files import confined, read_json
 
 SINGLE, SHARDED = "model.safetensors", "model.safetensors.index.json"
 OLD_SINGLE, OLD_SHARDED = "pytorch_model.bin", "pytorch_model.bin.index.json"
-HEADS = ("lm_head.weight",)
+HEAD = "lm_head.weight"
 _BUFFER = re.compile(r"(^|\.)(rotary_emb\.(original_)?inv_freq|rotary_emb\.(cos|sin)_cached|masked_bias|position_ids)$")
 _MASK = re.compile(r"(^|\.)(attention|attn|self_attn)\.(attention\.)?bias$")
 
