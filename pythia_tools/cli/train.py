@@ -23,7 +23,6 @@ from pathlib import Path
 from pythia_tools import micro
 from pythia_tools.cli.options import add, at_least, emit
 from pythia_tools.core import files, manifests
-from pythia_tools.core.errors import RequestError
 from pythia_tools.core.parallel import worker_count
 from pythia_tools.micro import Recipe, is_trained
 from pythia_tools.micro.suite import disk_bytes
@@ -42,8 +41,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.config and not Path(args.config).is_file():
-        raise RequestError(f"{args.config}: no such recipe file; give a YAML file, or none for pythia-micro")
     recipe = micro.recipe_from(manifests.read(args.config)) if args.config else micro.Recipe()
     if args.dry_run:
         return emit(plan(recipe, Path(args.out) if args.out else micro.micro_folder(recipe)), args)

@@ -174,17 +174,15 @@ def checkpoint_steps(steps: int, every: int, also: tuple[int, ...] = ()) -> tupl
 
 def tiny_recipe(**changes: Any) -> Recipe:
     """Two sizes, 60 steps, a few seconds: the same machinery, nothing learned."""
-    small: dict[str, Any] = {
-        "name": "micro-tiny",
-        "models": (ModelSpec("xxs", 16, 1, 2, 1.2e-2), ModelSpec("xs", 32, 2, 4, 1.2e-2)),
-        "steps": 60, "checkpoint_every": 20, "swap_from": 40, "heldout_rows": 32,
-        "canaries": Canaries(
+    tiny = Recipe(
+        "micro-tiny", (ModelSpec("xxs", 16, 1, 2, 1.2e-2), ModelSpec("xs", 32, 2, 4, 1.2e-2)),
+        steps=60, checkpoint_every=20, swap_from=40, heldout_rows=32,
+        canaries=Canaries(
             ((1, 4), (2, 3), (8, 2), (32, 1)), controls=4, burst_steps=(40,), burst_copies=(1, 4), burst_each=1,
         ),
-        "facts": Facts(relations=2, entities=8, top=24), "sums": Sums(operands=4, top=90),
-        "pronouns": Pronouns(sentences=300),
-    }
-    return Recipe(**{**small, **changes})
+        facts=Facts(relations=2, entities=8, top=24), sums=Sums(operands=4, top=90), pronouns=Pronouns(sentences=300),
+    )
+    return dataclasses.replace(tiny, **changes)
 
 
 def recipe_from(value: Mapping[str, Any]) -> Recipe:

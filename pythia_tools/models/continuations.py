@@ -155,7 +155,7 @@ class Scorer:
 
     def __call__(self, model: nn.Module) -> Loglikelihoods:
         """Score every request under a live model. Raises RequestError for ids the model does not have."""
-        check_ids(model, self._highest, self.vocabulary)
+        check_ids(model, 0, self._highest, self.vocabulary)
         size = self.batch_size or automatic_batch_size(model, min(self._longest, max_positions(model)))
         while True:
             plan = self.plan(model, size)

@@ -15,17 +15,9 @@ import torch
 from torch import nn
 
 from pythia_tools.core.errors import RequestError
+from pythia_tools.models import score
 from pythia_tools.models.devices import inference_mode
 from pythia_tools.models.head import Verdict, judge, judge_logits
-from pythia_tools.models.score import (
-    automatic_batch_size,
-    check_ids,
-    device_of,
-    has_plain_head,
-    in_batches,
-    max_positions,
-    vocabulary_size,
-)
 
 
 class Decoder:
@@ -36,8 +28,8 @@ class Decoder:
 
     def __init__(self, model: nn.Module, vocabulary: int | None = None):
         self.model: Any = model
-        self.vocabulary = min(vocabulary or 1 << 62, vocabulary_size(model))
-        self.device = device_of(model)
+        self.vocabulary = min(vocabulary or 1 << 62, score.vocabulary_size(model))
+        self.device = score.device_of(model)
         self._cache: Any = None
 
     def start(self) -> None:
@@ -54,7 +46,7 @@ class Decoder:
         """
         last = truth.shape[1]
         inputs = {"input_ids": ids, "past_key_values": self._cache, "use_cache": True}
-        if has_plain_head(self.model):
+        if score.has_plain_head(self.model):
             out = self.model.base_model(**inputs)
             hidden = out.last_hidden_state[:, -last:]
             verdict = judge(hidden.reshape(-1, hidden.shape[-1]), *self._head, truth.reshape(-1))
@@ -90,8 +82,8 @@ def greedy(
     lengths = np.array([len(p) for p in prompts], dtype=np.int64)
     if not len(lengths) or not new:
         return made
-    check_ids(model, max(max(p) for p in prompts))
-    limit = max_positions(model)
+    score.check_ids(model, 0, max(max(p) for p in prompts))
+    limit = score.max_positions(model)
     if lengths.max() + new - 1 > limit:
         raise RequestError(
             f"a prompt of {lengths.max()} tokens and {new} new ones exceed the model's context of {limit}; "
@@ -108,7 +100,7 @@ def greedy(
             ids = np.array([prompts[row] for row in live], dtype=np.int64)
             _decode(decoder, live, torch.from_numpy(ids), made, new, done)
 
-        in_batches(len(same), batch_size or automatic_batch_size(model, int(length) + new), batch)
+        score.in_batches(len(same), batch_size or score.automatic_batch_size(model, int(length) + new), batch)
     return made
 
 

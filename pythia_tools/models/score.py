@@ -50,12 +50,8 @@ def score_rows(
     Raises: RequestError for rows that are no integer array of two dimensions, too short, or hold unknown ids.
     """
     rows = check_rows(rows)
-    size = int(vocabulary or vocabulary_size(model))
-    if rows.size and (rows.max() >= size or rows.min() < 0):
-        bad = int(rows.max() if rows.max() >= size else rows.min())
-        raise RequestError(
-            f"rows hold token id {bad}, the vocabulary has ids 0 to {size - 1}; are they from another tokenizer?"
-        )
+    if rows.size:
+        check_ids(model, int(rows.min()), int(rows.max()), vocabulary)
     shape = rows.shape[0], rows.shape[1] - 1
     result = [np.empty(shape, np.int32 if k == 1 else np.float32) for k in range(4 if spread else 3)]
 
@@ -165,12 +161,13 @@ def max_positions(model: nn.Module) -> int:
     return int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
 
 
-def check_ids(model: nn.Module, highest: int, vocabulary: int | None = None) -> None:
+def check_ids(model: nn.Module, lowest: int, highest: int, vocabulary: int | None = None) -> None:
     """Raises RequestError when texts hold an id that the model, or the `vocabulary` asked for, does not have."""
     size = min(vocabulary or 1 << 62, vocabulary_size(model))
-    if highest >= size:
+    if not 0 <= lowest <= highest < size:
+        bad = highest if highest >= size else lowest
         raise RequestError(
-            f"a text holds token id {highest}, the model has ids 0 to {size - 1}; is this the model's own tokenizer?"
+            f"a text holds token id {bad}, the vocabulary has ids 0 to {size - 1}; is this the model's own tokenizer?"
         )
 
 
@@ -191,10 +188,9 @@ def automatic_batch_size(model: nn.Module, length: int) -> int:
 
 def has_plain_head(model: nn.Module) -> bool:
     """Whether logits are just the output embedding of the base model's last state, tried once per live module."""
-    known = _plain_heads.get(model)
-    if known is None:
-        known = _plain_heads[model] = _try_plain_head(model)
-    return known
+    if model not in _plain_heads:
+        _plain_heads[model] = _try_plain_head(model)
+    return _plain_heads[model]
 
 
 @torch.no_grad()

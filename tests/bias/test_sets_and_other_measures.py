@@ -220,5 +220,5 @@ def test_batches_and_order_do_not_change_scores():
 
 def test_a_foreign_tokenizer_is_refused():
     request = Request((1, 2), (600,))
-    with pytest.raises(RequestError, match="token id 600, the model has ids 0 to 511"):
+    with pytest.raises(RequestError, match="token id 600, the vocabulary has ids 0 to 511"):
         Scorer([request])(tiny_bias.model(15))
