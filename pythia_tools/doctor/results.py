@@ -58,14 +58,11 @@ def _same(results: Results) -> list[Finding]:
 
     Before the first update that counts both are expected (its learning rate is 0; runs may share a seed): a note.
     """
-    pairs = [(model, (model, a), b, f"step {a}") for model, steps in results.items()
-             for a, b in combinations(sorted(steps), 2)]
-    pairs += [(one, (other, step), step, other) for one, other in combinations(results, 2)
-              for step in sorted(set(results[one]) & set(results[other]))]
+    cells = [(model, *cell) for model, steps in results.items() for cell in sorted(steps.items()) if cell[1]]
     return [
-        Finding(model, step, "same results", f"every metric equals that of {whose}", "note" if step < 2 else "wrong")
-        for model, (other, at), step, whose in pairs
-        if results[model][step] and results[model][step] == results[other][at]
+        Finding(one, b, "same results", f"every metric equals that of {two if a == b else f'step {a}'}",
+                "note" if b < 2 else "wrong")
+        for (one, a, x), (two, b, y) in combinations(cells, 2) if (one == two or a == b) and x == y
     ]
 
 

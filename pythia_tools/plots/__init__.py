@@ -3,8 +3,6 @@
 Names resolve on first use, so that importing this loads no matplotlib.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -61,11 +61,11 @@ def _looks(branches: list[str]) -> dict[str, tuple[str, Any]]:
     return looks | {b: (_BRANCH_COLOURS[k % 4], style.LINE_STYLES[(k + 2) % 4]) for k, b in enumerate(others)}
 
 
-def by_subset(table: pd.DataFrame, metric: str, *, reference: float | None = None, label: str | None = None) -> Axes:
+def by_subset(table: pd.DataFrame, metric: str, *, reference: float | None = None) -> Axes:
     """The metric of every subset at each model's last step, as points with intervals; subsets down the side."""
     last = at_last_step(style.require(table, metric))
     subsets = sorted(last["subset"].unique(), key=lambda s: (s != "all", s), reverse=True)
-    ax = _down_the_side(subsets, label or metric)
+    ax = _down_the_side(subsets, metric)
     models = last["model"].nunique()
     for number, (found, name, colour) in enumerate(style.each_size(last)):
         shift = (number - (models - 1) / 2) * 0.6 / models

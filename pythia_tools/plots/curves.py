@@ -27,15 +27,9 @@ def learning(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return style.finished(ax, "loss (nats per token)", steps=rows["step"])
 
 
-def branches_over_training(
-    table: pd.DataFrame, metric: str, *, label: str, subset: str = "all", ax: Axes | None = None
-) -> Axes:
-    """One metric by step for every model: colour is size, line style is the branch."""
-    rows = style.require(table, metric)
-    rows = rows[rows["subset"] == subset]
-    if rows.empty:
-        has = ", ".join(map(str, table["subset"].unique()[:8]))
-        raise RequestError(f"metric {metric!r} has no subset {subset!r}; it has: {has}")
+def branches_over_training(table: pd.DataFrame, metric: str, *, label: str, ax: Axes | None = None) -> Axes:
+    """One metric (of the subset `all`) by step for every model: colour is size, line style is the branch."""
+    rows = style.require(table[table["subset"] == "all"], metric)
     ax = style.axes(ax)
     branches = sorted(rows["branch"].unique(), key=lambda b: (b != "main", str(b)))
     looks = dict(zip(branches, cycle(style.LINE_STYLES), strict=False))
@@ -47,20 +41,19 @@ def branches_over_training(
     return style.finished(ax, label, steps=rows["step"])
 
 
-def paired_differences(
-    table: pd.DataFrame, *, task: str = "pronoun_preference", subset: str = "all",
-    label: str = "change in log-odds of she over he", ax: Axes | None = None,
-) -> Axes:
-    """Branch minus control by step with intervals, a line per branch model; zero is no effect."""
+def paired_differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Branch minus control of the pronoun preference by step with intervals, a line per branch model; zero is no
+    effect.
+    """
     rows = style.require(table, "paired_difference")
-    rows = rows[(rows["task"] == task) & (rows["subset"] == subset) & rows["model"].notna()]
+    rows = rows[(rows["task"] == "pronoun_preference") & (rows["subset"] == "all") & rows["model"].notna()]
     ax = style.axes(ax)
     for own, name, colour in style.each_size(rows):
         points = own.sort_values("step")
         ax.errorbar(points["step"], points["value"], yerr=style.error_bars(points), marker="o", capsize=3, color=colour,
                     label=name)
     ax.axhline(0, color="0.4", linewidth=0.9)
-    return style.finished(ax, label, xlabel="training step")
+    return style.finished(ax, "change in log-odds of she over he", xlabel="training step")
 
 
 def levels(table: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def memorization(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "
     return style.finished(ax, NAMES.get(metric, metric), steps=rows["step"])
 
 
-def poisson_qq(points: pd.DataFrame, ax: Axes | None = None, *, label: str | None = None) -> Axes:
+def poisson_qq(points: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Observed against Poisson quantiles of memorized rows per block; area: number of blocks. From `qq_points`."""
     missing = {"theoretical", "observed", "multiplicity"} - set(points.columns)
     if missing:
@@ -55,7 +55,7 @@ def poisson_qq(points: pd.DataFrame, ax: Axes | None = None, *, label: str | Non
     top = float(max(points["theoretical"].max(), points["observed"].max())) + 0.5
     ax.plot([-0.5, top], [-0.5, top], color="0.5", linewidth=1, linestyle="--", label="Poisson with the same mean")
     size = 18 + 220 * points["multiplicity"] / points["multiplicity"].max()
-    ax.scatter(points["theoretical"], points["observed"], s=size, color="#3b6ea8", alpha=0.75, label=label, zorder=3)
+    ax.scatter(points["theoretical"], points["observed"], s=size, color="#3b6ea8", alpha=0.75, zorder=3)
     ax.set(xlim=(-0.5, top), ylim=(-0.5, top), aspect="equal", xlabel="Poisson quantile (memorized rows per block)")
     return style.finished(ax, "observed quantile (memorized rows per block)")
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +19,7 @@ from pythia_tools.core.errors import DataError
 
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 
-_CSS = """
-:root { color-scheme: light; --ink: #1d2329; --soft: #5a6570; --line: #d9dee3; --accent: #2f5f93; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.2rem 1rem 4rem; max-width: 54rem; color: var(--ink); background: #fff;
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: .4rem 0 .3rem; }
-h2 { font-size: 1.25rem; margin: 2.4rem 0 .5rem; padding-top: .6rem; border-top: 1px solid var(--line); }
-p.lead, .soft, figcaption { color: var(--soft); }
-nav { margin: 1rem 0; font-size: .95rem; } nav a { margin-right: 1rem; } a { color: var(--accent); }
-ul.findings { padding-left: 1.2rem; } ul.findings li { margin: .35rem 0; }
-figure { margin: 1.2rem 0; } figure img { width: 100%; height: auto; max-width: 48rem; display: block; }
-figcaption { font-size: .88rem; margin-top: .3rem; } code { overflow-wrap: anywhere; }
-figure.wide .scroll img { min-width: 40rem; }
-.scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .6rem 0; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, td.text, th.text { text-align: left; }
-code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .86rem; }
-pre { background: #f4f6f8; padding: .7rem .9rem; overflow-x: auto; border-radius: 4px; white-space: pre-wrap;
-  word-break: break-word; }
-details { margin: .6rem 0; } summary { cursor: pointer; color: var(--accent); }
-@media print {
-  figure.wide .scroll img { min-width: 0; }
-  body { max-width: none; font-size: 10.5pt; } nav { display: none; } details > * { display: block; }
-  h2 { break-after: avoid; } figure, table, li { break-inside: avoid; } pre { border: 1px solid var(--line); } }
-"""
+_CSS = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -83,7 +59,8 @@ def render(
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_CSS}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
+        f"<title>{escape(title)}</title><style>\n{_CSS}</style></head>\n<body>\n"
+        + "\n".join(body) + "\n</body></html>\n"
     )
 
 
@@ -103,17 +80,12 @@ def _picture(picture: Picture) -> str:
     kind = _MIME.get(picture.path.suffix)
     if kind is None:
         raise DataError(f"{picture.path}: a report holds {', '.join(_MIME)} figures")
-    data = base64.b64encode(picture.path.read_bytes()).decode()
-    caption = escape(picture.caption)
-    image = f'<div class="scroll"><img alt="{caption}" src="data:{kind};base64,{data}"></div>'
-    wide = ' class="wide"' if _is_wide(picture.path) else ""
+    content, caption = picture.path.read_bytes(), escape(picture.caption)
+    source = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    size = re.search(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', content[:2000])  # an SVG's header says it
+    wide = ' class="wide"' if size and float(size[1]) >= 2 * float(size[2]) else ""  # panels side by side
+    image = f'<div class="scroll"><img alt="{caption}" src="{source}"></div>'
     return f"<figure{wide}>{image}<figcaption>{caption}</figcaption></figure>"
-
-
-def _is_wide(path: Path) -> bool:
-    """Panels side by side: at least twice as wide as high. Read from an SVG's header; other files count as narrow."""
-    found = re.search(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', path.read_bytes()[:2000])
-    return found is not None and float(found[1]) >= 2 * float(found[2])
 
 
 def table_html(frame: pd.DataFrame, *, limit: int = 60) -> str:
@@ -158,5 +130,4 @@ def _receipts(command: str, record: Mapping[str, Any], timings: Mapping[str, flo
 
 def _pairs(what: str, value: str, pairs: Mapping[str, object]) -> str:
     """A table of two columns, whole."""
-    rows = [(str(k), str(v)) for k, v in pairs.items()]
-    return table_html(pd.DataFrame(rows, columns=[what, value]), limit=len(rows))
+    return table_html(pd.DataFrame({what: pairs.keys(), value: map(str, pairs.values())}), limit=len(pairs))
