@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     if found.complete:
         emit(frame, args, _wide(frame, found.terms))
     else:
-        emit({"shard": args.shard, "batches": found.batches, "out": args.out}, args)
+        emit({"shard": args.shard, "batches": [found.batches], "out": args.out}, args)
 
 
 def _pattern(text: str, window: int, unit: Unit) -> counts.Pattern:

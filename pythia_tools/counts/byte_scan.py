@@ -30,7 +30,7 @@ from pythia_tools.counts.ngram_scan import note
 from pythia_tools.counts.patterns import Number, Text
 from pythia_tools.counts.vocabulary import TokenBytes
 
-WHOLE_WORD, NUMBER, STANDALONE, APART = 1, 2, 4, 8
+WHOLE_WORD, NUMBER = 1, 2
 NO_BYTES = 255
 
 
@@ -58,7 +58,7 @@ class ByteMachine(NamedTuple):
     first_class: np.ndarray
     """(ids,) uint8: class of a token's first byte; NO_BYTES for a token that spells nothing"""
     kind: np.ndarray
-    """(leaves,) uint8: bits WHOLE_WORD, NUMBER, STANDALONE, APART"""
+    """(leaves,) uint8: WHOLE_WORD, NUMBER, or 0 for a text anywhere"""
     length: np.ndarray
     """(leaves,) int32: bytes of a term"""
     lead: np.ndarray
@@ -105,8 +105,8 @@ def compile_texts(leaves: Sequence[Text | Number], vocabulary: TokenBytes, ids: 
 
 def _kind(leaf: Text | Number) -> int:
     if isinstance(leaf, Number):
-        return NUMBER | (STANDALONE if leaf.standalone else 0)
-    return (WHOLE_WORD if leaf.whole_word else 0) | (0 if leaf.overlapping else APART)
+        return NUMBER
+    return WHOLE_WORD if leaf.whole_word else 0
 
 
 def _lead(term: bytes) -> int:
@@ -209,83 +209,54 @@ def _may_stand(flat, begin, last, end, kind, length):  # type: ignore[no-untyped
 @kernel
 def _joins(b, kind):  # type: ignore[no-untyped-def]
     """Whether an ASCII neighbour makes the term part of a longer number, or of a longer word."""
-    if kind & NUMBER:
+    if kind == NUMBER:
         return 48 <= b < 58
-    return kind & WHOLE_WORD and (48 <= b < 58 or 65 <= b < 91 or 97 <= b < 123 or b == 95)
+    return kind and (48 <= b < 58 or 65 <= b < 91 or 97 <= b < 123 or b == 95)
 
 
 @kernel
-def _stands(row, token, offset, kind, length, leaf, classes, flat, starts, last, room):  # type: ignore[no-untyped-def]
+def _stands(row, token, offset, kind, length, classes, flat, starts, room):  # type: ignore[no-untyped-def]
     """Whether the term that ends with byte `offset` of token number `token` has the neighbours its kind asks for."""
-    after = before = np.int64(-1)
-    if kind & (WHOLE_WORD | NUMBER):
-        after = byte_after(row, token, offset + 1, flat, starts)
-        if _joins(after, kind):
-            return False
+    after = byte_after(row, token, offset + 1, flat, starts)
+    if _joins(after, kind):
+        return False
     begin, at = step_back(row, token, offset + 1, length, starts)
-    if kind & (WHOLE_WORD | NUMBER):
-        before = byte_before(row, begin, at, flat, starts)
-        if _joins(before, kind):
-            return False
-        if after >= 128 or before >= 128 or _splits(after) or _splits(before):
-            n = bytes_after(row, token, offset + 1, flat, starts, room[:4])
-            m = bytes_before(row, begin, at, flat, starts, room[4:])
-            if _goes_on(room[:4], n, room[4:], m, kind, classes):
-                return False
-    if kind & APART:
-        if begin < last[leaf, 0] or (begin == last[leaf, 0] and at < last[leaf, 1]):
-            return False
-        last[leaf, 0] = token
-        last[leaf, 1] = offset + 1
-    return True
-
-
-@kernel
-def _goes_on(after, n, before, m, kind, classes):  # type: ignore[no-untyped-def]
-    """Whether what needs more than one byte to see makes the term part of a longer word or number."""
-    if kind & WHOLE_WORD:
-        if n and classes[next_char(after, 0, n)[0]] & WORD:
-            return True
-        return bool(m and classes[char_before(before[4 - m:], m)] & WORD)
-    if kind & STANDALONE and n > 1 and _splits(after[0]) and _joins(after[1], NUMBER):
+    before = byte_before(row, begin, at, flat, starts)
+    if _joins(before, kind):
+        return False
+    if kind == NUMBER or (after < 128 and before < 128):
         return True
-    return bool(kind & STANDALONE and m > 1 and _splits(before[3]) and _joins(before[2], NUMBER))
-
-
-@kernel
-def _splits(b):  # type: ignore[no-untyped-def]
-    """A point or a comma."""
-    return b == 44 or b == 46
+    n = bytes_after(row, token, offset + 1, flat, starts, room)
+    if n and classes[next_char(room, 0, n)[0]] & WORD:
+        return False
+    n = bytes_before(row, begin, at, flat, starts, room)
+    return not (n and classes[char_before(room[4 - n:], n)] & WORD)
 
 
 @njit(cache=True, nogil=True)
 def count_texts(rows, group, machine, counts):  # type: ignore[no-untyped-def]
     """counts[group[r], leaf] += occurrences in row r. rows (n, length) of ids below len(token_next); counts int64."""
-    last = np.zeros((len(machine.kind), 2), dtype=np.int32)
-    room = np.zeros(8, dtype=np.uint8)
-    nowhere = np.zeros((0, 3), dtype=np.int32)
-    _count_rows(rows, group, machine, counts, last, room, nowhere)
+    _count_rows(rows, group, machine, counts, np.zeros(4, dtype=np.uint8), np.zeros((0, 3), dtype=np.int32))
 
 
 @kernel
-def _count_rows(rows, group, machine, counts, last, room, nowhere):  # type: ignore[no-untyped-def]
+def _count_rows(rows, group, machine, counts, room, nowhere):  # type: ignore[no-untyped-def]
     for r in range(rows.shape[0]):
-        scan_texts(rows[r], machine, last, room, counts[group[r]], nowhere, 0)
+        scan_texts(rows[r], machine, room, counts[group[r]], nowhere, 0)
 
 
 @kernel
-def scan_texts(row, machine, last, room, out, found, n):  # type: ignore[no-untyped-def]
+def scan_texts(row, machine, room, out, found, n):  # type: ignore[no-untyped-def]
     """Occurrences in one row, counted or listed as `note` does; returns the new n, or -1 when `found` is full.
 
-    Listed is (leaf, token, byte offset) of the first byte that is not leading ASCII white space. Scratch: last
-    (leaves, 2) int32, room (8,) uint8.
+    Listed is (leaf, token, byte offset) of the first byte that is not leading ASCII white space. Scratch:
+    room (4,) uint8.
     """
     goto, byte_class, out_start, out_leaf = machine.goto, machine.byte_class, machine.out_start, machine.out_leaf
     token_next, token_start, token_leaf = machine.token_next, machine.token_start, machine.token_leaf
     token_offset, busy, first_class = machine.token_offset, machine.token_busy, machine.first_class
     kind, length, lead, classes = machine.kind, machine.length, machine.lead, machine.classes
     flat, starts = machine.flat, machine.starts
-    last[:] = 0
     s = np.int32(0)
     for i in range(len(row)):
         t = row[i]
@@ -299,7 +270,7 @@ def scan_texts(row, machine, last, room, out, found, n):  # type: ignore[no-unty
                     for k in range(out_start[s], out_start[s + 1]):
                         leaf, offset = out_leaf[k], p - starts[t]
                         if kind[leaf] == 0 or _stands(
-                            row, i, offset, kind[leaf], length[leaf], leaf, classes, flat, starts, last, room,
+                            row, i, offset, kind[leaf], length[leaf], classes, flat, starts, room,
                         ):
                             n = _note(row, i, offset, leaf, length[leaf] - lead[leaf], starts, out, found, n)
                             if n < 0:
@@ -310,9 +281,7 @@ def scan_texts(row, machine, last, room, out, found, n):  # type: ignore[no-unty
             s = token_next[t]
             for k in range(token_start[t], token_start[np.int64(t) + 1]):
                 leaf, offset = token_leaf[k], token_offset[k]
-                if kind[leaf] == 0 or _stands(
-                    row, i, offset, kind[leaf], length[leaf], leaf, classes, flat, starts, last, room,
-                ):
+                if kind[leaf] == 0 or _stands(row, i, offset, kind[leaf], length[leaf], classes, flat, starts, room):
                     n = _note(row, i, offset, leaf, length[leaf] - lead[leaf], starts, out, found, n)
                     if n < 0:
                         return n

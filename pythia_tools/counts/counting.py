@@ -11,10 +11,9 @@ and requested step, whatever the order's length.
 
 from __future__ import annotations
 
-import bisect
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -38,32 +37,27 @@ PART_TOKENS = 1 << 27
 
 @dataclass(frozen=True)
 class Counts:
-    """Occurrences of each pattern between each two requested steps, over the batches that were read.
+    """Occurrences of each pattern between each two requested steps, over the batches [first, stop) that were read.
 
-    `new[k, p]`: in batches [steps[k-1], steps[k]) (from 0 for the first). `batches`: the disjoint ranges read,
-    ascending.
+    `new[k, p]`: in batches [steps[k-1], steps[k]) (from 0 for the first).
     """
 
     terms: tuple[str, ...]
     steps: tuple[int, ...]
     new: np.ndarray
-    batches: tuple[tuple[int, int], ...]
-    digest: str = field(repr=False)
-    """of the patterns, the tokenizer, the order and the steps: only equal ones merge"""
+    batches: tuple[int, int]
 
     @property
     def complete(self) -> bool:
         """Whether all batches before the last step were read."""
-        return self.steps[-1] == 0 or self.batches == ((0, self.steps[-1]),)
+        return self.batches == (0, self.steps[-1])
 
     def matrix(self) -> np.ndarray:
         """(patterns, steps) int64: exposures up to each step. Raises RequestError while batches are missing."""
         if not self.complete:
-            read = ", ".join(f"{a}-{b - 1}" for a, b in self.batches) or "none"
-            last = self.steps[-1]
+            first, stop, last = *self.batches, self.steps[-1]
             raise RequestError(
-                f"exposures up to step {last} need batches 0-{last - 1}; read so far: {read}. "
-                "Count and merge the others"
+                f"exposures up to step {last} need batches 0-{last - 1}; only {first}-{stop - 1} were read"
             )
         return np.cumsum(self.new, axis=0).T
 
@@ -75,14 +69,6 @@ class Counts:
             "step": np.tile(np.array(self.steps, dtype=np.int64), len(self.terms)),
             "exposures": self.matrix().reshape(-1),
         }).astype({"term": "string"})
-
-    def merge(self, other: Counts) -> Counts:
-        """The sum of two passes over disjoint batches. Raises RequestError when they overlap or differ otherwise."""
-        if self.digest != other.digest or self.terms != other.terms:
-            raise RequestError(
-                "counts of different patterns, orders, steps or tokenizers cannot be merged; repeat the same request"
-            )
-        return replace(self, new=self.new + other.new, batches=_join([*self.batches, *other.batches]))
 
 
 def count_terms(
@@ -112,14 +98,14 @@ def count(
     tokenizer: TokenBytes | Openable | None = None, inputs_only: bool = False, workers: int | None = None,
     cells: CellStore | None = None, batches: tuple[int, int] | None = None,
 ) -> Counts:
-    """As `count_terms`, as a `Counts`; of `batches` (first, stop) alone when given, to be merged with the others."""
+    """As `count_terms`, as a `Counts`; of `batches` (first, stop) alone when given."""
     patterns = as_patterns(terms)
     wanted = _steps(steps, order)
     plan = make_plan(patterns, ids=token_ids(order), tokenizer=order.tokenizer if tokenizer is None else tokenizer)
     first, stop = batches or (0, wanted[-1])
     if not 0 <= first <= stop <= wanted[-1]:
         raise RequestError(f"batches {first} to {stop - 1}: the steps asked for need batches 0 to {wanted[-1] - 1}")
-    scan = _Scan(order, plan, wanted, inputs_only, worker_count(workers, MOST_SCANNING))
+    scan = _Scan(order, plan, np.array(wanted), inputs_only, worker_count(workers, MOST_SCANNING))
     key = digest([plan.digest, order.fingerprint, wanted, inputs_only])
     new = np.zeros((len(wanted), len(patterns)), dtype=np.int64)
     width = order.batch_rows * order.row_tokens
@@ -128,8 +114,7 @@ def count(
             low, found = scan.part(a, b, key, cells)
             new[low:low + len(found)] += found
             bar.update((b - a) * width)
-    read = ((first, stop),) if first < stop else ()
-    return Counts(tuple(p.name for p in patterns), tuple(wanted), new, read, key)
+    return Counts(tuple(p.name for p in patterns), tuple(wanted), new, (first, stop))
 
 
 def part_ranges(order: Rows, first: int, stop: int) -> list[tuple[int, int]]:
@@ -153,19 +138,26 @@ class _Scan:
 
     order: Rows
     plan: Plan
-    steps: list[int]
+    steps: np.ndarray
     inputs_only: bool
     workers: int
 
     def part(self, a: int, b: int, key: str, cells: CellStore | None) -> tuple[int, np.ndarray]:
         """(first, counts) of batches [a, b), from a cell if there is one: counts[k] belongs to interval first + k."""
-        low, high = (bisect.bisect_right(self.steps, batch) for batch in (a, b - 1))
+        low, high = self.interval(np.array([a, b - 1])).tolist()
         found = np.zeros((high - low + 1, len(self.plan.patterns)), dtype=np.int64)
         kept = None if cells is None else cells.get(["counts", key, a, b])
         if kept is not None:
             found[kept["interval"], kept["pattern"]] = kept["count"]
             return low, found
-        for at, block in self._blocks(a * self.order.batch_rows, b * self.order.batch_rows):
+        read, per = reader(self.order), self.order.batch_rows
+
+        def work(span: tuple[int, int]) -> tuple[int, np.ndarray]:
+            rows, group = read(*span), self.interval(self.order.step_of(np.arange(*span)))
+            rows = rows[:, :-1] if self.inputs_only else rows
+            return int(group[0]), self.plan.count(rows, group - group[0], int(group[-1] - group[0]) + 1)
+
+        for at, block in map_ahead(work, blocks(self.order, a * per, b * per), self.workers, 2 * self.workers):
             found[at - low:at - low + len(block)] += block
         if cells is not None:
             k, p = np.nonzero(found)
@@ -173,20 +165,9 @@ class _Scan:
             cells.put(["counts", key, a, b], pd.DataFrame(columns))
         return low, found
 
-    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(first interval, counts) of each block of rows, by `workers` threads, at most two blocks in flight each."""
-        read = reader(self.order)
-        edges = np.array(self.steps, dtype=np.int64)
-
-        def work(span: tuple[int, int]) -> tuple[int, np.ndarray]:
-            rows = read(*span)
-            # The checkpoint at step N holds batches 0 … N-1, so batch N is the first of the next interval.
-            group = np.searchsorted(edges, self.order.step_of(np.arange(*span)), side="right")
-            rows = rows[:, :-1] if self.inputs_only else rows
-            return int(group[0]), self.plan.count(rows, group - group[0], int(group[-1] - group[0]) + 1)
-
-        spans = blocks(self.order, start, stop)
-        return map(work, spans) if self.workers == 1 else map_ahead(work, spans, self.workers, 2 * self.workers)
+    def interval(self, batches: np.ndarray) -> np.ndarray:
+        """The checkpoint at step N holds batches 0 … N-1, so batch N is the first of the next interval."""
+        return np.searchsorted(self.steps, batches, side="right")
 
 
 def _steps(steps: Iterable[int], order: Rows) -> list[int]:
@@ -197,16 +178,3 @@ def _steps(steps: Iterable[int], order: Rows) -> list[int]:
         bad = wanted[0] if wanted[0] < 0 else wanted[-1]
         raise RequestError(f"step {bad}: this order has steps 0 to {order.steps}")
     return wanted
-
-
-def _join(ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    joined: list[tuple[int, int]] = []
-    for a, b in sorted(ranges):
-        if joined and a < joined[-1][1]:
-            last = min(b, joined[-1][1]) - 1
-            raise RequestError(f"batches {a} to {last} were counted twice; merge passes over different batches")
-        if joined and a == joined[-1][1]:
-            joined[-1] = (joined[-1][0], b)
-        else:
-            joined.append((a, b))
-    return tuple(joined)

@@ -12,7 +12,7 @@ tokens; for fixed lists of terms one pass of `count_terms` is faster and needs n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -52,32 +52,13 @@ class NgramIndex:
 
         The first checkpoint that contains a place is step + 1. Raises RequestError for ids the index does not hold.
         """
-        row, offset = np.divmod(self._positions(ngram), self.row_tokens)
-        row = row + self.first_row
-        return pd.DataFrame({"step": row // self.batch_rows, "row": row, "offset": offset})
-
-    def count(self, ngram: Sequence[int] | np.ndarray) -> int:
-        """Occurrences within rows."""
-        return len(self._positions(ngram))
-
-    def exposures(self, ngram: Sequence[int] | np.ndarray, steps: Iterable[int]) -> np.ndarray:
-        """(steps,) int64: occurrences in batches before each step. Raises RequestError for steps not indexed."""
-        wanted = np.array(list(steps), dtype=np.int64)
-        first, last = -(-self.first_row // self.batch_rows), (self.first_row + self.n_rows) // self.batch_rows
-        if first > 0:
-            raise RequestError(f"this index begins at batch {first}: it knows no exposures from the start of training")
-        if wanted.size and (wanted.min() < 0 or wanted.max() > last):
-            raise RequestError(f"step {int(wanted.max())}: this index holds steps 0 to {last}")
-        batches = self._positions(ngram) // self.row_tokens // self.batch_rows
-        return np.searchsorted(batches, wanted, side="left").astype(np.int64)
-
-    def _positions(self, ngram: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Ascending positions in the stream of rows, those that leave their row dropped."""
         ids = [int(i) for i in ngram]
         if not ids or min(ids) < 0 or max(ids) >= self.vocabulary:
             raise RequestError(f"an n-gram of ids 0 to {self.vocabulary - 1} is needed, at least one; got {ids}")
         found = np.sort(np.asarray(self.engine.positions(ids), dtype=np.int64))
-        return found[found % self.row_tokens + len(ids) <= self.row_tokens]
+        row, offset = np.divmod(found[found % self.row_tokens + len(ids) <= self.row_tokens], self.row_tokens)
+        row += self.first_row
+        return pd.DataFrame({"step": row // self.batch_rows, "row": row, "offset": offset})
 
 
 def build_ngram_index(

@@ -187,8 +187,7 @@ def count_together(rows, group, texts, ngrams, pairs, sets, counts):  # type: ig
     pairs a PairMachine; sets a SetMachine; counts (groups, patterns) int64.
     """
     length = rows.shape[1]
-    last = np.zeros((len(texts.kind), 2), dtype=np.int32)
-    room = np.zeros(8, dtype=np.uint8)
+    room = np.zeros(4, dtype=np.uint8)
     hits2, hits3 = hit_room(length)
     seen = np.full((max(1, len(sets.anchor_start) - 1), 2), -1, dtype=np.int64)
     capacity = 4 * length + 64
@@ -196,7 +195,7 @@ def count_together(rows, group, texts, ngrams, pairs, sets, counts):  # type: ig
     while r < rows.shape[0]:  # again from a row whose occurrences did not fit
         found = np.empty((capacity, 3), dtype=np.int32)
         place = np.empty(capacity, dtype=np.int64)
-        scratch = last, room, hits2, hits3, seen, found, place
+        scratch = room, hits2, hits3, seen, found, place
         r = _count_from(r, rows, group, texts, ngrams, pairs, sets, counts, scratch)
         capacity *= 2
 
@@ -204,14 +203,14 @@ def count_together(rows, group, texts, ngrams, pairs, sets, counts):  # type: ig
 @kernel
 def _count_from(first, rows, group, texts, ngrams, pairs, sets, counts, scratch):  # type: ignore[no-untyped-def]
     """Rows from `first` on; returns the first one whose occurrences `found` cannot hold, or the number of rows."""
-    last, room, hits2, hits3, seen, found, place = scratch
+    room, hits2, hits3, seen, found, place = scratch
     shift = len(texts.kind)
     any_pairs = pairs.member.any()
     any_ngrams = len(ngrams.single_leaf) > 0 or ngrams.filters.any()
     for r in range(first, rows.shape[0]):
         row = rows[r]
         out = counts[group[r]]
-        n = scan_texts(row, texts, last, room, out, found, 0) if shift else 0
+        n = scan_texts(row, texts, room, out, found, 0) if shift else 0
         if n >= 0 and any_ngrams:
             n = find_ngrams(row, ngrams, shift, hits2, hits3, out, found, n)
         if n < 0:
@@ -222,7 +221,7 @@ def _count_from(first, rows, group, texts, ngrams, pairs, sets, counts, scratch)
             continue
         _sort(found, n)
         if pairs.in_words:
-            number_words(row, found, n, pairs.window, texts, room[:4], place)
+            number_words(row, found, n, pairs.window, texts, room, place)
         else:
             for k in range(n):
                 place[k] = found[k, 1]

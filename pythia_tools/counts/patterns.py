@@ -46,12 +46,10 @@ class Text:
     """A string in the decoded row, whatever tokens spell it; every position counts, overlaps included.
 
     whole_word: not next to a word character, as `(?<!\\w)…(?!\\w)`.
-    overlapping: False counts as `str.count` does, from the left and never twice the same character.
     """
 
     text: str
     whole_word: bool = False
-    overlapping: bool = True
     label: str = ""
     version: ClassVar[int] = 1
 
@@ -74,13 +72,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Number:
-    """A whole run of the digits 0-9 that reads exactly so: `Number(23)` is neither in 123 nor in 230, and 007 is not 7.
-
-    standalone: nor a part of a longer number with points or commas (1,023 or 3.23).
-    """
+    """A whole run of the digits 0-9 that reads exactly so: `Number(23)` is neither in 123 nor in 230, and 007 is not 7."""
 
     digits: str
-    standalone: bool = False
     label: str = ""
     version: ClassVar[int] = 1
 

@@ -103,11 +103,10 @@ def _scanned(order: Rows, needles: list[np.ndarray], first: int, last: int, limi
         form, offset, row = locate_ngrams(as_kernel_rows(read(*span), ids), ngrams, bounds).astype(np.int64).T
         return span[1] - span[0], np.stack([row + span[0], offset, form], axis=1)
 
-    spans, workers = blocks(order, first, last), worker_count(None, MOST_SCANNING)
-    results = map(work, spans) if workers == 1 else map_ahead(work, spans, workers, 2 * workers)
+    workers = worker_count(None, MOST_SCANNING)
     found = [np.empty((0, 3), dtype=np.int64)]
     with progress.bar(last - first, "scan", "row", shown=(last - first) * order.row_tokens > PROGRESS_TOKENS) as bar:
-        for rows, hits in results:
+        for rows, hits in map_ahead(work, blocks(order, first, last), workers, 2 * workers):
             found.append(hits)
             bar.update(rows)
             if limit is not None and sum(map(len, found)) >= limit:

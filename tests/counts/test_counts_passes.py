@@ -23,29 +23,13 @@ def order() -> ArrayRows:
     return ArrayRows(ROWS, 10)
 
 
-def test_ranges_merge_to_the_whole_whatever_their_order() -> None:
+def test_ranges_add_up_to_the_whole_and_give_no_exposures_alone() -> None:
     whole = counts.count(order(), TERMS, STEPS)
     pieces = [counts.count(order(), TERMS, STEPS, batches=b) for b in ((20, 30), (0, 5), (5, 20))]
-    assert not pieces[0].complete
-    with pytest.raises(RequestError, match=r"exposures up to step 30 need batches 0-29; read so far: 20-29\."):
+    assert whole.complete and not any(piece.complete for piece in pieces)
+    with pytest.raises(RequestError, match=r"exposures up to step 30 need batches 0-29; only 20-29 were read"):
         pieces[0].matrix()
-    merged = pieces[0].merge(pieces[1]).merge(pieces[2])
-    assert merged.batches == ((0, 30),)
-    np.testing.assert_array_equal(merged.matrix(), whole.matrix())
-    with pytest.raises(RequestError, match="batches 5 to 19 were counted twice"):
-        merged.merge(pieces[2])
-
-
-def test_counts_of_other_requests_do_not_merge() -> None:
-    first = counts.count(order(), TERMS, STEPS, batches=(0, 5))
-    for other in (
-        counts.count(order(), TERMS[:4], STEPS, batches=(5, 30)),
-        counts.count(order(), TERMS, [0, 1, 8, 30], batches=(5, 30)),
-        counts.count(ArrayRows(ROWS[::-1], 10), TERMS, STEPS, batches=(5, 30)),
-        counts.count(order(), TERMS, STEPS, batches=(5, 30), inputs_only=True),
-    ):
-        with pytest.raises(RequestError, match="cannot be merged"):
-            first.merge(other)
+    np.testing.assert_array_equal(sum(piece.new for piece in pieces), whole.new)
 
 
 def test_sums_over_steps_equal_totals_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,26 +73,24 @@ def test_the_index_gives_the_same_counts_places_and_steps(tmp_path: Path) -> Non
     terms = [(3,), (3, 4), (1, 1), (5, 6, 7), (39,), (7, 7, 7, 7)]
     scanned = counts.count(order(), terms, STEPS).matrix()
     for term, expected in zip(terms, scanned, strict=True):
-        assert index.count(term) == expected[-1]
-        np.testing.assert_array_equal(index.exposures(term, STEPS), expected)
+        steps = index.places(term)["step"].to_numpy()
+        np.testing.assert_array_equal([(steps < step).sum() for step in STEPS], expected)
         for place in index.places(term).itertuples():
             assert tuple(ROWS[place.row, place.offset:place.offset + len(term)]) == term
             assert place.step == place.row // 10
     stream = ROWS.reshape(-1)
     a, b = int(ROWS[4, -1]), int(ROWS[5, 0])
     across = int(((stream[:-1] == a) & (stream[1:] == b)).sum())
-    assert across == index.engine.count([a, b]) > index.count((a, b)), "pairs over two rows count"
+    assert across == index.engine.count([a, b]) > len(index.places((a, b))), "pairs over two rows count"
 
 
 def test_an_index_of_a_range_and_what_it_refuses(tmp_path: Path) -> None:
     pytest.importorskip("tokengrams")
     index = build_ngram_index(order(), tmp_path / "part", steps=(10, 20))
     assert set(index.places((3,))["step"]) <= set(range(10, 20))
-    assert index.count((3,)) == int((ROWS[100:200] == 3).sum())
-    with pytest.raises(RequestError, match="this index begins at batch 10"):
-        index.exposures((3,), [20])
+    assert len(index.places((3,))) == int((ROWS[100:200] == 3).sum())
     with pytest.raises(RequestError, match="an n-gram of ids 0 to 65535 is needed"):
-        index.count((70_000,))
+        index.places((70_000,))
     with pytest.raises(RequestError, match="holds an index of another order or range"):
         build_ngram_index(order(), tmp_path / "part")
     with pytest.raises(RequestError, match="holds no finished index"):
@@ -123,4 +105,4 @@ def test_ids_beyond_16_bits_are_indexed(tmp_path: Path) -> None:
     rows = np.array([[70_000, 2, 70_000, 2], [2, 70_000, 3, 4]], dtype=np.int32)
     index = build_ngram_index(ArrayRows(rows, 1), tmp_path)
     assert index.places((70_000, 2)).to_dict("list") == {"step": [0, 0], "row": [0, 0], "offset": [0, 2]}
-    assert index.exposures((70_000,), [0, 1, 2]).tolist() == [0, 2, 3]
+    assert index.places((70_000,))["step"].tolist() == [0, 0, 1]
