@@ -13,7 +13,8 @@ TERMS are, one by one or as lines of @FILE (or of a .txt file):
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Literal
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
         timings = {"count": time.perf_counter() - start}
         folder.finish(frame, _summary(order, frame), data=order.fingerprint, timings=timings)
     if found.complete:
-        emit(frame, args, _wide(frame, found.terms))
+        emit(frame, args, _wide(found))
     else:
         emit({"shard": args.shard, "batches": [found.batches], "out": args.out}, args)
 
@@ -96,16 +97,18 @@ def _pattern(text: str, window: int, unit: Unit) -> counts.Pattern:
 
 def _leaf(text: str) -> Leaf:
     kind, colon, rest = text.partition(":")
-    if colon and kind == "number":
-        return counts.Number(rest)
-    if colon and kind == "word":
-        return counts.Text(rest, whole_word=True)
-    if colon and kind == "tokens":
-        try:
-            return counts.Ngram(tuple(int(i) for i in rest.split(",")))
-        except ValueError:
-            raise RequestError(f"{text!r}: token ids are written tokens:12,34") from None
-    return counts.Text(text)
+    return LEAVES[kind](rest) if colon and kind in LEAVES else counts.Text(text)
+
+
+def _ngram(ids: str) -> Leaf:
+    if not all(i.strip().isdecimal() for i in ids.split(",")):
+        raise RequestError(f"'tokens:{ids}': token ids are written tokens:12,34")
+    return counts.Ngram(tuple(map(int, ids.split(","))))
+
+
+LEAVES: dict[str, Callable[[str], Leaf]] = {
+    "number": counts.Number, "word": partial(counts.Text, whole_word=True), "tokens": _ngram,
+}
 
 
 def _written(text: str) -> list[str]:
@@ -143,9 +146,8 @@ def _summary(order: DataOrder, frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _wide(frame: pd.DataFrame, terms: Sequence[str]) -> pd.DataFrame:
+def _wide(found: counts.Counts) -> pd.DataFrame:
     """One line per term, one column per step, as people read it."""
-    wide = frame.pivot(index="term", columns="step", values="exposures").loc[list(terms)]
-    wide.columns = [f"step {s}" for s in wide.columns]
-    wide.index = pd.Index([repr(term)[1:-1] for term in wide.index], name="term")
-    return wide.reset_index()
+    wide = pd.DataFrame(found.matrix(), columns=[f"step {s}" for s in found.steps])
+    wide.insert(0, "term", [repr(term)[1:-1] for term in found.terms])
+    return wide

@@ -17,19 +17,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from pythia_tools import overlays
 from pythia_tools.cli.options import RANGES, add, emit, read_lines, span
 from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.counts import tokenizer_of
 from pythia_tools.order import Rows, load_order
 from pythia_tools.overlays import Overlay
 from pythia_tools.overlays.overlay import parse_steps
 from pythia_tools.overlays.pronouns import CHOICES
 from pythia_tools.overlays.rules import Rule
-from pythia_tools.tokens import Openable
 
-KEEP = 1_000_000
 SWAP_OPTIONS = {
     "his": "what his becomes: her or hers by context, or always her", "edges": "words that touch the row's edge",
     "paired": "'he or she'",
@@ -65,8 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     order = load_order(args.order)
-    tokenizer = args.tokenizer or order.tokenizer
-    rules = list(_rules(args, tokenizer))
+    rules = list(_rules(args, order))
     if args.write and not args.out:
         raise RequestError("--write needs --out DIR: the folder for the store and its maps")
     if args.control and (rules or not args.write):
@@ -78,21 +77,22 @@ def run(args: argparse.Namespace) -> None:
     summary: dict[str, object] = {}
     if rules:
         rows = overlay = Overlay(order, rules, steps=args.steps)
-        receipt = overlay.receipt(keep=KEEP)
+        receipt = overlay.receipt()
         if args.out:
             overlay.save_receipt(args.out, receipt)
         summary = receipt.summary()
         if args.diff and not args.json:
-            print(overlay.diff(_given(tokenizer), limit=args.diff))
+            print(overlay.diff(tokenizer_of(order, args.tokenizer), limit=args.diff))
     if args.write:
         names = {"seed": args.map_seed, "num_samples": args.num_samples, "version": args.neox}
         chosen = parse_steps(args.steps, order)
         written = overlays.write_out(rows, Path(args.out) / "rows", steps=chosen, **names)
-        summary["written"] = [str(path) for path in written.files]
+        summary["written"] = [str(path) for path in written]
     emit(summary, args)
 
 
-def _rules(args: argparse.Namespace, tokenizer: Openable | None) -> Iterator[Rule]:
+def _rules(args: argparse.Namespace, order: Rows) -> Iterator[Rule]:
+    tokenizer = partial(tokenizer_of, order, args.tokenizer)
     if args.remove:
         yield overlays.RemoveRows(_numbers(args.remove), _reserve(args))
     if args.deduplicate:
@@ -101,17 +101,11 @@ def _rules(args: argparse.Namespace, tokenizer: Openable | None) -> Iterator[Rul
         yield overlays.RepeatRows(_numbers(args.repeat), copies=args.copies, seed=args.seed)
     if args.insert:
         where = {"copies": args.copies, "at": args.at, "how": "over" if args.over else "push", "seed": args.seed}
-        yield overlays.InsertText(_given(tokenizer), args.insert, **where)
+        yield overlays.InsertText(tokenizer(), args.insert, **where)
     if args.replace:
-        yield overlays.ReplaceTerms(_given(tokenizer), _terms(args.replace))
+        yield overlays.ReplaceTerms(tokenizer(), _terms(args.replace))
     if args.swap:
-        yield overlays.PronounSwap(_given(tokenizer), args.swap, **{o: getattr(args, o) for o in SWAP_OPTIONS})
-
-
-def _given(tokenizer: Openable | None) -> Openable:
-    if tokenizer is None:
-        raise RequestError("this order names no tokenizer; give one: a tokenizer.json, its folder, or a hub name")
-    return tokenizer
+        yield overlays.PronounSwap(tokenizer(), args.swap, **{o: getattr(args, o) for o in SWAP_OPTIONS})
 
 
 def _reserve(args: argparse.Namespace) -> overlays.Reserve:

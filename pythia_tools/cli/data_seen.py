@@ -32,13 +32,11 @@ def run(args: argparse.Namespace) -> None:
     if (args.text is None) == (args.ids is None):
         raise RequestError("give a TEXT or --ids, one of the two")
     order = load_order(args.order, batch_rows=args.batch_rows, local=args.local)
-    a, b = args.steps or (0, order.steps - 1)
-    if b >= order.steps:
-        raise RequestError(f"--steps {a}:{b}: order {order.name} has batches 0 to {order.steps - 1}")
     if args.index and not (Path(args.index) / "index.json").is_file():
         progress.note(f"building the index of {order.n_rows} rows in {args.index}")
         build_ngram_index(order, args.index)
-    where = {"steps": (a, b + 1) if args.steps else None, "limit": args.limit, "index": args.index}
+    steps = (args.steps[0], args.steps[1] + 1) if args.steps else None
+    where = {"steps": steps, "limit": args.limit, "index": args.index}
     table = seen(order, args.ids or args.text, tokenizer=args.tokenizer, **where)
     if args.json or len(table):
         emit(table, args)

@@ -14,17 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from pythia_tools.counts.characters import (
-    WORD,
-    byte_after,
-    byte_before,
-    bytes_after,
-    bytes_before,
-    char_before,
-    character_classes,
-    next_char,
-    step_back,
-)
+from pythia_tools.counts import characters as chars
 from pythia_tools.counts.compiled import kernel
 from pythia_tools.counts.ngram_scan import note
 from pythia_tools.counts.patterns import Number, Text
@@ -90,7 +80,7 @@ def compile_texts(leaves: Sequence[Text | Number], vocabulary: TokenBytes, ids: 
     kinds = np.array([_kind(leaf) for leaf in leaves], dtype=np.uint8)
     lengths = np.array([len(t) for t in terms], dtype=np.int32)
     token_next, token_start, token_leaf, token_offset = _through_tokens(
-        goto, byte_class, out_start, out_leaf, kinds, lengths, table.flat, table.starts,
+        goto, byte_class, out_start, out_leaf, kinds, chars.character_classes(), lengths, table.flat, table.starts,
     )
     sizes = np.diff(table.starts)
     firsts = np.full(ids, NO_BYTES, dtype=np.uint8)
@@ -99,7 +89,7 @@ def compile_texts(leaves: Sequence[Text | Number], vocabulary: TokenBytes, ids: 
         goto, byte_class, out_start, out_leaf, token_next, token_start, token_leaf, token_offset,
         ((token_next > 0) | (np.diff(token_start) > 0)).astype(np.uint8), firsts,
         kinds, lengths, np.array([_lead(t) for t in terms], dtype=np.int32),
-        character_classes(), table.flat, table.starts,
+        chars.character_classes(), table.flat, table.starts,
     )
 
 
@@ -171,7 +161,7 @@ def _outputs(ends, fail, order, owned, by_spelling):  # type: ignore[no-untyped-
 
 
 @njit(cache=True)
-def _through_tokens(goto, byte_class, out_start, out_leaf, kind, length, flat, starts):  # type: ignore[no-untyped-def]
+def _through_tokens(goto, byte_class, out_start, out_leaf, kind, classes, length, flat, starts):  # type: ignore[no-untyped-def]
     """State after each token read from the root, and what ends inside it (start, leaf, offset).
 
     Terms whose neighbours within the token already forbid them are left out.
@@ -189,9 +179,10 @@ def _through_tokens(goto, byte_class, out_start, out_leaf, kind, length, flat, s
             for p in range(starts[t], starts[t + 1]):
                 s = goto[s, byte_class[flat[p]]]
                 for k in range(out_start[s], out_start[s + 1]):
-                    if _may_stand(flat, starts[t], p, starts[t + 1], kind[out_leaf[k]], length[out_leaf[k]]):
+                    ends = out_leaf[k]
+                    if _may_stand(flat, starts[t], p, starts[t + 1], kind[ends], classes, length[ends]):
                         if fill:
-                            leaf[at] = out_leaf[k]
+                            leaf[at] = ends
                             offset[at] = p - starts[t]
                         at += 1
             after[t] = s
@@ -200,37 +191,30 @@ def _through_tokens(goto, byte_class, out_start, out_leaf, kind, length, flat, s
 
 
 @kernel
-def _may_stand(flat, begin, last, end, kind, length):  # type: ignore[no-untyped-def]
+def _may_stand(flat, begin, last, end, kind, classes, length):  # type: ignore[no-untyped-def]
     """Whether a term whose last byte is flat[last] may stand, by its ASCII neighbours in flat[begin:end]."""
-    before = last - length
-    return not ((last + 1 < end and _joins(flat[last + 1], kind)) or (before >= begin and _joins(flat[before], kind)))
+    for at in (last - length, last + 1):
+        if begin <= at < end and flat[at] < 128 and _joins(flat[at], kind, classes):
+            return False
+    return True
 
 
 @kernel
-def _joins(b, kind):  # type: ignore[no-untyped-def]
-    """Whether an ASCII neighbour makes the term part of a longer number, or of a longer word."""
-    if kind == NUMBER:
-        return 48 <= b < 58
-    return kind and (48 <= b < 58 or 65 <= b < 91 or 97 <= b < 123 or b == 95)
+def _joins(point, kind, classes):  # type: ignore[no-untyped-def]
+    """Whether a neighbouring character makes the term part of a longer number, or of a longer word."""
+    return 48 <= point < 58 if kind == NUMBER else kind and classes[point] & chars.WORD != 0
 
 
 @kernel
 def _stands(row, token, offset, kind, length, classes, flat, starts, room):  # type: ignore[no-untyped-def]
     """Whether the term that ends with byte `offset` of token number `token` has the neighbours its kind asks for."""
-    after = byte_after(row, token, offset + 1, flat, starts)
-    if _joins(after, kind):
+    room = room[:1 if kind == NUMBER else 4]
+    n = chars.bytes_after(row, token, offset + 1, flat, starts, room)
+    if n and _joins(chars.next_char(room, 0, n)[0], kind, classes):
         return False
-    begin, at = step_back(row, token, offset + 1, length, starts)
-    before = byte_before(row, begin, at, flat, starts)
-    if _joins(before, kind):
-        return False
-    if kind == NUMBER or (after < 128 and before < 128):
-        return True
-    n = bytes_after(row, token, offset + 1, flat, starts, room)
-    if n and classes[next_char(room, 0, n)[0]] & WORD:
-        return False
-    n = bytes_before(row, begin, at, flat, starts, room)
-    return not (n and classes[char_before(room[4 - n:], n)] & WORD)
+    begin, at = chars.step_back(row, token, offset + 1, length, starts)
+    n = chars.bytes_before(row, begin, at, flat, starts, room)
+    return not (n and _joins(chars.char_before(room[len(room) - n:], n), kind, classes))
 
 
 @njit(cache=True, nogil=True)
@@ -292,5 +276,5 @@ def scan_texts(row, machine, room, out, found, n):  # type: ignore[no-untyped-de
 def _note(row, token, offset, leaf, back, starts, out, found, n):  # type: ignore[no-untyped-def]
     """As `note`; listed is the place `back` bytes before the end of byte `offset`."""
     if len(found):
-        token, offset = step_back(row, token, offset + 1, back, starts)
+        token, offset = chars.step_back(row, token, offset + 1, back, starts)
     return note(leaf, token, offset, out, found, n)

@@ -82,30 +82,6 @@ def char_before(data, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def byte_after(row, token, offset, flat, starts):  # type: ignore[no-untyped-def]
-    """Byte `offset` of token number `token`, or the first one after it; -1 at the row's end."""
-    at = starts[row[token]] + offset
-    while at >= starts[np.int64(row[token]) + 1]:
-        token += 1
-        if token == len(row):
-            return np.int64(-1)
-        at = starts[row[token]]
-    return np.int64(flat[at])
-
-
-@kernel
-def byte_before(row, token, offset, flat, starts):  # type: ignore[no-untyped-def]
-    """The byte before byte `offset` of token number `token`; -1 at the row's start."""
-    at = starts[row[token]] + offset - 1
-    while at < starts[row[token]]:
-        token -= 1
-        if token < 0:
-            return np.int64(-1)
-        at = starts[np.int64(row[token]) + 1] - 1
-    return np.int64(flat[at])
-
-
-@kernel
 def bytes_after(row, token, offset, flat, starts, out):  # type: ignore[no-untyped-def]
     """Up to len(out) bytes of the row from byte `offset` of token number `token` on; returns how many there were."""
     n = 0

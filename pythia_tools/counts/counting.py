@@ -145,7 +145,7 @@ class _Scan:
     def part(self, a: int, b: int, key: str, cells: CellStore | None) -> tuple[int, np.ndarray]:
         """(first, counts) of batches [a, b), from a cell if there is one: counts[k] belongs to interval first + k."""
         low, high = self.interval(np.array([a, b - 1])).tolist()
-        found = np.zeros((high - low + 1, len(self.plan.patterns)), dtype=np.int64)
+        found = np.zeros((high - low + 1, len(self.plan.place)), dtype=np.int64)
         kept = None if cells is None else cells.get(["counts", key, a, b])
         if kept is not None:
             found[kept["interval"], kept["pattern"]] = kept["count"]

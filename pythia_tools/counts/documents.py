@@ -11,7 +11,6 @@ For the deduplicated Pile (2 epochs, mixed, 72.4 % of the rows used) the shares 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
@@ -75,38 +74,22 @@ def document_exposures(order: DataOrder, step: int) -> pd.DataFrame:
     Columns: document, tokens, seen_0 … seen_e (e epochs), mean (times per token; NaN for empty documents).
     Raises: RequestError for preshuffled orders and for steps beyond the run.
     """
-    counts = exposure_table(order, step)
-    sizes = document_map(order).sizes
-    with np.errstate(invalid="ignore"):
-        mean = counts @ np.arange(counts.shape[1]) / sizes
-    seen = {f"seen_{times}": column for times, column in enumerate(counts.T)}
-    return pd.DataFrame({"document": np.arange(sizes.size), "tokens": sizes, **seen, "mean": mean})
-
-
-def exposure_table(order: DataOrder, step: int) -> np.ndarray:
-    """(documents, epochs+1) int32: tokens of each document seen 0, 1, … times by checkpoint `step`."""
     if not 0 <= step <= order.steps:
         raise RequestError(f"checkpoint {step} of order {order.name}: it has checkpoints 0 to {order.steps}")
     rows, known = packed_rows(order), document_map(order)
     consumed = np.zeros(rows.n_rows, dtype=np.uint8)
     mark_rows(rows.maps.shuffle_idx, step * order.batch_rows, consumed)
-    out = np.zeros((known.sizes.size, known.epochs + 1), dtype=np.int32)
+    sizes = known.sizes
+    counts = np.zeros((sizes.size, known.epochs + 1), dtype=np.int32)
 
     def count(a: int, b: int) -> None:
-        exposure_counts(known.sizes, known.begin, known.slots, known.starts, consumed, order.seq_length, out, a, b)
+        exposure_counts(sizes, known.begin, known.slots, known.starts, consumed, order.seq_length, counts, a, b)
 
-    parallel_for(known.sizes.size, count, pieces=None if known.sizes.size >= PARALLEL_DOCUMENTS else 1)
-    return out
-
-
-def exposure_shares(order: DataOrder, steps: Iterable[int]) -> pd.DataFrame:
-    """Share of all tokens seen 0, 1, 2, … times by each checkpoint: columns step, times, tokens, share."""
-    records = []
-    for step in steps:
-        totals = exposure_table(order, step).sum(axis=0, dtype=np.int64)
-        shares = totals / totals.sum()
-        records += [{"step": step, "times": c, "tokens": int(n), "share": shares[c]} for c, n in enumerate(totals)]
-    return pd.DataFrame(records)
+    parallel_for(sizes.size, count, pieces=None if sizes.size >= PARALLEL_DOCUMENTS else 1)
+    with np.errstate(invalid="ignore"):
+        mean = counts @ np.arange(counts.shape[1]) / sizes
+    seen = {f"seen_{times}": column for times, column in enumerate(counts.T)}
+    return pd.DataFrame({"document": np.arange(sizes.size), "tokens": sizes, **seen, "mean": mean})
 
 
 def steps_of_document(order: DataOrder, document: int) -> pd.DataFrame:

@@ -109,7 +109,8 @@ def open_ngram_index(folder: str | os.PathLike[str]) -> NgramIndex:
             "delete the folder and build it again"
         )
     vocabulary = facts["vocabulary"]
-    expected = {"rows.bin": facts["rows"] * facts["row_tokens"] * _width(vocabulary), "suffixes.idx": facts["bytes"]}
+    width = 2 if vocabulary <= 1 << 16 else 4  # bytes of a token
+    expected = {"rows.bin": facts["rows"] * facts["row_tokens"] * width, "suffixes.idx": facts["bytes"]}
     for name, size in expected.items():
         have = (path / name).stat().st_size if (path / name).exists() else None
         if have != size:
@@ -138,11 +139,6 @@ def _write_rows(order: Rows, first: int, n_rows: int, target: Path) -> int:
             handle.write(np.ascontiguousarray(rows, dtype="<u4" if wide else "<u2"))
             bar.update(len(rows))
     return 1 << max(17, largest.bit_length()) if wide else 1 << 16
-
-
-def _width(vocabulary: int) -> int:
-    """Bytes of a token in rows.bin."""
-    return 2 if vocabulary <= 1 << 16 else 4
 
 
 def _tokengrams() -> ModuleType:

@@ -121,10 +121,8 @@ def _trie(
 
 
 def _packed(tokens: Sequence[int]) -> int:
-    """Two or three tokens as one key; see `packed2` and `packed3`."""
-    if len(tokens) == 2:
-        return tokens[0] << ID_BITS | tokens[1]
-    return (tokens[0] + 1) << (2 * ID_BITS) | tokens[1] << ID_BITS | tokens[2]
+    """Two or three tokens as one key."""
+    return int(packed2(*tokens) if len(tokens) == 2 else packed3(*tokens))
 
 
 def table_of(entries: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from pythia_tools.counts.byte_scan import scan_texts
-from pythia_tools.counts.characters import SPACE, byte_after, bytes_after, next_char, step_on
+from pythia_tools.counts.characters import SPACE, bytes_after, next_char, step_on
 from pythia_tools.counts.compiled import kernel
 from pythia_tools.counts.ngram_scan import ID_BITS, find, find_ngrams, hit_room, table_of
 
@@ -133,8 +133,8 @@ def number_words(row, found, n, most, texts, room, words):  # type: ignore[no-un
                 inside = True
         if word > far:
             token, offset, word, inside = goal, goal_offset, far, False
-        here = byte_after(row, goal, goal_offset, flat, starts)
-        within = inside or here < 0 or (here < 128 and classes[here] & SPACE)
+        beyond = bytes_after(row, goal, goal_offset, flat, starts, room[:1]) == 0
+        within = inside or beyond or (room[0] < 128 and classes[room[0]] & SPACE)
         words[k] = word if within else word + 1
 
 
@@ -180,11 +180,11 @@ def _count_sets(found, n, row_number, machine, seen, out):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True)
-def count_together(rows, group, texts, ngrams, pairs, sets, counts):  # type: ignore[no-untyped-def]
+def count_together(rows, group, counts, texts, ngrams, pairs, sets):  # type: ignore[no-untyped-def]
     """counts[group[r], pattern] += pairs in their window and sets that row r holds whole.
 
-    rows (n, length) of ids; texts a ByteMachine whose leaves come first, ngrams an NgramMachine whose leaves follow;
-    pairs a PairMachine; sets a SetMachine; counts (groups, patterns) int64.
+    rows (n, length) of ids; counts (groups, patterns) int64; texts a ByteMachine whose leaves come first, ngrams an
+    NgramMachine whose leaves follow; pairs a PairMachine; sets a SetMachine.
     """
     length = rows.shape[1]
     room = np.zeros(4, dtype=np.uint8)

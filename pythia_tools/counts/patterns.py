@@ -10,6 +10,7 @@ across the end of one row and the start of the next, because training never show
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
@@ -23,26 +24,39 @@ WHOLE = (int, np.integer)
 TIME_UNITS = ("minute", "hour", "day", "week", "month", "year", "decade")
 
 
+class _Named(ABC):
+    """What all patterns share."""
+
+    label: str
+    version: ClassVar[int] = 1
+
+    @property
+    def name(self) -> str:
+        """Its row in the tables: the label, or what it says itself."""
+        return self.label or self.plain_name()
+
+    @abstractmethod
+    def plain_name(self) -> str: ...
+
+
 @dataclass(frozen=True)
-class Ngram:
+class Ngram(_Named):
     """Token ids in a row, counted at every position at which they stand whole."""
 
     ids: tuple[int, ...]
     label: str = ""
-    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", tuple(int(i) for i in self.ids))
         if not self.ids or min(self.ids) < 0:
             raise RequestError(f"an n-gram needs at least one token id, none negative; got {list(self.ids)}")
 
-    @property
-    def name(self) -> str:
-        return self.label or " ".join(map(str, self.ids))
+    def plain_name(self) -> str:
+        return " ".join(map(str, self.ids))
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(_Named):
     """A string in the decoded row, whatever tokens spell it; every position counts, overlaps included.
 
     whole_word: not next to a word character, as `(?<!\\w)…(?!\\w)`.
@@ -51,7 +65,6 @@ class Text:
     text: str
     whole_word: bool = False
     label: str = ""
-    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if not self.text:
@@ -65,27 +78,24 @@ class Text:
                 f"text term {self.text!r} holds the replacement character, which stands for bytes that are not text"
             )
 
-    @property
-    def name(self) -> str:
-        return self.label or self.text
+    def plain_name(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
-class Number:
-    """A whole run of the digits 0-9 that reads exactly so: `Number(23)` is neither in 123 nor in 230, and 007 is not 7."""
+class Number(_Named):
+    """A whole run of digits 0-9 that reads exactly so: `Number(23)` is neither in 123 nor in 230, and 007 is not 7."""
 
     digits: str
     label: str = ""
-    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digits", str(self.digits))
         if not re.fullmatch("[0-9]+", self.digits):
             raise RequestError(f"a number is a run of digits 0-9; got {self.digits!r}")
 
-    @property
-    def name(self) -> str:
-        return self.label or self.digits
+    def plain_name(self) -> str:
+        return self.digits
 
 
 Leaf: TypeAlias = Ngram | Text | Number
@@ -94,7 +104,7 @@ Term: TypeAlias = Leaf | str | int | Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(_Named):
     """Two terms at most `window` words (or tokens) apart: the number of (occurrence, occurrence) pairs in rows.
 
     The distance is the difference of the numbers of the words (runs without white space, as `str.split`) or tokens in
@@ -107,7 +117,6 @@ class Pair:
     window: int = 5
     unit: Literal["words", "tokens"] = "words"
     label: str = ""
-    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "first", as_leaf(self.first))
@@ -122,14 +131,13 @@ class Pair:
         """Both terms."""
         return as_leaf(self.first), as_leaf(self.second)
 
-    @property
-    def name(self) -> str:
+    def plain_name(self) -> str:
         first, second = self.leaves
-        return self.label or f"{first.name} & {second.name} within {self.window} {self.unit}"
+        return f"{first.name} & {second.name} within {self.window} {self.unit}"
 
 
 @dataclass(frozen=True)
-class CoOccurrence:
+class CoOccurrence(_Named):
     """Entities that all occur in one row: the number of such rows.
 
     A member may be a tuple of aliases, any of which will do.
@@ -138,7 +146,6 @@ class CoOccurrence:
     members: tuple[Term | tuple[Term, ...], ...]
     whole_word: bool = True
     label: str = ""
-    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         groups = tuple(tuple(as_leaf(a, whole_word=self.whole_word) for a in _aliases(m)) for m in self.members)
@@ -151,18 +158,16 @@ class CoOccurrence:
         """The aliases of each member."""
         return self.members  # type: ignore[return-value]  # __post_init__ made them so
 
-    @property
-    def name(self) -> str:
-        return self.label or " + ".join(group[0].name for group in self.leaves)
+    def plain_name(self) -> str:
+        return " + ".join(group[0].name for group in self.leaves)
 
 
 @dataclass(frozen=True)
-class PythiaRule:
+class PythiaRule(_Named):
     """A key of the Pythia paper's counting rule: `23`, `12-23` (the smaller first), or `7-day`; see `pythia_rule`."""
 
     key: str
     label: str = ""
-    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         number, units = "(0|[1-9][0-9]{0,4})", "|".join(TIME_UNITS)
@@ -174,9 +179,8 @@ class PythiaRule:
         if len(parts) == 2 and parts[1].isdigit() and int(parts[0]) > int(parts[1]):
             raise RequestError(f"pairs of the Pythia rule are sorted: write {parts[1]}-{parts[0]}, not {self.key}")
 
-    @property
-    def name(self) -> str:
-        return self.label or f"pythia:{self.key}"
+    def plain_name(self) -> str:
+        return f"pythia:{self.key}"
 
 
 Pattern: TypeAlias = Ngram | Text | Number | Pair | CoOccurrence | PythiaRule

@@ -41,14 +41,17 @@ def seen(
     Raises: RequestError for an empty query or ids that do not fit, without a tokenizer for text, and for a scan of a
     whole order on the hub; DataError for the index of another order.
     """
-    needles = [needle for _, needle in forms(order, query, tokenizer)]
+    needles = forms(order, query, tokenizer)
     if order.remote and steps is None and index is None:
         size = files.human_bytes(order.steps * order.batch_rows * order.row_tokens * order.dtype.itemsize)
         raise RequestError(
             f"looking through all of {order.name} would read {size} from the hub; "
             "give steps a:b, an index, or a local copy"
         )
-    first, last = row_range(order, steps)
+    a, b = steps or (0, order.steps)
+    if not 0 <= a <= b <= order.steps:
+        raise RequestError(f"batches {a} to {b - 1} of order {order.name}: it has batches 0 to {order.steps - 1}")
+    first, last = a * order.batch_rows, b * order.batch_rows
     if index is None:
         found = _scanned(order, needles, first, last, limit)
     else:
@@ -61,25 +64,13 @@ def seen(
 
 def forms(
     order: Rows, query: str | Sequence[int] | np.ndarray, tokenizer: Openable | None = None,
-) -> list[tuple[str, np.ndarray]]:
-    """The id sequences a query stands for: (label, ids in the order's dtype)."""
+) -> list[np.ndarray]:
+    """The id sequences a query stands for, in the order's dtype."""
     if not isinstance(query, str):
-        return [("ids", _ids(order, np.asarray(query)))]
+        return [_ids(order, np.asarray(query))]
     opened = tokenizer_of(order, tokenizer)
-    found: list[tuple[str, np.ndarray]] = []
-    for text in [query] if query[:1].isspace() else [query, " " + query]:
-        ids = _ids(order, np.asarray(opened.encode(text), dtype=np.int64))
-        if not any(np.array_equal(ids, known) for _, known in found):
-            found.append((text, ids))
-    return found
-
-
-def row_range(order: Rows, steps: tuple[int, int] | None) -> tuple[int, int]:
-    """Rows [a, b) of batches steps[0] … steps[1]-1; all rows the run consumed without `steps`."""
-    a, b = steps or (0, order.steps)
-    if not 0 <= a <= b <= order.steps:
-        raise RequestError(f"steps {a}:{b} of order {order.name}: it has batches 0:{order.steps}")
-    return a * order.batch_rows, b * order.batch_rows
+    spelled = opened.ids([query] if query[:1].isspace() else [query, " " + query])
+    return [_ids(order, np.array(ids, dtype=np.int64)) for ids in dict.fromkeys(map(tuple, spelled))]
 
 
 def _ids(order: Rows, ids: np.ndarray) -> np.ndarray:

@@ -5,48 +5,52 @@ A plan is built once and shared by all workers. Distinct terms are compiled once
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from types import UnionType
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
-from pythia_tools.counts import pair_scan
-from pythia_tools.counts.byte_scan import ByteMachine, compile_texts, count_texts
-from pythia_tools.counts.ngram_scan import NgramMachine, as_kernel_rows, compile_ngrams, count_ngrams
+from pythia_tools.counts.byte_scan import compile_texts, count_texts
+from pythia_tools.counts.ngram_scan import as_kernel_rows, compile_ngrams, count_ngrams
+from pythia_tools.counts.pair_scan import compile_pairs, compile_sets, count_together
 from pythia_tools.counts.patterns import CoOccurrence, Leaf, Ngram, Number, Pair, Pattern, PythiaRule, Text
-from pythia_tools.counts.pythia_rule import plan_keys
+from pythia_tools.counts.pythia_rule import compile_keys, count_keys
 from pythia_tools.counts.vocabulary import TokenBytes, token_bytes
 from pythia_tools.tokens import Openable
 
+Machine = TypeVar("Machine")
+NO_BYTES = TokenBytes(np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int32))
+"""A vocabulary that spells nothing."""
+Pass: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+"""One walk over a block of rows (rows, group, counts): counts[group[r], pattern] += occurrences in row r.
 
-class Pass(Protocol):
-    """One walk over a block of rows, for patterns of one kind."""
-
-    def count(self, rows: np.ndarray, group: np.ndarray, counts: np.ndarray) -> None:
-        """counts[group[r], pattern] += occurrences in row r. rows (n, length), group (n,) ascending, counts int64."""
+rows (n, length), group (n,) ascending, counts int64.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Compiled patterns. `count(rows, group, groups)` is all that a scan needs."""
 
-    patterns: tuple[Pattern, ...]
     ids: int
     digest: str
     """of the patterns, their versions and the tokenizer's bytes"""
     passes: tuple[Pass, ...]
+    place: list[int]
+    """of each pattern among the distinct ones"""
 
     def count(self, rows: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
         """(groups, patterns) int64: occurrences in the rows of each group. rows (n, length), group (n,) ascending."""
         rows = as_kernel_rows(rows, self.ids)
-        counts = np.zeros((groups, len(self.patterns)), dtype=np.int64)
+        counts = np.zeros((groups, max(self.place) + 1), dtype=np.int64)
         for one in self.passes:
-            one.count(rows, group, counts)
-        return counts
+            one(rows, group, counts)
+        return counts[:, self.place]
 
 
 def make_plan(patterns: Sequence[Pattern], *, ids: int, tokenizer: TokenBytes | Openable | None = None) -> Plan:
@@ -60,83 +64,74 @@ def make_plan(patterns: Sequence[Pattern], *, ids: int, tokenizer: TokenBytes | 
             f"{text.name!r} is counted in text, which needs the order's tokenizer; "
             "give tokenizer=… (a tokenizer.json or its folder), or token ids"
         )
-    vocabulary = TokenBytes.empty() if text is None or tokenizer is None else token_bytes(tokenizer)
-    columns = list(enumerate(patterns))
-    passes: list[Pass] = []
-    ngrams, places = _distinct([(c, Ngram(p.ids)) for c, p in columns if isinstance(p, Ngram)])
-    if ngrams:
-        passes.append(_Terms(compile_ngrams([p.ids for p in ngrams], ids), count_ngrams, places))
-    texts, places = _distinct([(c, _unlabelled(p)) for c, p in columns if isinstance(p, Text | Number)])
-    if texts:
-        passes.append(_Terms(compile_texts(texts, vocabulary, ids), count_texts, places))
-    if any(isinstance(p, Pair | CoOccurrence) for p in patterns):
-        passes.append(_plan_together(columns, vocabulary, ids))
-    keys = [(c, p.key) for c, p in columns if isinstance(p, PythiaRule)]
-    if keys:
-        passes.append(plan_keys(keys, vocabulary, ids))
-    asked = [[p.version, *(leaf.version for leaf in _leaves(p)), repr(p)] for p in patterns]
-    return Plan(tuple(patterns), ids, digest([asked, None if text is None else vocabulary.fingerprint]), tuple(passes))
+    table = NO_BYTES if text is None or tokenizer is None else token_bytes(tokenizer)
+    plain = [_plain(p) for p in patterns]
+    place = {p: n for n, p in enumerate(dict.fromkeys(plain))}
+    passes = (
+        *_alone(place, Ngram, lambda ngrams: compile_ngrams([p.ids for p in ngrams], ids), count_ngrams),
+        *_alone(place, Text | Number, lambda texts: compile_texts(texts, table, ids), count_texts),
+        *_together(place, table, ids),
+        *_alone(place, PythiaRule, lambda keys: compile_keys([p.key for p in keys], table, ids), count_keys),
+    )
+    asked = [[p.version, *(leaf.version for leaf in _leaves(p)), repr(p)] for p in plain]
+    key = digest([asked, None if text is None else table.fingerprint])
+    return Plan(ids, key, passes, [place[p] for p in plain])
 
 
-@dataclass(frozen=True, eq=False)
-class _Terms:
-    """Texts and numbers, or n-grams: every one by itself."""
-
-    machine: ByteMachine | NgramMachine
-    kernel: Callable[..., None]
-    places: np.ndarray
-    """(2, k): pattern numbers, and the machine's leaf of each"""
-
-    def count(self, rows: np.ndarray, group: np.ndarray, counts: np.ndarray) -> None:
-        columns, leaves = self.places
-        found = np.zeros((len(counts), int(leaves.max()) + 1), dtype=np.int64)
-        self.kernel(rows, group, self.machine, found)
-        counts[:, columns] = found[:, leaves]
+def _plain(pattern: Pattern) -> Pattern:
+    """Without labels, which change no count, and with the two of a pair in one order."""
+    if isinstance(pattern, Pair):
+        first, second = sorted(map(_unlabelled, pattern.leaves), key=repr)
+        return replace(pattern, first=first, second=second, label="")
+    if isinstance(pattern, CoOccurrence):
+        return replace(pattern, members=tuple(tuple(map(_unlabelled, m)) for m in pattern.leaves), label="")
+    return replace(pattern, label="")
 
 
-@dataclass(frozen=True, eq=False)
-class _Together:
-    """Pairs in a window and sets that share a row."""
-
-    texts: ByteMachine
-    ngrams: NgramMachine
-    work: tuple[tuple[pair_scan.PairMachine, pair_scan.SetMachine], ...]
-    """one walk each: the sets go with the first window"""
-
-    def count(self, rows: np.ndarray, group: np.ndarray, counts: np.ndarray) -> None:
-        for pairs, sets in self.work:
-            pair_scan.count_together(rows, group, self.texts, self.ngrams, pairs, sets, counts)
+def _unlabelled(leaf: Leaf) -> Leaf:
+    return replace(leaf, label="")
 
 
-def _plan_together(columns: Sequence[tuple[int, Pattern]], vocabulary: TokenBytes, ids: int) -> _Together:
-    """Text leaves are numbered first, n-gram leaves after them."""
-    joint = [(c, p) for c, p in columns if isinstance(p, Pair | CoOccurrence)]
-    leaves = dict.fromkeys(_unlabelled(leaf) for _, p in joint for leaf in _leaves(p))
+def _alone(
+    place: dict[Pattern, int], kind: type[Pattern] | UnionType, compiled: Callable[[list], Machine],
+    kernel: Callable[[np.ndarray, np.ndarray, Machine, np.ndarray], None],
+) -> Iterator[Pass]:
+    """The pass of all patterns of a kind that are counted each by itself; none when there is no such pattern."""
+    chosen = [p for p in place if isinstance(p, kind)]
+    if not chosen:
+        return
+    machine, columns = compiled(chosen), [place[p] for p in chosen]
+
+    def count(rows: np.ndarray, group: np.ndarray, counts: np.ndarray) -> None:
+        found = np.zeros((len(counts), len(columns)), dtype=np.int64)
+        kernel(rows, group, machine, found)
+        counts[:, columns] = found
+
+    yield count
+
+
+def _together(place: dict[Pattern, int], vocabulary: TokenBytes, ids: int) -> Iterator[Pass]:
+    """One pass for each window of pairs; the sets go with the first. Text leaves are numbered before n-gram leaves."""
+    joint = [p for p in place if isinstance(p, Pair | CoOccurrence)]
+    if not joint:
+        return
+    leaves = dict.fromkeys(leaf for p in joint for leaf in _leaves(p))
     texts = [leaf for leaf in leaves if not isinstance(leaf, Ngram)]
     ngrams = [leaf for leaf in leaves if isinstance(leaf, Ngram)]
     number = {leaf: n for n, leaf in enumerate([*texts, *ngrams])}
-    by_window: dict[tuple[int, str], list[tuple[int, int, int]]] = defaultdict(list)
-    sets: list[tuple[list[tuple[int, ...]], int]] = []
-    for column, p in joint:
+    sets = [([tuple(number[leaf] for leaf in m) for m in p.leaves], place[p]) for p in joint if not isinstance(p, Pair)]
+    windows: dict[tuple[int, str], list[tuple[int, int, int]]] = {}
+    for p in joint:
         if isinstance(p, Pair):
-            first, second = (number[_unlabelled(leaf)] for leaf in p.leaves)
-            by_window[p.window, p.unit].append((first, second, column))
-        else:
-            sets.append(([tuple(number[_unlabelled(leaf)] for leaf in member) for member in p.leaves], column))
+            first, second = (number[leaf] for leaf in p.leaves)
+            windows.setdefault((p.window, p.unit), []).append((first, second, place[p]))
     sizes = [len(leaf.text if isinstance(leaf, Text) else leaf.digits) for leaf in texts]
     sizes += [4 * len(leaf.ids) for leaf in ngrams]
-    windows = [
-        pair_scan.compile_pairs(pairs, len(number), window, unit)
-        for (window, unit), pairs in by_window.items()
-    ] or [pair_scan.compile_pairs([], len(number), 0, "tokens")]
-    work = tuple((w, pair_scan.compile_sets([] if n else sets, len(number), sizes)) for n, w in enumerate(windows))
-    return _Together(compile_texts(texts, vocabulary, ids), compile_ngrams([leaf.ids for leaf in ngrams], ids), work)
-
-
-def _distinct(chosen: Sequence[tuple[int, Leaf]]) -> tuple[list, np.ndarray]:
-    """The distinct terms, and (2, k): the pattern number of each chosen one and its place among the distinct."""
-    place = {term: n for n, term in enumerate(dict.fromkeys(term for _, term in chosen))}
-    return list(place), np.array([(c, place[term]) for c, term in chosen], dtype=np.int64).reshape(-1, 2).T
+    machines = compile_texts(texts, vocabulary, ids), compile_ngrams([leaf.ids for leaf in ngrams], ids)
+    for (window, unit), pairs in windows.items() or [((0, "tokens"), [])]:
+        near, whole = compile_pairs(pairs, len(number), window, unit), compile_sets(sets, len(number), sizes)
+        yield partial(count_together, texts=machines[0], ngrams=machines[1], pairs=near, sets=whole)
+        sets = []
 
 
 def _leaves(pattern: Pattern) -> list[Leaf]:
@@ -152,7 +147,3 @@ def _reads_text(pattern: Pattern) -> bool:
     if isinstance(pattern, PythiaRule) or (isinstance(pattern, Pair) and pattern.unit == "words"):
         return True
     return any(not isinstance(leaf, Ngram) for leaf in _leaves(pattern))
-
-
-def _unlabelled(leaf: Leaf) -> Leaf:
-    return replace(leaf, label="")

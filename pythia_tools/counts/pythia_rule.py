@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -30,41 +31,28 @@ from pythia_tools.counts.characters import character_classes, digit_values
 from pythia_tools.counts.ngram_scan import as_kernel_rows, table_of
 from pythia_tools.counts.patterns import TIME_UNITS
 from pythia_tools.counts.pythia_scan import LARGEST, PAIR, TIME, PythiaMachine
-from pythia_tools.counts.reading import blocks, reader
 from pythia_tools.counts.vocabulary import TokenBytes, token_bytes
-from pythia_tools.order import Rows
 from pythia_tools.tokens import Openable
 
-
-@dataclass(frozen=True, eq=False)
-class PythiaPlan:
-    """The rule for some wanted keys, as a pass over rows."""
-
-    machine: PythiaMachine
-    keys: tuple[np.ndarray, np.ndarray]
-    """table of the wanted keys, and the place of each"""
-    columns: np.ndarray
-    """(k,) pattern numbers"""
-    places: np.ndarray
-    """(k,) and the place of each one's key: two patterns may want the same"""
-
-    def count(self, rows: np.ndarray, group: np.ndarray, counts: np.ndarray) -> None:
-        log, stats = _logged(rows, group, self.machine, np.empty((1 << 14, 2), dtype=np.int64))
-        found = np.zeros((len(counts), int(self.places.max()) + 1), dtype=np.int64)
-        scan.tally(log, stats[scan.LOGGED], *self.keys, found)
-        counts[:, self.columns] = found[:, self.places]
+KeyMachine: TypeAlias = tuple[PythiaMachine, tuple[np.ndarray, np.ndarray]]
+"""The rule, and the table of the wanted keys with the column of each."""
 
 
-def plan_keys(keys: Sequence[tuple[int, str]], vocabulary: TokenBytes, ids: int) -> PythiaPlan:
-    """keys: (pattern number, key); equal keys under two labels are each counted."""
-    codes = [key_code(k) for _, k in keys]
-    distinct = {code: n for n, code in enumerate(dict.fromkeys(codes))}
+def compile_keys(keys: Sequence[str], vocabulary: TokenBytes, ids: int) -> KeyMachine:
+    """A machine for distinct keys over token ids below `ids`."""
+    codes = {key_code(key): n for n, key in enumerate(keys)}
     paired = np.zeros(LARGEST, dtype=np.uint8)
-    for code in distinct:
+    for code in codes:
         if PAIR <= code < TIME:
             paired[[(code - PAIR) // LARGEST, (code - PAIR) % LARGEST]] = 1
-    columns, places = np.array([c for c, _ in keys]), np.array([distinct[c] for c in codes])
-    return PythiaPlan(_machine(vocabulary, ids, paired), table_of(distinct), columns, places)
+    return _machine(vocabulary, ids, paired), table_of(codes)
+
+
+def count_keys(rows: np.ndarray, group: np.ndarray, machine: KeyMachine, counts: np.ndarray) -> None:
+    """counts[group[r], key] += how often the rule counts a key in row r. rows (n, length) of ids; counts int64."""
+    rule, wanted = machine
+    log, stats = _logged(rows, group, rule, np.empty((1 << 14, 2), dtype=np.int64))
+    scan.tally(log, stats[scan.LOGGED], *wanted, counts)
 
 
 @dataclass(frozen=True)
@@ -105,20 +93,12 @@ class PythiaCounter:
         self._log = np.empty((1 << 18, 2), dtype=np.int64)
 
     def count(self, rows: np.ndarray) -> PythiaCounts:
-        """All keys in `rows` (n, length). Give a thousand rows at a time and add the results, or use `count_order`."""
+        """All keys in `rows` (n, length). Give a thousand rows at a time and add the results."""
         rows = as_kernel_rows(np.asarray(rows), len(self._machine.flags))
         self._log, stats = _logged(rows, np.zeros(len(rows), dtype=np.int64), self._machine, self._log)
         keys, counts = np.unique(self._log[:stats[scan.LOGGED], 1], return_counts=True)
         decoded, windows = int(stats[scan.DECODED]), int(stats[scan.WINDOWS])
         return PythiaCounts(keys, counts.astype(np.int64), decoded, rows.size, windows)
-
-    def count_order(self, order: Rows, start: int, stop: int) -> PythiaCounts:
-        """All keys in rows [start, stop) of an order, read a block at a time."""
-        read = reader(order)
-        total = PythiaCounts(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), 0, 0, 0)
-        for a, b in blocks(order, start, stop):
-            total = total + self.count(read(a, b))
-        return total
 
 
 def key_code(key: str) -> int:

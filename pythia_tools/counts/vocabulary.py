@@ -28,11 +28,6 @@ class TokenBytes:
     starts: np.ndarray
     """(n + 1,) int32"""
 
-    @classmethod
-    def empty(cls) -> TokenBytes:
-        """A table in which no token spells anything."""
-        return cls(np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int32))
-
     def __len__(self) -> int:
         return len(self.starts) - 1
 

@@ -5,7 +5,7 @@
     branch.batch(140_000); print(branch.receipt()); print(branch.diff(tokenizer))
 """
 
-from pythia_tools.overlays.neox import Written, write_out
+from pythia_tools.overlays.neox import write_out
 from pythia_tools.overlays.overlay import Overlay, roundtrip
 from pythia_tools.overlays.placement import Deduplicate, InsertText, RemoveRows, RepeatRows, Reserve
 from pythia_tools.overlays.pronouns import PronounSwap
@@ -15,5 +15,5 @@ from pythia_tools.overlays.words import Spelling
 
 __all__ = [
     "Deduplicate", "InsertText", "Lengths", "Occurrence", "Overlay", "PronounSwap", "Receipt", "RemoveRows",
-    "RepeatRows", "ReplaceTerms", "Reserve", "Spelling", "Written", "roundtrip", "write_out",
+    "RepeatRows", "ReplaceTerms", "Reserve", "Spelling", "roundtrip", "write_out",
 ]

@@ -12,7 +12,6 @@ Cost: one read and one write of the rows, 4 bytes per place for the shuffle map.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -28,27 +27,21 @@ INFIXES = {"v1": "", "current": "_packedpi_ac"}
 """What GPT-NeoX puts into the maps' names: nothing until August 2024, the packing since then."""
 
 
-class Written(NamedTuple):
-    """What was written: the prefix, every file, and the first and last place that hold rows."""
-
-    prefix: Path
-    files: tuple[Path, ...]
-    first: int
-    last: int
+GUARD_ID = 1
+"""Of the guard row: Pythia's padding."""
 
 
 def write_out(
     order: Rows, prefix: str | Path, *, steps: Iterable[int] | None = None, seed: int = 1234,
-    num_samples: int | None = None, name: str = "train_0", version: str = "v1", pad_id: int = 1,
-) -> Written:
-    """Write the rows of `steps` (default: the overlay's own) for GPT-NeoX.
+    num_samples: int | None = None, version: str = "v1",
+) -> tuple[Path, ...]:
+    """Write the rows of `steps` (default: the overlay's own) for GPT-NeoX; returns every file written.
 
     Args:
         order: an Overlay, or any order.
         steps: consecutive batches; places outside them hold the guard row.
-        seed, num_samples, name, version: what the loader puts into the maps' file names. `num_samples` defaults to the
+        seed, num_samples, version: what the loader puts into the maps' file names. `num_samples` defaults to the
             run's rows plus half a per cent, as GPT-NeoX asks for.
-        pad_id: the guard row's one id.
     Raises: RequestError for steps that are not consecutive, or an unknown version.
     """
     if version not in INFIXES:
@@ -61,11 +54,11 @@ def write_out(
         for start in range(first, last, BLOCK_ROWS):
             rows = order.rows(start, min(last, start + BLOCK_ROWS))
             out.add_documents(rows.reshape(-1), np.full(len(rows), width))
-        out.add_document(np.full(width, pad_id, dtype=out.dtype))
-    maps = MapName(prefix, wanted, order.seq_length, seed, name, INFIXES[version])
+        out.add_document(np.full(width, GUARD_ID, dtype=out.dtype))
+    maps = MapName(prefix, wanted, order.seq_length, seed, infix=INFIXES[version])
     save_maps(_maps(first, last, width), maps)
     store = [prefix.with_name(prefix.name + suffix) for suffix in (".bin", ".idx")]
-    return Written(prefix, (*store, *maps.paths.values(), *_documents(order, maps, first, last)), first, last)
+    return *store, *maps.paths.values(), *_documents(order, maps, first, last)
 
 
 def _span(order: Rows, steps: Iterable[int] | None) -> tuple[int, int]:

@@ -83,22 +83,20 @@ class Overlay(Rows):
 
         return read_split(numbers, self.chosen.has(numbers), ruled, below)
 
-    def blocks(
-        self, rows: Iterable[int] | None = None, size: int = BLOCK_ROWS,
-    ) -> Iterator[tuple[np.ndarray, Applied]]:
-        """(row numbers, what became of them) over the chosen rows, or over some of them, `size` at a time."""
-        numbers = self.chosen.numbers() if rows is None else np.asarray(list(rows), dtype=np.int64)
+    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[tuple[np.ndarray, Applied]]:
+        """(row numbers, what became of them) over the chosen rows, `size` at a time."""
+        numbers = self.chosen.numbers()
         for start in range(0, len(numbers), size):
             block = numbers[start : start + size]
             yield block, self.apply(block)
 
-    def receipt(self, rows: Iterable[int] | None = None, *, keep: int = 1_000_000) -> Receipt:
-        """What this overlay's rules do over the chosen rows (or some of them), with up to `keep` occurrences.
+    def receipt(self, *, keep: int = 1_000_000) -> Receipt:
+        """What this overlay's rules do over the chosen rows, with up to `keep` occurrences.
 
         An overlay beneath this one has a receipt of its own. Cost: one read of those rows.
         """
         receipt = Receipt([r.config for r in self.rules], self.fingerprint, keep=keep)
-        for block, done in self.blocks(rows):
+        for block, done in self.blocks():
             receipt.add(done.occurrences, done.lengths, len(block))
         return receipt
 
@@ -108,14 +106,12 @@ class Overlay(Rows):
             receipt.table().to_parquet(handle, index=False)
         write_json(Path(folder) / "receipt.json", receipt.summary())
 
-    def diff(
-        self, tokenizer: Openable | Spelling, *, rows: Iterable[int] | None = None, limit: int = 10, context: int = 8,
-    ) -> str:
+    def diff(self, tokenizer: Openable | Spelling, *, limit: int = 10, context: int = 8) -> str:
         """Changed rows as text, before and after, a line each, with `context` tokens round every change."""
-        return "\n".join(islice(self._differences(Spelling.of(tokenizer), rows, context), limit))
+        return "\n".join(islice(self._differences(Spelling.of(tokenizer), context), limit))
 
-    def _differences(self, spelling: Spelling, rows: Iterable[int] | None, context: int) -> Iterator[str]:
-        for block, done in self.blocks(rows, 256):
+    def _differences(self, spelling: Spelling, context: int) -> Iterator[str]:
+        for block, done in self.blocks(256):
             before = self.order.take(block)
             for i, number in enumerate(block.tolist()):
                 items = [o for o in done.occurrences if o.row == number and o.status != MISSED]

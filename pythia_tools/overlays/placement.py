@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
 from pythia_tools.order.rows import Rows
 from pythia_tools.overlays.receipts import CHANGED, Lengths, Occurrence
-from pythia_tools.overlays.rules import Applied, Below, Chosen, read_split
+from pythia_tools.overlays.rules import Applied, Below, BoundRule, Chosen, read_split
 from pythia_tools.overlays.words import Spelling
 from pythia_tools.tokens import Openable
 
@@ -86,26 +87,22 @@ class Reserve:
             raise RequestError("the reserve holds chosen rows, which would be seen twice; take rows beyond those steps")
 
 
-@dataclass(frozen=True)
-class Substitution:
+def _substituted(
+    rule: RemoveRows | Deduplicate | RepeatRows, places: np.ndarray, reserve: Reserve, reason: str = "",
+) -> BoundRule:
     """A rule bound to its rows: in the place `places[k]` (ascending) stands the k-th row of the reserve."""
-
-    name: str
-    config: dict[str, Any]
-    places: np.ndarray
-    reserve: Reserve
-    reason: str = ""
-
-    def apply(self, numbers: np.ndarray, below: Below) -> Applied:
-        inside = np.isin(numbers, self.places)
-        places = numbers[inside]
-        sources = _numbers(self.reserve.rows)[np.searchsorted(self.places, places)]
-        rows = read_split(numbers, inside, lambda _: self.reserve.take(sources, below), below)
-        kind = "row" if self.reserve.order is None else "reserve row"
+    def apply(numbers: np.ndarray, below: Below) -> Applied:
+        inside = np.isin(numbers, places)
+        taken = numbers[inside]
+        sources = _numbers(reserve.rows)[np.searchsorted(places, taken)]
+        rows = read_split(numbers, inside, lambda _: reserve.take(sources, below), below)
+        kind = "row" if reserve.order is None else "reserve row"
         return Applied(rows, [
-            Occurrence(self.name, place, 0, 0, f"row {place}", f"{kind} {source}", CHANGED, self.reason)
-            for place, source in zip(places.tolist(), sources.tolist(), strict=True)
+            Occurrence(rule.name, place, 0, 0, f"row {place}", f"{kind} {source}", CHANGED, reason)
+            for place, source in zip(taken.tolist(), sources.tolist(), strict=True)
         ], [])
+
+    return BoundRule(rule.name, rule.config, apply)
 
 
 @dataclass(frozen=True)
@@ -120,11 +117,11 @@ class RemoveRows:
     def config(self) -> dict[str, Any]:
         return {"rule": self.name, "rows": digest(_numbers(self.rows).tolist()), "reserve": self.reserve.config}
 
-    def bind(self, chosen: Chosen, below: Below) -> Substitution:
+    def bind(self, chosen: Chosen, below: Below) -> BoundRule:
         """Raises: RequestError for rows that do not exist, and for a reserve that will not do."""
         removed = _touched(self.rows, chosen, "remove")
         self.reserve.check(len(removed), chosen)
-        return Substitution(self.name, self.config, removed, self.reserve)
+        return _substituted(self, removed, self.reserve)
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ class Deduplicate:
         given = None if self.duplicates is None else digest(_numbers(self.duplicates).tolist())
         return {"rule": self.name, "duplicates": given, "reserve": self.reserve.config}
 
-    def bind(self, chosen: Chosen, below: Below) -> Substitution:
+    def bind(self, chosen: Chosen, below: Below) -> BoundRule:
         reserve = self.reserve
         if self.duplicates is not None:
             removed = np.unique(_existing(self.duplicates, chosen, "duplicate"))
@@ -160,7 +157,7 @@ class Deduplicate:
             fresh = np.sort(fresh[~np.isin(keys[fresh], contents)])
             reserve = Reserve(_numbers(reserve.rows)[fresh], reserve.order)
         reserve.check(len(removed), chosen)
-        return Substitution(self.name, self.config, removed, reserve, "duplicate")
+        return _substituted(self, removed, reserve, "duplicate")
 
 
 def _keys(numbers: np.ndarray, take: Below) -> np.ndarray:
@@ -192,7 +189,7 @@ class RepeatRows:
         rows = _numbers(self.rows).tolist()
         return {"rule": self.name, "rows": rows, "into": places, "copies": self.copies, "seed": self.seed}
 
-    def bind(self, chosen: Chosen, below: Below) -> Substitution:
+    def bind(self, chosen: Chosen, below: Below) -> BoundRule:
         rows = _existing(self.rows, chosen, "repeated")
         if not rows.size:
             raise RequestError("no rows to repeat were given")
@@ -208,7 +205,7 @@ class RepeatRows:
             raise RequestError(f"row {clash[0]} is both repeated and overwritten; choose other places")
         by_place = np.argsort(places)
         sources = np.resize(rows, len(places))[by_place][np.isin(places[by_place], inside)]
-        return Substitution(self.name, self.config, inside, Reserve(sources))
+        return _substituted(self, inside, Reserve(sources))
 
 
 @dataclass(frozen=True)
@@ -227,17 +224,18 @@ class InsertText:
     how: str = "push"
     seed: int = 0
     name: str = "insert_text"
-    spelling: Spelling = field(init=False, compare=False)
-    into: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), compare=False)
 
     def __post_init__(self) -> None:
         if self.how not in ("push", "over"):
             raise RequestError(f"how={self.how!r}: allowed are push, over")
-        object.__setattr__(self, "spelling", Spelling.of(self.tokenizer))
         if not self.ids:
             raise RequestError("the text to insert is empty")
         if self.at < 0:
             raise RequestError(f"at={self.at}: a token offset is 0 or more")
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        return Spelling.of(self.tokenizer)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -251,18 +249,20 @@ class InsertText:
             "at": self.at, "how": self.how, "seed": self.seed,
         }
 
-    def bind(self, chosen: Chosen, below: Below) -> InsertText:
-        if self.rows is not None:
-            return replace(self, into=_touched(self.rows, chosen, "insert into"))
-        return replace(self, into=_drawn(self.copies, chosen.numbers(), self.seed))
+    def bind(self, chosen: Chosen, below: Below) -> BoundRule:
+        if self.rows is None:
+            into = _drawn(self.copies, chosen.numbers(), self.seed)
+        else:
+            into = _touched(self.rows, chosen, "insert into")
+        return BoundRule(self.name, self.config, partial(self._inserted, into))
 
-    def apply(self, numbers: np.ndarray, below: Below) -> Applied:
+    def _inserted(self, into: np.ndarray, numbers: np.ndarray, below: Below) -> Applied:
         rows = below(numbers).copy()
         width, end = rows.shape[1], self.at + len(self.ids)
         if end > width:
             raise RequestError(f"{len(self.ids)} ids at offset {self.at} do not fit a row of {width}")
         done = Applied(rows, [], [])
-        for i in np.flatnonzero(np.isin(numbers, self.into)).tolist():
+        for i in np.flatnonzero(np.isin(numbers, into)).tolist():
             old, number = rows[i].copy(), int(numbers[i])
             gone = tuple(old[self.at : end].tolist()) if self.how == "over" else ()
             rows[i, self.at : end] = self.ids

@@ -82,7 +82,6 @@ class PronounSwap(WordRule):
         her: `context` decides between his and him; or always `his` or `him`.
         paired: `leave` keeps "he or she"; `change` swaps it too.
         edges: `leave` keeps a word that touches the row's edge; `change` takes it for whole.
-        pad_id: fills a row that became shorter (default: the tokenizer's padding id).
     """
 
     name = "pronoun_swap"
@@ -92,7 +91,6 @@ class PronounSwap(WordRule):
     def __init__(
         self, tokenizer: Openable | Spelling, direction: str = "feminine", *,
         his: str = "context", her: str = "context", paired: str = "leave", edges: str = "leave",
-        pad_id: int | None = None,
     ):
         self.direction, self.his, self.her, self.paired, self.edges = direction, his, her, paired, edges
         self._choices = {"his": his, "her": her, "paired": paired, "edges": edges}
@@ -100,7 +98,7 @@ class PronounSwap(WordRule):
             if getattr(self, option) not in allowed:
                 raise RequestError(f"{option}={getattr(self, option)!r}: allowed are {', '.join(allowed)}")
         self._forms = DIRECTIONS[direction]
-        super().__init__(tokenizer, self._forms, pad_id=pad_id)
+        super().__init__(tokenizer, self._forms)
 
     def options(self) -> dict[str, Any]:
         return {"version": self.version, "direction": self.direction, **self._choices}
@@ -108,7 +106,7 @@ class PronounSwap(WordRule):
     def inverse(self) -> PronounSwap:
         """The opposite direction with the same options. What it cannot bring back, `roundtrip` lists."""
         back = {"feminine": "masculine", "masculine": "feminine", "both": "both"}[self.direction]
-        return PronounSwap(self.spelling, back, pad_id=self.pad_id, **self._choices)
+        return PronounSwap(self.spelling, back, **self._choices)
 
     def decide(self, form: str, left: str, right: str) -> tuple[str | None, str]:
         reason = self._reason_to_leave(form, left, right)

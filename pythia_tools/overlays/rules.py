@@ -66,24 +66,22 @@ def read_split(numbers: np.ndarray, inside: np.ndarray, yes: Below, no: Below) -
     return rows
 
 
-class BoundRule(Protocol):
-    """A rule that knows its rows. `name` appears in receipts; `config` (JSON-able) in fingerprints."""
+class BoundRule(NamedTuple):
+    """A rule that knows its rows."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def config(self) -> dict[str, Any]: ...
-
-    def apply(self, numbers: np.ndarray, below: Below) -> Applied:
-        """Rows `numbers`, all of them chosen, after this rule."""
+    name: str
+    """in receipts"""
+    config: dict[str, Any]
+    """in fingerprints: JSON-able"""
+    apply: Callable[[np.ndarray, Below], Applied]
+    """rows by number, all of them chosen, after this rule; it reads those beneath"""
 
 
 class Rule(Protocol):
     """What an overlay is given."""
 
     def bind(self, chosen: Chosen, below: Below) -> BoundRule:
-        """The rule for the rows of these steps (most rules return themselves)."""
+        """The rule for the rows of these steps."""
 
 
 class WordRule(ABC):
@@ -91,14 +89,13 @@ class WordRule(ABC):
 
     name = "words"
 
-    def __init__(self, tokenizer: Openable | Spelling, forms: Iterable[str], *, pad_id: int | None = None):
+    def __init__(self, tokenizer: Openable | Spelling, forms: Iterable[str]):
         self.spelling = Spelling.of(tokenizer)
         self.finder = FormFinder(self.spelling, forms)
-        self.pad_id = self.spelling.pad_id if pad_id is None else pad_id
 
     @property
     def config(self) -> dict[str, Any]:
-        return {"rule": self.name, "tokenizer": self.spelling.digest, "pad_id": self.pad_id, **self.options()}
+        return {"rule": self.name, "tokenizer": self.spelling.digest, "pad_id": self.spelling.pad_id, **self.options()}
 
     def options(self) -> dict[str, Any]:
         return {}
@@ -107,11 +104,8 @@ class WordRule(ABC):
     def decide(self, form: str, left: str, right: str) -> tuple[str | None, str]:
         """The replacement for a form between two texts (in the case of `form`), or None with the reason to leave it."""
 
-    def bind(self, chosen: Chosen, below: Below) -> WordRule:
-        return self
-
-    def apply(self, numbers: np.ndarray, below: Below) -> Applied:
-        return self.edit(below(numbers), numbers)
+    def bind(self, chosen: Chosen, below: Below) -> BoundRule:
+        return BoundRule(self.name, self.config, lambda numbers, below: self.edit(below(numbers), numbers))
 
     def edit(self, rows: np.ndarray, numbers: np.ndarray | None = None) -> Applied:
         """(n, W) rows of ids with this rule applied; `numbers` (n,) are the row numbers the account will name."""
@@ -144,7 +138,7 @@ class WordRule(ABC):
             ))
         whole, landed = _splice(ids, found)
         padded, tail = max(0, len(ids) - len(whole)), tuple(whole[len(ids) :])
-        done.rows[index] = (whole + [self.pad_id] * padded)[: len(ids)]
+        done.rows[index] = (whole + [self.spelling.pad_id] * padded)[: len(ids)]
         done.occurrences.extend(landed)
         if tail or padded:
             done.lengths.append(Lengths(self.name, number, len(tail), padded, tail))
@@ -184,14 +178,14 @@ class ReplaceTerms(WordRule):
 
     name = "replace_terms"
 
-    def __init__(self, tokenizer: Openable | Spelling, terms: Mapping[str, str], *, pad_id: int | None = None):
+    def __init__(self, tokenizer: Openable | Spelling, terms: Mapping[str, str]):
         empty = [t for t, r in terms.items() if not t.strip() or not r.strip()]
         if not terms or empty:
             raise RequestError(f"terms to replace and their replacements must be words; got {dict(terms)!r}")
         self.terms = {t.strip().lower(): r.strip() for t, r in terms.items()}
         if len(self.terms) < len(terms):
             raise RequestError("two terms differ in case alone; give one, in lower case: it is found in every case")
-        super().__init__(tokenizer, self.terms, pad_id=pad_id)
+        super().__init__(tokenizer, self.terms)
 
     def options(self) -> dict[str, Any]:
         return {"terms": dict(sorted(self.terms.items()))}
@@ -204,4 +198,4 @@ class ReplaceTerms(WordRule):
         back = {r: t for t, r in self.terms.items()}
         if len(back) < len(self.terms):
             raise RequestError("two terms have the same replacement, so the rule has no inverse")
-        return ReplaceTerms(self.spelling, back, pad_id=self.pad_id)
+        return ReplaceTerms(self.spelling, back)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pythia_tools.tokens import Openable, open_tokenizer, piece_bytes
 WINDOW = 12
 """Tokens spelled out on either side of a hit: enough for the word before, the word after and what joins them."""
 _ANCHOR = "\n"
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _BREAK = b"\x00"
 """How a special token spells: a boundary that no word crosses."""
 
@@ -65,13 +67,10 @@ class Spelling:
             self._encoded[text] = tuple(whole[len(before) :] if apart else alone)
         return self._encoded[text]
 
-    def spell(self, ids: Iterable[int]) -> bytes:
-        """The bytes of a run of ids; an id outside the vocabulary (padding of the embedding) spells a boundary."""
-        return b"".join(self.bytes[i] if 0 <= i < len(self.bytes) else _BREAK for i in map(int, ids))
-
     def text(self, ids: Iterable[int]) -> str:
-        """The text of a run of ids, with ␞ for boundaries."""
-        return self.spell(ids).replace(_BREAK, "␞".encode()).decode("utf-8", errors="replace")
+        """The text of ids, with ␞ for boundaries; an id outside the vocabulary (padding of an embedding) is one."""
+        spelled = b"".join(self.bytes[i] if 0 <= i < len(self.bytes) else _BREAK for i in map(int, ids))
+        return spelled.replace(_BREAK, "␞".encode()).decode("utf-8", errors="replace")
 
     @property
     def table_size(self) -> int:
@@ -79,18 +78,11 @@ class Spelling:
         return max(1 << 16, len(self.bytes)) + 1
 
     @cached_property
-    def starts_in_word(self) -> np.ndarray:
-        """(table_size,) bool: the id's first byte is an ASCII letter, digit or underscore."""
-        return self._table([b[:1] for b in self.bytes])
-
-    @cached_property
-    def ends_in_word(self) -> np.ndarray:
-        """(table_size,) bool: the id's last byte is one."""
-        return self._table([b[-1:] for b in self.bytes])
-
-    def _table(self, ends: list[bytes]) -> np.ndarray:
-        table = np.zeros(self.table_size, dtype=bool)
-        table[: len(ends)] = [end.isalnum() or end == b"_" for end in ends]
+    def word_edges(self) -> np.ndarray:
+        """(2, table_size) bool: whether an id's first byte, and its last, is an ASCII letter, digit or underscore."""
+        table = np.zeros((2, self.table_size), dtype=bool)
+        for edge, part in enumerate((slice(0, 1), slice(-1, None))):
+            table[edge, : len(self.bytes)] = [b[part].isalnum() or b[part] == b"_" for b in self.bytes]
         return table
 
 
@@ -100,24 +92,8 @@ def _speller(description: dict[str, Any]) -> Callable[[str], bytes]:
     if '"ByteLevel"' in stages:
         return piece_bytes
     if "▁" in stages or "\\u2581" in stages:
-        return _spell_metaspace
+        return lambda token: bytes.fromhex(token[3:5]) if _BYTE.fullmatch(token) else token.replace("▁", " ").encode()
     raise RequestError("words are found by byte-level (GPT-2, GPT-NeoX) and '▁' tokenizers only; this one is neither")
-
-
-def _spell_metaspace(token: str) -> bytes:
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes([int(token[3:5], 16)])
-    return token.replace("▁", " ").encode()
-
-
-def word_before(left: bytes) -> bool:
-    """Whether the last character of `left` continues a word (letter, digit, mark, underscore, joiner)."""
-    return _in_word(left[-8:].decode("utf-8", errors="replace")[-1:])
-
-
-def word_after(right: bytes) -> bool:
-    """Whether the first character of `right` continues a word."""
-    return _in_word(right[:8].decode("utf-8", errors="replace")[:1])
 
 
 _JOINERS = "\u00ad\u200c\u200d\u2060"
@@ -127,6 +103,7 @@ _APOSTROPHE = "\u02bc"
 
 
 def _in_word(character: str) -> bool:
+    """Whether it continues a word: letter, digit, mark, underscore, joiner."""
     if character.isascii():
         return character.isalnum() or character == "_"
     letter = unicodedata.category(character)[0] in "LMN" and character != _APOSTROPHE
@@ -176,9 +153,9 @@ class FormFinder:
             rows = np.minimum(rows, self.spelling.table_size - 1)
         row, position = np.nonzero(self._first[rows])
         ids = rows[row, position]
-        unspaced = self.spelling.starts_in_word[ids]
+        starts_in_word, ends_in_word = self.spelling.word_edges
         before = rows[row, np.maximum(position - 1, 0)]
-        inside = unspaced & (position > 0) & self.spelling.ends_in_word[before]
+        inside = starts_in_word[ids] & (position > 0) & ends_in_word[before]
         return row[~inside], position[~inside]
 
     def hit(self, ids: list[int], position: int) -> Hit | None:
@@ -188,9 +165,9 @@ class FormFinder:
             if tuple(ids[position:end]) != pattern:
                 continue
             lead, form = self._patterns[pattern]
-            right = self.spelling.spell(ids[end : end + 4])
-            left = b" " if lead else self.spelling.spell(ids[max(0, position - 4) : position])
-            if not word_before(left) and not word_after(right):
+            right = self.spelling.text(ids[end : end + 4])
+            left = lead or self.spelling.text(ids[max(0, position - 4) : position])
+            if not _in_word(left[-1:]) and not _in_word(right[:1]):
                 return Hit(position, len(pattern), lead, form)
         return None
 

@@ -90,9 +90,9 @@ def test_keys_as_patterns_give_exposures_up_to_each_step() -> None:
     assert any("-" in k for k in keys)
     got = counts.count(order, [*map(PythiaRule, keys), PythiaRule(keys[0], label="twice")], steps).matrix()
     np.testing.assert_array_equal(got, [[truth[s][k] for s in steps] for k in [*keys, keys[0]]])
-    total = RULE.count_order(order, 0, 0)
+    total = RULE.count(rows[:0])
     for a, b in itertools.pairwise(steps):
-        total = total + RULE.count_order(order, 10 * a, 10 * b)
+        total = total + RULE.count(rows[10 * a:10 * b])
         assert total.to_dict() == dict(truth[b])
 
 
