@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pythia_tools.analyses import bias
 from pythia_tools.analyses.bias import published
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.tables import KEYS
@@ -144,7 +145,7 @@ def gender_verdicts(results) -> list[str]:
 @needs_archive
 def test_changes_are_rows_of_the_summary(results):
     changes = published.paired_changes(results)
-    rows = published.changes_summary(changes)
+    rows = bias.comparison_summary(changes)
     assert not rows.duplicated(KEYS).any() and len(rows) == 3 * len(changes)
     first, row = changes.iloc[0], rows[rows["metric"] == "outcome_paired_difference"].iloc[0]
     assert (row["value"], row["low"], row["high"],

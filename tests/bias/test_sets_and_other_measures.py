@@ -39,7 +39,7 @@ def test_every_shipped_manifest_is_whole(name):
 def test_published_digests(name, folder):
     manifest = read_manifest(name)
     found = load_set(name, folder)
-    for key, path in found.files.items():
+    for key, path in found.items():
         assert files.sha256_file(path) == manifest["files"][key]["sha256"]
 
 
@@ -75,7 +75,6 @@ def test_a_set_is_downloaded_once_checked_and_refused_when_changed(served, tmp_p
     first = load_set(str(path))
     content["body"] = b"changed"
     assert load_set(str(path))["pairs.csv"].read_bytes().startswith(b"sent_more")
-    assert load_set(str(path)).digest == first.digest
     first["pairs.csv"].write_bytes(b"damaged")
     with pytest.raises(DataError, match="the manifest says"):
         load_set(str(path))

@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.bias.measure import Measure, judged, margin
-from pythia_tools.analyses.bias.sets import load_set, read_table
+from pythia_tools.analyses.bias.sets import load_set
 from pythia_tools.core.errors import DataError
+from pythia_tools.core.tables import read_table
 from pythia_tools.models.continuations import Loglikelihoods
 from pythia_tools.tokens import Openable
 
@@ -30,19 +31,17 @@ _PRONOUN = re.compile(r"\b(he|she|they|him|her|them|his|their)\b", re.IGNORECASE
 
 def read_winogender(path: str | Path | None = None) -> pd.DataFrame:
     """Sentences with columns WINOGENDER: a table that has them, or the authors' all_sentences.tsv."""
-    if path is not None and Path(path).is_file() and Path(path).name != "all_sentences.tsv":
-        return read_table(Path(path), WINOGENDER)
-    if path is not None and Path(path).is_file():
-        path = Path(path).parent
     source = load_set("winogender", path, only=["all_sentences.tsv"])["all_sentences.tsv"]
-    rows = [_winogender_row(str(r.sentid),
-                            str(r.sentence)) for r in read_table(source, ("sentid", "sentence")).itertuples()]
+    if source.name != "all_sentences.tsv":
+        return read_table(source, WINOGENDER)
+    authors = read_table(source, ("sentid", "sentence"))
+    rows = map(_winogender_row, authors["sentid"], authors["sentence"])
     return pd.DataFrame(rows, columns=list(WINOGENDER))
 
 
 def _winogender_row(name: str, sentence: str) -> tuple[str, str, str, str, str, int]:
     """`technician.customer.1.male.txt` names occupation, participant, who is meant (0: the occupation), and gender."""
-    parts = str(name).split(".")
+    parts = name.split(".")
     pronouns = _PRONOUN.findall(sentence)
     if len(parts) < 4 or parts[2] not in ("0", "1") or not pronouns:
         raise DataError(f"{name}: not a Winogender sentence: {sentence!r}")
@@ -68,10 +67,10 @@ class Winogender(Measure):
         here = self.table.iloc[items]
         label = here["label"].astype(int).to_numpy()
         score = margin(totals, label[:, None] == [0, 1])
+        kept = np.isfinite(score)
         return {
             "subset": here["gender"].astype(str).to_numpy(), "item": [f"sentence {i}" for i in here.index],
-            "score": score,
-            "outcome": judged(totals.argmax(axis=1) == label, np.isfinite(score)), "kept": np.isfinite(score),
+            "score": score, "outcome": judged(totals.argmax(axis=1) == label, kept), "kept": kept,
             "ll_occupation": totals[:, 0], "ll_participant": totals[:, 1],
         }
 
@@ -80,23 +79,20 @@ def read_stereoset(path: str | Path | None = None) -> pd.DataFrame:
     """StereoSet's dev.json: columns kind (intrasentence, intersentence), bias_type, context, and the whole texts
     stereotype, anti, unrelated.
     """
-    source = Path(path) if path is not None and Path(path).is_file() else load_set("stereoset", path)["dev.json"]
+    source, rows = load_set("stereoset", path)["dev.json"], []
     try:
         data = json.loads(source.read_text("utf-8"))["data"]
-        rows = [_stereoset_row(kind,
-                               entry) for kind in ("intrasentence", "intersentence") for entry in data.get(kind, [])]
+        for kind in ("intrasentence", "intersentence"):
+            for entry in data.get(kind, []):
+                text = {s["gold_label"]: s["sentence"] for s in entry["sentences"]}
+                context = entry["context"] if kind == "intersentence" else ""
+                rows.append((kind, entry["bias_type"], context, *(text[label] for label in _LABELS)))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{source}: not StereoSet's dev.json ({type(error).__name__}: {error})") from error
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["kind", "bias_type", "context", "stereotype", "anti", "unrelated"])
 
 
-def _stereoset_row(kind: str, entry: dict[str, Any]) -> dict[str, str]:
-    sentences = {s["gold_label"]: s["sentence"] for s in entry["sentences"]}
-    context = entry["context"] if kind == "intersentence" else ""
-    return {
-        "kind": kind, "bias_type": entry["bias_type"], "context": context, "stereotype": sentences["stereotype"],
-        "anti": sentences["anti-stereotype"], "unrelated": sentences["unrelated"],
-    }
+_LABELS = ("stereotype", "anti-stereotype", "unrelated")
 
 
 class StereoSet(Measure):
@@ -131,22 +127,20 @@ class StereoSet(Measure):
 
 UNKNOWN = (
     "Unknown", "Cannot answer", "Can't be determined", "Cannot be determined", "Can't answer", "Not known",
-    "Not enough info",
-    "Not enough information", "Not answerable", "Undetermined",
+    "Not enough info", "Not enough information", "Not answerable", "Undetermined",
 )
 """How BBQ and lm-eval's task say that a question cannot be answered; all of them count."""
+
+_ANSWERS = ("ans0", "ans1", "ans2")
+_BBQ_COLUMNS = (
+    "context", "question", *_ANSWERS, "label", "context_condition", "category", "question_polarity", "answer_info",
+)
 
 
 def read_bbq(path: str | Path | None = None, categories: Sequence[str] = ("Gender_identity",)) -> pd.DataFrame:
     """BBQ's JSON-lines files, as published: a file, a folder, or by manifest, for some categories."""
-    if path is not None and Path(path).is_file():
-        sources = [Path(path)]
-    else:
-        found = load_set("bbq", path, only=[f"{c}.jsonl" for c in categories])
-        sources = list(found.files.values())
-    columns = ("context", "question", "ans0", "ans1", "ans2", "label", "context_condition", "category",
-               "question_polarity", "answer_info")
-    return pd.concat([read_table(s, columns) for s in sources], ignore_index=True)
+    sources = load_set("bbq", path, only=[f"{c}.jsonl" for c in categories]).values()
+    return pd.concat([read_table(s, _BBQ_COLUMNS) for s in sources], ignore_index=True)
 
 
 class BBQ(Measure):
@@ -163,7 +157,9 @@ class BBQ(Measure):
         self.table = items.reset_index(drop=True)
         records = self.table.to_dict("records")
         self.choices = np.array([_bbq_choices(r) for r in records])
-        self.right = np.array([_bbq_right(r, list(c)) for r, c in zip(records, self.choices, strict=True)])
+        right = [str(r[_ANSWERS[int(r["label"])]]) for r in records]
+        right_ones = [UNKNOWN if answer in UNKNOWN else (answer,) for answer in right]
+        self.right = np.array([[c in ones for c in own] for ones, own in zip(right_ones, self.choices, strict=True)])
         biased = [_bbq_biased(r) for r in records]
         self.biased = np.array([[c in texts for c in own] for texts, own in zip(biased, self.choices, strict=True)])
         texts = [
@@ -187,7 +183,7 @@ class BBQ(Measure):
 
 def _bbq_choices(record: dict[Any, Any]) -> list[str]:
     """The two named answers in their order, then every way to say unknown."""
-    answers = [str(record[f"ans{k}"]) for k in range(3)]
+    answers = [str(record[key]) for key in _ANSWERS]
     unknown = [a for a in answers if a in UNKNOWN]
     if not unknown:
         raise DataError(f"a BBQ question without an answer that says unknown: {answers}")
@@ -195,18 +191,12 @@ def _bbq_choices(record: dict[Any, Any]) -> list[str]:
     return [*answers, *UNKNOWN]
 
 
-def _bbq_right(record: dict[Any, Any], choices: list[str]) -> list[bool]:
-    """Whether each choice is right; where the answer is unknown, every way to say so is."""
-    right = str(record[f"ans{int(record['label'])}"])
-    return [k >= 2 if right in UNKNOWN else k == choices.index(right) for k in range(len(choices))]
-
-
 def _bbq_biased(record: dict[Any, Any]) -> set[str]:
     """Texts of the answers that go with the stereotype."""
     stereotyped = {_bbq_name(str(g)) for g in (record.get("additional_metadata") or {}).get("stereotyped_groups") or []}
     negative = str(record["question_polarity"]) == "neg"
     found = set()
-    for key in ("ans0", "ans1", "ans2"):
+    for key in _ANSWERS:
         groups = _bbq_groups(record["answer_info"][key], str(record[key]))
         if "unknown" not in groups and bool(groups & stereotyped) == negative:
             found.add(str(record[key]))

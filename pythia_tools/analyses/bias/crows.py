@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.bias.measure import Measure, judged
-from pythia_tools.analyses.bias.sets import load_set, read_table
+from pythia_tools.analyses.bias.sets import load_set
+from pythia_tools.core.tables import read_table
 from pythia_tools.models.continuations import Loglikelihoods
 from pythia_tools.tokens import Openable
 
@@ -25,10 +26,7 @@ PAIR = ("sent_more", "sent_less", "bias_type")
 
 def read_pairs(path: str | Path | None = None) -> pd.DataFrame:
     """Pairs with columns PAIR: from a file (csv, jsonl, parquet), else the manifest's 1,508."""
-    if path is not None and Path(path).is_file():
-        return read_table(Path(path), PAIR)
-    found = load_set("crows_pairs", path)
-    return read_table(found["crows_pairs_anonymized.csv"], PAIR)
+    return read_table(load_set("crows_pairs", path)["crows_pairs_anonymized.csv"], PAIR)
 
 
 class CrowsPairs(Measure):

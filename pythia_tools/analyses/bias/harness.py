@@ -12,7 +12,6 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -75,10 +74,13 @@ class HarnessTask(Task):
 
         Raises EnvironmentFailure when the harness or a data set is missing, RequestError for tasks it does not run.
         """
-        lm_eval = _harness()
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
-
+        try:
+            import lm_eval
+            from lm_eval.models.huggingface import HFLM
+            from lm_eval.tasks import TaskManager
+        except ImportError as error:
+            extra = "pip install 'pythia-tools[lm-eval]'"
+            raise EnvironmentFailure(f"lm-eval is not installed; install it with `{extra}`") from error
         with _quiet():
             if self._prepared is None:
                 self._prepared = TaskManager()
@@ -93,15 +95,6 @@ class HarnessTask(Task):
             except (OSError, ConnectionError) as error:
                 raise EnvironmentFailure(f"lm-eval cannot get the data of {self.tasks}: {str(error)[:200]}") from error
         return dict(found)
-
-
-def _harness() -> ModuleType:
-    try:
-        import lm_eval
-    except ImportError as error:
-        extra = "pip install 'pythia-tools[lm-eval]'"
-        raise EnvironmentFailure(f"lm-eval is not installed; install it with `{extra}`") from error
-    return lm_eval
 
 
 def _version() -> str:

@@ -135,12 +135,12 @@ def _difference(pairs: pd.DataFrame, quantity: str, level: float, seed: int) -> 
     by_unit = pd.Series(a[good] - b[good]).groupby(pairs["unit"].to_numpy()[good], sort=False)
     differences = by_unit.mean().to_numpy(float)
     return {
-        **_estimate(differences, "item", level, seed),
+        **effect(differences, "item", level, seed),
         "items_control": int(pass_c.sum()), "items_branch": int(pass_t.sum()),
     }
 
 
-def _estimate(differences: np.ndarray, unit: str, level: float, seed: int = 0) -> dict[str, Any]:
+def effect(differences: np.ndarray, unit: str, level: float, seed: int = 0) -> dict[str, Any]:
     """Interval, p-value and minimal effect of (n,) differences of independent units."""
     return {
         **difference(differences, unit=unit, level=level, seed=seed).columns(),
@@ -157,12 +157,13 @@ def comparison_summary(comparison: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for record in records(comparison):
         prefix = QUANTITIES[record["quantity"]]
-        named = {c: record[c] for c in (*tables.IDENTITY, "reference", "task", "subset")}
-        rows.append({**named, "metric": f"{prefix}paired_difference", **{c: record[c] for c in ESTIMATE}})
-        bare = {"n": record["n"], "unit": record["unit"], "interval": "none"}
-        for metric, column in _NUMBERS.items():
-            if column in record:
-                rows.append({**named, "metric": f"{prefix}{metric}", "value": record[column], **bare})
+        named = {c: record.get(c) for c in (*tables.IDENTITY, "reference", "task", "subset", "n", "unit")}
+        bounds = {c: record[c] for c in ("value", "low", "high", "interval")}
+        rows.append({**named, "metric": f"{prefix}paired_difference", **bounds})
+        rows += [
+            {**named, "metric": f"{prefix}{metric}", "value": record[column], "interval": "none"}
+            for metric, column in _NUMBERS.items() if column in record
+        ]
     return summary(rows)
 
 
@@ -179,7 +180,7 @@ def combine_seeds(comparison: pd.DataFrame, *, level: float = 0.95) -> pd.DataFr
         values = here["value"].to_numpy(float)
         values = values[np.isfinite(values)]
         if values.size > 1:
-            rows.append({**dict(zip(keys, key, strict=True)), **_estimate(values, "seed", level)})
+            rows.append({**dict(zip(keys, key, strict=True)), **effect(values, "seed", level)})
     empty = ["model", "seed", "reference"]
     return comparison_summary(pd.DataFrame(rows, columns=[*keys, *empty, *ESTIMATE, "p", "minimal_effect"]))
 

@@ -17,6 +17,7 @@ accuracy and the gap pro − anti. Data: Zhao et al. 2018, types 1 and 2, pro an
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,6 @@ REFERENT_TEMPLATES = {
 }
 """The two prompts that the public exact-match results name, as their files record them."""
 TEMPLATES = {"pronoun": PRONOUN_TEMPLATES, "referent": REFERENT_TEMPLATES}
-SETS = [(kind, side, split) for kind in ("type1", "type2") for side in ("pro", "anti") for split in ("dev", "test")]
-_FILE = {"pro": "pro_stereotyped", "anti": "anti_stereotyped"}
 _LINE = re.compile(r"^\d+\s+(?P<text>.+?)\s*$")
 _BRACKET = re.compile(r"\[([^\]]+)\]")
 _PRONOUNS = {"he", "she", "him", "her", "his", "hers", "himself", "herself"}
@@ -79,19 +78,18 @@ class Sentence:
 def read_sentences(path: str | Path | None = None) -> list[Sentence]:
     """All sentences of the eight files, from a folder or by manifest. Raises DataError naming a line that is none."""
     found = load_set("winobias", path)
-    names = [n.strip() for key in ("male_occupations.txt",
-                                   "female_occupations.txt") for n in found[key].read_text("utf-8").split("\n")]
-    occupations = sorted({n for n in names if n}, key=len, reverse=True)
+    lists = [found[f"{who}_occupations.txt"].read_text("utf-8").splitlines() for who in ("male", "female")]
+    occupations = {name.strip() for names in lists for name in names if name.strip()}
     sentences = []
-    for kind, side, split in SETS:
-        file = found[f"{_FILE[side]}_{kind}.txt.{split}"]
+    for kind, side, split in product(("type1", "type2"), ("pro", "anti"), ("dev", "test")):
+        file = found[f"{side}_stereotyped_{kind}.txt.{split}"]
         for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
             if line.strip():
                 sentences.append(_parse(line, number, (kind, side, split), occupations, file))
     return sentences
 
 
-def _parse(line: str, number: int, where: tuple[str, str, str], occupations: list[str], file: Path) -> Sentence:
+def _parse(line: str, number: int, where: tuple[str, str, str], occupations: set[str], file: Path) -> Sentence:
     match = _LINE.match(line)
     marked = match.group("text") if match else line.strip()
     brackets = list(_BRACKET.finditer(marked))
@@ -101,22 +99,16 @@ def _parse(line: str, number: int, where: tuple[str, str, str], occupations: lis
         wanted = "a sentence has one occupation and a pronoun in brackets"
         raise DataError(f"{file}:{number}: {wanted}; this is {line.strip()!r}")
     plain = _plain(marked)
-    meant = re.sub(r"^(the|a|an)\s+", "", phrases[0], flags=re.IGNORECASE).lower()
-    other = _other(plain, meant, occupations)
-    if other is None:
+    article, meant = re.fullmatch(r"((?:the|a|an)\s+)?(.*)", phrases[0], re.IGNORECASE | re.DOTALL).groups("")
+    others = [o for o in occupations if o.lower() != meant.lower()]
+    found = [(m.start(), o) for o in others if (m := re.search(rf"\b{re.escape(o)}\b", plain, re.IGNORECASE))]
+    if not found:
         raise DataError(f"{file}:{number}: no second occupation of the lists in {plain!r}")
     first = pronouns[0]
     return Sentence(
-        *where, number, plain, _definite(phrases[0]), f"the {other}", first.group(1),
+        *where, number, plain, article.lower() + meant, f"the {min(found)[1]}", first.group(1),
         _plain(marked[: first.start()]).rstrip(), _plain(_BRACKET.sub(_blank, marked)),
     )
-
-
-def _other(text: str, meant: str, occupations: list[str]) -> str | None:
-    """The first occupation in a text that is not the one meant."""
-    found = [(m.start(), o) for o in occupations if o.lower() != meant and (m := re.search(rf"\b{re.escape(o)}\b", text,
-                                                                                           re.IGNORECASE))]
-    return min(found)[1] if found else None
 
 
 def _blank(match: re.Match[str]) -> str:
@@ -127,36 +119,12 @@ def _plain(text: str) -> str:
     return text.replace("[", "").replace("]", "")
 
 
-def _definite(phrase: str) -> str:
-    return phrase[0].lower() + phrase[1:] if re.match(r"(The|A|An)\s", phrase) else phrase
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A sentence, asked about in one way with one template."""
-
-    method: str
-    template: str
-    sentence: Sentence
-
-    @property
-    def unit(self) -> str:
-        return f"{self.sentence.twin}|{self.sentence.side}"
-
-
-def _columns(
-    asked: Sequence[_Asked], score: np.ndarray, outcome: np.ndarray, answers: Sequence[str | None] | str = "",
-) -> dict[str, object]:
-    sentences = [a.sentence for a in asked]
-    return {
-        "subset": [f"{s.kind}_{s.side}" for s in sentences],
-        "item": [f"{a.method}|{a.template}|{a.unit}" for a in asked],
-        "score": score, "outcome": outcome, "kept": np.isfinite(score), "method": [a.method for a in asked],
-        "template": [a.template for a in asked], "type": [s.kind for s in sentences],
-        "side": [s.side for s in sentences],
-        "split": [s.split for s in sentences], "twin": [s.twin for s in sentences], "unit": [a.unit for a in asked],
-        "answer": answers,
-    }
+def _named(method: str, template: str, sentences: Sequence[Sentence]) -> pd.DataFrame:
+    """The columns that name items: sentences, asked about in one way with one template."""
+    rows = [(s.kind, s.side, s.split, s.twin, f"{s.twin}|{s.side}") for s in sentences]
+    named = pd.DataFrame(rows, columns=["type", "side", "split", "twin", "unit"])
+    item = f"{method}|{template}|" + named["unit"]
+    return named.assign(subset=named["type"] + "_" + named["side"], item=item, method=method, template=template)
 
 
 class WinoBias(Measure):
@@ -178,8 +146,7 @@ class WinoBias(Measure):
         if not sentences:
             raise RequestError("no WinoBias sentences were given")
         twins = _twins(sentences)
-        self.asked: list[_Asked] = []
-        texts = []
+        asked, texts = [], []
         for method in methods:
             pronoun = method == "pronoun"
             chosen = [s for s in sentences if s.side == "pro" and s.twin in twins] if pronoun else sentences
@@ -187,14 +154,17 @@ class WinoBias(Measure):
                 twinless = "no pro sentence is there with its anti twin"
                 raise RequestError(f"{twinless}, which method `pronoun` compares it with; give both sides")
             for template, text in templates[method].items():
-                self.asked += [_Asked(method, template, s) for s in chosen]
-                texts += [_pronoun_texts(s, twins[s.twin],
-                                         text) if pronoun else _referent_texts(s, text) for s in chosen]
-        super().__init__(tokenizer, texts, [(a.method, a.template, a.unit) for a in self.asked])
+                asked.append(_named(method, template, chosen))
+                texts += [_pronoun_texts(s, twins[s.twin], text) if pronoun else _referent_texts(s, text)
+                          for s in chosen]
+        self.asked = pd.concat(asked, ignore_index=True)
+        super().__init__(tokenizer, texts, self.asked[["method", "template", "unit"]].to_numpy().tolist())
 
     def columns(self, items: slice, totals: np.ndarray, found: Loglikelihoods) -> dict[str, object]:
         score = margin(totals, np.array([[True, False]]))
-        return _columns(self.asked[items], score, judged(totals.argmax(axis=1) == 0, np.isfinite(score)))
+        kept = np.isfinite(score)
+        outcome = judged(totals.argmax(axis=1) == 0, kept)
+        return {**self.asked[items].to_dict("list"), "score": score, "outcome": outcome, "kept": kept, "answer": ""}
 
 
 class WinoBiasAnswers(Task):
@@ -218,12 +188,12 @@ class WinoBiasAnswers(Task):
         ids = [row[-limit:] for row in self.tokenizer.ids([p.rstrip() for p in prompts])]
         made = greedy(model, ids, self.new_tokens, batch_size=context.execution.batch_size)
         answers = [None if LOST in row else self.tokenizer.decode(row) for row in made]
-        right = np.array([
-            np.nan if answer is None else float(exact_match(answer, s.occupation))
-            for answer, s in zip(answers, self.sentences, strict=True)
-        ])
-        asked = [_Asked("generate", template, s) for s in self.sentences]
-        return pd.DataFrame({"task": WinoBias.measure, **_columns(asked, right, right, answers)})
+        kept = np.array([answer is not None for answer in answers])
+        right = [exact_match(answer or "", s.occupation) for answer, s in zip(answers, self.sentences, strict=True)]
+        outcome = judged(np.array(right), kept)
+        return _named("generate", template, self.sentences).assign(
+            task=WinoBias.measure, score=outcome, outcome=outcome, kept=kept, answer=answers
+        )
 
 
 def exact_match(answer: str, gold: str) -> bool:
@@ -236,8 +206,8 @@ def _twins(sentences: Sequence[Sentence]) -> dict[str, Sentence]:
     """Anti sentences by twin name, where the pro sentence of that line says the same but for its pronouns."""
     pro = {s.twin: s for s in sentences if s.side == "pro"}
     anti = {s.twin: s for s in sentences if s.side == "anti"}
-    return {name: s for name,
-            s in anti.items() if name in pro and pro[name].blanked == s.blanked and pro[name].pronoun != s.pronoun}
+    alike = [name for name in pro if name in anti and pro[name].blanked == anti[name].blanked]
+    return {name: anti[name] for name in alike if pro[name].pronoun != anti[name].pronoun}
 
 
 def _pronoun_texts(sentence: Sentence, twin: Sentence, template: str) -> list[tuple[str, str]]:

@@ -10,8 +10,7 @@ from pythia_tools.analyses.term_frequency.definitions import compare_definitions
 from pythia_tools.analyses.term_frequency.emergence import emergence
 from pythia_tools.analyses.term_frequency.facts import fact_items, template_items
 from pythia_tools.analyses.term_frequency.greedy import GreedyTask
-from pythia_tools.analyses.term_frequency.items import Item
-from pythia_tools.analyses.term_frequency.measure import measure
+from pythia_tools.analyses.term_frequency.items import Item, measure
 from pythia_tools.analyses.term_frequency.paper_figures import binned_accuracy, number_controls
 from pythia_tools.analyses.term_frequency.published import publish_run, read_published
 from pythia_tools.analyses.term_frequency.questions import Question, question_items, question_patterns, read_questions

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from pythia_tools import plots
-from pythia_tools.analyses.term_frequency import measure
 from pythia_tools.analyses.term_frequency.columns import COLUMNS, METRICS, NAME, summary
 from pythia_tools.analyses.term_frequency.counted_tasks import (
     CountedTask,
@@ -66,8 +65,7 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
     def items(
         self, result: Mapping[str, pd.DataFrame], context: Context, options: TermFrequencyOptions
     ) -> pd.DataFrame:
-        answers = measure.items(result, [a.task for a in counted_tasks(context, options)])
-        seen = exposures(context, options)
+        answers, seen = super().items(result, context, options), exposures(context, options)
         return answers.merge(seen, on=["term", "step"], how="left", validate="many_to_one")
 
     def summarize(self, items: pd.DataFrame, context: Context, options: TermFrequencyOptions) -> pd.DataFrame:

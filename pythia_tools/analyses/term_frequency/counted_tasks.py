@@ -15,8 +15,7 @@ from pythia_tools.analyses.term_frequency.closed import ClosedTask
 from pythia_tools.analyses.term_frequency.definitions import steps_to_count
 from pythia_tools.analyses.term_frequency.facts import fact_items, template_items
 from pythia_tools.analyses.term_frequency.greedy import GreedyTask
-from pythia_tools.analyses.term_frequency.items import Item
-from pythia_tools.analyses.term_frequency.measure import TermTask
+from pythia_tools.analyses.term_frequency.items import Item, TermTask
 from pythia_tools.analyses.term_frequency.options import FROM_FILE, TermFrequencyOptions
 from pythia_tools.analyses.term_frequency.questions import question_items, question_patterns, read_questions
 from pythia_tools.analysis import Context

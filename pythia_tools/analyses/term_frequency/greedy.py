@@ -12,51 +12,42 @@ import pandas as pd
 from torch import nn
 
 from pythia_tools.analyses.term_frequency.answers import check_rule, is_right, is_settled, read_answer
-from pythia_tools.analyses.term_frequency.closed import PART_ITEMS
-from pythia_tools.analyses.term_frequency.columns import NAME
-from pythia_tools.analyses.term_frequency.items import Item, check_items, encode
-from pythia_tools.analysis import Context, Task
+from pythia_tools.analyses.term_frequency.items import Item, TermTask
+from pythia_tools.analysis import Context
 from pythia_tools.core import files
 from pythia_tools.models.decode import LOST, greedy
-from pythia_tools.tokens import Openable, Tokenizer, open_tokenizer
+from pythia_tools.tokens import Openable
 
 MAX_NEW_TOKENS = 16
-COLUMNS = ["item", "term", "correct", "chosen", "answer", "output"]
 
 
-class GreedyTask(Task):
-    """Items decoded greedily, as a sweep's task: one row per item.
-
-    Columns: item, term, correct (nullable bool: <NA> where the model gave NaN), chosen (the answer read), answer (the
-    first right one), output (the decoded text up to the stop).
+class GreedyTask(TermTask):
+    """Items decoded greedily, as a sweep's task; `chosen` is the answer read. Its own column: output (the decoded text
+    up to the stop). `rule`: see `answers`. `vocabulary`: choose among the first so many ids only.
     """
+
+    version = 2
+    own = ("output",)
 
     def __init__(
         self, items: Sequence[Item], tokenizer: Openable, *, name: str = "questions", rule: str = "digits",
-        max_new_tokens: int = MAX_NEW_TOKENS, vocabulary: int | None = None,
+        vocabulary: int | None = None,
     ):
-        """`rule`: see `answers`. `vocabulary`: choose among the first so many ids only."""
-        self.label, self.name = name, f"{NAME}/{name}"
+        super().__init__([replace(i, candidates=()) for i in items], tokenizer, name, vocabulary)
         self.rule = check_rule(rule)
-        self.tokenizer = open_tokenizer(tokenizer)
-        self.items = encode([replace(i, candidates=()) for i in check_items(items)], self.tokenizer)
-        self.stop = _newline(self.tokenizer)
-        self.max_new_tokens = max_new_tokens
-        self.vocabulary = vocabulary
+        newline = self.tokenizer.encode("\n")  # 187 in GPT-NeoX; where it is no id of its own, only the text stops
+        self.stop = newline[0] if len(newline) == 1 else None
         questions = [(e.item.name, e.item.term, e.item.answers, e.prompt) for e in self.items]
-        self.digest = files.digest([questions, rule, self.stop, max_new_tokens, vocabulary])
-        self.parts = -(-len(self.items) // PART_ITEMS)
+        self.digest = files.digest([questions, rule, self.stop, MAX_NEW_TOKENS, vocabulary])
         self.ids = sum(len(e.prompt) for e in self.items)
 
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
-        items = self.items[part * PART_ITEMS:(part + 1) * PART_ITEMS]
+        items = self.part(part)
         made = greedy(
-            model, [e.prompt for e in items], self.max_new_tokens, vocabulary=self.vocabulary,
+            model, [e.prompt for e in items], MAX_NEW_TOKENS, vocabulary=self.vocabulary,
             batch_size=context.execution.batch_size, done=self._done,
         )
-        outputs = [None if LOST in ids else self._text(ids).split("\n")[0] for ids in made]
-        judged = [self._judged(e.item, o) for e, o in zip(items, outputs, strict=True)]
-        return pd.DataFrame(judged, columns=COLUMNS).astype({"correct": "boolean"})
+        return self.table(items, [self._judged(e.item, ids) for e, ids in zip(items, made, strict=True)])
 
     def _text(self, ids: list[int]) -> str:
         ended = ids[:-1] if ids[-1] == self.stop else ids
@@ -65,14 +56,9 @@ class GreedyTask(Task):
     def _done(self, ids: list[int]) -> bool:
         return ids[-1] == self.stop or is_settled(self._text(ids), self.rule)
 
-    def _judged(self, item: Item, output: str | None) -> list[object]:
-        if output is None:
-            return [item.name, item.term, None, None, item.answers[0], None]
+    def _judged(self, item: Item, ids: list[int]) -> tuple[object, ...]:
+        if LOST in ids:
+            return None, None, None
+        output = self._text(ids).split("\n")[0]
         read = read_answer(output, self.rule)
-        return [item.name, item.term, is_right(read, item.answers, self.rule), read, item.answers[0], output]
-
-
-def _newline(tokenizer: Tokenizer) -> int | None:
-    """The id that is exactly a newline (187 in GPT-NeoX), or None: then only the text's own newlines stop."""
-    ids = tokenizer.encode("\n")
-    return ids[0] if len(ids) == 1 else None
+        return is_right(read, item.answers, self.rule), read, output

@@ -5,11 +5,20 @@ Built once, as text, and encoded once; every checkpoint is then asked exactly th
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
+import pandas as pd
+
+from pythia_tools.analyses.term_frequency.columns import NAME
+from pythia_tools.analysis import Task, Where, sweep
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.tables import check_items
+from pythia_tools.suites import Checkpoint
 from pythia_tools.tokens import Openable, open_tokenizer
+
+PART_ITEMS = 512
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,46 @@ class Encoded:
     candidates: tuple[tuple[int, ...], ...]
 
 
-def check_items(items: Sequence[Item]) -> list[Item]:
+class TermTask(Task):
+    """Items as a sweep's task, in parts of 512: one row per item.
+
+    Columns: task, item, term, correct (nullable bool: <NA> where the model gave NaN), chosen, answer (the first right one),
+    and the task's own. `vocabulary`: the first so many ids only (those the tokenizer has; larger models pad more).
+    """
+
+    own: tuple[str, ...]
+
+    def __init__(self, items: Sequence[Item], tokenizer: Openable, name: str, vocabulary: int | None):
+        self.label, self.name, self.vocabulary = name, f"{NAME}/{name}", vocabulary
+        self.tokenizer = open_tokenizer(tokenizer)
+        self.items = encode(_distinct(items), self.tokenizer)
+        self.parts = -(-len(self.items) // PART_ITEMS)
+
+    def part(self, number: int) -> list[Encoded]:
+        return self.items[number * PART_ITEMS : (number + 1) * PART_ITEMS]
+
+    def table(self, items: Sequence[Encoded], judged: Sequence[Sequence[object]]) -> pd.DataFrame:
+        """judged: whether each item's answer is right, what was chosen, and the task's own columns."""
+        rows = [
+            (self.label, e.item.name, e.item.term, right, chosen, e.item.answers[0], *more)
+            for e, (right, chosen, *more) in zip(items, judged, strict=True)
+        ]
+        columns = ["task", "item", "term", "correct", "chosen", "answer", *self.own]
+        return pd.DataFrame(rows, columns=columns).astype({"correct": "boolean"})
+
+
+def measure(
+    checkpoints: Iterable[Checkpoint], task: TermTask | Sequence[TermTask], **where: Unpack[Where]
+) -> pd.DataFrame:
+    """One row per checkpoint × item: identity columns, task, item, term, correct, and what the task adds (see COLUMNS).
+
+    `task`: one task or several. `where`: device, dtype, cells, …, as an `Execution` takes them.
+    """
+    result = sweep(checkpoints, list(task) if isinstance(task, Sequence) else [task], **where)
+    return check_items(pd.concat(result.values(), ignore_index=True))
+
+
+def _distinct(items: Sequence[Item]) -> list[Item]:
     """The items, at least one, names distinct. Raises RequestError."""
     listed = list(items)
     if not listed:

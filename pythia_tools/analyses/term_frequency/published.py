@@ -8,9 +8,7 @@ EleutherAI/pythia keeps, for seven deduplicated models of its first release, acc
 
 import io
 import os
-import re
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -25,19 +23,19 @@ from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.results import Run, RunFolder
 from pythia_tools.core.statistics import mean
 from pythia_tools.core.tables import check_items
+from pythia_tools.suites import load_suite
 
 SUITE = "pythia-v0-deduped"
 FILE = "term_frquency_all_shots.csv"
 TOKENS_PER_STEP = 2_097_152
 QUESTIONS = 50
 CURRENT_NAMES = {
-    "19m": ("70m", 70_426_624), "125m": ("160m", 162_322_944), "350m": ("410m", 405_334_016),
-    "800m": ("1b", 1_011_781_632), "1.3b": ("1.4b", 1_414_647_808), "2.7b": ("2.8b", 2_775_208_960),
-    "6.7b": ("6.9b", 6_857_302_016), "13b": ("12b", 11_846_072_320)
+    "19m": "70m", "125m": "160m", "350m": "410m", "800m": "1b", "1.3b": "1.4b", "2.7b": "2.8b", "6.7b": "6.9b",
+    "13b": "12b",
 }
-"""Old name → today's name and parameters."""
+"""Old name → today's name."""
 _COLUMNS = ["model", "checkpoint", "task", "fewshot", "acc", "acc_stderr"]
-_TASK = re.compile(r"num_reasoning_(arithmetic|op_infer)_(multiplication|addition)_(\d+)")
+_TASK = r"num_reasoning_(arithmetic|op_infer)_(multiplication|addition)_(\d+)"
 
 
 def read_published(source: str | os.PathLike[str]) -> pd.DataFrame:
@@ -48,7 +46,10 @@ def read_published(source: str | os.PathLike[str]) -> pd.DataFrame:
     operand), accuracy, stderr, items (50). Smallest model first, then step, task, operand. Raises DataError when there
     is none or one is damaged.
     """
-    frames = [_tidy(name, content) for name, content in _files(Path(source))]
+    path = Path(source)
+    alone = [("", path.read_bytes())] if path.suffix == ".csv" and path.is_file() else None
+    found = alone or files.published(path, lambda name: Path(name).name == FILE)
+    frames = [_tidy(str(path / name), content) for name, content in found]
     if not frames:
         raise DataError(f"{source}: no {FILE} in it; it is evals/ of EleutherAI/pythia, or an archive or a file of it")
     table = pd.concat(frames, ignore_index=True)
@@ -58,27 +59,9 @@ def read_published(source: str | os.PathLike[str]) -> pd.DataFrame:
         raise DataError(
             f"{source}: {first['model']} step {first['step']} {first['task']} operand {first['term']} is there twice"
         )
-    order = table.assign(operand=table["term"].astype(int)).sort_values(
-        ["params", "step", "operation", "shots", "operand"], kind="stable"
-    )
-    return check_items(table.loc[order.index])
-
-
-def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    if path.is_dir():
-        for file in sorted(path.rglob(FILE)):
-            yield str(file), file.read_bytes()
-    elif tarfile.is_tarfile(path):
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile() and Path(member.name).name == FILE:
-                    handle = archive.extractfile(member)
-                    assert handle is not None
-                    yield f"{path}:{member.name}", handle.read()
-    else:
-        yield str(path), path.read_bytes()
+    table["operand"] = table["term"].astype(int)
+    ordered = table.sort_values(["params", "step", "operation", "shots", "operand"], kind="stable")
+    return check_items(ordered.drop(columns="operand"))
 
 
 def _tidy(name: str, content: bytes) -> pd.DataFrame:
@@ -88,18 +71,17 @@ def _tidy(name: str, content: bytes) -> pd.DataFrame:
         raise DataError(f"{name}: not a CSV file ({error})") from error
     if raw.columns.tolist() != _COLUMNS:
         raise DataError(f"{name}: columns are {raw.columns.tolist()}, these results have {_COLUMNS}")
-    parts = raw["task"].str.fullmatch(_TASK.pattern)
-    if not parts.all():
-        raise DataError(f"{name}: task {raw.loc[~parts, 'task'].iloc[0]!r} is none of the study's")
-    fields = raw["task"].str.extract(_TASK)
-    old = raw["model"].str.extract(r"pythia-(?:v1\.1-)?([\d.]+[mb])", expand=False)
-    unknown = old[~old.isin([*CURRENT_NAMES, *(n for n, _ in CURRENT_NAMES.values())])]
+    fields = raw["task"].str.extract(rf"^{_TASK}$")
+    if fields[0].isna().any():
+        raise DataError(f"{name}: task {raw.loc[fields[0].isna(), 'task'].iloc[0]!r} is none of the study's")
+    model = raw["model"].str.extract(r"pythia-(?:v1\.1-)?([\d.]+[mb])", expand=False).replace(CURRENT_NAMES)
+    unknown = raw.loc[~model.isin(CURRENT_NAMES.values()), "model"]
     if len(unknown):
-        raise DataError(f"{name}: model {raw.loc[unknown.index[0], 'model']!r} is not known")
-    today = {n: (n, p) for n, p in CURRENT_NAMES.values()} | CURRENT_NAMES
+        raise DataError(f"{name}: model {unknown.iloc[0]!r} is not known")
+    params = {size: info.params for size, info in load_suite("pythia-deduped").models.items()}
     operation = fields[1].where(fields[0] == "arithmetic", "hidden-" + fields[1])
     return pd.DataFrame({
-        "suite": SUITE, "model": old.map(lambda m: today[m][0]), "params": old.map(lambda m: today[m][1]),
+        "suite": SUITE, "model": model, "params": model.map(params),
         "step": raw["checkpoint"], "tokens": raw["checkpoint"] * TOKENS_PER_STEP, "branch": "main", "seed": pd.NA,
         "task": operation + "-" + raw["fewshot"].astype(str) + "shot", "operation": operation, "shots": raw["fewshot"],
         "term": fields[2], "accuracy": raw["acc"].astype("float64"), "stderr": raw["acc_stderr"].astype("float64"),
