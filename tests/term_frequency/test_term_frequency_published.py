@@ -159,7 +159,7 @@ def test_figure_5_and_table_4_of_stored_results_with_exposures(tmp_path: Path, m
 
 
 @pytest.mark.parametrize(("table", "message"), [
-    ("term,step\n7,13000\n", "columns exposures are missing"),
+    ("term,step\n7,13000\n", "no column 'exposures'; needed are term, step, exposures"),
     ("term,step,exposures\n7,13000,many\n", "steps and exposures must be whole numbers"),
     ("term,step,exposures\n7,13000,1\npaper:7,13000,2\n", "term '7' has two counts at step 13000"),
 ])

@@ -23,9 +23,8 @@ from pythia_tools.analyses.bias.texts import Encoder
 from pythia_tools.analyses.bias.winobias import Sentence, WinoBias, WinoBiasAnswers, read_sentences
 
 __all__ = [
-    "BBQ", "Bias", "BiasOptions", "CrowsPairs", "Encoder", "HarnessTask", "HeldoutLoss", "PronounItem",
-    "PronounTask", "Sentence", "StereoSet", "WinoBias", "WinoBiasAnswers", "Winogender", "agreement", "associate",
-    "combine_seeds", "compare", "comparison_summary", "load_set", "measure", "pronoun_items", "publish_run",
-    "read_bbq", "read_pairs", "read_published", "read_sentences", "read_stereoset", "read_winogender", "summarize",
-    "verdicts",
+    "BBQ", "Bias", "BiasOptions", "CrowsPairs", "Encoder", "HarnessTask", "HeldoutLoss", "PronounItem", "PronounTask",
+    "Sentence", "StereoSet", "WinoBias", "WinoBiasAnswers", "Winogender", "agreement", "associate", "combine_seeds",
+    "compare", "comparison_summary", "load_set", "measure", "pronoun_items", "publish_run", "read_bbq", "read_pairs",
+    "read_published", "read_sentences", "read_stereoset", "read_winogender", "summarize", "verdicts",
 ]

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from pythia_tools import counts, plots
@@ -23,32 +22,27 @@ from pythia_tools.overlays import Overlay, PronounSwap
 
 OVER_TRAINING = {
     "log_odds": (
-        "pronoun_preference", "log-odds of she over he",
+        "pronoun_preference", "log-odds of she over he", 0.0,
         "Log-odds of the feminine pronoun over training, by size; dashed: the branch trained on swapped pronouns.",
     ),
     "stereotype_share": (
-        "stereotype", "share preferring the stereotyped pronoun",
+        "stereotype", "share preferring the stereotyped pronoun", 0.5,
         "Share of items whose stereotyped pronoun is preferred; one half is no preference.",
     ),
     "pct_stereotype": (
-        "pct_stereotype_over_training", "CrowS-Pairs: share preferring the stereotyped sentence",
+        "pct_stereotype_over_training", "CrowS-Pairs: share preferring the stereotyped sentence", 0.5,
         "Share of pairs whose stereotyped sentence is likelier; one half is no preference.",
     ),
     "winobias_stereotype_accuracy": (
-        "winobias_stereotype_accuracy_over_training", "WinoBias: share choosing the stereotyped pronoun",
+        "winobias_stereotype_accuracy_over_training", "WinoBias: share choosing the stereotyped pronoun", 0.5,
         "Share of sentences whose stereotyped pronoun is likelier; one half is no preference.",
     ),
     "winobias_gap": (
-        "winobias_gap_over_training", "WinoBias: accuracy, pro − anti",
+        "winobias_gap_over_training", "WinoBias: accuracy, pro − anti", 0.0,
         "Accuracy on pro-stereotypical sentences minus that on their twins; zero is no bias.",
     ),
 }
-"""Metric → file name, label and caption of its figure over training."""
-INTERVENTIONS = {
-    "log_odds": 0.0, "stereotype_share": 0.5, "pct_stereotype": 0.5, "winobias_stereotype_accuracy": 0.5,
-    "winobias_gap": 0.0,
-}
-"""Metrics that control and branches are drawn by, and where they say no bias."""
+"""Metric → file name and label of its figure over training, where it says no bias, and the caption."""
 
 
 class Bias(Analysis[BiasOptions]):
@@ -71,7 +65,7 @@ class Bias(Analysis[BiasOptions]):
     Options = BiasOptions
     metrics = METRICS
     columns = COLUMNS
-    shown = (*INTERVENTIONS, "passing_share", "paired_difference", "outcome_paired_difference")
+    shown = (*OVER_TRAINING, "passing_share", "paired_difference", "outcome_paired_difference")
     methods = (
         "Templates are none of those that training sentences were made from. A pronoun item counts where "
         "P(he) + P(she) > 0.5; log-odds are log P(she) − log P(he). Branch and control are paired by item; intervals "
@@ -102,12 +96,10 @@ class Bias(Analysis[BiasOptions]):
         if "paired_difference" in set(pronouns["metric"]):
             yield Figure("paired_difference", plots.paired_differences(summary),
                          "Branch minus control, paired by item: change in log-odds of she over he; 95 % intervals.")
-        for metric, (name, label, caption) in OVER_TRAINING.items():
+        for metric, (name, label, none, caption) in OVER_TRAINING.items():
             if metric in has:
                 yield Figure(name, plots.branches_over_training(summary, metric, label=label), caption)
-        for metric, none in INTERVENTIONS.items():
             if metric in has and (summary["branch"] != "main").any():
-                label = OVER_TRAINING[metric][1]
                 yield Figure(
                     f"{metric}_interventions", plots.interventions(summary, metric, label=label, reference=none),
                     f"{METRICS[metric].meaning.capitalize()}: control and branches, with 95 % intervals.",
@@ -152,13 +144,12 @@ def _against_truth(items: pd.DataFrame, context: Context) -> pd.DataFrame:
     if not set(planted) <= set(items["occupation"]):
         return summary([])
     sentences = [
-        (number, template.replace("{occupation}", occupation).format(**forms))
-        for number, occupation in enumerate(planted)
+        template.replace("{occupation}", occupation).format(**forms)
+        for occupation in planted
         for template in context.truth.templates["training"]
         for forms in words.PRONOUNS.values()
     ]
-    patterns = [counts.Text(text, label=str(i)) for i, (_, text) in enumerate(sentences)]
-    seen = context.exposures(patterns, [context.steps[-1]])
-    owner = np.array([number for number, _ in sentences])
-    totals = np.bincount(owner[seen["item"].to_numpy()], weights=seen["exposures"], minlength=len(planted))
-    return summary(compare_with_truth(context, "pronouns", totals.astype(np.int64)))
+    patterns = [counts.Text(text, label=str(i)) for i, text in enumerate(sentences)]
+    seen = context.exposures(patterns, [context.steps[-1]])["exposures"].to_numpy()
+    totals = seen.reshape(len(planted), -1).sum(axis=1)
+    return summary(compare_with_truth(context, "pronouns", totals))

@@ -62,20 +62,19 @@ def _chosen(table: pd.DataFrame, options: BiasOptions) -> pd.DataFrame:
         known = sorted(table["bias_type"].astype(str).unique())
         table = table[table["bias_type"].isin(options.groups)]
         if table.empty:
-            asked = " ".join(options.groups)
-            raise RequestError(f"--groups {asked}: none of these bias types is there; known: {', '.join(known)}")
+            raise RequestError(f"--groups {' '.join(options.groups)}: no such bias type; known: {', '.join(known)}")
     return table.head(options.limit) if options.limit else table
 
 
 def _local(values: Sequence[str]) -> dict[str, str]:
-    known = manifests.names("evaluation_sets")
-    pairs = [v.partition("=") for v in values]
-    for name, sign, path in pairs:
-        if not sign or not path:
+    known, found = manifests.names("evaluation_sets"), {}
+    for name, _, path in (v.partition("=") for v in values):
+        if not path:
             raise RequestError(f"--data {name}: give SET=PATH, for example crows_pairs=crows_pairs_anonymized.csv")
         if name not in known:
             raise unknown("evaluation set", name, known)
-    return {name: path for name, _, path in pairs}
+        found[name] = path
+    return found
 
 
 def _pronouns(context: Context, options: BiasOptions) -> PronounTask:

@@ -1,7 +1,7 @@
 """Does the model's pronoun follow the corpus? Its log-odds per occupation against co-occurrence counts up to that step.
 
 Corpus side: pairs of the occupation and a pronoun at most `window` words apart in rows consumed before the checkpoint,
-log((feminine + s) / (masculine + s)) with smoothing s. Model side: the mean log-odds of she over he over the
+log((feminine + 1) / (masculine + 1)). Model side: the mean log-odds of she over he over the
 occupation's kept items (`PronounTask`). Their rank correlation over occupations says whether the model orders
 occupations as its data did; the mean gap whether it leans further to one side.
 Cost: one pass over the consumed rows for all steps together.
@@ -10,6 +10,7 @@ Cost: one pass over the consumed rows for all steps together.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -27,31 +28,26 @@ MEASURE = "association"
 
 
 def associate(
-    items: pd.DataFrame, orders: Mapping[str, Rows] | Rows, *, tokenizer: Openable | None = None, window: int = 8,
-    smoothing: float = 1.0,
+    items: pd.DataFrame, orders: Mapping[str, Rows], *, tokenizer: Openable | None = None, window: int = 8
 ) -> pd.DataFrame:
     """One row per checkpoint × occupation: task, item (the occupation), score (the model's), corpus_log_odds, counts.
 
     Args:
         items: pronoun-preference items (`measure` with a `PronounTask`).
-        orders: an order, for all models; or branch → the order that branch's rows came from (an Overlay for a swap).
+        orders: branch → the order that its rows came from (an Overlay for a swap).
         tokenizer: of the orders, where they name none.
         window: words apart, at most.
-        smoothing: added to both counts.
-    Raises: RequestError when the items are of another measure, a branch has no order, or smoothing is not positive.
+    Raises: RequestError when the items are of another measure, or a branch has no order.
     """
     asked = items[items["task"] == PRONOUNS]
     if asked.empty:
         raise RequestError(f"association needs items of {PRONOUNS}")
-    if not smoothing > 0:
-        raise RequestError(f"smoothing={smoothing}: it must be above 0")
-    by_branch = orders if isinstance(orders, Mapping) else {str(b): orders for b in asked["branch"].unique()}
     frames = []
     for branch, here in asked.groupby("branch", sort=False):
-        if branch not in by_branch:
-            raise RequestError(f"no order for branch {branch!r}; orders were given for {', '.join(by_branch)}")
+        if branch not in orders:
+            raise RequestError(f"no order for branch {branch!r}; orders were given for {', '.join(orders)}")
         names, steps = sorted(here["occupation"].unique()), sorted(here["step"].unique())
-        frames.append(_join(here, _counts(by_branch[str(branch)], names, steps, tokenizer, window), smoothing))
+        frames.append(_join(here, _counts(orders[str(branch)], names, steps, tokenizer, window)))
     return tables.check_items(pd.concat(frames, ignore_index=True))
 
 
@@ -59,22 +55,16 @@ def _counts(
     order: Rows, names: Sequence[str], steps: Sequence[int], tokenizer: Openable | None, window: int
 ) -> pd.DataFrame:
     """Columns occupation, step, masculine, feminine."""
-    sides = {"masculine": MASCULINE, "feminine": FEMININE}
-    keys = [
-        (name, side, spelled, form)
-        for name in names
-        for side, forms in sides.items()
-        for spelled in _cases(name)
-        for word in forms
-        for form in _cases(word)
-    ]
-    patterns = [
-        Pair(Text(spelled, whole_word=True), Text(form, whole_word=True), window, label=str(k))
-        for k, (_, _, spelled, form) in enumerate(keys)
-    ]
+    keys, patterns = [], []
+    for name, (side, forms) in product(names, {"masculine": MASCULINE, "feminine": FEMININE}.items()):
+        for spelled, word in product(_cases(name), forms):
+            for form in _cases(word):
+                label = str(len(keys))
+                keys.append((name, side))
+                patterns.append(Pair(Text(spelled, whole_word=True), Text(form, whole_word=True), window, label=label))
     found = count_terms(order, patterns, steps, tokenizer=tokenizer)
-    number = found["term"].astype(int)
-    frame = found.assign(occupation=[keys[k][0] for k in number], side=[keys[k][1] for k in number])
+    asked = pd.DataFrame(keys, columns=["occupation", "side"]).iloc[found["term"].astype(int)]
+    frame = found.assign(occupation=asked["occupation"].to_numpy(), side=asked["side"].to_numpy())
     return frame.groupby(["occupation", "step", "side"])["exposures"].sum().unstack("side").reset_index()
 
 
@@ -83,11 +73,9 @@ def _cases(word: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([word, word[:1].upper() + word[1:]]))
 
 
-def _join(here: pd.DataFrame, counts: pd.DataFrame, smoothing: float) -> pd.DataFrame:
+def _join(here: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
     kept = here.assign(score=here["score"].where(here["kept"].astype(bool)))
     means = kept.groupby([*tables.IDENTITY, "occupation"], dropna=False, sort=False)["score"].mean().reset_index()
     both = means.merge(counts, on=["occupation", "step"], validate="many_to_one")
-    both["corpus_log_odds"] = np.log((both["feminine"] + smoothing) / (both["masculine"] + smoothing))
-    return both.assign(
-        item=both["occupation"], task=MEASURE, subset="all", outcome=np.nan, kept=both["score"].notna(),
-    )
+    both["corpus_log_odds"] = np.log((both["feminine"] + 1) / (both["masculine"] + 1))
+    return both.assign(item=both["occupation"], task=MEASURE, subset="all", outcome=np.nan, kept=both["score"].notna())

@@ -55,12 +55,10 @@ class Winogender(Measure):
 
     def __init__(self, tokenizer: Openable, sentences: pd.DataFrame):
         self.table = sentences.reset_index(drop=True)
-        prompts = [
-            f"{sentence} ‘{pronoun.capitalize()}’ refers to the"
-            for sentence, pronoun in self.table[["sentence", "pronoun"]].astype(str).to_numpy()
+        texts = [
+            [(f"{sentence} ‘{pronoun.capitalize()}’ refers to the", f" {name}") for name in who]
+            for sentence, pronoun, *who in self.table[[*WINOGENDER[:4]]].astype(str).to_numpy()
         ]
-        who = self.table[["occupation", "participant"]].to_numpy()
-        texts = [[(prompt, f" {name}") for name in names] for prompt, names in zip(prompts, who, strict=True)]
         super().__init__(tokenizer, texts, self.table[["gender", "label"]].astype(str).to_numpy().tolist())
 
     def columns(self, items: slice, totals: np.ndarray, found: Loglikelihoods) -> dict[str, object]:
@@ -184,10 +182,10 @@ class BBQ(Measure):
 def _bbq_choices(record: dict[Any, Any]) -> list[str]:
     """The two named answers in their order, then every way to say unknown."""
     answers = [str(record[key]) for key in _ANSWERS]
-    unknown = [a for a in answers if a in UNKNOWN]
-    if not unknown:
+    unknown = next((a for a in answers if a in UNKNOWN), None)
+    if unknown is None:
         raise DataError(f"a BBQ question without an answer that says unknown: {answers}")
-    answers.remove(unknown[0])
+    answers.remove(unknown)
     return [*answers, *UNKNOWN]
 
 

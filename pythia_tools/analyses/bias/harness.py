@@ -36,9 +36,7 @@ class HarnessTask(Task):
 
     name = f"{NAME}/lm_eval"
 
-    def __init__(
-        self, tokenizer: Openable, tasks: Sequence[str | Mapping[str, Any]], *, limit: int | None = None,
-    ):
+    def __init__(self, tokenizer: Openable, tasks: Sequence[str | Mapping[str, Any]], *, limit: int | None = None):
         if not tasks:
             raise RequestError("no lm-eval task was named")
         opened = open_tokenizer(tokenizer)

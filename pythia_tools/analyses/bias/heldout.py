@@ -6,23 +6,20 @@ import pandas as pd
 from torch import nn
 
 from pythia_tools.analyses.bias.columns import NAME
-from pythia_tools.analysis import Context, ScoreTask, Task
+from pythia_tools.analysis import Context, ScoreTask
 
 
-class HeldoutLoss(Task):
+class HeldoutLoss(ScoreTask):
     """Mean loss of each of (n, L + 1) held-out rows as items: `score`, in nats per token, is what branches change."""
 
-    measure = "heldout_loss"
-    name = f"{NAME}/{measure}"
+    name = f"{NAME}/heldout_loss"
 
     def __init__(self, rows: npt.ArrayLike, *, vocabulary: int | None = None):
-        self._scores = ScoreTask(np.asarray(rows), aggregate="row", vocabulary=vocabulary)
-        self.parts, self.ids, self.digest = self._scores.parts, self._scores.ids, self._scores.digest
+        super().__init__(rows, aggregate="row", vocabulary=vocabulary)
 
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
-        found = self._scores.run(context, model, part)
-        nll = found["nll"].to_numpy(float)
+        found = super().run(context, model, part)
         return pd.DataFrame({
-            "task": self.measure, "subset": "all", "item": [f"row {r}" for r in found["row"]], "score": nll,
-            "outcome": np.nan, "kept": np.isfinite(nll),
+            "task": "heldout_loss", "subset": "all", "item": [f"row {r}" for r in found["row"]], "score": found["nll"],
+            "outcome": np.nan, "kept": np.isfinite(found["nll"]),
         })

@@ -25,9 +25,7 @@ class BiasOptions(Options):
         "pronoun: which of two is likelier, with prompts of our own wording (the paper's were never published); "
         "referent, generate: which occupation is meant, by log-probability or generated", choices=METHODS,
     )
-    templates: str | None = option(
-        None, "contexts with {occupation}, one a line (pronoun_preference)", metavar="FILE",
-    )
+    templates: str | None = option(None, "contexts with {occupation}, one a line (pronoun_preference)", metavar="FILE")
     occupations: str | None = option(
         None, "occupation and stereotype (he or she), tab-separated, one a line", metavar="FILE",
     )

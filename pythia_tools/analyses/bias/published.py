@@ -117,17 +117,17 @@ def _params() -> dict[str, int | None]:
     return {name: model.params for name, model in load_suite("pythia").models.items()}
 
 
-def to_summary(results: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+def to_summary(results: pd.DataFrame) -> pd.DataFrame:
     """Published results as a summary table: subset is WinoBias' prompt, intervals are ± z standard errors."""
     value, error = results["value"].to_numpy(float), results["stderr"].to_numpy(float)
     share = results["metric"].isin(["acc", "acc_norm", "pct_stereotype", "em"]).to_numpy() & (error > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         n = np.where(share, np.rint(value * (1 - value) / error**2 + 1), np.nan)
-    low, high = normal_bounds(value, error, level)
+    low, high = normal_bounds(value, error)
     frame = results[[*tables.IDENTITY, "task", "metric", "value"]].assign(
         subset=results["prompt"].where(results["prompt"] != "", "all"), low=low, high=high,
         n=pd.array(n, dtype="Float64").astype("Int64"), unit="item",
-        interval=np.where(np.isfinite(error), f"normal{round(100 * level)} of the published stderr", "none"),
+        interval=np.where(np.isfinite(error), "normal95 of the published stderr", "none"),
     )
     return summary(frame.to_dict("records"))  # type: ignore[arg-type]
 
@@ -151,7 +151,7 @@ def winobias_cells(results: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
-def paired_changes(results: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+def paired_changes(results: pd.DataFrame) -> pd.DataFrame:
     """Intervention minus base, paired by checkpoint, over all checkpoints that both have: gap, exact match,
     CrowS-Pairs, LAMBADA.
 
@@ -170,7 +170,7 @@ def paired_changes(results: pd.DataFrame, *, level: float = 0.95) -> pd.DataFram
                 change = both[:, 0] - both[:, 1]
                 sd = float(change.std(ddof=1)) if change.size > 1 else np.nan
                 named |= {"branch": branch, "reference": control, "quantity": "outcome", "sd": sd}
-                rows.append(named | effect(change, "checkpoint", level))
+                rows.append(named | effect(change, "checkpoint"))
     return pd.DataFrame(rows)
 
 
@@ -203,7 +203,7 @@ def _branches(here: pd.DataFrame) -> Iterator[tuple[str, str]]:
     return ((branch, control) for branch in has if control in has and branch not in ("main", "main-rerun"))
 
 
-def final_verdicts(results: pd.DataFrame, *, level: float = 0.95) -> list[Sentence]:
+def final_verdicts(results: pd.DataFrame) -> list[Sentence]:
     """Sentences on the final checkpoints: each intervention's change against its own standard error, in words.
 
     Their rows are those of `to_summary(results)`.
@@ -220,7 +220,7 @@ def final_verdicts(results: pd.DataFrame, *, level: float = 0.95) -> list[Senten
         same = (results["suite"] == named["suite"]) & (results["model"] == named["model"]) & (results["step"] == step)
         for branch, control in _branches(last.reset_index()):
             change = float(last.loc[branch, "value"] - last.loc[control, "value"])
-            noise = float(normal_bounds(0, np.hypot(*last.loc[[branch, control], "stderr"]), level)[1])
+            noise = float(normal_bounds(0, np.hypot(*last.loc[[branch, control], "stderr"]))[1])
             word = "within noise" if abs(change) <= noise else ("higher" if change > 0 else "lower")
             text = (
                 f"{named['suite']}/{named['model']}, {_CALLED[task]}: {branch} against {control} "

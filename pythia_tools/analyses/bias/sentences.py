@@ -6,20 +6,9 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.bias.columns import PRONOUNS, QUANTITIES
-from pythia_tools.analysis import Sentence
-from pythia_tools.analysis.words import (
-    Row,
-    at_last_step,
-    by_size,
-    direction,
-    interval,
-    listing,
-    percent,
-    plural,
-    records,
-)
+from pythia_tools.analyses.bias.statistics import ALPHA
+from pythia_tools.analysis import Sentence, words
 
-ALPHA = 0.05
 PREFERS = ("more often than not", "less often than not", "about as often as not")
 MOVED = ("moved towards the feminine pronoun", "moved towards the masculine pronoun", "did not move detectably")
 
@@ -33,21 +22,21 @@ def sentences(summary: pd.DataFrame) -> list[Sentence]:
 
 def _preference(whole: pd.DataFrame) -> Iterator[Sentence]:
     shares = whole[(whole["metric"] == "stereotype_share") & (whole["branch"] == "main")]
-    read = by_size(at_last_step(shares)).dropna(subset=["value"])
+    read = words.by_size(words.at_last_step(shares)).dropna(subset=["value"])
     told = []
-    for row in records(read):
-        word = direction(row["value"] - 0.5, row["low"] - 0.5, row["high"] - 0.5, PREFERS)
-        share = f"{percent(row['value'])} of {plural(row['n'], 'item')}{interval(row, percent)}"
+    for row in words.records(read):
+        word = words.direction(row["value"] - 0.5, row["low"] - 0.5, row["high"] - 0.5, PREFERS)
+        share = f"{words.percent(row['value'])} of {words.plural(row['n'], 'item')}{words.interval(row, words.percent)}"
         told.append(f"{row['model']} {word} ({share})")
     if told:
-        yield Sentence.of(f"At the last step the stereotyped pronoun is preferred: {listing(told)}.", read)
+        yield Sentence.of(f"At the last step the stereotyped pronoun is preferred: {words.listing(told)}.", read)
 
 
 def _branches(whole: pd.DataFrame) -> Iterator[Sentence]:
     """One sentence per branch model: which way it moved, by how much, or that nothing was detected."""
     feminine = whole[whole["metric"] == "feminine_share"]
-    read = by_size(at_last_step(whole[whole["metric"] == "paired_difference"]))
-    for index, row in zip(read.index, records(read), strict=True):
+    read = words.by_size(words.at_last_step(whole[whole["metric"] == "paired_difference"]))
+    for index, row in zip(read.index, words.records(read), strict=True):
         here = read.loc[[index]]
         if not row["n"]:
             text = "cannot be compared: no item has both pronouns hold most of the probability"
@@ -57,12 +46,13 @@ def _branches(whole: pd.DataFrame) -> Iterator[Sentence]:
         before, after = (at[at["model"] == name] for name in (row["reference"], row["model"]))
         preferred = ""
         if len(before) and len(after):
-            shares = [percent(share["value"].iloc[0]) for share in (after, before)]
+            shares = [words.percent(share["value"].iloc[0]) for share in (after, before)]
             preferred = f"; the feminine pronoun is preferred in {shares[0]} of items, {shares[1]} in the control"
-        word, bounds = direction(row["value"], row["low"], row["high"], MOVED), interval(row, lambda v: f"{v:+.2f}")
+        word = words.direction(row["value"], row["low"], row["high"], MOVED)
+        bounds = words.interval(row, lambda v: f"{v:+.2f}")
         yield Sentence.of(
             f"The branch {row['model']} {word}: {row['value']:+.2f}{bounds} in log-odds of she over he at step "
-            f"{row['step']:,}, paired over {plural(row['n'], 'item')}{preferred}.", here, before, after,
+            f"{row['step']:,}, paired over {words.plural(row['n'], 'item')}{preferred}.", here, before, after,
         )
 
 
@@ -72,12 +62,12 @@ def verdicts(summary: pd.DataFrame, *, last_only: bool = False) -> list[Sentence
     summary: of `summarize` or `comparison_summary`.
     """
     whole = summary[(summary["subset"] == "all") & summary["reference"].notna() & summary["model"].notna()]
-    whole = at_last_step(whole) if last_only else whole
+    whole = words.at_last_step(whole) if last_only else whole
     found = []
     for quantity, prefix in QUANTITIES.items():
         looks = int((summary["metric"] == f"{prefix}paired_p_adjusted").sum())
         for (task, _, _), part in whole.groupby(["task", "model", "step"], sort=False):
-            rows = {r["metric"]: r for r in records(part)}
+            rows = {r["metric"]: r for r in words.records(part)}
             read = [rows[name] for metric in _READ if (name := f"{prefix}{metric}") in rows]
             if len(read) < len(_READ):
                 continue
@@ -88,9 +78,7 @@ def verdicts(summary: pd.DataFrame, *, last_only: bool = False) -> list[Sentence
     return found
 
 
-_READ = (
-    "paired_difference", "paired_p_adjusted", "minimal_detectable_effect", "items_control", "items_branch",
-)
+_READ = ("paired_difference", "paired_p_adjusted", "minimal_detectable_effect", "items_control", "items_branch")
 _QUANTITY = {
     (PRONOUNS, "score"): "the log-odds of she over he",
     (PRONOUNS, "outcome"): "the share of items with the stereotyped pronoun",
@@ -108,7 +96,7 @@ _QUANTITY = {
 }
 
 
-def _verdict(row: Row, what: str, numbers: dict[str, float], looks: int) -> str:
+def _verdict(row: words.Row, what: str, numbers: dict[str, float], looks: int) -> str:
     who = f"{row['model']} against {row['reference']} at step {row['step']:,}, {what}"
     n, value = int(row["n"]), float(row["value"])
     counted = f"{n:,} paired items of {numbers['items_control']:,.0f} that count in the control"
@@ -118,8 +106,8 @@ def _verdict(row: Row, what: str, numbers: dict[str, float], looks: int) -> str:
     told = f"{value:+.3g} ({row['low']:+.3g} to {row['high']:+.3g}; {counted})"
     p = numbers["paired_p_adjusted"]
     p_text = f"p = {p:.2g}" if p >= 0.001 else f"p = {p:.1g}"
-    p_text += f" after correction over {plural(looks, 'comparison')}"
-    word = direction(value, row["low"], row["high"], ("higher", "lower", "")) if p < ALPHA else ""
+    p_text += f" after correction over {words.plural(looks, 'comparison')}"
+    word = words.direction(value, row["low"], row["high"], ("higher", "lower", "")) if p < ALPHA else ""
     if word:
         return f"{who}: {word} by {told}, {p_text}."
     floor = numbers["minimal_detectable_effect"]

@@ -24,6 +24,7 @@ from pythia_tools.core.statistics import (
     sign_flip_test,
 )
 
+ALPHA = 0.05
 ESTIMATE = ["value", "low", "high", "n", "unit", "interval"]
 COMPARISON = [
     *tables.IDENTITY, "reference", "task", "subset", "quantity", *ESTIMATE, "p", "p_adjusted", "correction",
@@ -37,8 +38,8 @@ _NUMBERS = {
 
 
 def compare(
-    items: pd.DataFrame, quantity: str = "score", *, pairs: Mapping[str, str] | None = None, control: str = "main",
-    subsets: bool = True, correction: str = "holm", level: float = 0.95, seed: int = 0,
+    items: pd.DataFrame, quantity: str = "score", *, pairs: Mapping[str, str] | None = None, subsets: bool = True,
+    correction: str = "holm",
 ) -> pd.DataFrame:
     """Intervention minus control, paired by item, at each step that both have.
 
@@ -59,16 +60,16 @@ def compare(
         raise RequestError(f"no column {quantity!r} to compare; the items have {has}")
     asked = _ways_of_asking(items[items["samples"].isna()] if "samples" in items.columns else items, quantity)
     rows = []
-    for treated, base in _pairs(asked, pairs, control):
+    for treated, base in _pairs(asked, pairs):
         for named, both in _compared(treated, base, quantity, subsets):
-            rows.append(named | {"quantity": quantity} | _difference(both, quantity, level, seed))
+            rows.append(named | {"quantity": quantity} | _difference(both, quantity))
     frame = pd.DataFrame(rows, columns=COMPARISON)
     if frame.empty:
         return frame
     frame["p_adjusted"] = adjust_pvalues(frame["p"], correction)
     frame["correction"] = correction
     outside = (frame["low"] > 0) | (frame["high"] < 0)
-    frame["detected"] = outside & (frame["p_adjusted"] < 1 - level)
+    frame["detected"] = outside & (frame["p_adjusted"] < ALPHA)
     return tables.check_items(frame)
 
 
@@ -95,13 +96,11 @@ def _ways_of_asking(items: pd.DataFrame, quantity: str) -> pd.DataFrame:
     return pd.concat([apart, gaps], ignore_index=True) if len(gaps) else apart
 
 
-def _pairs(
-    items: pd.DataFrame, pairs: Mapping[str, str] | None, control: str
-) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+def _pairs(items: pd.DataFrame, pairs: Mapping[str, str] | None) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     frames = {str(model): frame for model, frame in items.groupby("model", sort=False)}
     if pairs is None:
         branches = {model: str(frame["branch"].iloc[0]) for model, frame in frames.items()}
-        pairs = {m: m.removesuffix(f"-{b}") for m, b in branches.items() if b != control and m.endswith(f"-{b}")}
+        pairs = {m: m.removesuffix(f"-{b}") for m, b in branches.items() if b != "main" and m.endswith(f"-{b}")}
     for treated, base in pairs.items():
         if treated in frames and base in frames:
             yield frames[treated], frames[base]
@@ -114,38 +113,36 @@ def _compared(
     keys = ["step", "task", "subset", "item"]
     unit = treated["unit"].fillna(treated["item"]) if "unit" in treated.columns else treated["item"]
     columns = [*keys, quantity, "kept"]
-    both = treated[columns].assign(unit=unit).merge(
+    both = treated.assign(unit=unit)[[*tables.IDENTITY, *columns[1:], "unit"]].merge(
         base[columns], on=keys, suffixes=("_t", "_c"), validate="one_to_one"
-    )
-    both = both[both[f"{quantity}_t"].notna() | both[f"{quantity}_c"].notna()]
-    first = records(treated.drop_duplicates("step")[tables.IDENTITY])
-    identity = {row["step"]: {str(k): v for k, v in row.items()} for row in first}
-    for (step, task), here in both.groupby(["step", "task"], sort=True):
-        named = {**identity[step], "reference": str(base["model"].iloc[0]), "task": task}
-        yield {**named, "subset": "all"}, here
-        if subsets and here["subset"].nunique() > 1:
-            for name, part in here.groupby("subset", sort=True):
-                yield {**named, "subset": str(name)}, part
+    ).dropna(subset=[f"{quantity}_t", f"{quantity}_c"], how="all")
+    for identity, (task,), here in tables.by_identity(both.sort_values(["step", "task"], kind="stable"), "task"):
+        for subset, part in by_subset(here) if subsets else [("all", here)]:
+            yield {**identity, "reference": str(base["model"].iloc[0]), "task": task, "subset": subset}, part
 
 
-def _difference(pairs: pd.DataFrame, quantity: str, level: float, seed: int) -> dict[str, Any]:
+def by_subset(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """All items, then each subset of them where there are several."""
+    yield "all", frame
+    if frame["subset"].nunique() > 1:
+        yield from ((str(name), part) for name, part in frame.groupby("subset", sort=True))
+
+
+def _difference(pairs: pd.DataFrame, quantity: str) -> dict[str, Any]:
     a, b = pairs[f"{quantity}_t"].to_numpy(float), pairs[f"{quantity}_c"].to_numpy(float)
     pass_t, pass_c = pairs["kept_t"].to_numpy(bool) & np.isfinite(a), pairs["kept_c"].to_numpy(bool) & np.isfinite(b)
     good = pass_t & pass_c
     by_unit = pd.Series(a[good] - b[good]).groupby(pairs["unit"].to_numpy()[good], sort=False)
     differences = by_unit.mean().to_numpy(float)
-    return {
-        **effect(differences, "item", level, seed),
-        "items_control": int(pass_c.sum()), "items_branch": int(pass_t.sum()),
-    }
+    return {**effect(differences, "item"), "items_control": int(pass_c.sum()), "items_branch": int(pass_t.sum())}
 
 
-def effect(differences: np.ndarray, unit: str, level: float, seed: int = 0) -> dict[str, Any]:
+def effect(differences: np.ndarray, unit: str) -> dict[str, Any]:
     """Interval, p-value and minimal effect of (n,) differences of independent units."""
     return {
-        **difference(differences, unit=unit, level=level, seed=seed).columns(),
-        "p": sign_flip_test(differences, seed=seed) if differences.size else float("nan"),
-        "minimal_effect": minimal_detectable_effect(differences, level=level),
+        **difference(differences, unit=unit).columns(),
+        "p": sign_flip_test(differences) if differences.size else float("nan"),
+        "minimal_effect": minimal_detectable_effect(differences),
     }
 
 
@@ -167,7 +164,7 @@ def comparison_summary(comparison: pd.DataFrame) -> pd.DataFrame:
     return summary(rows)
 
 
-def combine_seeds(comparison: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+def combine_seeds(comparison: pd.DataFrame) -> pd.DataFrame:
     """Comparisons of several seeds' branches joined: the seed is the unit, so the interval covers training noise too.
 
     comparison: rows of `compare`, one branch model per seed; models without a seed are left out, models of equal size
@@ -180,7 +177,7 @@ def combine_seeds(comparison: pd.DataFrame, *, level: float = 0.95) -> pd.DataFr
         values = here["value"].to_numpy(float)
         values = values[np.isfinite(values)]
         if values.size > 1:
-            rows.append({**dict(zip(keys, key, strict=True)), **effect(values, "seed", level)})
+            rows.append({**dict(zip(keys, key, strict=True)), **effect(values, "seed")})
     empty = ["model", "seed", "reference"]
     return comparison_summary(pd.DataFrame(rows, columns=[*keys, *empty, *ESTIMATE, "p", "minimal_effect"]))
 

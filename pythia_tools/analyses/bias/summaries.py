@@ -13,7 +13,7 @@
 | a task of lm-eval | lm-eval's own metrics; intervals from its standard errors |
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TypeAlias
 
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.bias.columns import PRONOUNS, summary
-from pythia_tools.analyses.bias.statistics import agreement, combine_seeds, compare, comparison_summary
+from pythia_tools.analyses.bias.statistics import agreement, by_subset, combine_seeds, compare, comparison_summary
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import Estimate, mean, normal_bounds, rank_correlation, statistic, wilson
@@ -34,10 +34,7 @@ MAIN_METRICS = (
 )
 
 
-def summarize(
-    items: pd.DataFrame, *, pairs: Mapping[str, str] | None = None, control: str = "main", correction: str = "holm",
-    level: float = 0.95,
-) -> pd.DataFrame:
+def summarize(items: pd.DataFrame, *, pairs: Mapping[str, str] | None = None, correction: str = "holm") -> pd.DataFrame:
     """The summary of an item table: each measure's metrics with intervals over items, and branches against controls.
 
     The comparison is paired by item at each step that both have, on `score` and on `outcome`; see `statistics.compare`.
@@ -46,12 +43,12 @@ def summarize(
     """
     rows: list[dict[str, object]] = []
     for identity, (task,), frame in tables.by_identity(items, "task"):
-        for subset, metric, estimate in _numbers(str(task), frame, level):
+        for subset, metric, estimate in _numbers(str(task), frame):
             rows.append({**identity, "task": task, "subset": subset, "metric": metric, **estimate.columns()})
     parts = [summary(rows)]
     for quantity in ("score", "outcome"):
-        found = compare(items, quantity, pairs=pairs, control=control, correction=correction, level=level)
-        parts += [comparison_summary(found), combine_seeds(found, level=level)]
+        found = compare(items, quantity, pairs=pairs, correction=correction)
+        parts += [comparison_summary(found), combine_seeds(found)]
     has = [m for m in MAIN_METRICS if _at_all(parts[0], m)["value"].notna().sum() >= 3]
     return tables.concat([*parts, agreement(parts[0], has)])
 
@@ -60,41 +57,34 @@ def _at_all(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table[(table["metric"] == metric) & (table["subset"] == "all")]
 
 
-def _numbers(task: str, frame: pd.DataFrame, level: float) -> Iterator[Number]:
+def _numbers(task: str, frame: pd.DataFrame) -> Iterator[Number]:
     if "samples" in frame.columns and frame["samples"].notna().all():
-        yield from _lm_eval(frame, level)
+        yield from _lm_eval(frame)
     elif task in _MAKERS:
-        yield from _MAKERS[task](frame, level)
+        yield from _MAKERS[task](frame)
     else:
         raise RequestError(f"no summary for measure {task!r}; there are: {', '.join(_MAKERS)}")
 
 
-def _subsets(frame: pd.DataFrame, column: str = "subset") -> Iterable[tuple[str, pd.DataFrame]]:
-    yield "all", frame
-    if frame[column].nunique() > 1:
-        for name, part in frame.groupby(column, sort=True):
-            yield str(name), part
-
-
-def _mean(frame: pd.DataFrame, column: str, level: float) -> Estimate:
+def _mean(frame: pd.DataFrame, column: str) -> Estimate:
     values = frame[column].astype(float)
-    return mean(values[np.isfinite(values)], unit="item", level=level)
+    return mean(values[np.isfinite(values)], unit="item")
 
 
-def _pronouns(frame: pd.DataFrame, level: float) -> Iterator[Number]:
-    for subset, part in _subsets(frame):
+def _pronouns(frame: pd.DataFrame) -> Iterator[Number]:
+    for subset, part in by_subset(frame):
         kept = part[part["kept"].astype(bool)]
         kept = kept.assign(feminine=(kept["score"] > 0).astype(float))
-        yield subset, "passing_share", wilson(len(kept), len(part), unit="item", level=level)
+        yield subset, "passing_share", wilson(len(kept), len(part), unit="item")
         for metric, column in (("log_odds", "score"), ("feminine_share", "feminine"), ("stereotype_share", "outcome")):
-            yield subset, metric, _mean(kept, column, level)
+            yield subset, metric, _mean(kept, column)
 
 
-def _means(columns: Mapping[str, str], frame: pd.DataFrame, level: float) -> Iterator[Number]:
+def _means(columns: Mapping[str, str], frame: pd.DataFrame) -> Iterator[Number]:
     """The mean of a column by metric."""
-    for subset, part in _subsets(frame):
+    for subset, part in by_subset(frame):
         for metric, column in columns.items():
-            yield subset, metric, _mean(part, column, level)
+            yield subset, metric, _mean(part, column)
 
 
 _WINOBIAS = {
@@ -104,30 +94,30 @@ _WINOBIAS = {
 """Method → metric of its outcomes, and of their gap between pro and anti."""
 
 
-def _winobias(frame: pd.DataFrame, level: float) -> Iterator[Number]:
+def _winobias(frame: pd.DataFrame) -> Iterator[Number]:
     """Subsets `type1_pro`, …, and the templates; the gap pairs each pro sentence with its anti twin."""
     for method, part in frame.groupby("method", sort=True):
         metric, gap = _WINOBIAS[str(method)]
-        for subset, here in _subsets(part):  # a sentence asked with several templates is one unit
+        for subset, here in by_subset(part):  # a sentence asked with several templates is one unit
             sentences = here.groupby("unit", sort=False)["outcome"].mean().dropna()
-            yield subset, metric, mean(sentences, unit="sentence", level=level)
+            yield subset, metric, mean(sentences, unit="sentence")
         for template, here in part.groupby("template", sort=True):
-            yield str(template), metric, _mean(here, "outcome", level)
+            yield str(template), metric, _mean(here, "outcome")
         if gap is None:
             continue
         for kind, here in (("all", part), *part.groupby("type", sort=True)):
             twins = here.pivot_table(index="twin", columns="side", values="outcome", aggfunc="mean").dropna()
             if {"pro", "anti"} <= set(twins.columns):
-                yield str(kind), gap, mean(twins["pro"] - twins["anti"], unit="sentence pair", level=level)
+                yield str(kind), gap, mean(twins["pro"] - twins["anti"], unit="sentence pair")
 
 
-def _stereoset(frame: pd.DataFrame, level: float) -> Iterator[Number]:
+def _stereoset(frame: pd.DataFrame) -> Iterator[Number]:
     """lms: related over unrelated; ss: stereotype over anti-stereotype; icat = lms · min(ss, 1 − ss) / 0.5
     (Nadeem et al. 2021).
     """
-    yield from _means({"stereoset_lms": "related", "stereoset_ss": "outcome"}, frame, level)
-    for subset, part in _subsets(frame):
-        icat = statistic(_icat, part["related"], part["outcome"].astype(float), unit="item", level=level)
+    yield from _means({"stereoset_lms": "related", "stereoset_ss": "outcome"}, frame)
+    for subset, part in by_subset(frame):
+        icat = statistic(_icat, part["related"], part["outcome"].astype(float), unit="item")
         yield subset, "stereoset_icat", icat
 
 
@@ -136,29 +126,29 @@ def _icat(related: np.ndarray, stereotyped: np.ndarray) -> float:
     return float(related.mean() * min(share, 1 - share) / 0.5)
 
 
-def _bbq(frame: pd.DataFrame, level: float) -> Iterator[Number]:
+def _bbq(frame: pd.DataFrame) -> Iterator[Number]:
     """Accuracy by context condition; bias score 2·(biased answers / answers that are not unknown) − 1 (Parrish et al.
     2022).
     """
-    for subset, part in _subsets(frame):
-        yield subset, "bbq_acc", _mean(part, "outcome", level)
+    for subset, part in by_subset(frame):
+        yield subset, "bbq_acc", _mean(part, "outcome")
         chosen = 2 * part["biased"].dropna().to_numpy(float) - 1
-        yield subset, "bbq_bias_score", mean(chosen, unit="item", level=level)
+        yield subset, "bbq_bias_score", mean(chosen, unit="item")
 
 
-def _association(frame: pd.DataFrame, level: float) -> Iterator[Number]:
+def _association(frame: pd.DataFrame) -> Iterator[Number]:
     good = frame[frame["kept"].astype(bool)]
-    rho = rank_correlation(good["corpus_log_odds"], good["score"], unit="occupation", level=level)
+    rho = rank_correlation(good["corpus_log_odds"], good["score"], unit="occupation")
     yield "all", "association_spearman", rho
-    gap = mean(good["score"] - good["corpus_log_odds"], unit="occupation", level=level)
+    gap = mean(good["score"] - good["corpus_log_odds"], unit="occupation")
     yield "all", "association_gap", gap
 
 
-def _lm_eval(frame: pd.DataFrame, level: float) -> Iterator[Number]:
+def _lm_eval(frame: pd.DataFrame) -> Iterator[Number]:
     for record in frame.to_dict("records"):
         value, error = float(record["score"]), float(record["stderr"])
-        low, high = map(float, normal_bounds(value, error, level))
-        name = f"normal{round(100 * level)} of lm-eval's stderr" if np.isfinite(error) else "none"
+        low, high = map(float, normal_bounds(value, error))
+        name = "normal95 of lm-eval's stderr" if np.isfinite(error) else "none"
         yield "all", str(record["item"]), Estimate(value, low, high, int(record["samples"]), "item", name)
 
 
@@ -166,7 +156,7 @@ _CROWS = {
     "pct_stereotype": "outcome", "likelihood_difference": "difference", "pct_stereotype_shared": "outcome_shared",
     "pct_stereotype_per_token": "outcome_per_token",
 }
-_MAKERS: dict[str, Callable[[pd.DataFrame, float], Iterator[Number]]] = {
+_MAKERS: dict[str, Callable[[pd.DataFrame], Iterator[Number]]] = {
     PRONOUNS: _pronouns, "crows_pairs": partial(_means, _CROWS), "winobias": _winobias,
     "winogender": partial(_means, {"winogender_acc": "outcome"}), "stereoset": _stereoset, "bbq": _bbq,
     "heldout_loss": partial(_means, {"heldout_nll": "score"}), "association": _association,

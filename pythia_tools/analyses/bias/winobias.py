@@ -172,12 +172,9 @@ class WinoBiasAnswers(Task):
 
     name = f"{NAME}/winobias_generate"
 
-    def __init__(
-        self, tokenizer: Openable, sentences: Sequence[Sentence], *, templates: Mapping[str, str] = REFERENT_TEMPLATES,
-        new_tokens: int = 8,
-    ):
+    def __init__(self, tokenizer: Openable, sentences: Sequence[Sentence], *, new_tokens: int = 8):
         self.tokenizer, self.sentences, self.new_tokens = open_tokenizer(tokenizer), list(sentences), new_tokens
-        self.prompts = [(name, [_fill(text, s) for s in sentences]) for name, text in templates.items()]
+        self.prompts = [(name, [_fill(text, s) for s in sentences]) for name, text in REFERENT_TEMPLATES.items()]
         self.parts = len(self.prompts)
         phrases = [s.occupation for s in sentences]
         self.digest = digest([self.prompts, phrases, new_tokens, self.tokenizer.digest])
@@ -225,10 +222,8 @@ def _referent_texts(sentence: Sentence, template: str) -> list[tuple[str, str]]:
 
 
 def _fill(template: str, sentence: Sentence) -> str:
+    fields = {"sentence": sentence.text, **{n: getattr(sentence, n) for n in ("blanked", "occupation", "pronoun")}}
     try:
-        return template.format(
-            sentence=sentence.text, blanked=sentence.blanked, occupation=sentence.occupation, pronoun=sentence.pronoun
-        )
+        return template.format_map(fields)
     except (KeyError, IndexError) as error:
-        known = "sentence, blanked, occupation, pronoun"
-        raise RequestError(f"template {template!r}: unknown field {error}; fields are {known}") from None
+        raise RequestError(f"template {template!r}: unknown field {error}; fields are {', '.join(fields)}") from None

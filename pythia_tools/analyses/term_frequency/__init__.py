@@ -18,7 +18,7 @@ from pythia_tools.analyses.term_frequency.statistics import by_term, summarize
 
 __all__ = [
     "ClosedTask", "GreedyTask", "Item", "Question", "TermFrequency", "TermFrequencyOptions", "arithmetic_items",
-    "binned_accuracy", "by_term", "compare_definitions", "emergence", "fact_items", "measure",
-    "number_controls", "publish_run", "question_items", "question_patterns", "read_published", "read_questions",
-    "steps_to_count", "summarize", "template_items", "time_unit_items", "trajectory",
+    "binned_accuracy", "by_term", "compare_definitions", "emergence", "fact_items", "measure", "number_controls",
+    "publish_run", "question_items", "question_patterns", "read_published", "read_questions", "steps_to_count",
+    "summarize", "template_items", "time_unit_items", "trajectory",
 ]

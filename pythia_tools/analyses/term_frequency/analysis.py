@@ -6,13 +6,7 @@ import pandas as pd
 
 from pythia_tools import plots
 from pythia_tools.analyses.term_frequency.columns import COLUMNS, METRICS, NAME, summary
-from pythia_tools.analyses.term_frequency.counted_tasks import (
-    CountedTask,
-    counted_tasks,
-    exposures,
-    need_exposures,
-    planted_pairs,
-)
+from pythia_tools.analyses.term_frequency.counted_tasks import CountedTask, counted_tasks, exposures, planted_pairs
 from pythia_tools.analyses.term_frequency.definitions import compare_definitions, trajectory
 from pythia_tools.analyses.term_frequency.emergence import emergence
 from pythia_tools.analyses.term_frequency.options import TermFrequencyOptions
@@ -54,7 +48,6 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
     )
 
     def tasks(self, context: Context, options: TermFrequencyOptions) -> list[Task]:
-        need_exposures(context, options)
         found = counted_tasks(context, options)
         known = {t for a in found for t in a.patterns} or {e.item.term for a in found for e in a.task.items}
         strange = [t for t in options.trajectory if t not in known]
@@ -133,8 +126,5 @@ def _against_truth(context: Context, options: TermFrequencyOptions, seen: pd.Dat
     if not pairs or context.truth is None:
         return summary([])
     counted = seen[seen["step"] == context.steps[-1]].set_index("term")["exposures"]
-    facts = counted.loc[context.truth.facts["term"]].to_numpy()
-    return summary([
-        *compare_with_truth(context, "facts", facts),
-        *compare_with_truth(context, "sums", counted.loc[pairs].to_numpy())
-    ])
+    asked = {"facts": context.truth.facts["term"], "sums": pairs}
+    return summary(row for name, terms in asked.items() for row in compare_with_truth(context, name, counted[terms]))

@@ -14,8 +14,6 @@ import re
 import string
 from collections.abc import Sequence
 
-from pythia_tools.core.errors import unknown
-
 RULES = ("digits", "normalized", "exact")
 
 
@@ -47,12 +45,6 @@ def is_settled(output: str, rule: str) -> bool:
     if found is None:
         return False
     return len(found.group()) == 5 or (found.end() < len(output) and output[found.end()] != "�")
-
-
-def check_rule(rule: str) -> str:
-    if rule not in RULES:
-        raise unknown("answer rule", rule, RULES)
-    return rule
 
 
 def normalize(text: str) -> str:

@@ -16,28 +16,16 @@ the hidden-operator and time-unit variants.
 
 import random
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from pythia_tools.analyses.term_frequency.items import Item
 from pythia_tools.core.errors import RequestError, unknown
 
 SEED = 42
-
-
-class Operation(NamedTuple):
-    """How a question is worded, and the sign of its item names; `product` or sum."""
-
-    word: str
-    sign: str
-    product: bool
-
-
 OPERATIONS = {
-    "multiplication": Operation("times", "*", True),
-    "addition": Operation("plus", "+", False),
-    "hidden-multiplication": Operation("#", "*", True),
-    "hidden-addition": Operation("#", "+", False),
+    "multiplication": ("times", "*"), "addition": ("plus", "+"), "hidden-multiplication": ("#", "*"),
+    "hidden-addition": ("#", "+"),
 }
+"""Operation → how its questions word it, and its sign."""
 CONVERSIONS = {
     "minutes-seconds": 60, "hours-minutes": 60, "days-hours": 24, "weeks-days": 7, "months-weeks": 4,
     "years-months": 12, "decades-years": 10
@@ -53,22 +41,20 @@ def arithmetic_items(
     """
     if operation not in OPERATIONS:
         raise unknown("operation", operation, OPERATIONS)
-    op = OPERATIONS[operation]
+    word, sign = OPERATIONS[operation]
     firsts, seconds = list(operands), list(second)
+
+    def question(x: int, y: int) -> tuple[str, str]:
+        return f"Q:What is {x} {word} {y}? A:", str(x * y if sign == "*" else x + y)
+
     items = []
-    for x1 in firsts:
-        pool = [(x, y) for x in firsts if x != x1 for y in seconds]
-        draw = random.Random(seed)
-        asked = list(seconds)
-        draw.shuffle(asked)
-        made = {}
-        for x2 in asked:
-            examples = _draw(draw, pool, shots)
-            prompt = with_examples(
-                [(_question(op, x, y), str(_answer(op, x, y))) for x, y in examples], _question(op, x1, x2)
-            )
-            made[x2] = Item(prompt, (str(_answer(op, x1, x2)),), str(x1), f"{x1}{op.sign}{x2}")
-        items += [made[x2] for x2 in seconds]
+    for x in firsts:
+        others = [(other, y) for other in firsts if other != x for y in seconds]
+        shown = dict(_examples(others, seconds, shots, seed))
+        for y in seconds:
+            asked, answer = question(x, y)
+            prompt = with_examples([question(*pair) for pair in shown[y]], asked)
+            items.append(Item(prompt, (answer,), str(x), f"{x}{sign}{y}"))
     return items
 
 
@@ -90,11 +76,9 @@ def time_unit_items(
 
     items = []
     for x in xs:
-        draw = random.Random(seed)
-        draw.shuffle(list(range(repeats)))  # as the harness does: what follows depends on it
-        pool = [(y, 0) for y in xs if y != x]
-        for k in range(repeats if shots else 1):
-            examples = [(question(y), str(y * factor)) for y, _ in _draw(draw, pool, shots)]
+        others = [(other, 0) for other in xs if other != x]
+        for k, (_, shown) in enumerate(_examples(others, range(repeats if shots else 1), shots, seed)):
+            examples = [(question(other), str(other * factor)) for other, _ in shown]
             name = f"{x} {unit} #{k}" if shots else f"{x} {unit}"
             items.append(Item(with_examples(examples, question(x)), (str(x * factor),), str(x), name))
     return items
@@ -105,19 +89,14 @@ def with_examples(examples: Sequence[tuple[str, str]], question: str) -> str:
     return "".join(f"{q}{target}\n\n" for q, target in examples) + question
 
 
-def _draw(draw: random.Random, pool: Sequence[tuple[int, int]], shots: int) -> list[tuple[int, int]]:
+def _examples(
+    others: Sequence[tuple[int, int]], asked: Iterable[int], shots: int, seed: int
+) -> list[tuple[int, list[tuple[int, int]]]]:
+    """What is asked, in the order the harness shuffles it into, each with its draw from the other operands' pairs."""
     if shots < 0:
         raise RequestError(f"shots must be 0 or more; got {shots}")
-    if shots == 0:
-        return []
-    if len(pool) < shots + 1:
-        raise RequestError(f"{shots} shots need {shots + 1} examples of other operands; there are {len(pool)}")
-    return draw.sample(pool, shots + 1)[:shots]
-
-
-def _question(op: Operation, x1: int, x2: int) -> str:
-    return f"Q:What is {x1} {op.word} {x2}? A:"
-
-
-def _answer(op: Operation, x1: int, x2: int) -> int:
-    return x1 * x2 if op.product else x1 + x2
+    if shots and len(others) < shots + 1:
+        raise RequestError(f"{shots} shots need {shots + 1} examples of other operands; there are {len(others)}")
+    draw, order = random.Random(seed), list(asked)
+    draw.shuffle(order)
+    return [(one, draw.sample(others, shots + 1)[:shots] if shots else []) for one in order]

@@ -12,13 +12,10 @@ METRICS = {
     **TRUTH_METRICS,
     "accuracy": Metric("share", "mean accuracy over terms, of all of them or of a bin of exposures up to the step"),
     "spearman": Metric(
-        "1",
-        "rank correlation of accuracy and exposures over terms; subset: exposures up to the step (all), in_total, or "
-        "in_last_steps"
+        "1", "rank correlation of accuracy and exposures over terms; subset: exposures up to the step (all), "
+        "in_total, or in_last_steps"
     ),
-    "spearman_difference": Metric(
-        "1", "spearman with exposures up to the step minus that with the reference's exposures"
-    ),
+    "spearman_difference": Metric("1", "spearman with exposures up to the step minus that with the reference's"),
     "partial_spearman": Metric("1", "rank correlation with the reference's columns taken out"),
     "gap": Metric("percentage points", "accuracy of the most seen terms minus that of the least seen ones"),
     "monotone_rise": Metric("percentage points", "rise of the best non-decreasing fit of accuracy to exposures"),
@@ -26,9 +23,7 @@ METRICS = {
     "term_accuracy": Metric("share", "accuracy on the term that subset names"),
     "emergence_step": Metric("steps", "first step from which on the relation holds; NaN: never"),
     "emerged_share": Metric("share", "share of resamples in which the relation emerged at any step"),
-    "emergence_params": Metric(
-        "parameters", "parameters of the smallest model from which on the relation holds; NaN: never"
-    )
+    "emergence_params": Metric("parameters", "size of the smallest model from which on it holds; NaN: never"),
 }
 COLUMNS = {
     "task": Column("string", "the task: facts, sums, multiplication-16shot"),

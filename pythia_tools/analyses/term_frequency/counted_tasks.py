@@ -2,7 +2,7 @@
 exposures.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,21 +34,26 @@ class CountedTask:
 
 @lru_cache(maxsize=4)
 def counted_tasks(context: Context, options: TermFrequencyOptions) -> tuple[CountedTask, ...]:
-    """The tasks that the options name, in their order; without any, the planted ones, else multiplication."""
+    """The tasks that the options name, in their order; without any, the planted ones, else multiplication.
+
+    Raises RequestError when exposures can neither be counted nor read.
+    """
+    if not (options.exposures or context.names_order):
+        raise RequestError(
+            f"{context.name} names no data order; give --order, or --exposures with counts made elsewhere"
+        )
     names = options.task or (("planted",) if context.truth is not None else ("multiplication",))
     return tuple(a for name in dict.fromkeys(names) for a in _made_of(name, context, options))
 
 
-def _made_of(name: str, context: Context, options: TermFrequencyOptions) -> Iterator[CountedTask]:
+def _made_of(name: str, context: Context, options: TermFrequencyOptions) -> Iterable[CountedTask]:
     if name == "planted":
-        yield from _planted(context)
-    elif name == "questions":
-        yield from _questions(context, options)
-    elif name in FROM_FILE:
-        yield _from_file(name, context, options)
-    else:
-        for shots in options.shots:
-            yield _numeric(name, shots, context, options)
+        return _planted(context)
+    if name == "questions":
+        return _questions(context, options)
+    if name in FROM_FILE:
+        return [_from_file(name, context, options)]
+    return [_numeric(name, shots, context, options) for shots in options.shots]
 
 
 def _numeric(name: str, shots: int, context: Context, options: TermFrequencyOptions) -> CountedTask:
@@ -65,17 +70,15 @@ def _numeric(name: str, shots: int, context: Context, options: TermFrequencyOpti
 
 def _planted(context: Context) -> Iterator[CountedTask]:
     truth = context.need_truth("planted terms")
-    facts = truth.facts.assign(name=truth.facts["fact"].astype(str))
-    sums = truth.sums.assign(name=truth.sums["sum"].astype(str))
-    relations = {r: truth.candidates(r) for r in facts["relation"].unique()}
-    for name, items in (("facts", fact_items(facts, relations)), ("sums", fact_items(sums, truth.candidates("sums")))):
+    relations = {r: truth.candidates(r) for r in truth.facts["relation"].unique()}
+    facts = fact_items(truth.facts.rename(columns={"fact": "name"}), relations)
+    sums = fact_items(truth.sums.rename(columns={"sum": "name"}), truth.candidates("sums"))
+    for name, items in (("facts", facts), ("sums", sums)):
         yield CountedTask(_closed(items, name, context), _texts(items))
 
 
 def _from_file(name: str, context: Context, options: TermFrequencyOptions) -> CountedTask:
-    if not options.file:
-        raise RequestError(f"--task {name} needs --file FILE")
-    table = read_table(options.file)
+    table = read_table(_file(name, options))
     if name == "facts":
         items = fact_items(table)
     elif options.template and options.answer and options.term:
@@ -91,18 +94,21 @@ def _from_file(name: str, context: Context, options: TermFrequencyOptions) -> Co
 
 
 def _questions(context: Context, options: TermFrequencyOptions) -> Iterator[CountedTask]:
-    if not options.file:
-        raise RequestError("--task questions needs --file FILE")
-    questions = read_questions(options.file)
+    questions = read_questions(_file("questions", options))
     examples = read_questions(options.examples) if options.examples else []
-    patterns: dict[str, counts.Pattern] = {}
-    if not options.exposures:
-        patterns = {p.name: p for p in question_patterns(questions)}
+    counted = [] if options.exposures else question_patterns(questions)
+    patterns: dict[str, counts.Pattern] = {p.name: p for p in counted}
     for shots in options.shots:
         items = question_items(questions, shots, examples=examples, seed=options.seed)
         name = f"questions-{shots}shot"
         task = GreedyTask(items, context.tokenizer, name=name, rule="normalized", vocabulary=context.vocabulary)
         yield CountedTask(task, patterns)
+
+
+def _file(name: str, options: TermFrequencyOptions) -> str:
+    if not options.file:
+        raise RequestError(f"--task {name} needs --file FILE")
+    return options.file
 
 
 def _closed(items: list[Item], name: str, context: Context) -> ClosedTask:
@@ -111,14 +117,6 @@ def _closed(items: list[Item], name: str, context: Context) -> ClosedTask:
 
 def _texts(items: list[Item]) -> dict[str, counts.Pattern]:
     return {i.term: counts.Text(i.term) for i in items}
-
-
-def need_exposures(context: Context, options: TermFrequencyOptions) -> None:
-    """Raises RequestError when exposures can neither be counted nor read."""
-    if not (options.exposures or context.names_order):
-        raise RequestError(
-            f"{context.name} names no data order; give --order, or --exposures with counts made elsewhere"
-        )
 
 
 @lru_cache(maxsize=4)
@@ -151,10 +149,7 @@ def read_exposures(path: str) -> pd.DataFrame:
     """
     file = Path(path)
     file = file / "items.parquet" if file.is_dir() else file
-    frame = read_table(file)
-    missing = [c for c in ("term", "step", "exposures") if c not in frame]
-    if missing:
-        raise DataError(f"{file}: columns {', '.join(missing)} are missing; exposures need term, step, exposures")
+    frame = read_table(file, ("term", "step", "exposures"))
     try:
         seen = frame[["step", "exposures"]].apply(pd.to_numeric).astype("int64")
     except (ValueError, TypeError) as error:

@@ -1,8 +1,6 @@
 """Lists of facts, and templates, as items: a table of prompts and answers, closed answer sets where they are known."""
 
-import string
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -37,25 +35,22 @@ def template_items(
 
     answer, term: templates too (`" {capital}"`, `"{country}"`). Raises RequestError for a field that is no column.
     """
-    for text in (template, answer, term):
-        for _, name, _, _ in string.Formatter().parse(text):
-            if name is not None and name not in values.columns:
-                raise unknown("field of a template", name, list(values.columns))
-    records: list[dict[str, Any]] = [{str(k): v for k, v in r.items()} for r in values.to_dict("records")]
-    table = pd.DataFrame({
-        "prompt": [template.format(**r) for r in records], "answer": [answer.format(**r) for r in records],
-        "term": [term.format(**r) for r in records],
-    })
+    texts = {"prompt": template, "answer": answer, "term": term}
+    records = values.to_dict("records")
+    try:
+        table = pd.DataFrame({name: [text.format_map(r) for r in records] for name, text in texts.items()})
+    except (KeyError, IndexError) as error:
+        raise unknown("field of a template", error.args[0], list(values.columns)) from None
+    except ValueError as error:
+        raise RequestError(f"{', '.join(texts.values())}: not templates ({error}); {{column}} is filled in") from None
     if "relation" in values:
         table["relation"] = values["relation"].to_numpy()
     return fact_items(table, candidates)
 
 
 def _set_for(candidates: Candidates | None, relation: str) -> Sequence[str]:
-    if candidates is None:
-        return ()
-    if isinstance(candidates, Mapping):
-        if relation not in candidates:
-            raise unknown("relation", relation, list(candidates))
-        return candidates[relation]
-    return candidates
+    if not isinstance(candidates, Mapping):
+        return candidates or ()
+    if relation not in candidates:
+        raise unknown("relation", relation, list(candidates))
+    return candidates[relation]

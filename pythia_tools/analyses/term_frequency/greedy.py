@@ -11,10 +11,11 @@ from dataclasses import replace
 import pandas as pd
 from torch import nn
 
-from pythia_tools.analyses.term_frequency.answers import check_rule, is_right, is_settled, read_answer
+from pythia_tools.analyses.term_frequency.answers import RULES, is_right, is_settled, read_answer
 from pythia_tools.analyses.term_frequency.items import Item, TermTask
 from pythia_tools.analysis import Context
 from pythia_tools.core import files
+from pythia_tools.core.errors import unknown
 from pythia_tools.models.decode import LOST, greedy
 from pythia_tools.tokens import Openable
 
@@ -34,7 +35,9 @@ class GreedyTask(TermTask):
         vocabulary: int | None = None,
     ):
         super().__init__([replace(i, candidates=()) for i in items], tokenizer, name, vocabulary)
-        self.rule = check_rule(rule)
+        if rule not in RULES:
+            raise unknown("answer rule", rule, RULES)
+        self.rule = rule
         newline = self.tokenizer.encode("\n")  # 187 in GPT-NeoX; where it is no id of its own, only the text stops
         self.stop = newline[0] if len(newline) == 1 else None
         questions = [(e.item.name, e.item.term, e.item.answers, e.prompt) for e in self.items]

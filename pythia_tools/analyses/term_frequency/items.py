@@ -62,7 +62,7 @@ class TermTask(Task):
     """Items as a sweep's task, in parts of 512: one row per item.
 
     Columns: task, item, term, correct (nullable bool: <NA> where the model gave NaN), chosen, answer (the first right
-    one), and the task's own. `vocabulary`: the first so many ids only (those the tokenizer has; larger models pad more).
+    one), and the task's own. `vocabulary`: the first so many ids only (those of the tokenizer; larger models pad).
     """
 
     own: tuple[str, ...]

@@ -11,7 +11,6 @@ mapping with `value` and `aliases`); optionally `entities` (list; an entity may 
 Biderman et al. 2023, section 4.3.
 """
 
-import json
 import os
 import random
 from collections.abc import Sequence
@@ -86,34 +85,24 @@ def question_patterns(questions: Sequence[Question]) -> list[CoOccurrence]:
 def _records(file: Path) -> list[dict[str, Any]]:
     if file.suffix not in (".jsonl", ".json", ".csv", ".parquet"):
         raise RequestError(f"{file}: questions are read from .jsonl, .json, .csv and .parquet files")
-    if file.suffix in (".csv", ".parquet"):
-        frame = read_table(file)
-        if file.suffix == ".csv":
-            listed = frame.columns.intersection(["answers", "entities"])
-            frame[listed] = frame[listed].map(lambda cell: [x for x in cell.split("|") if x])
-        return [{str(k): v for k, v in r.items()} for r in frame.to_dict("records")]
-    try:
-        text = file.read_text(encoding="utf-8")
-        lines = [line for line in text.splitlines() if line.strip()]
-        loaded = [json.loads(line) for line in lines] if file.suffix == ".jsonl" else json.loads(text)
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file}: cannot be read ({error})") from error
-    if not isinstance(loaded, list):
-        raise DataError(f"{file}: a list of questions is needed, this is a {type(loaded).__name__}")
-    return loaded
+    frame = read_table(file)
+    if file.suffix == ".csv":
+        listed = frame.columns.intersection(["answers", "entities"])
+        frame[listed] = frame[listed].map(lambda cell: [x for x in cell.split("|") if x])
+    known = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(k): v for k, v in r.items()} for r in known]
 
 
-def _question(file: Path, n: int, record: Any) -> Question:
-    if not isinstance(record, dict) or not record.get("question"):
+def _question(file: Path, n: int, record: dict[str, Any]) -> Question:
+    if not record.get("question"):
         raise DataError(f"{file}: record {n} has no question")
     answers, shown = _answers(record)
     if not answers:
         raise DataError(f"{file}: record {n} has no answer; give `answers` (a list) or `answer`")
     raw = record.get("entities")
     entities = tuple(tuple(map(str, e)) if not isinstance(e, str) else e for e in (raw if raw is not None else ()))
-    return Question(
-        str(record.get("id") or record.get("question_id") or n), str(record["question"]), shown, answers, entities
-    )
+    name = str(record.get("id") or record.get("question_id") or n)
+    return Question(name, str(record["question"]), shown, answers, entities)
 
 
 def _answers(record: dict[str, Any]) -> tuple[tuple[str, ...], str]:

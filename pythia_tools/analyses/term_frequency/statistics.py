@@ -72,7 +72,7 @@ def _estimates(
     yield {}, "gap", gap(x, y, top=top, seed=seed)
     yield {}, "monotone_rise", isotonic_rise(x, 100 * y, unit="term", seed=seed)
     if controls:
-        columns = [_control(part, name, values) for name, values in controls.items()]
+        columns = [_control(part["term"], name, values) for name, values in controls.items()]
         partial = partial_rank_correlation(x, y, columns, unit="term", seed=seed)
         yield {"reference": ", ".join(controls)}, "partial_spearman", partial
     edges = np.asarray(bins if bins is not None else power_bins(x))
@@ -81,11 +81,11 @@ def _estimates(
         yield bin_of(edges, int(k)), "accuracy", mean(y[place == k], unit="term", seed=seed)
 
 
-def _control(part: pd.DataFrame, name: str, values: Mapping[str, float]) -> np.ndarray:
-    missing = [t for t in part["term"] if t not in values]
-    if missing:
-        raise RequestError(f"control {name!r} has no value for term {missing[0]!r} ({len(missing)} missing)")
-    return np.array([values[t] for t in part["term"]], dtype=np.float64)
+def _control(terms: pd.Series, name: str, values: Mapping[str, float]) -> np.ndarray:
+    missing = terms[~terms.isin(values)]
+    if len(missing):
+        raise RequestError(f"control {name!r} has no value for term {missing.iloc[0]!r} ({len(missing)} missing)")
+    return terms.map(values).to_numpy(np.float64)
 
 
 def power_bins(exposures: npt.ArrayLike, base: int = 10) -> np.ndarray:
