@@ -7,9 +7,8 @@ read any analysis. COLUMNS is the dictionary of both; `docs/columns.md` is writt
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import pandas as pd
 
@@ -123,22 +122,19 @@ def at_last_step(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["step"] == table.groupby("model")["step"].transform("max")]
 
 
-_READERS: dict[str, Callable[[str], pd.DataFrame]] = {
-    ".parquet": pd.read_parquet, ".tsv": partial(pd.read_csv, sep="\t", dtype=str, keep_default_na=False),
-    ".json": partial(pd.read_json, dtype=False),
-    ".jsonl": partial(pd.read_json, dtype=False, lines=True),
-}
-_CSV = partial(pd.read_csv, dtype=str, keep_default_na=False)
-
-
 def read_table(path: str | os.PathLike[str], required: Iterable[str] = ()) -> pd.DataFrame:
     """A user's table: .parquet, .json (a list of records), .jsonl, .tsv, or else .csv; cells of the last two are text.
 
     Raises DataError when it cannot be read, or has not the required columns.
     """
-    name = os.fspath(path)
+    kind = os.path.splitext(path)[1]
     try:
-        frame = _READERS.get(os.path.splitext(name)[1], _CSV)(name)
+        if kind == ".parquet":
+            frame = pd.read_parquet(path)
+        elif kind in (".json", ".jsonl"):
+            frame = pd.read_json(path, dtype=False, lines=kind == ".jsonl")
+        else:
+            frame = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", dtype=str, keep_default_na=False)
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read ({str(error)[:200]})") from error
     missing = [c for c in required if c not in frame.columns]

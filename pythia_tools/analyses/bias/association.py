@@ -55,7 +55,8 @@ def _counts(
     order: Rows, names: Sequence[str], steps: Sequence[int], tokenizer: Openable | None, window: int
 ) -> pd.DataFrame:
     """Columns occupation, step, masculine, feminine."""
-    keys, patterns = [], []
+    keys: list[tuple[str, str]] = []
+    patterns: list[Pair] = []
     for name, (side, forms) in product(names, {"masculine": MASCULINE, "feminine": FEMININE}.items()):
         for spelled, word in product(_cases(name), forms):
             for form in _cases(word):

@@ -99,14 +99,15 @@ def _parse(line: str, number: int, where: tuple[str, str, str], occupations: set
         wanted = "a sentence has one occupation and a pronoun in brackets"
         raise DataError(f"{file}:{number}: {wanted}; this is {line.strip()!r}")
     plain = _plain(marked)
-    article, meant = re.fullmatch(r"((?:the|a|an)\s+)?(.*)", phrases[0], re.IGNORECASE | re.DOTALL).groups("")
+    meant = re.sub(r"^(the|a|an)\s+", "", phrases[0], flags=re.IGNORECASE)
+    article = phrases[0].removesuffix(meant).lower()
     others = [o for o in occupations if o.lower() != meant.lower()]
     found = [(m.start(), o) for o in others if (m := re.search(rf"\b{re.escape(o)}\b", plain, re.IGNORECASE))]
     if not found:
         raise DataError(f"{file}:{number}: no second occupation of the lists in {plain!r}")
     first = pronouns[0]
     return Sentence(
-        *where, number, plain, article.lower() + meant, f"the {min(found)[1]}", first.group(1),
+        *where, number, plain, article + meant, f"the {min(found)[1]}", first.group(1),
         _plain(marked[: first.start()]).rstrip(), _plain(_BRACKET.sub(_blank, marked)),
     )
 
@@ -164,7 +165,8 @@ class WinoBias(Measure):
         score = margin(totals, np.array([[True, False]]))
         kept = np.isfinite(score)
         outcome = judged(totals.argmax(axis=1) == 0, kept)
-        return {**self.asked[items].to_dict("list"), "score": score, "outcome": outcome, "kept": kept, "answer": ""}
+        named = {str(c): self.asked[c].to_numpy()[items] for c in self.asked}
+        return {**named, "score": score, "outcome": outcome, "kept": kept, "answer": ""}
 
 
 class WinoBiasAnswers(Task):
@@ -188,9 +190,8 @@ class WinoBiasAnswers(Task):
         kept = np.array([answer is not None for answer in answers])
         right = [exact_match(answer or "", s.occupation) for answer, s in zip(answers, self.sentences, strict=True)]
         outcome = judged(np.array(right), kept)
-        return _named("generate", template, self.sentences).assign(
-            task=WinoBias.measure, score=outcome, outcome=outcome, kept=kept, answer=answers
-        )
+        named = _named("generate", template, self.sentences).assign(answer=pd.Series(answers, dtype=object))
+        return named.assign(task=WinoBias.measure, score=outcome, outcome=outcome, kept=kept)
 
 
 def exact_match(answer: str, gold: str) -> bool:

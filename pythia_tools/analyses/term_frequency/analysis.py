@@ -126,5 +126,5 @@ def _against_truth(context: Context, options: TermFrequencyOptions, seen: pd.Dat
     if not pairs or context.truth is None:
         return summary([])
     counted = seen[seen["step"] == context.steps[-1]].set_index("term")["exposures"]
-    asked = {"facts": context.truth.facts["term"], "sums": pairs}
+    asked = {"facts": list(context.truth.facts["term"]), "sums": pairs}
     return summary(row for name, terms in asked.items() for row in compare_with_truth(context, name, counted[terms]))
