@@ -14,15 +14,8 @@ import pandas as pd
 
 from pythia_tools.analyses.bias.columns import QUANTITIES, summary
 from pythia_tools.analysis.words import records
-from pythia_tools.core import tables
+from pythia_tools.core import statistics, tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import (
-    adjust_pvalues,
-    difference,
-    minimal_detectable_effect,
-    rank_correlation,
-    sign_flip_test,
-)
 
 ALPHA = 0.05
 ESTIMATE = ["value", "low", "high", "n", "unit", "interval"]
@@ -66,7 +59,7 @@ def compare(
     frame = pd.DataFrame(rows, columns=COMPARISON)
     if frame.empty:
         return frame
-    frame["p_adjusted"] = adjust_pvalues(frame["p"], correction)
+    frame["p_adjusted"] = statistics.adjust_pvalues(frame["p"], correction)
     frame["correction"] = correction
     outside = (frame["low"] > 0) | (frame["high"] < 0)
     frame["detected"] = outside & (frame["p_adjusted"] < ALPHA)
@@ -140,9 +133,9 @@ def _difference(pairs: pd.DataFrame, quantity: str) -> dict[str, Any]:
 def effect(differences: np.ndarray, unit: str) -> dict[str, Any]:
     """Interval, p-value and minimal effect of (n,) differences of independent units."""
     return {
-        **difference(differences, unit=unit).columns(),
-        "p": sign_flip_test(differences) if differences.size else float("nan"),
-        "minimal_effect": minimal_detectable_effect(differences),
+        **statistics.difference(differences, unit=unit).columns(),
+        "p": statistics.sign_flip_test(differences) if differences.size else float("nan"),
+        "minimal_effect": statistics.minimal_detectable_effect(differences),
     }
 
 
@@ -192,7 +185,7 @@ def agreement(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     rows = []
     for first, second in itertools.combinations(columns, 2):
         both = pd.concat([first, second], axis=1, join="inner").dropna()
-        found = rank_correlation(both.iloc[:, 0], both.iloc[:, 1], unit="checkpoint")
+        found = statistics.rank_correlation(both.iloc[:, 0], both.iloc[:, 1], unit="checkpoint")
         named = {"suite": table["suite"].iloc[0], "task": first.name, "reference": second.name, "metric": "agreement"}
         rows.append({**named, **found.columns()})
     return summary(rows)
