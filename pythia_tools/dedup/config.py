@@ -14,7 +14,6 @@ that curve, is least.
 """
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,15 +129,14 @@ def choose_bands(threshold: float, num_perm: int) -> tuple[int, int]:
     check_threshold(threshold)
     if num_perm < 1:
         raise RequestError(f"num_perm is {num_perm}; it must be at least 1")
-    best, chosen = math.inf, (1, 1)
-    for bands in range(1, num_perm + 1):
-        for rows in range(1, num_perm // bands + 1):
-            missed, _ = quad(lambda s, b=bands, r=rows: (1 - s ** float(r)) ** float(b), threshold, 1.0)
-            false, _ = quad(lambda s, b=bands, r=rows: 1 - (1 - s ** float(r)) ** float(b), 0.0, threshold)
-            error = 0.5 * false + 0.5 * missed
-            if error < best:
-                best, chosen = error, (bands, rows)
-    return chosen
+
+    def error(setting: tuple[int, int]) -> float:
+        bands, rows = map(float, setting)
+        missed, _ = quad(lambda s: (1 - s**rows) ** bands, threshold, 1.0)
+        false, _ = quad(lambda s: 1 - (1 - s**rows) ** bands, 0.0, threshold)
+        return float(0.5 * false + 0.5 * missed)
+
+    return min(((b, r) for b in range(1, num_perm + 1) for r in range(1, num_perm // b + 1)), key=error)
 
 
 def hit_probability(similarity: float, bands: int, rows: int) -> float:

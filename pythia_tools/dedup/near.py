@@ -42,9 +42,7 @@ def near_duplicates(
     return members(near_duplicate_roots(texts, config, workers))
 
 
-def near_duplicate_roots(
-    texts: Documents, config: DedupConfig = DEFAULT, workers: int | None = None
-) -> np.ndarray:
+def near_duplicate_roots(texts: Documents, config: DedupConfig = DEFAULT, workers: int | None = None) -> np.ndarray:
     """As near_duplicates; returns each document's cluster, named by its smallest member: int64 (n,)."""
     packed, threads = pack(texts, config.unit), worker_count(workers)
     sets = shingle_sets(packed, config.ngram, threads) if config.needs_sets else None
@@ -60,9 +58,7 @@ def near_duplicate_roots(
     return parents
 
 
-def kept_documents(
-    texts: Documents, config: DedupConfig = DEFAULT, workers: int | None = None
-) -> np.ndarray:
+def kept_documents(texts: Documents, config: DedupConfig = DEFAULT, workers: int | None = None) -> np.ndarray:
     """Numbers of the documents that stay when all but one of each cluster are dropped; int64, ascending.
 
     With `unit="token"` and a list of rows this gives the rows of a deduplicated twin.

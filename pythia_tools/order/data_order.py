@@ -20,7 +20,7 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.order.manifest import FileFact, HubFiles, OrderManifest
 from pythia_tools.order.maps import IndexMaps
 from pythia_tools.order.rows import Rows
-from pythia_tools.order.sources import PackedRows, PreshuffledRows, RowSource
+from pythia_tools.order.sources import PackedRows, RowSource
 from pythia_tools.tokens import TokenStore
 
 WHOLE_BYTES = 64 << 20
@@ -144,7 +144,6 @@ def _content(source: RowSource) -> dict[str, Any]:
             "store": _stream_digest(store.data.size, store.data.read), "sizes": array_digest(store.sizes),
             "maps": [array_digest(m) for m in source.maps],
         }
-    assert isinstance(source, PreshuffledRows)
     return {"store": _stream_digest(source.data.size, source.data.read)}
 
 

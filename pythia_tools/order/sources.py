@@ -4,7 +4,7 @@ Both read through a ByteSource, so files on disk, shards that cut rows and range
 A row is seq_length + 1 tokens. Reading costs a copy of the bytes asked for, and nothing else is touched.
 """
 
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,23 +14,6 @@ from pythia_tools.order.maps import IndexMaps
 from pythia_tools.tokens import ByteSource, TokenStore
 
 PARALLEL_ROWS = 256
-
-
-class RowSource(Protocol):
-    """`n_rows` rows of `row_tokens` ids; checked indices only."""
-
-    n_rows: int
-    row_tokens: int
-    dtype: np.dtype
-
-    def span(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) as a fresh (stop-start, row_tokens) array."""
-
-    def fill(self, out: np.ndarray, start: int) -> None:
-        """Rows [start, start+len(out)) into `out`, a contiguous (n, row_tokens) array of `dtype`."""
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Rows `indices` (n,) int64 as a fresh (n, row_tokens) array."""
 
 
 class PreshuffledRows:
@@ -120,3 +103,7 @@ class PackedRows:
             these = f"{sum(short)} of {len(indices)} rows are not full"
             raise DataError(f"{these}: the index maps do not belong to {store.index.path}")
         store.data.gather(source, length, target, out.reshape(-1).view(np.uint8))
+
+
+RowSource: TypeAlias = PreshuffledRows | PackedRows
+"""`n_rows` rows of `row_tokens` ids of `dtype`; `span`, `fill` and `take` read them by numbers that are checked."""
