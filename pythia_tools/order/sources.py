@@ -71,7 +71,7 @@ class PackedRows:
     def _gather(self, out: np.ndarray, indices: np.ndarray) -> None:
         """Find the stretch of every document touched, then copy them all at once.
 
-        Raises: DataError when a row is not full, which means that maps and documents do not belong together.
+        Raises: DataError when a row is not filled exactly: maps and documents do not belong together.
         """
         from pythia_tools.order.gather_kernels import fill_segments
 
@@ -90,18 +90,21 @@ class PackedRows:
         begin = np.concatenate([[0], np.cumsum(touched)])
         source, length, target = (np.empty(int(begin[-1]), dtype=np.int64) for _ in range(3))
         item = self.dtype.itemsize
-        short = []
+        wrong = []
 
         def fill(a: int, b: int) -> None:
-            short.append(fill_segments(
+            wrong.append(fill_segments(
                 sample_idx, doc_idx, store.sizes, store.pointers, stream_rows, item, self.row_tokens * item, begin,
                 source, length, target, a, b,
             ))
 
         parallel_for(len(indices), fill, pieces=None if len(indices) >= PARALLEL_ROWS else 1)
-        if any(short):
-            these = f"{sum(short)} of {len(indices)} rows are not full"
-            raise DataError(f"{these}: the index maps do not belong to {store.index.path}")
+        if any(wrong):
+            these = f"{sum(wrong)} of {len(indices)} rows are not filled exactly"
+            raise DataError(
+                f"{store.index.path}: {these} by its documents, so the index maps belong to other documents or another "
+                "seq_length; build them again with `pythia-tools data build-order`"
+            )
         store.data.gather(source, length, target, out.reshape(-1).view(np.uint8))
 
 

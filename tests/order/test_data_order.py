@@ -223,10 +223,10 @@ def test_maps_that_do_not_belong_to_the_store_are_refused(tmp_path: Path) -> Non
     packed_folder(tmp_path / "a", make_documents([30, 40]), 4, 5)
     store = open_store(tmp_path / "a" / "data" / "train")
     order = packed_order(store, build_index_maps([90, 80], 4, 1234, 30), 4, 4)
-    with pytest.raises(DataError, match="do not belong to"):
+    with pytest.raises(DataError, match="rows are not filled exactly"):
         order.rows(0, order.n_rows)
     order = packed_order(store, build_index_maps([10] * 7, 4, 1234, 5), 4, 4)
-    with pytest.raises(DataError, match="do not belong to"):
+    with pytest.raises(DataError, match="rows are not filled exactly"):
         order.rows(0, order.n_rows)
     maps = build_index_maps([30, 40], 4, 1234, 5)
     maps.sample_idx[3] = (9, 0)
