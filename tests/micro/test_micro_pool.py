@@ -20,7 +20,7 @@ import pathlib, sys
 folder = pathlib.Path(sys.argv[1])
 for name in sys.argv[2:]:
     {body}
-    print(name, 40, flush=True)
+    print(name + " 40\\n", end="", flush=True)
 """
 TRAINS = """
     with open(folder / "log", "a") as log:
