@@ -11,7 +11,7 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError, unknown
@@ -20,23 +20,55 @@ FORMAT = 1
 """Raised when code changes what comes out of a recipe, so that an old suite is never taken for a new one."""
 
 MANY = 10**9
-Limits = dict[str, tuple[type, float, float]]
-"""Field → its type, least and greatest value."""
-LIMITS: Limits = {
-    "seed": (int, 0, 2**32 - 1), "steps": (int, 1, MANY), "batch_rows": (int, 1, MANY),
-    "seq_length": (int, 32, MANY),  # room for planted sentences
-    "vocab": (int, 512, 65_000),  # bytes and planted words; ids of 16 bits
-    "checkpoint_every": (int, 1, MANY), "heldout_rows": (int, 1, MANY), "max_document_rows": (int, 1, MANY),
-    "warmup": (float, 0, 1), "min_lr": (float, 0, 1), "weight_decay": (float, 0, 10), "clip": (float, 1e-9, MANY),
-    "dedup_threshold": (float, 0.1, 1),
+LIMITS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1), "steps": (1, MANY), "batch_rows": (1, 10**6),
+    "seq_length": (32, 10**6),  # room for planted sentences
+    "vocab": (512, 65_000),  # bytes and planted words; ids of 16 bits
+    "checkpoint_every": (1, MANY), "heldout_rows": (1, 10**6), "max_document_rows": (1, 10**6), "swap_from": (1, MANY),
+    "keep_states": (1, MANY), "warmup": (0, 1), "min_lr": (0, 1), "betas": (0, 1 - 1e-9), "weight_decay": (0, 10),
+    "clip": (1e-9, MANY), "dedup_threshold": (0.1, 1), "d_model": (1, 10**5), "layers": (1, 10**3),
+    "heads": (1, 10**3), "peak_lr": (1e-9, 1), "copies": (1, 4096), "controls": (0, 4096), "burst_steps": (1, MANY),
+    "burst_copies": (1, 4096), "burst_each": (0, 4096), "relations": (1, 3), "entities": (1, 10**3),
+    "top": (1, 10**6), "exponent": (0, 10), "operands": (1, 80), "sentences": (0, 10**6), "skew": (0.5, 1),
 }
-MODEL_LIMITS: Limits = {
-    "d_model": (int, 1, MANY), "layers": (int, 1, MANY), "heads": (int, 1, MANY), "peak_lr": (float, 1e-9, 1),
-}
+"""Field → least and greatest value, of each number in it."""
+OTHERS = {"name": "text", "models": "a list of mappings of name, d_model, layers, heads, peak_lr",
+          "copies": "a mapping of exposures (1 to 4096) to numbers of canaries"}
+
+
+class Checked:
+    """Fields are of their types, and numbers within LIMITS. Raises RequestError naming the first that is not."""
+
+    def __post_init__(self) -> None:
+        for name, wanted in get_type_hints(type(self)).items():
+            low, high = LIMITS.get(name, (0, 0))
+            numbers = "numbers" if "float" in str(wanted) else "whole numbers"
+            allowed = OTHERS.get(name, f"{numbers} from {low} to {high}")
+            came = getattr(self, name)
+            _need(_fits(wanted, came, low, high), f"{name} is {came!r:.80}; allowed: {allowed}")
+
+
+def _fits(wanted: Any, value: object, low: float, high: float) -> bool:
+    inside = get_args(wanted)
+    if get_origin(wanted) is tuple:
+        kinds = (*inside[:1],) * len(value) if isinstance(value, tuple) and inside[-1] is ... else inside
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(
+            _fits(kind, v, low, high) for kind, v in zip(kinds, value, strict=True)
+        )
+    if inside:  # or None
+        return value is None or _fits(inside[0], value, low, high)
+    if wanted in (int, float):
+        return type(value) in (int, wanted) and low <= value <= high  # type: ignore[operator]
+    return isinstance(value, wanted)
+
+
+def _need(ok: bool, what: str) -> None:
+    if not ok:
+        raise RequestError(f"recipe: {' '.join(what.split())}")
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class ModelSpec(Checked):
     """One model: its name, shape and peak learning rate."""
 
     name: str
@@ -47,7 +79,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class Canaries:
+class Canaries(Checked):
     """Whole held-out windows planted verbatim. `copies` maps exposures to the number of distinct canaries.
 
     Bursts: for each of `burst_steps`, `burst_each` canaries of every count in `burst_copies` are planted one copy per
@@ -71,7 +103,7 @@ class Canaries:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(Checked):
     """`relations` × `entities` invented facts; the entity of rank r is mentioned top / r^exponent times, or once."""
 
     relations: int = 3
@@ -81,7 +113,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Sums:
+class Sums(Checked):
     """`operands` two-digit first operands; that of rank r is in about top / r sums, shared evenly by nine partners."""
 
     operands: int = 24
@@ -89,7 +121,7 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Pronouns:
+class Pronouns(Checked):
     """`sentences` with an occupation and pronouns of which a share `skew` follows the occupation's stereotype."""
 
     sentences: int = 15_000
@@ -97,7 +129,7 @@ class Pronouns:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Checked):
     """A micro suite. Steps, rows and checkpoints as in Pythia: step s has consumed rows [0, batch_rows · s)."""
 
     name: str = "pythia-micro"
@@ -131,7 +163,23 @@ class Recipe:
     max_document_rows: int = 6
 
     def __post_init__(self) -> None:
-        _check(self)
+        super().__post_init__()
+        _need(re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name) is not None, f"name {self.name!r:.80} is no folder's name")
+        names = [m.name for m in self.models]
+        _need(len(set(names)) == len(names) > 0, f"models {names}: a suite has at least one, each with its own name")
+        for spec in self.models:
+            right = re.fullmatch(r"[a-z][a-z0-9]*", spec.name) is not None
+            _need(right, f"model name {spec.name!r:.80}; allowed: lower-case letters and digits, a letter first")
+            unit = 8 * spec.heads  # a quarter of a head rotates, in pairs
+            what = f"model {spec.name}: d_model is {spec.d_model}"
+            _need(spec.d_model % unit == 0, f"{what}; allowed: multiples of {unit}")
+        fits = (self.swap_from or 0) < self.steps
+        _need(fits, f"swap_from is {self.swap_from}; allowed: 1 to {self.steps - 1}, or null")
+        late = [s for s in self.keep_states if s > self.steps]
+        _need(not late, f"keep_states {late}; allowed: 1 to {self.steps}")
+        steps = set(self.checkpoints())
+        wrong = [s for s in self.canaries.burst_steps if s not in steps]
+        _need(not wrong, f"canaries: burst_steps {wrong} are not checkpoints; allowed: {sorted(steps - {0})}")
 
     @property
     def rows(self) -> int:
@@ -189,80 +237,34 @@ def recipe_from(value: Mapping[str, Any]) -> Recipe:
     """The default recipe with a mapping's fields laid over it (a YAML config). Raises RequestError naming the field."""
     value = dict(value)
     base = value.pop("base", "default")
-    if base not in ("default", "tiny"):
-        raise RequestError(f"recipe: base is {base!r}; allowed: default, tiny")
-    return _changed(tiny_recipe() if base == "tiny" else Recipe(), value, "recipe")
+    _need(base in ("default", "tiny"), f"base is {base!r:.80}; allowed: default, tiny")
+    recipe: Recipe = _changed(tiny_recipe() if base == "tiny" else Recipe(), value, "fields")
+    return recipe
 
 
-Part = TypeVar("Part", Recipe, Canaries, Facts, Sums, Pronouns)
-
-
-def _changed(base: Part, value: object, where: str) -> Part:
-    """A dataclass with some fields replaced, nested ones too."""
-    if not isinstance(value, Mapping):
-        raise RequestError(f"{where}: is a {type(value).__name__}; it must be a mapping")
-    known = [f.name for f in dataclasses.fields(base)]
-    if extra := sorted(set(map(str, value)) - set(known)):
-        raise RequestError(f"{where}: unknown {', '.join(extra)}; allowed: {', '.join(known)}")
-    changes = {}
-    for name, given in value.items():
-        if dataclasses.is_dataclass(getattr(base, name)):
-            given = _changed(getattr(base, name), given, f"{where}: {name}")
-        elif name == "models":
-            given = _models(given)
-        elif name == "copies" and isinstance(given, Mapping):
-            given = sorted(given.items())
-        changes[name] = _frozen(given)
-    try:
-        return dataclasses.replace(base, **changes)
-    except TypeError as error:  # a comparison that text or a list cannot take part in
-        raise RequestError(f"{where}: {error}") from error
-
-
-def _models(given: Any) -> tuple[ModelSpec, ...]:
-    try:
-        return tuple(ModelSpec(**m) for m in given)
-    except TypeError as error:
-        wanted = "a list of mappings with name, d_model, layers, heads, peak_lr"
-        raise RequestError(f"recipe: models: must be {wanted} ({error})") from error
+def _changed(base: Any, value: object, where: str) -> Any:
+    """A dataclass, or one of that type, with some fields from a mapping, nested ones too."""
+    kind = base if isinstance(base, type) else type(base)
+    known = {f.name: f.default for f in dataclasses.fields(kind)}
+    _need(isinstance(value, Mapping), f"{where} is {value!r:.80}; allowed: a mapping of {', '.join(known)}")
+    given = {str(name): v for name, v in value.items()}  # type: ignore[attr-defined]
+    extra = sorted(given.keys() - known)
+    _need(not extra, f"{where}: unknown {', '.join(extra)}; allowed: {', '.join(known)}")
+    if base is kind:
+        missing = sorted(known.keys() - given)
+        _need(not missing, f"{where}: missing {', '.join(missing)}")
+        return kind(**given)
+    for name, v in given.items():
+        if dataclasses.is_dataclass(known[name]):
+            given[name] = _changed(getattr(base, name), v, name)
+        elif name == "models" and isinstance(v, list | tuple):
+            given[name] = tuple(_changed(ModelSpec, model, name) for model in v)
+        elif name == "copies" and isinstance(v, Mapping) and all(type(count) is int for count in v):
+            given[name] = tuple(sorted(v.items()))
+        else:
+            given[name] = _frozen(v)
+    return dataclasses.replace(base, **given)
 
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def _need(ok: bool, what: str) -> None:
-    if not ok:
-        raise RequestError(f"recipe: {what}")
-
-
-def _check(recipe: Recipe) -> None:
-    """Raises RequestError naming the first field that is wrong."""
-    _check_numbers(recipe, LIMITS)
-    names = [m.name for m in recipe.models]
-    _need(len(set(names)) == len(names) > 0, f"models {names}: a suite has at least one, each with a name of its own")
-    for spec in recipe.models:
-        right = re.fullmatch(r"[a-z][a-z0-9]*", str(spec.name)) is not None
-        _need(right, f"model name {spec.name!r}; allowed: lower-case letters and digits, a letter first")
-        _check_numbers(spec, MODEL_LIMITS, f"model {spec.name}: ")
-        unit = 8 * spec.heads  # a quarter of a head rotates, in pairs
-        _need(spec.d_model % unit == 0, f"model {spec.name}: d_model is {spec.d_model}; allowed: multiples of {unit}")
-    _check_numbers(recipe.pronouns, {"skew": (float, 0.5, 1)}, "pronouns: ")
-    fits = recipe.swap_from is None or 0 < recipe.swap_from < recipe.steps
-    _need(fits, f"swap_from is {recipe.swap_from!r}; allowed: 1 to {recipe.steps - 1}, or null")
-    wrong = [s for s in recipe.keep_states if not (isinstance(s, int) and 0 < s <= recipe.steps)]
-    _need(not wrong, f"keep_states {wrong}; allowed: 1 to {recipe.steps}")
-    steps = set(recipe.checkpoints())
-    wrong = [s for s in recipe.canaries.burst_steps if s not in steps]
-    _need(not wrong, f"canaries: burst_steps {wrong} are not checkpoints; allowed: {sorted(steps - {0})}")
-    fits = all(0 < copies <= 4096 and n > 0 for copies, n in recipe.canaries.copies)
-    _need(fits, "canaries: copies must map exposures (1 to 4096) to a number of canaries")
-
-
-def _check_numbers(holder: Recipe | ModelSpec | Pronouns, limits: Limits, where: str = "") -> None:
-    for name, (kind, low, high) in limits.items():
-        value = getattr(holder, name)
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        right = (whole or (kind is float and isinstance(value, float))) and low <= value <= high
-        wanted = "whole numbers" if kind is int else "numbers"
-        _need(right, f"{where}{name} is {value!r}; allowed: {wanted} from {low} to {high}")
