@@ -51,13 +51,13 @@ def add_flags(parser: argparse.ArgumentParser, options: type[Options]) -> None:
     for field in dataclasses.fields(options):
         kind = _kind(options, field.name)
         help = str(field.metadata.get("help", "")) + _default_text(field, kind)
-        flag = f"--{field.name.replace('_', '-')}"
+        flag = _flag(field)
         if kind.one is bool:
             parser.add_argument(flag, action="store_true", help=help)
             continue
         shown = field.metadata.get("metavar") or ("N" if kind.one is int else field.name.upper())
         parser.add_argument(
-            flag, type=_Parsed(field, kind), nargs="+" if kind.several else None, metavar=shown, help=help,
+            flag, type=kind.one, nargs="+" if kind.several else None, metavar=shown, help=help,
             default=list(field.default) if isinstance(field.default, tuple) else field.default,
         )
 
@@ -79,30 +79,11 @@ def check(options: Chosen) -> Chosen:
     return from_mapping(type(options), {f.name: getattr(options, f.name) for f in dataclasses.fields(options)})
 
 
-class _Parsed:
-    """The parser of one value of a flag."""
-
-    def __init__(self, field: dataclasses.Field[object], kind: _Kind):
-        self.field, self.kind = field, kind
-
-    def __call__(self, text: str) -> object:
-        try:
-            value: object = self.kind.one(text)
-        except ValueError:
-            what = {int: "a whole number", float: "a number"}.get(self.kind.one, self.kind.one.__name__)
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
-        try:
-            return _allowed(self.field, value)
-        except RequestError as error:
-            raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
-
-
 def _kind(options: type[Options], name: str) -> _Kind:
     wanted = typing.get_type_hints(options)[name]
     optional = False
-    if isinstance(wanted, types.UnionType) or typing.get_origin(wanted) is typing.Union:
-        inner = [t for t in typing.get_args(wanted) if t is not type(None)]
-        optional, wanted = len(inner) < len(typing.get_args(wanted)), inner[0]
+    if isinstance(wanted, types.UnionType):
+        optional, wanted = True, typing.get_args(wanted)[0]
     several = typing.get_origin(wanted) is tuple
     one = typing.get_args(wanted)[0] if several else wanted
     if one not in (bool, int, float, str):
@@ -113,7 +94,7 @@ def _kind(options: type[Options], name: str) -> _Kind:
 
 
 def _checked(field: dataclasses.Field[object], kind: _Kind, value: object) -> object:
-    if value is None and (kind.optional or field.default is None):
+    if value is None and kind.optional:
         return None
     if kind.several:
         if isinstance(value, str) or not isinstance(value, Sequence):

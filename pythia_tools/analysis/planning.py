@@ -6,7 +6,6 @@ matrix product measured here and now; downloads come at DOWNLOAD_RATE; the two o
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 import torch
 
@@ -20,49 +19,26 @@ DOWNLOAD_RATE = 50e6
 """Bytes per second that a download is taken to come at: 400 Mbit/s."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The plan of a run; sizes twice, as numbers and as people read them; seconds are None where they cannot be
-    foreseen.
-    """
-
-    checkpoints: int
-    cells: int
-    cells_done: int
-    files_to_download: int
-    download_bytes: int
-    download: str
-    disk_peak_bytes: int
-    disk_peak: str
-    seconds_computing_about: float | None
-    seconds_downloading_about: float
-    seconds_about: float | None
-    estimate: str
-    problems: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, object]:
-        return {**asdict(self), "problems": list(self.problems)}
-
-
-def plan(context: Context, tasks: Sequence[Task]) -> Plan:
+def plan(context: Context, tasks: Sequence[Task]) -> dict[str, object]:
     """The plan of these tasks over the context's checkpoints; nothing is fetched or computed, finished cells are left
-    out.
+    out. Sizes are there twice, as numbers and as people read them; seconds are None where they cannot be foreseen.
     """
     found = plan_sweep(context, tasks)
     device = context.execution.device
     computing = None if found.flop is None else found.flop / pace(device) if found.flop else 0.0
     fetching = found.download_bytes / DOWNLOAD_RATE
-    return Plan(
-        checkpoints=found.checkpoints, cells=found.cells, cells_done=found.done, files_to_download=found.files,
-        download_bytes=found.download_bytes, download=human_bytes(found.download_bytes),
-        disk_peak_bytes=found.disk_peak_bytes, disk_peak=human_bytes(found.disk_peak_bytes),
-        seconds_computing_about=None if computing is None else _about(computing),
-        seconds_downloading_about=_about(fetching),
-        seconds_about=None if computing is None else _about(max(computing, fetching)),
-        estimate=f"downloads at {human_bytes(DOWNLOAD_RATE)}/s, computing at the pace measured on {device} just now; "
-                 "loading, tables and figures come on top",
-        problems=found.problems,
-    )
+    return {
+        "checkpoints": found.checkpoints, "cells": found.cells, "cells_done": found.done,
+        "files_to_download": found.files,
+        "download_bytes": found.download_bytes, "download": human_bytes(found.download_bytes),
+        "disk_peak_bytes": found.disk_peak_bytes, "disk_peak": human_bytes(found.disk_peak_bytes),
+        "seconds_computing_about": None if computing is None else _about(computing),
+        "seconds_downloading_about": _about(fetching),
+        "seconds_about": None if computing is None else _about(max(computing, fetching)),
+        "estimate": f"downloads at {human_bytes(DOWNLOAD_RATE)}/s, computing at the pace measured on {device} just "
+                    "now; loading, tables and figures come on top",
+        "problems": list(found.problems),
+    }
 
 
 def _about(seconds: float) -> float:

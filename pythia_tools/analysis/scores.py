@@ -5,7 +5,7 @@ For a row of L + 1 ids, position t (0 … L−1) is the prediction of id t + 1 f
 Cost: one forward pass per row and checkpoint.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Unpack
 
 import numpy as np
@@ -29,7 +29,7 @@ AGGREGATES = (None, "row", "position")
 
 def token_scores(
     checkpoints: Iterable[Checkpoint], rows: npt.ArrayLike, *, aggregate: str | None = None,
-    row_ids: Sequence[int] | None = None, vocabulary: int | None = None, **where: Unpack[Where],
+    row_ids: npt.ArrayLike | None = None, vocabulary: int | None = None, **where: Unpack[Where],
 ) -> pd.DataFrame:
     """Token scores of `rows` (n, L + 1) under every checkpoint, as one item table.
 
@@ -49,7 +49,7 @@ class ScoreTask(Task):
     name = "token_scores"
 
     def __init__(
-        self, rows: npt.ArrayLike, *, aggregate: str | None = None, row_ids: Sequence[int] | None = None,
+        self, rows: npt.ArrayLike, *, aggregate: str | None = None, row_ids: npt.ArrayLike | None = None,
         vocabulary: int | None = None,
     ):
         if aggregate not in AGGREGATES:

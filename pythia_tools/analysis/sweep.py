@@ -9,7 +9,7 @@ anew, and a checkpoint whose cells all exist is not loaded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -28,29 +28,18 @@ from pythia_tools.core.tables import IDENTITY, check_items
 from pythia_tools.models.devices import choose_device, choose_dtype, dtype_name, named_dtype
 from pythia_tools.models.digest import WeightsRecord, known_record
 from pythia_tools.models.streaming import LiveModules, Prepared, prepare
-from pythia_tools.suites import Checkpoint, HubRevision, check_defects
+from pythia_tools.suites import Checkpoint, Folder, check_defects
 
 
-class SweepResult(Mapping[str, pd.DataFrame]):
+class SweepResult(dict[str, pd.DataFrame]):
     """Task name → item table; `weights`: str(checkpoint) → digest of its weights, for provenance.
 
     `computed` and `reused` count cells.
     """
 
     def __init__(self, tables: dict[str, pd.DataFrame], weights: dict[str, str], computed: int, reused: int):
-        self._tables = tables
-        self.weights = weights
-        self.computed = computed
-        self.reused = reused
-
-    def __getitem__(self, name: str) -> pd.DataFrame:
-        return self._tables[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tables)
-
-    def __len__(self) -> int:
-        return len(self._tables)
+        super().__init__(tables)
+        self.weights, self.computed, self.reused = weights, computed, reused
 
 
 def sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **where: Unpack[Where]) -> SweepResult:
@@ -110,13 +99,11 @@ def plan_sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], *
         if lacking or not tasks:
             missing.append((checkpoint, lacking / max(1, len(work.units))))
     flop = _flop(missing, tasks)
-    remote = [c for c, _ in missing if isinstance(c.location, HubRevision)]
-    if not remote:
-        return SweepPlan(len(work.todo), total, done, unseen, 0, 0, (), flop=flop)
-    fetch = hub.plan(remote)
-    peak = fetch.disk_peak if (budget := hub.default_budget()) is None else min(budget, fetch.disk_peak)
-    problems = tuple(fetch.problems)
-    return SweepPlan(len(work.todo), total, done, unseen, fetch.bytes, peak, problems, len(fetch.missing), flop)
+    fetch, budget = hub.plan([c for c, _ in missing]), hub.default_budget()
+    peak = min(fetch.disk_peak, fetch.disk_peak if budget is None else budget)
+    if all(isinstance(c.location, Folder) for c, _ in missing):
+        peak = 0
+    return SweepPlan(len(work.todo), total, done, unseen, fetch.bytes, peak, fetch.problems, len(fetch.missing), flop)
 
 
 def _context(work_on: Context | Iterable[Checkpoint], where: Where) -> Context:

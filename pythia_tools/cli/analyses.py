@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pythia_tools.analysis import AnyAnalysis, Context, Execution, Plan, plan, prepare, run
+from pythia_tools.analysis import AnyAnalysis, Context, Execution, plan, prepare, run
 from pythia_tools.analysis.options import add_flags, from_mapping
 from pythia_tools.cli.options import SWEEP, add, emit, recorded, require_out
 from pythia_tools.core import progress, tables
@@ -36,10 +36,10 @@ def run_command(args: argparse.Namespace, analysis: AnyAnalysis) -> int | None:
     return None
 
 
-def show_plan(found: Plan, args: argparse.Namespace) -> int:
+def show_plan(found: dict[str, object], args: argparse.Namespace) -> int:
     """A plan on stdout; its exit code says whether anything is in the way."""
-    emit(found.as_dict(), args)
-    return EXIT_FOUND if found.problems else EXIT_DONE
+    emit(found, args)
+    return EXIT_FOUND if found["problems"] else EXIT_DONE
 
 
 def context_of(args: argparse.Namespace) -> Context:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from pythia_tools import analyses
-from pythia_tools.analysis import Context, Plan, Prepared, plan, prepare_all, run_all
+from pythia_tools.analysis import Context, Prepared, plan, prepare_all, run_all
 from pythia_tools.core import progress, tables
 from pythia_tools.core.files import write_text
 from pythia_tools.core.results import Run, RunFolder
@@ -62,7 +62,7 @@ def run_study(
     return Study(whole.path, report, runs, truth)
 
 
-def plan_study(context: Context, wanted: Sequence[str] | None = None) -> Plan:
+def plan_study(context: Context, wanted: Sequence[str] | None = None) -> dict[str, object]:
     """The plan of `run_study`."""
     return plan(context, [task for one in _prepared(context, wanted) for task in one.tasks])
 

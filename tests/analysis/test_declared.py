@@ -226,7 +226,7 @@ def test_wrong_options_are_one_line_and_leave_nothing(
     assert main(["learning", str(tiny_suite), "--rows", "0", "--out", str(out)]) == 2
     assert "at least 1" in capsys.readouterr().err and not out.exists()
     assert main(["learning", str(tiny_suite), "--rows", "many", "--out", str(out)]) == 2
-    assert "'many' is not a whole number" in capsys.readouterr().err and not out.exists()
+    assert "invalid int value: 'many'" in capsys.readouterr().err and not out.exists()
 
 
 def test_options_are_checked_by_type_choice_and_minimum() -> None:

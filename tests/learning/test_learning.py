@@ -12,7 +12,6 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_tools import analysis, models
 from pythia_tools.analyses import learning
-from pythia_tools.analyses.learning import curves
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
@@ -68,6 +67,14 @@ def checkpoints(tmp_path_factory, order) -> list[Checkpoint]:
     return made
 
 
+def tasks(groups) -> list[learning.LossTask]:
+    return [learning.LossTask(subset, rows) for subset, rows in groups.items()]
+
+
+def measure(checkpoints, groups, **where) -> pd.DataFrame:
+    return pd.concat(analysis.sweep(checkpoints, tasks(groups), device="cpu", **where).values(), ignore_index=True)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHIA_TOOLS_HOME", str(tmp_path / "home"))
@@ -103,13 +110,11 @@ def test_steps_beyond_the_order_are_refused(order, checkpoints):
         learning.before_and_after(short, checkpoints)
     with pytest.raises(RequestError, match="must be positive"):
         learning.before_and_after(order, checkpoints, batches=0)
-    with pytest.raises(RequestError, match="no rows to measure"):
-        learning.measure(checkpoints, {})
 
 
 def test_loss_per_row_is_transformers_own_loss(order, checkpoints):
     groups = {"heldout": order.take(range(5)), **learning.before_and_after(order, checkpoints, rows=4)}
-    table = learning.measure(checkpoints, groups, device="cpu")
+    table = measure(checkpoints, groups)
     assert list(table.columns) == [*tables.IDENTITY, "subset", "row", "nll", "n"] and (table["n"] == 16).all()
     measured = table.groupby("subset")["step"].unique().map(list).to_dict()
     assert measured == {"heldout": [0, 20, 40], "before": [20, 40], "after": [0, 20]}
@@ -125,7 +130,7 @@ def test_a_trained_model_knows_the_batch_it_has_before(order, checkpoints):
         "heldout": np.random.default_rng(9).integers(0, VOCAB, (64, 17)),
         **learning.before_and_after(order, checkpoints, batches=1)
     }
-    curve = learning.summarize(learning.measure(checkpoints, groups, device="cpu"))
+    curve = learning.summarize(measure(checkpoints, groups))
     assert list(curve.columns) == tables.SUMMARY
     by = curve.assign(subset=curve["subset"].mask(curve["metric"] == "nll_gap", "gap")).set_index(["step", "subset"])
     assert by.loc[(20, "before"), "high"] < by.loc[(20, "after"), "low"]
@@ -144,22 +149,20 @@ def test_measuring_resumes_and_a_later_checkpoint_costs_only_itself(order, check
 
     def run(chosen):
         groups = {"heldout": order.take(range(300)), **learning.before_and_after(order, chosen, rows=4)}
-        return analysis.sweep(chosen, learning.tasks(groups), cells=cells, device="cpu")
+        return analysis.sweep(chosen, tasks(groups), cells=cells, device="cpu")
 
     first = run(checkpoints[:2])
     assert (first.computed, first.reused) == (2 * 2 + 1 + 2, 0)  # held-out rows have two parts
     again = run(checkpoints)
     assert (again.computed, again.reused) == (2 + 1, first.computed)
-    before, after = (curves.items(r).query("step == 20").reset_index(drop=True) for r in (first, again))
+    before, after = (pd.concat(r.values()).query("step == 20").reset_index(drop=True) for r in (first, again))
     pd.testing.assert_frame_equal(before, after)
 
 
 def test_equal_weights_at_two_steps_are_measured_on_their_own_rows(order, checkpoints, tmp_path):
     twin = Checkpoint("grown", ModelInfo("s", 1, 1), 30, None, "step30", checkpoints[1].location)
     both = [checkpoints[1], twin]
-    table = learning.measure(
-        both, learning.before_and_after(order, both, rows=4), device="cpu", cells=CellStore(tmp_path / "cells")
-    )
+    table = measure(both, learning.before_and_after(order, both, rows=4), cells=CellStore(tmp_path / "cells"))
     rows = table[table["subset"] == "before"].groupby("step")["row"].apply(list)
     assert set(rows[20]) <= set(range(19 * BATCH, 20 * BATCH)) and set(rows[30]) <= set(range(29 * BATCH, 30 * BATCH))
 

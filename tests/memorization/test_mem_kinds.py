@@ -25,7 +25,7 @@ from pythia_tools.analyses.memorization.taxonomy import (
     near_verbatim,
 )
 from pythia_tools.core import tables
-from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.errors import RequestError
 from pythia_tools.order import ArrayRows
 
 
@@ -124,7 +124,7 @@ def test_counterfactual_memorization_is_the_difference_inclusion_makes() -> None
 ORDER = ArrayRows(np.random.default_rng(1).integers(0, 500, (42, 70)).astype(np.uint16), 4)
 
 
-def test_the_public_format_round_trips(tmp_path: Path) -> None:
+def test_the_public_format_is_written(tmp_path: Path) -> None:
     identity = {"suite": "s", "model": "70m", "params": 10, "step": 6, "tokens": 0, "branch": "main", "seed": 1}
     flags = pd.array([True, None, False, True], dtype="boolean")
     items = tables.check_items(pd.DataFrame({**identity, "row": [7, 8, 9, 3], "memorized": flags}))
@@ -138,19 +138,11 @@ def test_the_public_format_round_trips(tmp_path: Path) -> None:
     assert [str(f.type) for f in stored.schema] == [
         "int64", "list<element: int64>", "int64"
     ] or "list<item: int64>" in str(stored.schema)
-    back = public_format.read_memorized(tmp_path, "duped.70m")
+    back = stored.to_pandas()
     assert back["index"].tolist() == [3, 7]
     assert back["tokens"].iloc[0].tolist() == ORDER.array[3, :64].tolist() and len(back["tokens"].iloc[0]) == 64
-    with pytest.raises(RequestError, match=r"no file of split 'deduped\.70m'"):
-        public_format.read_memorized(tmp_path, "deduped.70m")
     several = public_format.exports(pd.concat([items, items.assign(step=7)]), numbers, ORDER.array[2:12, :64], "duped")
     assert [e.path.name[:11] for e in several] == ["duped.70m.6", "duped.70m.7"], "a split is of one checkpoint"
-
-
-def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(DataError, match="not a readable parquet"):
-        public_format.read_memorized(tmp_path / "x.parquet")
 
 
 def test_rows_are_chosen_by_range_step_sample_and_cohort() -> None:

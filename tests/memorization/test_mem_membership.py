@@ -13,7 +13,6 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from pythia_tools.analyses.memorization import (
     Overlap,
-    Split,
     auc,
     duplicate_counts,
     score_model,
@@ -94,23 +93,21 @@ def test_broken_logits_leave_a_row_without_scores() -> None:
 
 
 def test_a_summary_per_signal_with_fixed_labels() -> None:
-    split = Split(np.arange(10, 40), np.arange(100, 130), 5, 8)
     identity = {"suite": "s", "model": "m", "params": 10, "step": 6, "tokens": 0, "branch": "main", "seed": 1}
     nll = np.concatenate([RNG.normal(2, 0.1, 30), RNG.normal(3, 0.1, 30)])
     items = pd.DataFrame({
-        **identity, "row": split.rows, "nll": nll, "nll_sum": nll * 8, "min_k": -nll, "min_k_plus": -nll
+        **identity, "row": [*range(10, 40), *range(100, 130)], "nll": nll, "nll_sum": nll * 8, "min_k": -nll,
+        "min_k_plus": -nll, "zlib_bytes": 50, "member": np.arange(60) < 30,
     })
     reference = items.assign(nll=2.5)
-    table = signals(tables.check_items(items), sizes=np.full(60, 50), reference=reference)
+    table = signals(tables.check_items(items), reference=reference)
     assert table["zlib"].to_numpy() == pytest.approx(-nll * 8 / 50)
     assert table["reference"].to_numpy() == pytest.approx(2.5 - nll)
-    found = summarize_membership(table, split, reference="s", resamples=50)
+    found = summarize_membership(table, reference="s", resamples=50)
     assert set(found.loc[found["task"] == "reference", "reference"]) == {"s"}
     assert set(found["task"]) == {"loss", "zlib", "min_k", "min_k_plus", "reference"}
     assert (found.loc[found["metric"] == "auc", "value"] == 1).all()
     assert set(found["metric"]) == {"auc", "tpr_at_fpr_0.001", "tpr_at_fpr_0.01", "tpr_at_fpr_0.1"}
-    with pytest.raises(RequestError, match="not for step 9"):
-        summarize_membership(table.assign(step=9), split)
 
 
 def test_compressed_sizes_are_of_the_text_when_it_is_known() -> None:

@@ -30,7 +30,6 @@ from pythia_tools.analyses.memorization import (
     summarize_order,
     summarize_profiles,
 )
-from pythia_tools.analyses.memorization.public_format import read_memorized
 from pythia_tools.analysis import Context, Execution, prepare, sweep
 from pythia_tools.analysis.perform import checked
 from pythia_tools.cli.main import main
@@ -343,7 +342,7 @@ def test_the_command_writes_a_run_and_repeats_it(  # type: ignore[no-untyped-def
     run = load_run(tmp_path / "run")
     assert {r["subset"] for r in shown} == {"all"} and len(run.items) == 4 * 60
     assert len(run.record["weights"]) == 4 and any(p.name == "memorization.svg" for p in run.figures)
-    listed = read_memorized(tmp_path / "run" / "exchange", "duped.large.30")
+    listed = pd.read_parquet(tmp_path / "run" / "exchange" / "data" / "duped.large.30-00000-of-00001.parquet")
     assert listed["index"].tolist() == sorted({*range(0, 60, 4), *range(40, 47)})
     monkeypatch.setattr(plots, "save", lambda ax, *_: plt.close(ax.figure))  # drawn once above
     assert main(["rerun", str(tmp_path / "run"), "--out", str(tmp_path / "again"), "--device", "cpu", "--quiet"]) == 0

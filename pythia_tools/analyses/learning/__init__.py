@@ -1,7 +1,7 @@
 """Learning curves: loss on held-out rows, and on the batches before and after each checkpoint."""
 
 from pythia_tools.analyses.learning.analysis import Learning, LearningOptions
-from pythia_tools.analyses.learning.curves import LossTask, measure, summarize, tasks
+from pythia_tools.analyses.learning.curves import LossTask, summarize
 from pythia_tools.analyses.learning.rows import RowsByStep, before_and_after
 
-__all__ = ["Learning", "LearningOptions", "LossTask", "RowsByStep", "before_and_after", "measure", "summarize", "tasks"]
+__all__ = ["Learning", "LearningOptions", "LossTask", "RowsByStep", "before_and_after", "summarize"]

@@ -1,6 +1,6 @@
 """The learning curve, declared: loss on held-out rows, and on the batches before and after each checkpoint."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy.typing as npt
@@ -10,17 +10,9 @@ from pythia_tools import plots
 from pythia_tools.analyses.learning import curves
 from pythia_tools.analyses.learning.rows import RowsByStep, before_and_after
 from pythia_tools.analysis import Analysis, Context, Figure, Options, Sentence, Task, option
-from pythia_tools.analysis.words import (
-    at_last_step,
-    by_size,
-    compare_ends,
-    direction,
-    interval,
-    largest,
-    listing,
-    records,
-)
+from pythia_tools.analysis import words as say
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.tables import at_last_step
 
 
 @dataclass(frozen=True)
@@ -64,10 +56,7 @@ class Learning(Analysis[LearningOptions]):
             subsets |= before_and_after(order, within, batches=batches, rows=rows)
         if not subsets:
             raise RequestError(f"no checkpoint of {context.name} lies within its order; choose earlier --steps")
-        return [*curves.tasks(subsets, vocabulary=context.vocabulary)]
-
-    def items(self, result: Mapping[str, pd.DataFrame], context: Context, options: LearningOptions) -> pd.DataFrame:
-        return curves.items(result)
+        return [curves.LossTask(subset, chosen, vocabulary=context.vocabulary) for subset, chosen in subsets.items()]
 
     def summarize(self, items: pd.DataFrame, context: Context, options: LearningOptions) -> pd.DataFrame:
         return curves.summarize(items)
@@ -87,27 +76,28 @@ class Learning(Analysis[LearningOptions]):
 def _heldout(heldout: pd.DataFrame) -> Iterator[Sentence]:
     if heldout.empty:
         return
-    big = heldout[heldout["model"] == largest(heldout)].sort_values("step")
-    verb = compare_ends(big, ("rises", "falls", "does not change detectably"))
-    first, last = records(big.iloc[[0, -1]])
+    big = heldout[heldout["model"] == say.largest(heldout)].sort_values("step")
+    verb = say.compare_ends(big, ("rises", "falls", "does not change detectably"))
+    first, last = say.records(big.iloc[[0, -1]])
     yield Sentence.of(
         f"Held-out loss of {last['model']} {verb} from {first['value']:.2f} nats per token at step {first['step']:,} "
         f"to {last['value']:.2f} at step {last['step']:,}.", big.iloc[[0, -1]],
     )
-    final = by_size(at_last_step(heldout))
+    final = say.by_size(at_last_step(heldout))
     if len(final) > 1:
-        word = compare_ends(final, ("higher", "lower", "not detectably different"))
-        values = listing([f"{r['model']} {r['value']:.2f}" for r in records(final)])
+        word = say.compare_ends(final, ("higher", "lower", "not detectably different"))
+        values = say.listing([f"{r['model']} {r['value']:.2f}" for r in say.records(final)])
         yield Sentence.of(f"At the last step it is {word} in the largest model than in the smallest: {values}.", final)
 
 
 def _gap(gap: pd.DataFrame) -> Iterator[Sentence]:
     if gap.empty:
         return
-    read = by_size(at_last_step(gap)).tail(1)
-    (last,) = records(read)
-    word = direction(last["value"], last["low"], last["high"], ("lower", "higher", "not detectably lower or higher"))
-    bounds = interval(last, lambda v: f"{v:+.3f}")
+    read = say.by_size(at_last_step(gap)).tail(1)
+    (last,) = say.records(read)
+    words = ("lower", "higher", "not detectably lower or higher")
+    word = say.direction(last["value"], last["low"], last["high"], words)
+    bounds = say.interval(last, lambda v: f"{v:+.3f}")
     yield Sentence.of(
         f"After step {last['step']:,}, {last['model']}'s loss on the rows it has just consumed is {word} "
         f"than on the rows it is about to consume, by {last['value']:+.3f}{bounds} nats per token.", read,

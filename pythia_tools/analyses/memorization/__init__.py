@@ -10,7 +10,7 @@ from pythia_tools.analyses.memorization.counterfactual import counterfactual, me
 from pythia_tools.analyses.memorization.effects import EffectOptions, MemorizationEffects
 from pythia_tools.analyses.memorization.extract import Extraction, Screening, Window, extract
 from pythia_tools.analyses.memorization.measure import MemorizationTask, extractable, measure, measure_model
-from pythia_tools.analyses.memorization.membership import Split, signals, summarize_membership, zlib_bytes
+from pythia_tools.analyses.memorization.membership import signals, summarize_membership, zlib_bytes
 from pythia_tools.analyses.memorization.order_effect import block_counts, order_effect, qq_points, summarize_order
 from pythia_tools.analyses.memorization.overlap import Overlap, duplicate_counts
 from pythia_tools.analyses.memorization.predictability import (
@@ -24,7 +24,7 @@ from pythia_tools.analyses.memorization.predictability import (
 from pythia_tools.analyses.memorization.profiles import cohort_of, forgetting_curve, profiles, summarize_profiles
 from pythia_tools.analyses.memorization.row_scores import RowScoreTask, row_scores, score_model
 from pythia_tools.analyses.memorization.rows import select_rows
-from pythia_tools.analyses.memorization.score import continuations, decoding_table
+from pythia_tools.analyses.memorization.score import decoding_table
 from pythia_tools.analyses.memorization.screen import screened
 from pythia_tools.analyses.memorization.summary import branch_differences, exposure_bins, summarize, with_exposures
 from pythia_tools.core.statistics import auc
@@ -32,8 +32,8 @@ from pythia_tools.core.statistics import auc
 __all__ = [
     "Confusion", "EffectOptions", "Extraction", "Memorization", "MemorizationEffects",
     "MemorizationOptions", "MemorizationTask", "Overlap", "RowScoreTask", "Screening",
-    "Split", "Window", "auc", "block_counts", "branch_differences", "cohort_of", "confusion",
-    "continuations", "counterfactual", "decoding_table", "duplicate_counts", "exposure_bins", "extract", "extractable",
+    "Window", "auc", "block_counts", "branch_differences", "cohort_of", "confusion",
+    "counterfactual", "decoding_table", "duplicate_counts", "exposure_bins", "extract", "extractable",
     "forgetting_curve", "from_percent", "mean_memorization", "measure", "measure_model", "order_effect",
     "predictability", "profiles", "public_format", "published", "qq_points", "row_scores", "rows", "scaling",
     "score_model", "screened", "select_rows", "signals", "summarize", "summarize_membership",

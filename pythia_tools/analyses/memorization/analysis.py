@@ -17,11 +17,10 @@ from pythia_tools.analyses.memorization.summary import (
     branch_differences,
     burst_gains,
     correlations,
-    counted_exposures,
     size_differences,
     summarize,
 )
-from pythia_tools.analysis import Analysis, Context, Export, Figure, Options, Sentence, Task, option
+from pythia_tools.analysis import Analysis, Context, Export, Figure, Options, Sentence, Task, compare_with_truth, option
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 
@@ -152,11 +151,14 @@ class Memorization(Analysis[MemorizationOptions]):
             parts.append(summarize(judged, by=["task", "cohort"], unit=unit))
         if "exposures" in judged.columns:
             parts += [summarize(judged, by=["task", "exposure_bins"], unit=unit), correlations(judged, unit)]
-        if unit == "canary" and len(judged):
-            truth = context.need_truth("planted canaries")
-            last = int(judged["step"].max())
-            planted = pd.Series(truth.exposures("canaries", last), index=truth.canaries["canary"])
-            parts += [burst_gains(main, truth.canaries), counted_exposures(judged, planted)]
+        if unit == "canary":
+            canaries = context.need_truth("planted canaries").canaries
+            parts.append(burst_gains(main, canaries))
+            if context.execution.shard is None:
+                last = judged[judged["step"] == context.steps[-1]].drop_duplicates("row").set_index("row")
+                counted = last["exposures"].loc[canaries["canary"]].to_numpy(dtype=np.int64)
+                compared = declared.summary(compare_with_truth(context, rows.CANARIES, counted))
+                parts.append(compared.assign(unit=unit))
         parts.append(branch_differences(judged, self._bases(context)))
         if context.execution.shard is None:
             parts += [size_differences(main, unit), *self._along(items, chosen, options)]

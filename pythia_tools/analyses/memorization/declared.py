@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from pythia_tools.analysis import Figure
+from pythia_tools.analysis import TRUTH_METRICS, Figure
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.tables import Column, Metric
@@ -50,9 +50,7 @@ METRICS = {
     "memorized_share_difference": Metric("share", "minus the reference model's share, paired by row"),
     "memorized_difference": Metric("share", "minus the share of the run that the branch left, paired by row"),
     "burst_gain": Metric("tokens", "matched after a burst of exposures minus before; exposures are its copies"),
-    "exposures_counted": Metric("exposures", "of all planted items, counted in the order up to its last step"),
-    "exposures_planted": Metric("exposures", "the same by the truth manifest"),
-    "items_that_differ": Metric("items", "planted items whose counted exposures are not those planted"),
+    **TRUTH_METRICS,
     "block_rows": Metric("rows", "rows per block of the order test"),
     "block_mean": Metric("rows", "memorized rows per block"),
     "dispersion": Metric("ratio", "variance over mean of memorized rows per block; 1 for a Poisson process"),

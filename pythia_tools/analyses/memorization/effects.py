@@ -18,7 +18,7 @@ from torch import nn
 
 from pythia_tools import plots
 from pythia_tools.analyses.memorization import declared, sentences
-from pythia_tools.analyses.memorization.membership import Split, signals, summarize_membership, zlib_bytes
+from pythia_tools.analyses.memorization.membership import signals, summarize_membership, zlib_bytes
 from pythia_tools.analyses.memorization.overlap import CHUNK, Overlap
 from pythia_tools.analyses.memorization.profiles import NEVER, cohort_of, forgetting_curve, summarize_profiles
 from pythia_tools.analyses.memorization.row_scores import PART_ROWS, RowScoreTask
@@ -169,8 +169,7 @@ class EffectsTask(Task):
         rows = followed(self.order, self.steps, self.options)
         if not len(rows):
             return None
-        return RowScoreTask(
-            self.order.take(rows), row_ids=rows, length=self.options.length, vocabulary=self.vocabulary)
+        return RowScoreTask(self.order.take(rows), row_ids=rows, length=self.options.length, vocabulary=self.vocabulary)
 
 
 def _main_steps(context: Context) -> list[int]:
@@ -216,15 +215,14 @@ def _membership(items: pd.DataFrame, rows: np.ndarray, batches: np.ndarray, opti
     steps = sorted(items["step"].unique())
     first = int(steps[len(steps) // 2])
     members, never = rows[(batches >= 0) & (batches < first)], rows[batches < 0]
-    split = Split(members, never, first, int(steps[-1]))
-    late = items[(items["step"] >= first) & items["row"].isin(split.rows)]
+    late = items[(items["step"] >= first) & items["row"].isin([*members, *never])]
     progress.note(f"membership: {len(members)} rows consumed before step {first} against {len(never)} never consumed")
     sized = items.drop_duplicates("model").sort_values("params", kind="stable")["model"]
     name = options.reference or str(sized.iloc[0])
     reference = tables.at_last_step(items[items["model"] == name]) if len(sized) > 1 else None
-    table = signals(late, sizes=late.drop_duplicates("row")["zlib_bytes"].to_numpy(), reference=reference)
+    table = signals(late.assign(member=late["row"].isin(members)), reference=reference)
     if reference is not None:
         at = int(reference["step"].iloc[0])
         progress.note(f"membership against a reference: {name} at step {at}, which consumed the same rows")
         table.loc[table["model"] == name, "reference"] = np.nan  # a model says nothing against itself, or a later self
-    return summarize_membership(table, split, reference=name)
+    return summarize_membership(table, reference=name)

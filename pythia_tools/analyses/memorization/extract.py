@@ -53,7 +53,6 @@ class Window:
     offset: int = 0
     vocabulary: int | None = None
     keep_from: int | None = None
-    stages: tuple[int, ...] = STAGES
 
     def __post_init__(self) -> None:
         if self.context < 1 or self.continuation < 1 or self.offset < 0:
@@ -76,7 +75,7 @@ class Window:
         """Continuation positions judged after each stage."""
         if self.keep_from is not None:
             return [self.continuation]
-        return sorted({s for s in self.stages if 0 < s < self.continuation} | {self.continuation})
+        return sorted({s for s in STAGES if s < self.continuation} | {self.continuation})
 
 COLUMNS = ("memorized", "status", "matched", "margin", "judged", "dtype", "edge")
 
@@ -164,9 +163,7 @@ def cut(rows: Any, window: Window, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @inference_mode
-def extract(
-    model: nn.Module, rows: Any, window: Window | None = None, *, batch_size: int | None = None,
-) -> Extraction:
+def extract(model: nn.Module, rows: Any, window: Window | None = None, *, batch_size: int | None = None) -> Extraction:
     """Extractability of rows by one model, in the model's own dtype.
 
     Args:
@@ -281,9 +278,7 @@ def as_rows(rows: Any, row_ids: npt.ArrayLike | None = None) -> tuple[np.ndarray
     """
     if not len(rows):
         raise RequestError("no rows to measure")
-    if hasattr(rows, "numpy") and not isinstance(rows, np.ndarray):
-        rows = rows.numpy()
-    if isinstance(rows, list | tuple) and len({len(r) for r in rows}) == 1:
+    if not isinstance(rows, list | tuple) or len({len(r) for r in rows}) == 1:
         rows = np.asarray(rows)
     numbers = np.arange(len(rows)) if row_ids is None else np.asarray(row_ids, dtype=np.int64)
     if len(numbers) != len(rows):

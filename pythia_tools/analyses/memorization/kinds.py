@@ -65,8 +65,7 @@ def with_kinds(
         progress.note(f"kinds of memorization were not told apart: {error}")
         found["kind"] = pd.NA
     place = np.where(flags, pd.Index(rows).get_indexer(table["row"]), -1)
-    return table.join(found.reindex(place).set_axis(table.index)).astype(
-        {"kind": "string", "duplicates": "Int64"})
+    return table.join(found.reindex(place).set_axis(table.index)).astype({"kind": "string", "duplicates": "Int64"})
 
 
 def _counted(chunks: Iterable[tuple[int, np.ndarray]], counts: np.ndarray) -> Iterator[np.ndarray]:

@@ -3,16 +3,16 @@
     table = measure(checkpoints, rows, context=32, continuation=32)
     curve = summarize(table)
 
-`declared.COLUMNS` documents what follows the identity columns. Columns that are there only when asked for: subset
-(subsets given), decided and doubt (a screen; see `extract.Screening`), score, edit_distance and span (score=True), mask
-(keep_from; read with `extractable`).
+`declared.COLUMNS` documents what follows the identity columns. Columns that are there only when asked for: decided and
+doubt (a screen; see `extract.Screening`), score, edit_distance and span (score=True), mask (keep_from; read with
+`extractable`).
 
 Cost: one pass over the context per row and checkpoint, a little more for memorized rows; see extract.py and screen.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Unpack
 
@@ -44,13 +44,12 @@ class Request(Where, total=False):
     offset: int
     vocabulary: int | None
     keep_from: int | None
-    stages: tuple[int, ...]
 
 
 class MemorizationTask(Task):
     """Extractability as a task of `analysis.sweep`, so that it shares live models with other analyses.
 
-    rows: (n, L) integer array or n integer sequences; row_ids: (n,) whole numbers; subsets: (n,) names.
+    rows: (n, L) integer array or n integer sequences; row_ids: (n,) whole numbers.
     screen: None, or the number format of a first, faster pass (`bfloat16`), with doubtful rows judged again exactly.
     last: main run → its last step, for rows that are judged there alone.
     """
@@ -59,8 +58,7 @@ class MemorizationTask(Task):
 
     def __init__(
         self, rows: npt.ArrayLike, window: Window, *, score: bool = False, screen: str | None = None,
-        row_ids: npt.ArrayLike | None = None, subsets: Sequence[str] | np.ndarray | None = None,
-        name: str = "memorization", last: Mapping[str, int] | None = None,
+        row_ids: npt.ArrayLike | None = None, name: str = "memorization", last: Mapping[str, int] | None = None,
     ):
         if screen is not None and screen not in SCREENS:
             raise RequestError(f"screen {screen!r} is not known; use one of {', '.join(SCREENS)}, or None")
@@ -68,11 +66,7 @@ class MemorizationTask(Task):
             raise RequestError("a screen decides rows, not every position; use either keep_from or a screen")
         self.rows, self.row_ids = as_rows(rows, row_ids)
         self.window, self.score, self.screen, self.name, self.last = window, score, screen, name, last
-        self.subsets = None if subsets is None else np.asarray(subsets, dtype=object).astype(str)
-        if self.subsets is not None and len(self.subsets) != len(self.rows):
-            raise RequestError(f"{len(self.subsets)} subsets for {len(self.rows)} rows; give one for each")
-        settings = [asdict(window), score, screen]
-        self.digest = files.digest([rows_digest(self.rows), self.row_ids, self.subsets, settings])
+        self.digest = files.digest([rows_digest(self.rows), self.row_ids, asdict(window), score, screen])
         self.parts = -(-len(self.rows) // PART_ROWS)
         every_position = window.keep_from is not None or score
         each = window.context + (window.continuation - 1 if every_position else 0)
@@ -85,12 +79,10 @@ class MemorizationTask(Task):
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         """One line per row of the part, without identity columns."""
         here = slice(part * PART_ROWS, (part + 1) * PART_ROWS)
-        size = context.execution.batch_size
         frame = measure_model(
-            model, self.rows[here], self.window, score=self.score, screen=self.screen, batch_size=size)
+            model, self.rows[here], self.window, score=self.score, screen=self.screen,
+            batch_size=context.execution.batch_size)
         frame["row"] = self.row_ids[here]
-        if self.subsets is not None:
-            frame["subset"] = self.subsets[here]
         _warn(frame, getattr(model, "checkpoint", "the model"))
         return frame
 
@@ -127,21 +119,21 @@ def measure_model(
 
 def measure(
     checkpoints: Iterable[Checkpoint], rows: npt.ArrayLike, *, score: bool = False, screen: str | None = None,
-    row_ids: npt.ArrayLike | None = None, subsets: Sequence[str] | np.ndarray | None = None, **request: Unpack[Request],
+    row_ids: npt.ArrayLike | None = None, **request: Unpack[Request],
 ) -> pd.DataFrame:
     """One line per checkpoint × row; see the module's first lines for its columns.
 
     Args:
         rows: (n, L) integer array (`order.rows`, `order.take`), or n integer sequences. score: decode past the first
         miss too, for the original memorization score (slow). screen: `bfloat16` judges first in that format and only
-        doubtful rows in the model's own. row_ids, subsets: (n,) what to call the rows, and which subset each is of.
+        doubtful rows in the model's own. row_ids: (n,) what to call the rows.
         request: the fields of each row's `Window` (with keep_from match masks are kept, from which `extractable` reads
         every shorter window); device, dtype, cells, …, as an `Execution` takes them.
     Raises: RequestError for rows shorter than the window or a window beyond the model's context.
     """
     given = dict(request)
     window = Window(**{f.name: given.pop(f.name) for f in fields(Window) if f.name in given})  # type: ignore[arg-type]
-    task = MemorizationTask(rows, window, score=score, screen=screen, row_ids=row_ids, subsets=subsets)
+    task = MemorizationTask(rows, window, score=score, screen=screen, row_ids=row_ids)
     return sweep(checkpoints, [task], **given)[task.name]  # type: ignore[arg-type]
 
 

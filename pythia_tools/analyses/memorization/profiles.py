@@ -212,9 +212,7 @@ def _check(data: np.ndarray, steps: np.ndarray, cohorts: np.ndarray) -> None:
         raise RequestError("no treated rows: none of the rows was consumed by these checkpoints")
 
 
-def forgetting_curve(
-    aligned: pd.DataFrame, measure: str, *, resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def forgetting_curve(aligned: pd.DataFrame, measure: str, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Mean of a column by exposures and steps since the last, per model: metric `MEASURE_after_exposure` of a summary.
 
     aligned: an item table from `with_exposures`. Each line has the lower edge of its bin of `since` (0, 1, 2, 4, 8 …);

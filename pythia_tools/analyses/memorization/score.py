@@ -22,19 +22,20 @@ DECODED = 256
 """Rows decoded together at least: each step reads all weights once, whatever their number."""
 
 
-def continuations(
+def decoding_table(
     model: nn.Module, rows: Any, window: Window | None = None, *, found: Extraction | None = None,
     batch_size: int | None = None,
-) -> np.ndarray:
-    """(n, continuation) int64 ids that greedy decoding gives; −1 where a row's status is not ok.
+) -> pd.DataFrame:
+    """Per row, what decoding says of near-verbatim recall: score (share of equal places; 1.0 means extractable),
+    edit_distance (ids), span (longest common run of ids, wherever it starts). Missing where status is not ok.
 
     `found`: what `extract` said of the same rows with the same window, if known.
     """
     window = window or Window()
     found = found or extract(model, rows, window, batch_size=batch_size)
     windows, _, _ = prepare(model, rows, window)
-    decoded = windows[:, window.context :].copy()  # right up to each row's first miss
-    decoded[found.status != OK] = LOST
+    truth = windows[:, window.context :]
+    decoded = truth.copy()  # right up to each row's first miss
     departs = np.flatnonzero((found.status == OK) & (found.matched < window.continuation))
     known = exposure_bins(found.matched[departs])  # few groups, so that batches stay full; ids below are decoded again
     size = batch_size or max(DECODED, automatic_batch_size(model, window.length))
@@ -43,20 +44,6 @@ def continuations(
         prompts = windows[group, : window.context + start]
         made = greedy(model, prompts, left, vocabulary=window.vocabulary, batch_size=size)
         decoded[group, start:] = [row + [LOST] * (left - len(row)) for row in made]
-    return decoded
-
-
-def decoding_table(
-    model: nn.Module, rows: Any, window: Window | None = None, *, found: Extraction | None = None,
-    batch_size: int | None = None,
-) -> pd.DataFrame:
-    """Per row, what decoding says of near-verbatim recall: score (share of equal places; 1.0 means extractable),
-    edit_distance (ids), span (longest common run of ids, wherever it starts). Missing where status is not ok.
-    """
-    window = window or Window()
-    found = found or extract(model, rows, window, batch_size=batch_size)
-    windows, _, _ = prepare(model, rows, window)
-    decoded = continuations(model, rows, window, found=found, batch_size=batch_size)
-    near = near_verbatim(decoded, windows[:, window.context :]).rename(columns={"agree": "score"})
+    near = near_verbatim(decoded, truth).rename(columns={"agree": "score"})
     lost = found.status != OK
     return near.astype({"edit_distance": "Int32", "span": "Int32"}).apply(lambda column: column.mask(lost))

@@ -5,19 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pythia_tools.analysis import Sentence
-from pythia_tools.analysis.words import (
-    by_size,
-    compare_ends,
-    direction,
-    interval,
-    largest,
-    listing,
-    percent,
-    records,
-    seen,
-    signed,
-    times,
-)
+from pythia_tools.analysis import words as say
 from pythia_tools.core.tables import at_last_step
 
 DETECTED = ("rises", "falls", "does not change detectably")
@@ -31,12 +19,12 @@ def memorization(summary: pd.DataFrame) -> Iterator[Sentence]:
         return
     final = at_last_step(shares)
     told_apart = final["exposures_low"].notna()
-    yield from _by_exposures(final[told_apart & (final["model"] == largest(final))].sort_values("exposures_low"))
+    yield from _by_exposures(final[told_apart & (final["model"] == say.largest(final))].sort_values("exposures_low"))
     whole = final[~told_apart & (final["subset"] == "all")]
-    yield from _by_size(by_size(whole), main[main["metric"] == "memorized_share_difference"])
-    rank = by_size(at_last_step(main[main["metric"] == "spearman_exposures"].dropna(subset=["value"])))
+    yield from _by_size(say.by_size(whole), main[main["metric"] == "memorized_share_difference"])
+    rank = say.by_size(at_last_step(main[main["metric"] == "spearman_exposures"].dropna(subset=["value"])))
     if len(rank):
-        values = listing([f"{r['model']} {signed(r['value'])}{interval(r)}" for r in records(rank)])
+        values = say.listing([f"{r['model']} {say.signed(r['value'])}{say.interval(r)}" for r in say.records(rank)])
         text = f"Rank correlation of reproduced tokens with exposures at the last step, over sequences: {values}."
         yield Sentence.of(text, rank)
     yield from _bursts(main[main["metric"] == "burst_gain"])
@@ -48,15 +36,15 @@ def _by_exposures(rows: pd.DataFrame) -> Iterator[Sentence]:
     """The largest model's share at the fewest exposures, at one, and at the most."""
     if len(rows) < 2:
         return
-    low, high = records(rows.iloc[[0, -1]])
-    once = [r for r in records(rows.iloc[1:-1]) if r["exposures_low"] == 1]
+    low, high = say.records(rows.iloc[[0, -1]])
+    once = [r for r in say.records(rows.iloc[1:-1]) if r["exposures_low"] == 1]
     told = [
-        f"{percent(r['value'])}{interval(r, percent)} of {r['n']:,} {seen(r['exposures_low'])}"
+        f"{say.percent(r['value'])}{say.interval(r, say.percent)} of {r['n']:,} {say.seen(r['exposures_low'])}"
         for r in (low, *once, high)
     ]
     yield Sentence.of(
         f"At step {low['step']:,} the share of sequences that {low['model']} has memorized "
-        f"{compare_ends(rows, DETECTED)} with exposures: {', '.join(told)} or more.", rows,
+        f"{say.compare_ends(rows, DETECTED)} with exposures: {', '.join(told)} or more.", rows,
     )
 
 
@@ -67,13 +55,13 @@ def _by_size(sizes: pd.DataFrame, differences: pd.DataFrame) -> Iterator[Sentenc
     words = ("more", "fewer", "not detectably more or fewer")
     paired = at_last_step(differences[differences["model"] == sizes["model"].iloc[-1]])
     if len(paired):
-        last = records(paired)[-1]
-        word = direction(last["value"], last["low"], last["high"], words)
-        points = f"{100 * last['value']:+.1f} points{interval(last, lambda v: f'{100 * v:+.1f}')}"
+        last = say.records(paired)[-1]
+        word = say.direction(last["value"], last["low"], last["high"], words)
+        points = f"{100 * last['value']:+.1f} points{say.interval(last, lambda v: f'{100 * v:+.1f}')}"
         told = f", a paired difference of {points}"
     else:
-        word, told = compare_ends(sizes, words), ""
-    values = listing([f"{r['model']} {percent(r['value'])}" for r in records(sizes)])
+        word, told = say.compare_ends(sizes, words), ""
+    values = say.listing([f"{r['model']} {say.percent(r['value'])}" for r in say.records(sizes)])
     text = f"The largest model has memorized {word} of the same sequences than the smallest: {values}{told}."
     yield Sentence.of(text, sizes, paired)
 
@@ -82,14 +70,15 @@ def _bursts(gains: pd.DataFrame) -> Iterator[Sentence]:
     """What a burst of exposures right before a checkpoint adds in the largest model, by number of copies."""
     if gains.empty:
         return
-    name = largest(gains)
+    name = say.largest(gains)
     big = gains[gains["model"] == name]
     parts = []
     for copies, part in big.groupby("exposures_low"):
         detected = (part["low"] > 0).any() or (part["high"] < 0).any()
-        parts.append(f"{times(int(str(copies)))} {part['value'].mean():+.1f}{'' if detected else ' (not detected)'}")
+        told = f"{part['value'].mean():+.1f}{'' if detected else ' (not detected)'}"
+        parts.append(f"{say.times(int(str(copies)))} {told}")
     text = f"Tokens of a continuation that {name} gains at the checkpoint right after a burst of exposures"
-    yield Sentence.of(f"{text}: {listing(parts)}.", big)
+    yield Sentence.of(f"{text}: {say.listing(parts)}.", big)
 
 
 def _order(main: pd.DataFrame) -> Iterator[Sentence]:
@@ -97,34 +86,32 @@ def _order(main: pd.DataFrame) -> Iterator[Sentence]:
 
     The judge is the permutation null, not the Poisson law: memorized rows need not be rare.
     """
-    spread = by_size(at_last_step(main[main["metric"] == "dispersion"].dropna(subset=["value"]))).iloc[-1:]
+    spread = say.by_size(at_last_step(main[main["metric"] == "dispersion"].dropna(subset=["value"]))).iloc[-1:]
     null = main[main["metric"] == "dispersion_permuted"].merge(
         spread[["model", "step", "task"]], on=["model", "step", "task"]).head(1)
     if spread.empty or null.empty:
         return
-    last, shuffled = records(spread)[0], records(null)[0]
+    last, shuffled = say.records(spread)[0], say.records(null)[0]
     words = ("more than", "less than", "no more and no less than")
     word = words[0] if last["value"] > shuffled["high"] else words[1] if last["value"] < shuffled["low"] else words[2]
     yield Sentence.of(
         f"Along the training order, memorized rows per block of {last['model']} vary {word} those of shuffled rows: "
-        f"variance over mean {last['value']:.2f}, shuffled{interval(shuffled)}; it is 1 for a Poisson process, and "
+        f"variance over mean {last['value']:.2f}, shuffled{say.interval(shuffled)}; it is 1 for a Poisson process, and "
         "below where memorized rows are common.", spread,
     )
 
 
 def _prediction(main: pd.DataFrame) -> Iterator[Sentence]:
     """How much of what the largest model memorized at the end the smallest model's last checkpoint shows."""
-    recall = by_size(at_last_step(main[main["metric"] == "recall"].dropna(subset=["value"])))
+    recall = say.by_size(at_last_step(main[main["metric"] == "recall"].dropna(subset=["value"])))
     if recall["model"].nunique() < 2:
         return
     small = recall.iloc[:1]
-    row = records(small)[0]
+    row = say.records(small)[0]
     precision = main[(main["metric"] == "precision") & (main["model"] == row["model"]) & (main["step"] == row["step"])]
-    right = f"; {percent(precision['value'].iloc[0])} of what it predicts is right" if len(precision) else ""
-    text = (
-        f"{row['model']} at step {row['step']:,} predicts {percent(row['value'])}{interval(row, percent)} of what "
-        f"{row['reference']} memorized{right}."
-    )
+    right = f"; {say.percent(precision['value'].iloc[0])} of what it predicts is right" if len(precision) else ""
+    share = f"{say.percent(row['value'])}{say.interval(row, say.percent)}"
+    text = f"{row['model']} at step {row['step']:,} predicts {share} of what {row['reference']} memorized{right}."
     yield Sentence.of(text, small, precision)
 
 
@@ -134,15 +121,15 @@ def effects(summary: pd.DataFrame) -> Iterator[Sentence]:
     words = ("better", "worse", "not detectably better or worse")
     moments = {"mean_instantaneous": "at the first checkpoint after", "mean_residual": "at the last checkpoint"}
     for metric, when in moments.items():
-        found = by_size(main[main["metric"] == metric].dropna(subset=["value"])).iloc[-1:]
-        for row in records(found):
-            word = direction(row["value"], row["low"], row["high"], words)
-            by = f"{row['value']:+.3f}{interval(row, lambda v: f'{v:+.3f}')} nats per token"
+        found = say.by_size(main[main["metric"] == metric].dropna(subset=["value"])).iloc[-1:]
+        for row in say.records(found):
+            word = say.direction(row["value"], row["low"], row["high"], words)
+            by = f"{row['value']:+.3f}{say.interval(row, lambda v: f'{v:+.3f}')} nats per token"
             yield Sentence.of(f"Having consumed a row, {row['model']} knows it {word} {when}: by {by}.", found)
-    found = by_size(at_last_step(main[(main["metric"] == "auc") & (main["task"] == "loss")])).iloc[-1:]
-    for row in records(found.dropna(subset=["value"])):
+    found = say.by_size(at_last_step(main[(main["metric"] == "auc") & (main["task"] == "loss")])).iloc[-1:]
+    for row in say.records(found.dropna(subset=["value"])):
         value, low, high = (row[c] - 0.5 for c in ("value", "low", "high"))
-        word = direction(value, low, high, ("above", "below", "not detectably off"))
-        shown = f"{row['value']:.2f}{interval(row)}"
+        word = say.direction(value, low, high, ("above", "below", "not detectably off"))
+        shown = f"{row['value']:.2f}{say.interval(row)}"
         text = f"At step {row['step']:,} the AUC of membership by the loss of {row['model']} is {shown}, {word} chance."
         yield Sentence.of(text, found)

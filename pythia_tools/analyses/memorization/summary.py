@@ -160,20 +160,6 @@ def burst_gains(main: pd.DataFrame, canaries: pd.DataFrame) -> pd.DataFrame:
     return declared.summary(lines)
 
 
-def counted_exposures(items: pd.DataFrame, planted: pd.Series) -> pd.DataFrame:
-    """Exposures as they were counted by the last step of the items beside those planted (row → exposures by then)."""
-    final = items[items["step"] == items["step"].max()].drop_duplicates("row").set_index("row")["exposures"].astype(int)
-    wanted = planted.loc[final.index]
-    first = items.iloc[0]
-    start = {"suite": first["suite"], "step": items["step"].max(), "task": first["task"]}
-    values = {
-        "exposures_counted": final.sum(), "exposures_planted": wanted.sum(),
-        "items_that_differ": (final != wanted).sum(),
-    }
-    found = {m: Estimate(float(v), n=len(final), unit="canary").columns() for m, v in values.items()}
-    return declared.summary({**start, "metric": metric, **columns} for metric, columns in found.items())
-
-
 def branch_differences(items: pd.DataFrame, bases: Mapping[str, str]) -> pd.DataFrame:
     """`memorized_difference`: share of rows that a branch memorized minus its base's, paired by row at the same step.
 

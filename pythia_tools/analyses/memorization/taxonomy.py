@@ -98,7 +98,7 @@ def features(
 
 def edit_distance(decoded: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
     """(n,) insertions, deletions and replacements of ids that turn decoded (n, a) into truth (n, b)."""
-    x, y = _pair(decoded, truth)
+    x, y = np.asarray(decoded), np.asarray(truth)
     previous = np.broadcast_to(np.arange(y.shape[1] + 1), (len(x), y.shape[1] + 1)).copy()
     for i in range(x.shape[1]):
         current = np.empty_like(previous)
@@ -112,7 +112,7 @@ def edit_distance(decoded: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
 
 def longest_common_span(decoded: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
     """(n,) length of the longest run of ids that occurs in both, wherever it starts."""
-    x, y = _pair(decoded, truth)
+    x, y = np.asarray(decoded), np.asarray(truth)
     run = np.zeros((len(x), y.shape[1] + 1), np.int64)
     best = np.zeros(len(x), np.int64)
     for i in range(x.shape[1]):
@@ -123,16 +123,7 @@ def longest_common_span(decoded: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndar
 
 def near_verbatim(decoded: npt.ArrayLike, truth: npt.ArrayLike) -> pd.DataFrame:
     """Per row of equally long ones: agree (share of equal places), edit_distance (ids), span (ids)."""
-    x, y = _pair(decoded, truth)
+    x, y = np.asarray(decoded), np.asarray(truth)
     return pd.DataFrame({
         "agree": (x == y).mean(axis=1), "edit_distance": edit_distance(x, y), "span": longest_common_span(x, y),
     })
-
-
-def _pair(decoded: npt.ArrayLike, truth: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(decoded), np.asarray(truth)
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
-        raise RequestError(
-            f"decoded has shape {x.shape} and truth {y.shape}; both must be rows × ids, with equally many rows"
-        )
-    return x, y
