@@ -1,7 +1,7 @@
 """What an analysis is and how it is carried out: declaration, options, context, execution, sweep, plan, run."""
 
 from pythia_tools.analysis.context import Context
-from pythia_tools.analysis.declaration import Analysis, AnyAnalysis, Export, Figure, Sentence
+from pythia_tools.analysis.declaration import Analysis, AnyAnalysis, Drawn, Export, Figure, Sentence
 from pythia_tools.analysis.execution import Execution, Where
 from pythia_tools.analysis.options import Options, option
 from pythia_tools.analysis.perform import Prepared, measure, prepare, prepare_all, run, run_all
@@ -12,7 +12,7 @@ from pythia_tools.analysis.task import Key, Task
 from pythia_tools.analysis.truth import TRUTH_METRICS, compare_with_truth
 
 __all__ = [
-    "TRUTH_METRICS", "Analysis", "AnyAnalysis", "Context", "Execution", "Export", "Figure", "Key", "Options",
+    "TRUTH_METRICS", "Analysis", "AnyAnalysis", "Context", "Drawn", "Execution", "Export", "Figure", "Key", "Options",
     "Prepared", "ScoreTask", "Sentence", "SweepPlan", "SweepResult", "Task", "Where", "compare_with_truth", "measure",
     "option", "plan", "plan_sweep", "prepare", "prepare_all", "run", "run_all", "sweep", "token_scores",
 ]

@@ -172,6 +172,5 @@ class Context:
             raise DataError(
                 f"{len(table)} counts for {len(patterns)} patterns at {len(wanted)} steps; two patterns have one name"
             )
-        return table.assign(
-            item=np.repeat(np.arange(len(patterns)), len(wanted))
-        )[["item", "term", "step", "exposures"]]
+        table = table.assign(item=np.repeat(np.arange(len(patterns)), len(wanted)))
+        return table[["item", "term", "step", "exposures"]]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 Chosen = TypeVar("Chosen", bound=Options)
+Drawn: TypeAlias = "Axes | Canvas"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Figure:
     """A figure to be saved: its file name, the axes or figure, and what it shows."""
 
     name: str
-    target: Axes | Canvas
+    target: Drawn
     caption: str
 
 

@@ -96,22 +96,18 @@ def _kind(options: type[Options], name: str) -> _Kind:
 def _checked(field: dataclasses.Field[object], kind: _Kind, value: object) -> object:
     if value is None and kind.optional:
         return None
-    if kind.several:
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise RequestError(f"{_flag(field)}: {value!r} is not a list of values")
-        return tuple(_allowed(field, _typed(field, kind, v)) for v in value)
-    return _allowed(field, _typed(field, kind, value))
+    if not kind.several:
+        return _allowed(field, kind, value)
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise RequestError(f"{_flag(field)}: {value!r} is not a list of values")
+    return tuple(_allowed(field, kind, v) for v in value)
 
 
-def _typed(field: dataclasses.Field[object], kind: _Kind, value: object) -> object:
+def _allowed(field: dataclasses.Field[object], kind: _Kind, value: object) -> object:
     if kind.one is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if not isinstance(value, kind.one) or (kind.one is not bool and isinstance(value, bool)):
         raise RequestError(f"{_flag(field)}: {value!r} is a {type(value).__name__}; it must be {kind.one.__name__}")
-    return value
-
-
-def _allowed(field: dataclasses.Field[object], value: object) -> object:
     choices, minimum = field.metadata.get("choices") or (), field.metadata.get("minimum")
     if choices and value not in choices:
         raise RequestError(f"{_flag(field)}: {value!r} is not known; allowed: {', '.join(map(str, choices))}")

@@ -78,18 +78,18 @@ def run_all(
 ) -> dict[str, Run]:
     """Several analyses, one sweep: analysis name → its finished run. Cells are kept in the folder of the whole."""
     context.execution = replace(context.execution, cells=whole.cells)
-    clock = Clock()
+    start = time.monotonic()
     result = sweep(context, [task for one in prepared for task in one.tasks])
-    clock.lap(f"evaluating {len(context.checkpoints)} checkpoints")
-    runs = {}
-    for one in prepared:
-        runs[one.analysis.name] = finish(one, context, result, folders[one.analysis.name], clock)
-    return runs
+    timings = {f"evaluating {len(context.checkpoints)} checkpoints": round(time.monotonic() - start, 2)}
+    named = {one.analysis.name: one for one in prepared}
+    return {name: finish(one, context, result, folders[name], timings) for name, one in named.items()}
 
 
-def finish(one: Prepared, context: Context, result: SweepResult, folder: RunFolder, clock: Clock) -> Run:
+def finish(
+    one: Prepared, context: Context, result: SweepResult, folder: RunFolder, timings: Mapping[str, float]
+) -> Run:
     """Tables, figures, sentences and receipts of one analysis; run.json last. A shard draws and claims nothing."""
-    analysis, options = one.analysis, one.options
+    analysis, options, start = one.analysis, one.options, time.monotonic()
     items = analysis.items({task.name: result[task.name] for task in one.tasks}, context, options)
     summary = checked(analysis, analysis.summarize(items, context, options) if len(items) else tables.summary([]))
     captions: dict[str, str] = {}
@@ -101,10 +101,10 @@ def finish(one: Prepared, context: Context, result: SweepResult, folder: RunFold
         for export in analysis.exports(items, context, options):
             _write(folder, export.path, export.content)
         sentences = [{"text": s.text, "rows": list(s.rows)} for s in analysis.sentences(summary)]
-    clock.lap(f"{analysis.name}: tables and figures")
+    seconds = round(time.monotonic() - start, 2)
     return folder.finish(
         items, summary, weights=result.weights, data=context.order.fingerprint if "order" in vars(context) else None,
-        timings=clock.laps,
+        timings={**timings, f"{analysis.name}: tables and figures": seconds},
         extra={
             **one.config, "title": analysis.title(), "method": analysis.method_text(options), "captions": captions,
             "sentences": sentences, "tasks": {task.name: task.digest for task in one.tasks},
@@ -128,25 +128,9 @@ def _write(folder: RunFolder, path: Path, content: pd.DataFrame | Mapping[str, o
     target = confined(folder.path, str(path))
     if not isinstance(content, pd.DataFrame):
         write_json(target, content)
-    elif target.suffix == ".csv":
-        with atomic_write(target, "w") as out:
-            content.to_csv(out, index=False)
     else:
         with atomic_write(target) as out:
-            content.to_parquet(out, index=False)
-
-
-class Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, name: str) -> None:
-        now = time.monotonic()
-        self.laps[name] = round(now - self._last, 2)
-        self._last = now
+            (content.to_csv if target.suffix == ".csv" else content.to_parquet)(out, index=False)
 
 
 def prepare_all(

@@ -54,8 +54,8 @@ def sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **wher
     execution = context.execution
     check_defects(context.checkpoints, allow_defective=execution.allow_defective)
     work = _Work(context, tasks)
-    keep = execution.cells is not None
-    ready = prepare([c for c, _ in work.todo], prefetch=execution.prefetch, wanted=work.lacks if keep else None)
+    wanted = None if execution.cells is None else lambda c, record: work.lacking(c, record) > 0
+    ready = prepare([c for c, _ in work.todo], prefetch=execution.prefetch, wanted=wanted)
     with contextlib.closing(ready), progress.bar(sum(len(n) for _, n in work.todo), "cells", "cell") as bar:
         for prepared, (_, numbers) in zip(ready, work.todo, strict=True):
             work.checkpoint(prepared, numbers, bar)
@@ -94,7 +94,7 @@ def plan_sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], *
     for checkpoint, numbers in work.todo:
         keyed = [work.units[n] for n in numbers if work.units[n][0].key(checkpoint) is not None]
         record = known_record(checkpoint)
-        lacking = len(keyed) if record is None else work.lacking(checkpoint, record, numbers)
+        lacking = len(keyed) if record is None else work.lacking(checkpoint, record)
         total, done, unseen = total + len(keyed), done + len(keyed) - lacking, unseen + (record is None)
         if lacking or not tasks:
             missing.append((checkpoint, lacking / max(1, len(work.units))))
@@ -165,13 +165,9 @@ class _Work:
         self.computed = self.reused = 0
         self._numbers = {id(c): numbers for c, numbers in self.todo}
 
-    def lacks(self, checkpoint: Checkpoint, record: WeightsRecord) -> bool:
-        """Whether a cell of these weights is still to be computed."""
-        return self.lacking(checkpoint, record, self._numbers[id(checkpoint)]) > 0
-
-    def lacking(self, checkpoint: Checkpoint, record: WeightsRecord, numbers: Sequence[int]) -> int:
+    def lacking(self, checkpoint: Checkpoint, record: WeightsRecord) -> int:
         """How many cells of these weights are still to be computed."""
-        keys = [self._key(checkpoint, record, *self.units[number]) for number in numbers]
+        keys = [self._key(checkpoint, record, *self.units[number]) for number in self._numbers[id(checkpoint)]]
         return sum(key is not None and (self.cells is None or not self.cells.has(key)) for key in keys)
 
     def checkpoint(self, prepared: Prepared, numbers: list[int], bar: tqdm[None]) -> None:
@@ -207,11 +203,9 @@ class _Work:
         return [record.digest, task.name, task.version, task.digest, dtype, part, own]
 
     def _keep(self, task: Task, checkpoint: Checkpoint, frame: pd.DataFrame) -> None:
-        named = frame.copy(deep=False)
-        for position, (column, value) in enumerate(checkpoint.identity.items()):
-            named.insert(position, column, pd.NA if value is None else value)  # type: ignore[arg-type]
-        if len(named):
-            self.frames[task.name].append(check_items(named))
+        if len(frame):
+            identity = {column: pd.NA if value is None else value for column, value in checkpoint.identity.items()}
+            self.frames[task.name].append(check_items(frame.assign(**identity)))  # type: ignore[arg-type]
 
     def result(self) -> SweepResult:
         empty = check_items(pd.DataFrame(columns=IDENTITY))

@@ -131,9 +131,8 @@ def test_the_public_format_is_written(tmp_path: Path) -> None:
     numbers = np.arange(2, 12)
     (made,) = public_format.exports(items, numbers, ORDER.array[2:12, :64], "duped")
     assert made.path == Path("exchange/data/duped.70m.6-00000-of-00001.parquet")
-    (tmp_path / "data").mkdir()
-    made.content.to_parquet(tmp_path / public_format.file_name("duped.70m"), index=False)
-    stored = pq.read_table(tmp_path / public_format.file_name("duped.70m"))
+    made.content.to_parquet(tmp_path / made.path.name, index=False)
+    stored = pq.read_table(tmp_path / made.path.name)
     assert stored.column_names == ["index", "tokens", "__index_level_0__"]
     assert [str(f.type) for f in stored.schema] == [
         "int64", "list<element: int64>", "int64"

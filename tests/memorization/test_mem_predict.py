@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from pythia_tools.analyses.memorization import Confusion, confusion, from_percent, predictability, scaling
+from pythia_tools.analyses.memorization import Confusion, confusion, predictability, scaling
 from pythia_tools.analyses.memorization import published as published_summary
+from pythia_tools.analyses.memorization.predictability import from_percent
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 
@@ -163,9 +164,9 @@ def test_the_prediction_is_of_the_largest_model_at_its_last_step() -> None:
     at = found.set_index(["model", "step", "metric"])["value"]
     assert at["xs", 8, "precision"] == 1 and at["xs", 8, "recall"] == 0.5
     assert at["m", 4, "missed"] == 1 and at["m", 4, "false_alarm"] == 1
-    with pytest.raises(RequestError, match="no model '12b'; it has: xs, m"):
+    with pytest.raises(RequestError, match="no 12b; it has: xs/step8, m/step4, m/step8"):
         predictability(table, model="12b")
-    with pytest.raises(RequestError, match="no step 9 of m; it has: 4, 8"):
+    with pytest.raises(RequestError, match="no m/step9; it has: xs/step8, m/step4, m/step8"):
         predictability(table, model="m", step=9)
 
 

@@ -42,7 +42,7 @@ def _world(n: int = 40, noise: float = 0.0, seed: int = 0) -> tuple[np.ndarray, 
 
 def test_known_effects_come_back_exactly_under_parallel_trends() -> None:
     values, cohorts, _ = _world()
-    found = profiles(values, STEPS, cohorts, lower_is_memorized=True, resamples=50)
+    found = profiles(-values, STEPS, cohorts, resamples=50)
     assert found.cohorts.tolist() == [10, 30] and found.controls == 40
     assert found.effects[0] == pytest.approx([0, 2, 1.5, 1, 0.5])
     assert found.effects[1] == pytest.approx([0, 0, 0, 2, 1.5])
@@ -73,7 +73,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     held = 0
     for seed in range(60):
         values, cohorts, _ = _world(25, 0.5, seed)
-        found = profiles(values, STEPS, cohorts, lower_is_memorized=True, resamples=200, seed=seed)
+        found = profiles(-values, STEPS, cohorts, resamples=200, seed=seed)
         residual = found.mean(event_mask(found, "residual"))
         low, high = residual.low, residual.high
         held += low <= 1.0 <= high

@@ -7,7 +7,6 @@ trained on.
 Cost: one forward pass per row and checkpoint.
 """
 
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +82,4 @@ def summarize(table: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0)
         if {BEFORE, AFTER} <= values.keys():
             gap = difference_of_means(values[AFTER], values[BEFORE], unit="row", resamples=resamples, seed=seed)
             lines.append({**identity, "subset": AFTER, "reference": BEFORE, "metric": "nll_gap", **gap.columns()})
-    return summary(lines)
-
-
-summary = partial(tables.summary, analysis=NAME, metrics=METRICS)
+    return tables.summary(lines, analysis=NAME, metrics=METRICS)

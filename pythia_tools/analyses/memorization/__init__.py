@@ -13,14 +13,7 @@ from pythia_tools.analyses.memorization.measure import MemorizationTask, extract
 from pythia_tools.analyses.memorization.membership import signals, summarize_membership, zlib_bytes
 from pythia_tools.analyses.memorization.order_effect import block_counts, order_effect, qq_points, summarize_order
 from pythia_tools.analyses.memorization.overlap import Overlap, duplicate_counts
-from pythia_tools.analyses.memorization.predictability import (
-    Confusion,
-    confusion,
-    from_percent,
-    predictability,
-    published,
-    scaling,
-)
+from pythia_tools.analyses.memorization.predictability import Confusion, confusion, predictability, published, scaling
 from pythia_tools.analyses.memorization.profiles import cohort_of, forgetting_curve, profiles, summarize_profiles
 from pythia_tools.analyses.memorization.row_scores import RowScoreTask, row_scores, score_model
 from pythia_tools.analyses.memorization.rows import select_rows
@@ -34,7 +27,7 @@ __all__ = [
     "MemorizationOptions", "MemorizationTask", "Overlap", "RowScoreTask", "Screening",
     "Window", "auc", "block_counts", "branch_differences", "cohort_of", "confusion",
     "counterfactual", "decoding_table", "duplicate_counts", "exposure_bins", "extract", "extractable",
-    "forgetting_curve", "from_percent", "mean_memorization", "measure", "measure_model", "order_effect",
+    "forgetting_curve", "mean_memorization", "measure", "measure_model", "order_effect",
     "predictability", "profiles", "public_format", "published", "qq_points", "row_scores", "rows", "scaling",
     "score_model", "screened", "select_rows", "signals", "summarize", "summarize_membership",
     "summarize_order", "summarize_profiles", "taxonomy", "with_exposures", "zlib_bytes",

@@ -3,23 +3,18 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pythia_tools import counts, plots
 from pythia_tools.analyses.memorization import declared, kinds, public_format, rows, sentences
+from pythia_tools.analyses.memorization import summary as shares
 from pythia_tools.analyses.memorization.extract import Window
 from pythia_tools.analyses.memorization.measure import MemorizationTask
 from pythia_tools.analyses.memorization.order_effect import BLOCK, FEWEST, block_counts, qq_points, summarize_order
 from pythia_tools.analyses.memorization.predictability import predictability, scaling
-from pythia_tools.analyses.memorization.summary import (
-    branch_differences,
-    burst_gains,
-    correlations,
-    size_differences,
-    summarize,
-)
 from pythia_tools.analysis import Analysis, Context, Export, Figure, Options, Sentence, Task, compare_with_truth, option
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
@@ -146,22 +141,23 @@ class Memorization(Analysis[MemorizationOptions]):
         unit = "canary" if chosen.source == rows.CANARIES else "row"
         judged = items[items["task"] != "order"].assign(**{unit: lambda t: t["row"]})
         main = judged[judged["branch"] == "main"]
-        parts = [summarize(judged, by=["task"], unit=unit)]
+        parts = [shares.summarize(judged, by=["task"], unit=unit)]
         if chosen.cohorts is not None:
-            parts.append(summarize(judged, by=["task", "cohort"], unit=unit))
+            parts.append(shares.summarize(judged, by=["task", "cohort"], unit=unit))
         if "exposures" in judged.columns:
-            parts += [summarize(judged, by=["task", "exposure_bins"], unit=unit), correlations(judged, unit)]
+            by_exposures = shares.summarize(judged, by=["task", "exposure_bins"], unit=unit)
+            parts += [by_exposures, shares.correlations(judged, unit)]
         if unit == "canary":
             canaries = context.need_truth("planted canaries").canaries
-            parts.append(burst_gains(main, canaries))
+            parts.append(shares.burst_gains(main, canaries))
             if context.execution.shard is None:
                 last = judged[judged["step"] == context.steps[-1]].drop_duplicates("row").set_index("row")
                 counted = last["exposures"].loc[canaries["canary"]].to_numpy(dtype=np.int64)
                 compared = declared.summary(compare_with_truth(context, rows.CANARIES, counted))
                 parts.append(compared.assign(unit=unit))
-        parts.append(branch_differences(judged, self._bases(context)))
+        parts.append(shares.branch_differences(judged, self._bases(context)))
         if context.execution.shard is None:
-            parts += [size_differences(main, unit), *self._along(items, chosen, options)]
+            parts += [shares.size_differences(main, unit), *self._along(items, chosen, options)]
             if len(main[["model", "step"]].drop_duplicates()) > 1:
                 parts += [predictability(main), scaling(main)]
         if "kind" in judged.columns:
@@ -223,7 +219,7 @@ class Memorization(Analysis[MemorizationOptions]):
     def exports(self, items: pd.DataFrame, context: Context, options: MemorizationOptions) -> Iterator[Export]:
         judged = items[items["task"] != "order"]
         if "kind" in judged.columns:
-            yield Export(kinds.FILE, kinds.table_of_kinds(judged))
+            yield Export(Path("kinds.parquet"), kinds.table_of_kinds(judged))
         if options.exchange:
             chosen = rows.select(context, options.rows, options.seed)
             ids = _windows(context, options, chosen)

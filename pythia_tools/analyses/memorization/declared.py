@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from pythia_tools.analysis import TRUTH_METRICS, Figure
+from pythia_tools.analysis import TRUTH_METRICS, Drawn, Figure
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.tables import Column, Metric
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
 
 NAME = "memorization"
 EFFECTS = "memorization-effects"
@@ -104,7 +100,7 @@ EFFECT_METRICS = {
 }
 
 
-Drawings: TypeAlias = "dict[str, tuple[Callable[[], Axes | Canvas], str]]"
+Drawings: TypeAlias = "dict[str, tuple[Callable[[], Drawn], str]]"
 """Name of a figure → how it is drawn, and its caption."""
 
 

@@ -8,6 +8,7 @@ the rows consumed when the first model runs, and a pass over the rows followed p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from itertools import pairwise
@@ -145,11 +146,9 @@ class EffectsTask(Task):
         if len(self.steps) < 2:
             raise RequestError(f"effects compare steps; {len(self.steps)} was given, choose at least two with --steps")
         last = rows_by(self.order, self.steps[-1])
-        self.vocabulary: int | None
-        try:
+        self.vocabulary: int | None = None
+        with suppress(RequestError):
             self.vocabulary = context.vocabulary
-        except RequestError:
-            self.vocabulary = None
         most = (len(self.steps) - 1) * options.per_cohort + min(options.controls, self.order.n_rows - last)
         self.parts = -(-most // PART_ROWS)
         self.ids = most * (options.length or self.order.row_tokens)

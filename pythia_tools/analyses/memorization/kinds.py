@@ -6,7 +6,7 @@ Cost: one scan of the rows consumed, and a pass over the memorized rows.
 """
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,14 +16,12 @@ from pythia_tools.analyses.memorization.extract import Window
 from pythia_tools.analyses.memorization.overlap import CHUNK, duplicate_counts
 from pythia_tools.analyses.memorization.rows import rows_by
 from pythia_tools.analyses.memorization.taxonomy import KINDS, features, kinds
-from pythia_tools.analysis import Context, token_scores
+from pythia_tools.analysis import Context, ScoreTask, sweep
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import wilson
 from pythia_tools.core.tables import by_identity
 from pythia_tools.suites import Checkpoint
-
-FILE = Path("kinds.parquet")
 
 
 def last_checkpoint(context: Context) -> Checkpoint:
@@ -49,14 +47,12 @@ def with_kinds(
         progress.note("no row was memorized by any checkpoint")
         none = {"kind": pd.Series(pd.NA, table.index, "string"), "duplicates": pd.Series(pd.NA, table.index, "Int64")}
         return table.assign(**none)
-    last, order, execution = last_checkpoint(context), context.order, context.execution
+    last, order = last_checkpoint(context), context.order
     held = windows[np.searchsorted(numbers, rows)]
     counts = np.zeros(int(held.max()) + 1, np.int64)
     duplicates = duplicate_counts(held, _counted(order.chunks(0, rows_by(order, last.step), CHUNK), counts))
-    scores = token_scores(
-        [last], held, vocabulary=window.vocabulary, device=execution.device, dtype=execution.dtype,
-        cells=execution.cells, batch_size=execution.batch_size, allow_defective=execution.allow_defective,
-    )
+    alone = Context([last], replace(context.execution, shard=None))
+    scores = sweep(alone, [ScoreTask(held, vocabulary=window.vocabulary)])[ScoreTask.name]
     nll = scores["nll"].to_numpy().reshape(len(held), -1)
     found = features(held, context=window.context, nll=nll, token_counts=counts, duplicates=duplicates)
     try:

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.memorization import declared
-from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import roc
 from pythia_tools.core.tables import by_identity
 
@@ -44,8 +43,6 @@ def signals(table: pd.DataFrame, *, reference: pd.DataFrame | None = None) -> pd
         out["zlib"] = -table["nll_sum"] / table["zlib_bytes"]
     if reference is not None:
         known = reference.set_index("row")["nll"]
-        if not known.index.is_unique:
-            raise RequestError("the reference holds rows twice; give the scores of one checkpoint")
         out["reference"] = table["row"].map(known).to_numpy(dtype=np.float64) - table["nll"].to_numpy(dtype=np.float64)
     return out
 

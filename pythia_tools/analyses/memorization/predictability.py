@@ -207,11 +207,7 @@ def _target(table: pd.DataFrame, model: str | None, step: int | None) -> tuple[s
         sized = table.dropna(subset=["params"])
         model = str((sized if len(sized) else table).sort_values(["params", "step"])["model"].iloc[-1])
     steps = table.loc[table["model"] == model, "step"]
-    if steps.empty:
-        has = ", ".join(map(str, table["model"].unique()))
-        raise RequestError(f"the table has no model {model!r}; it has: {has}")
-    chosen = int(steps.max()) if step is None else step
-    if not (steps == chosen).any():
-        has = ", ".join(map(str, sorted(steps.unique())))
-        raise RequestError(f"the table has no step {chosen} of {model}; it has: {has}")
-    return model, chosen
+    if steps.empty or (step is not None and step not in set(steps)):
+        has = ", ".join(f"{name}/step{at}" for name, at in table[["model", "step"]].drop_duplicates().to_numpy())
+        raise RequestError(f"the table has no {model}{'' if step is None else f'/step{step}'}; it has: {has}")
+    return model, int(steps.max()) if step is None else step

@@ -34,7 +34,6 @@ from pythia_tools.core.tables import IDENTITY
 
 NEVER = -1
 """The cohort of rows that no checkpoint contains."""
-LOWER_IS_MEMORIZED = {"nll", "nll_sum", "entropy", "rank"}
 
 
 def cohort_of(batches: npt.ArrayLike, steps: Sequence[int]) -> np.ndarray:
@@ -65,24 +64,22 @@ class Profiles:
     controls: int
 
     def mean(self, mask: np.ndarray) -> Estimate:
-        """Mean effect over the (G, S) cells of a mask, each cohort weighted by its rows; NaN for none."""
+        """Mean effect over the (G, S) cells of a mask that has some, each cohort weighted by its rows."""
         weights = np.broadcast_to(self.sizes[:, None], mask.shape)[mask].astype(np.float64)
-        if not len(weights):
-            return Estimate(float("nan"), unit="row")
         weights = weights / weights.sum()
         n = int(self.sizes[mask.any(axis=1)].sum())
         return from_draws(self.effects[mask] @ weights, self.draws[:, mask] @ weights, n=n, unit="row")
 
 
 def profiles(
-    values: np.ndarray, steps: Sequence[int], cohorts: np.ndarray, *, lower_is_memorized: bool = False,
-    resamples: int = 1000, seed: int = 0,
+    values: np.ndarray, steps: Sequence[int], cohorts: np.ndarray, *, resamples: int = 1000, seed: int = 0
 ) -> Profiles:
-    """Group-time effects of (n, S) values of n rows at S steps (ascending); `cohorts` (n,) as from `cohort_of`.
+    """Group-time effects of (n, S) values, larger where better known, of n rows at S steps (ascending); `cohorts` (n,)
+    as from `cohort_of`.
 
     Raises RequestError without controls, without treated rows, or when a value is missing.
     """
-    data = -np.asarray(values, dtype=np.float64) if lower_is_memorized else np.asarray(values, dtype=np.float64)
+    data = np.asarray(values, dtype=np.float64)
     order = np.asarray(steps, dtype=np.int64)
     _check(data, order, cohorts)
     rng = np.random.default_rng(seed)
@@ -115,11 +112,10 @@ def event_mask(found: Profiles, what: str) -> np.ndarray:
 
 
 def summarize_profiles(
-    table: pd.DataFrame, batches: npt.ArrayLike, *, controls: npt.ArrayLike, measure: str = "nll",
-    row_ids: npt.ArrayLike | None = None, resamples: int = 1000, seed: int = 0,
+    table: pd.DataFrame, batches: npt.ArrayLike, *, controls: npt.ArrayLike, row_ids: npt.ArrayLike | None = None,
+    resamples: int = 1000, seed: int = 0,
 ) -> pd.DataFrame:
-    """Profiles of every model of a per-row item table (from `row_scores`, `measure`, or any column per row), as a
-    summary.
+    """Profiles of the loss under every model of a per-row item table (from `row_scores`), as a summary.
 
     batches: (n,) the batch of each row (`order.step_of(rows)`); controls: (n,) bool, rows never consumed and filtered
     by exposure; row_ids: their numbers in the table (default 0 … n − 1). Rows that are neither controls nor consumed by
@@ -134,11 +130,11 @@ def summarize_profiles(
     numbers = np.arange(len(consumed)) if row_ids is None else np.asarray(row_ids)
     lines: list[dict[str, object]] = []
     for _, part in table.groupby(["suite", "model", "branch"], sort=False, dropna=False):
-        wide = part.pivot(index="row", columns="step", values=measure).sort_index(axis=1)
+        wide = part.pivot(index="row", columns="step", values="nll").sort_index(axis=1)
         wide = wide.reindex(numbers).astype(np.float64)
         lost = list(wide.columns[wide.isna().all()])
         if lost:
-            said = f"no row has {measure} at steps {', '.join(map(str, lost))}; profiles leave them out"
+            said = f"no row has nll at steps {', '.join(map(str, lost))}; profiles leave them out"
             progress.warn(f"{part['model'].iloc[0]}: {said}")
             wide = wide.drop(columns=lost)
         steps = wide.columns.to_numpy(dtype=np.int64)
@@ -146,9 +142,7 @@ def summarize_profiles(
         cohorts = np.where(held, NEVER, cohort_of(consumed, list(steps)))
         keep = wide.notna().all(axis=1).to_numpy() & (held | (cohorts != NEVER))
         found = profiles(
-            wide.to_numpy()[keep], list(steps), cohorts[keep], lower_is_memorized=measure in LOWER_IS_MEMORIZED,
-            resamples=resamples, seed=seed,
-        )
+            -wide.to_numpy()[keep], list(steps), cohorts[keep], resamples=resamples, seed=seed)
         lines += [*_cells(found, identities), *_means(found, identities[-1])]
     return declared.effects(lines)
 

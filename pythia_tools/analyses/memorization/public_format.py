@@ -25,9 +25,4 @@ def exports(items: pd.DataFrame, numbers: np.ndarray, ids: np.ndarray, corpus: s
         rows = np.sort(part.loc[part["memorized"].fillna(False).astype(bool), "row"].to_numpy(dtype=np.int64))
         listed = pd.Series(list(ids[np.searchsorted(numbers, rows)].astype(np.int64)), dtype=object)
         frame = pd.DataFrame({"index": rows, "tokens": listed, "__index_level_0__": rows})
-        yield Export(Path("exchange") / file_name(f"{corpus}.{model}.{step}"), frame)
-
-
-def file_name(split: str) -> Path:
-    """Where the file of a split lies in the dataset."""
-    return Path("data") / f"{split}-00000-of-00001.parquet"
+        yield Export(Path(f"exchange/data/{corpus}.{model}.{step}-00000-of-00001.parquet"), frame)

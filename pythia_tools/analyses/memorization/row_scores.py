@@ -37,32 +37,29 @@ class RowScoreTask(Task):
     version = 2
 
     def __init__(
-        self, rows: npt.ArrayLike, *, length: int | None = None, min_k: float = MIN_K,
-        row_ids: npt.ArrayLike | None = None, vocabulary: int | None = None,
+        self, rows: npt.ArrayLike, *, length: int | None = None, row_ids: npt.ArrayLike | None = None,
+        vocabulary: int | None = None,
     ):
         self.rows, self.row_ids = as_rows(rows, row_ids)
         self.length = int(length or min(len(r) for r in self.rows))
         if self.length < 2:
             raise RequestError(f"length {self.length} must be at least 2: an id, and one that follows it")
-        if not 0 < min_k <= 1:
-            raise RequestError(f"min_k {min_k} must be a share above 0 and at most 1")
-        self.min_k, self.vocabulary = min_k, vocabulary
-        self.digest = files.digest([rows_digest(self.rows), self.row_ids, self.length, min_k, vocabulary])
+        self.vocabulary = vocabulary
+        self.digest = files.digest([rows_digest(self.rows), self.row_ids, self.length, MIN_K, vocabulary])
         self.parts = -(-len(self.rows) // PART_ROWS)
         self.ids = len(self.rows) * self.length
 
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         here = slice(part * PART_ROWS, (part + 1) * PART_ROWS)
         frame = score_model(
-            model, self.rows[here], length=self.length, min_k=self.min_k, vocabulary=self.vocabulary,
-            batch_size=context.execution.batch_size,
-        )
+            model, self.rows[here], length=self.length, vocabulary=self.vocabulary,
+            batch_size=context.execution.batch_size)
         frame["row"] = self.row_ids[here]
         return frame
 
 
 def row_scores(
-    checkpoints: Iterable[Checkpoint], rows: npt.ArrayLike, *, length: int | None = None, min_k: float = MIN_K,
+    checkpoints: Iterable[Checkpoint], rows: npt.ArrayLike, *, length: int | None = None,
     row_ids: npt.ArrayLike | None = None, vocabulary: int | None = None, **where: Unpack[Where],
 ) -> pd.DataFrame:
     """Item table, with the columns that `declared.EFFECT_COLUMNS` documents, from `row` to `positions`.
@@ -70,7 +67,7 @@ def row_scores(
     All but row, status and positions are NaN where the status is not `ok`. `where`: device, dtype, cells, …, as an
     `Execution` takes them.
     """
-    task = RowScoreTask(rows, length=length, min_k=min_k, row_ids=row_ids, vocabulary=vocabulary)
+    task = RowScoreTask(rows, length=length, row_ids=row_ids, vocabulary=vocabulary)
     return sweep(checkpoints, [task], **where)[task.name]
 
 

@@ -93,8 +93,8 @@ def _estimates(part: pd.DataFrame, unit: str) -> Iterator[tuple[str, Estimate]]:
     known = part[part["memorized"].notna()]
     for column, metric in MEANS.items():
         if column in part.columns:
-            values, repeated = _per_unit(known[column].to_numpy(dtype=np.float64), known[unit].to_numpy())
-            if column == "memorized" and not repeated:
+            values = known[column].astype(float).groupby(known[unit], sort=False).mean().to_numpy()
+            if column == "memorized" and len(values) == len(known):
                 yield metric, wilson(float(values.sum()), len(values), unit=unit)
             else:
                 yield metric, mean(values, unit=unit, by_frequency=True)
@@ -105,14 +105,6 @@ def _estimates(part: pd.DataFrame, unit: str) -> Iterator[tuple[str, Estimate]]:
     undecided = len(part) - len(known)
     if undecided:
         yield "undecided", Estimate(float(undecided), n=len(part), unit="row")
-
-
-def _per_unit(values: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Each unit's mean, and whether any unit occurred more than once."""
-    names, place = np.unique(units, return_inverse=True)
-    if len(names) == len(values):
-        return values, False
-    return np.bincount(place, weights=values) / np.bincount(place), True
 
 
 def correlations(items: pd.DataFrame, unit: str = "row") -> pd.DataFrame:
