@@ -85,8 +85,7 @@ class SweepPlan:
 def plan_sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **where: Unpack[Where]) -> SweepPlan:
     """The plan of `sweep` with the same arguments, for --dry-run: nothing is loaded, fetched or computed.
 
-    Without tasks it is the plan of fetching the checkpoints. Cost: one request per hub repository and commit not listed
-    before.
+    Cost: one request per hub repository and commit not listed before.
     """
     work = _Work(_context(work_on, where), tasks)
     total = done = unseen = 0
@@ -96,13 +95,13 @@ def plan_sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], *
         record = known_record(checkpoint)
         lacking = len(keyed) if record is None else work.lacking(checkpoint, record)
         total, done, unseen = total + len(keyed), done + len(keyed) - lacking, unseen + (record is None)
-        if lacking or not tasks:
-            missing.append((checkpoint, lacking / max(1, len(work.units))))
-    flop = _flop(missing, tasks)
+        if lacking:
+            missing.append((checkpoint, lacking / len(work.units)))
     fetch, budget = hub.plan([c for c, _ in missing]), hub.default_budget()
     peak = min(fetch.disk_peak, fetch.disk_peak if budget is None else budget)
     if all(isinstance(c.location, Folder) for c, _ in missing):
         peak = 0
+    flop = _flop(missing, tasks)
     return SweepPlan(len(work.todo), total, done, unseen, fetch.bytes, peak, fetch.problems, len(fetch.missing), flop)
 
 
@@ -117,7 +116,7 @@ def _flop(missing: Sequence[tuple[Checkpoint, float]], tasks: Sequence[Task]) ->
     """Twice the parameters per id (embedding rows are looked up, not multiplied), over the shares that are missing."""
     ids = [task.ids for task in tasks]
     sizes = [c.model.non_embedding or c.model.params for c, _ in missing]
-    if not tasks or any(i is None for i in ids) or any(s is None for s in sizes):
+    if any(i is None for i in ids) or any(s is None for s in sizes):
         return None
     return float(
         sum(2 * (size or 0) * share for size, (_, share) in zip(sizes, missing, strict=True)) * sum(i or 0 for i in ids)
@@ -157,7 +156,7 @@ class _Work:
         self.context, self.cells, self.dtype = context, execution.cells, execution.dtype
         self.units = [(task, part) for task in tasks for part in range(task.parts)]
         mine = plan_shard(len(context.checkpoints), len(self.units), execution.shard)
-        self.todo = [(c, n) for c, n in zip(context.checkpoints, mine, strict=True) if n or not tasks]
+        self.todo = [(c, n) for c, n in zip(context.checkpoints, mine, strict=True) if n]
         self.device = choose_device(execution.device)
         self.live = LiveModules(self.device, self.dtype, [c for c, _ in self.todo])
         self.frames: dict[str, list[pd.DataFrame]] = {task.name: [] for task in tasks}

@@ -16,10 +16,8 @@ from pythia_tools.analyses.memorization import (
     auc,
     duplicate_counts,
     score_model,
-    signals,
-    summarize_membership,
-    zlib_bytes,
 )
+from pythia_tools.analyses.memorization.membership import signals, summarize_membership, zlib_bytes
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import roc

@@ -110,7 +110,7 @@ def test_causal_profiles_jump_at_the_checkpoint_after_a_burst(canaries: pd.DataF
     cohorts = np.where(canaries["copies"] == 0, NEVER, cohort_of(first, steps))
     keep = (burst | (canaries["copies"] == 0)).to_numpy()
     assert (cohorts[burst] == canaries.loc[burst, "burst"]).all(), "the burst lies just before its checkpoint"
-    found = profiles(losses[steps].to_numpy()[keep], steps, cohorts[keep], lower_is_memorized=True, resamples=500)
+    found = profiles(-losses[steps].to_numpy()[keep], steps, cohorts[keep], resamples=500)
     mean = found.mean(event_mask(found, "instantaneous"))
     value, low = mean.value, mean.low
     assert value > 0.8 and low > 0.3

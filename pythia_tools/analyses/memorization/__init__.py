@@ -10,7 +10,6 @@ from pythia_tools.analyses.memorization.counterfactual import counterfactual, me
 from pythia_tools.analyses.memorization.effects import EffectOptions, MemorizationEffects
 from pythia_tools.analyses.memorization.extract import Extraction, Screening, Window, extract
 from pythia_tools.analyses.memorization.measure import MemorizationTask, extractable, measure, measure_model
-from pythia_tools.analyses.memorization.membership import signals, summarize_membership, zlib_bytes
 from pythia_tools.analyses.memorization.order_effect import block_counts, order_effect, qq_points, summarize_order
 from pythia_tools.analyses.memorization.overlap import Overlap, duplicate_counts
 from pythia_tools.analyses.memorization.predictability import Confusion, confusion, predictability, published, scaling
@@ -23,12 +22,11 @@ from pythia_tools.analyses.memorization.summary import branch_differences, expos
 from pythia_tools.core.statistics import auc
 
 __all__ = [
-    "Confusion", "EffectOptions", "Extraction", "Memorization", "MemorizationEffects",
-    "MemorizationOptions", "MemorizationTask", "Overlap", "RowScoreTask", "Screening",
-    "Window", "auc", "block_counts", "branch_differences", "cohort_of", "confusion",
-    "counterfactual", "decoding_table", "duplicate_counts", "exposure_bins", "extract", "extractable",
-    "forgetting_curve", "mean_memorization", "measure", "measure_model", "order_effect",
+    "Confusion", "EffectOptions", "Extraction", "Memorization", "MemorizationEffects", "MemorizationOptions",
+    "MemorizationTask", "Overlap", "RowScoreTask", "Screening", "Window", "auc", "block_counts", "branch_differences",
+    "cohort_of", "confusion", "counterfactual", "decoding_table", "duplicate_counts", "exposure_bins", "extract",
+    "extractable", "forgetting_curve", "mean_memorization", "measure", "measure_model", "order_effect",
     "predictability", "profiles", "public_format", "published", "qq_points", "row_scores", "rows", "scaling",
-    "score_model", "screened", "select_rows", "signals", "summarize", "summarize_membership",
-    "summarize_order", "summarize_profiles", "taxonomy", "with_exposures", "zlib_bytes",
+    "score_model", "screened", "select_rows", "summarize", "summarize_order", "summarize_profiles", "taxonomy",
+    "with_exposures",
 ]

@@ -81,9 +81,6 @@ def features(
     lowest, highest, mean, median and quartiles over the row's ids. duplicates: (n,) occurrences of the window.
     """
     windows = np.asarray(rows)
-    expected = (len(windows), windows.shape[1] - 1)
-    if nll.shape != expected:
-        raise RequestError(f"nll has shape {nll.shape}; {expected} was expected, one per predicted id")
     counts = np.asarray(token_counts)[windows]
     quartiles = np.quantile(counts, [0.25, 0.5, 0.75], axis=1)
     return pd.DataFrame({
