@@ -289,9 +289,12 @@ def test_logits_that_are_no_numbers_are_flagged(model) -> None:  # type: ignore[
     assert (healed.memorized == extract(model, rows, Window(8, 8)).memorized).all()
 
 
-def test_a_late_logit_that_is_no_number_spoils_no_row_that_was_decided_before(model) -> None:  # type: ignore[no-untyped-def]
+def test_a_late_logit_that_is_no_number_spoils_no_row_that_was_decided_before(  # type: ignore[no-untyped-def]
+    model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows, _ = probes(model, 8, 6, 5)
-    window = Window(8, 6, stages=())  # all positions in one pass, so decided rows see the last one too
+    window = Window(8, 6)
+    monkeypatch.setattr(sys.modules[Window.__module__], "STAGES", ())  # in one pass, so decided rows see all positions
     healthy = extract(model, rows, window)
     decided = healthy.matched < 5
     spoil = model.gpt_neox.final_layer_norm.register_forward_hook(

@@ -7,7 +7,6 @@ trained on.
 Cost: one forward pass per row and checkpoint.
 """
 
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
