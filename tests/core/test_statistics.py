@@ -34,24 +34,57 @@ def test_wilson_of_nothing_knows_nothing() -> None:
     assert (empty.low, empty.high, empty.n) == (0.0, 1.0, 0)
 
 
-def test_bootstrap_interval_covers_the_mean_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(7)
-    covered = 0
-    for trial in range(200):
-        e = statistics.mean(rng.normal(3.0, 1.0, 40), unit="item", resamples=400, seed=trial)
-        covered += e.low <= 3.0 <= e.high
-    assert 175 <= covered <= 199
-
-
-def test_bootstrap_matches_scipy_within_noise() -> None:
+def test_percentile_bootstrap_matches_scipy_within_noise() -> None:
     from scipy.stats import bootstrap
 
     data = np.random.default_rng(1).exponential(size=80)
-    ours = statistics.mean(data, unit="item", resamples=8000)
+    ours = statistics.statistic(lambda rows: rows.mean(axis=1), data, unit="item", resamples=8000, vectorized=True)
     rng = np.random.default_rng(2)
     theirs = bootstrap((data,), np.mean, method="percentile", n_resamples=8000, rng=rng).confidence_interval
     assert ours.low == pytest.approx(theirs.low, rel=0.03)
     assert ours.high == pytest.approx(theirs.high, rel=0.03)
+
+
+def test_the_mean_of_few_units_is_never_surer_than_students_t() -> None:
+    from scipy.stats import ttest_1samp
+
+    rng = np.random.default_rng(1)
+    for n in (2, 3, 5, 10, 40):
+        for data in (rng.normal(size=n), rng.exponential(size=n), rng.integers(0, 5, n) + 0.5):
+            found = statistics.mean(data, unit="seed")
+            student = ttest_1samp(data, 0).confidence_interval()
+            assert found.low <= student.low + 1e-9 and found.high >= student.high - 1e-9
+            assert found.value - found.low == pytest.approx(found.high - found.value)
+    wide = statistics.mean(np.random.default_rng(3).lognormal(size=12), unit="item")
+    assert wide.interval == "studentized bootstrap95"
+
+
+def test_two_samples_are_never_surer_than_welch() -> None:
+    from scipy.stats import ttest_ind
+
+    rng = np.random.default_rng(2)
+    for n, m in ((2, 5), (8, 8), (30, 6)):
+        a, b = rng.normal(size=n), 3 * rng.exponential(size=m)
+        found = statistics.difference_of_means(a, b, unit="row")
+        welch = ttest_ind(a, b, equal_var=False).confidence_interval()
+        assert found.low <= welch.low + 1e-9 and found.high >= welch.high - 1e-9
+    lone = statistics.difference_of_means([1.0], [2.0, 3.0], unit="row")
+    assert (lone.value, lone.interval) == (-1.5, "none") and np.isnan(lone.low)
+
+
+def test_a_heavy_tail_widens_the_interval_beyond_students() -> None:
+    from scipy.stats import t as student
+
+    data = np.random.default_rng(5).lognormal(sigma=1.5, size=15)
+    found = statistics.mean(data, unit="item")
+    assert found.high - found.value > 1.1 * student.ppf(0.975, 14) * data.std(ddof=1) / np.sqrt(15)
+
+
+def test_values_that_repeat_are_resampled_by_frequency_to_the_same_interval() -> None:
+    data = np.round(np.random.default_rng(5).exponential(3, 300))
+    few = statistics.mean(data, unit="item", resamples=20_000)
+    slow = statistics.mean(data + np.random.default_rng(1).normal(0, 1e-9, 300), unit="item", resamples=20_000)
+    assert (few.low, few.high) == pytest.approx((slow.low, slow.high), rel=0.01)
 
 
 def test_shares_get_wilson_and_one_value_gets_no_interval() -> None:
@@ -59,10 +92,45 @@ def test_shares_get_wilson_and_one_value_gets_no_interval() -> None:
     assert (share.value, share.low, share.high) == (1.0, statistics.wilson(10, 10, unit="canary").low, 1.0)
     assert (share.n, share.unit, share.interval) == (10, "canary", "wilson95")
     lone = statistics.mean([0.3], unit="item")
-    assert lone.value == 0.3
+    assert (lone.value, lone.interval) == (0.3, "none")
     assert np.isnan([lone.low, lone.high]).all()
     paired = statistics.difference([1.0, 0.0, 1.0], [0.0, 0.0, 0.0], unit="item")
-    assert paired.interval == "paired bootstrap95"
+    assert paired == statistics.paired_shares(2, 0, 3, unit="item")
+    same = statistics.difference(np.zeros(24), np.zeros(24), unit="item")
+    assert same.low < 0 < same.high, "24 pairs that agree are no proof that none differs"
+
+
+def test_flags_in_clusters_are_worth_fewer_and_never_certain() -> None:
+    clusters = np.repeat(np.arange(24), 8)
+    alike = np.repeat(np.random.default_rng(1).permutation(24) < 8, 8).astype(float)
+    found = statistics.mean(alike, unit="occupation", clusters=clusters)
+    alone = statistics.wilson(8, 24, unit="occupation")
+    assert (found.value, found.n, found.interval) == (1 / 3, 24, "clustered wilson95")
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=0.03)
+    mixed = statistics.mean(np.tile([1, 0, 0, 1, 0, 0, 1, 0], 24), unit="occupation", clusters=clusters)
+    assert mixed.high - mixed.low < alone.high - alone.low
+    every = statistics.mean(np.ones(192), unit="occupation", clusters=clusters)
+    assert 0.8 < every.low < statistics.wilson(192, 192, unit="item").low and every.high == 1
+    one = statistics.mean([1, 0, 1], unit="occupation", clusters=[0, 0, 0])
+    assert np.isnan(one.low) and one.interval == "none"
+
+
+def test_percentiles_of_too_few_units_are_refused() -> None:
+    few = statistics.rank_correlation([1, 2, 3, 4, 5], [2, 1, 3, 5, 4], unit="term")
+    assert few.value == pytest.approx(0.8) and few.interval == "none" and np.isnan([few.low, few.high]).all()
+    assert statistics.rank_correlation(range(6), [2, 1, 3, 5, 4, 6], unit="term").interval == "bootstrap95"
+
+
+def test_dispersion_has_an_interval_that_holds() -> None:
+    counts = np.random.default_rng(1).poisson(5, 40)
+    found = statistics.dispersion(counts, unit="block")
+    assert found.value == pytest.approx(counts.var(ddof=1) / counts.mean())
+    assert 0 < found.low < found.value < found.high
+    plain = statistics.statistic(lambda c: c.var(ddof=1) / c.mean(), counts, unit="block")
+    assert found.high - found.low > plain.high - plain.low
+    for nothing in ([0] * 9, [3] * 9, [1, 2, 0]):
+        none = statistics.dispersion(nothing, unit="block")
+        assert none.interval == "none" and np.isnan(none.low)
 
 
 def test_nan_is_refused_with_its_count() -> None:
@@ -98,6 +166,36 @@ def test_sign_flip_is_exact_for_few_units_and_close_for_many() -> None:
     assert padded == pytest.approx(exact, abs=0.01)
 
 
+def test_few_units_are_tested_by_students_t_as_no_sign_is_rare_enough() -> None:
+    from scipy.stats import ttest_1samp
+
+    seeds = [0.021, 0.025, 0.019]
+    assert statistics.sign_flip_test(seeds) == 0.25
+    assert statistics.paired_test(seeds) == pytest.approx(ttest_1samp(seeds, 0).pvalue)
+    many = np.random.default_rng(3).normal(0.4, 1, 20)
+    assert statistics.paired_test(many) == statistics.sign_flip_test(many)
+    assert np.isnan(statistics.paired_test([0.3])) and statistics.paired_test([0.0, 0.0, 0.0]) == 1
+
+
+def test_a_series_is_worth_fewer_values_the_more_its_neighbours_are_alike() -> None:
+    from scipy.stats import ttest_1samp
+
+    rng = np.random.default_rng(1)
+    steps = rng.normal(size=400)
+    noise = steps + 0.3
+    found, p, least = statistics.series_mean(noise, unit="checkpoint")
+    plain = ttest_1samp(noise, 0)
+    assert found.n > 300 and p == pytest.approx(plain.pvalue, rel=0.6)
+    assert least == pytest.approx(statistics.minimal_detectable_effect(noise), rel=0.1)
+    smooth = np.convolve(steps, np.ones(30) / 30, mode="valid")
+    drifted, drift_p, _ = statistics.series_mean(smooth, unit="checkpoint")
+    assert drifted.n < 40 and drift_p > 0.04 > 1e-4 > ttest_1samp(smooth, 0).pvalue
+    assert drifted.interval == "autocorrelated t95" and drifted.low < drifted.value < drifted.high
+    for short in ([0.1, 0.2, 0.3], np.linspace(0, 1, 10), [0.2] * 8):
+        none, no_p, no_least = statistics.series_mean(short, unit="checkpoint")
+        assert none.interval == "none" and np.isnan([none.low, no_p, no_least]).all()
+
+
 def test_adjusted_pvalues_equal_statsmodels() -> None:
     from statsmodels.stats.multitest import multipletests
 
@@ -108,10 +206,13 @@ def test_adjusted_pvalues_equal_statsmodels() -> None:
         statistics.adjust_pvalues(p, "bonferoni")
 
 
-def test_minimal_detectable_effect_equals_the_power_formula() -> None:
-    d = np.random.default_rng(5).normal(size=200)
-    expected = (1.959964 + 0.841621) * d.std(ddof=1) / np.sqrt(200)
-    assert statistics.minimal_detectable_effect(d) == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize("n", [2, 3, 6, 24, 200])
+def test_minimal_detectable_effect_equals_statsmodels_power_analysis(n: int) -> None:
+    from statsmodels.stats.power import TTestPower
+
+    d = np.random.default_rng(5).normal(size=n)
+    expected = TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8) * d.std(ddof=1)
+    assert statistics.minimal_detectable_effect(d) == pytest.approx(expected, rel=1e-3)
 
 
 def _fitted(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -175,16 +276,28 @@ def test_spearman_of_rows_equals_scipy_with_ties() -> None:
 LABELS = np.array(list("aabbbbcdddeefffffffghhiijjj"))
 
 
-def _slow(function, *columns, resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+def _draws(function, *columns, resamples: int = 2000, seed: int = 0) -> np.ndarray:
     """A cluster bootstrap spelled out: draw cluster names, join their items, take the statistic."""
     rng = np.random.default_rng(seed)
     names = list(dict.fromkeys(LABELS))
     draws = []
     for _ in range(resamples):
         chosen = [names[k] for k in rng.integers(0, len(names), len(names))]
-        rows = [k for name in chosen for k in np.flatnonzero(name == LABELS)]
-        draws.append(function(*(c[rows] for c in columns)))
-    return (function(*columns), *np.nanquantile(draws, [0.025, 0.975]))
+        joined = [(k, copy) for copy, name in enumerate(chosen) for k in np.flatnonzero(name == LABELS)]
+        rows, copies = (np.array(part) for part in zip(*joined, strict=True))
+        draws.append(function(*(c[rows] for c in columns), copies))
+    return np.array(draws)
+
+
+def _error_of_mean(values: np.ndarray, clusters: np.ndarray) -> float:
+    """By statsmodels: a regression on a constant with cluster-robust variance, n / (n - 1) as the only correction."""
+    import statsmodels.api as sm
+
+    fit = sm.OLS(values, np.ones(len(values))).fit(
+        cov_type="cluster", cov_kwds={"groups": np.unique(clusters, return_inverse=True)[1], "use_correction": False}
+    )
+    n = len(np.unique(clusters))
+    return float(fit.bse[0]) * np.sqrt(n / (n - 1))
 
 
 def test_clusters_are_resampled_whole_as_by_a_slow_explicit_bootstrap() -> None:
@@ -192,19 +305,20 @@ def test_clusters_are_resampled_whole_as_by_a_slow_explicit_bootstrap() -> None:
     place = np.unique(LABELS, return_inverse=True)[1]
     x = rng.normal(size=10)[place] + 0.1 * rng.normal(size=LABELS.size)
     y = x + rng.normal(size=LABELS.size)
-    flags = (x > 0).astype(float)
-    rho = lambda a, b: spearmanr(a, b).statistic  # noqa: E731
     options = {"unit": "occupation", "clusters": LABELS}
-    for found, slow in (
-        (statistics.mean(x, **options), _slow(np.mean, x)),
-        (statistics.mean(np.round(x), by_frequency=True, **options), _slow(np.mean, np.round(x))),
-        (statistics.mean(flags, **options), _slow(np.mean, flags)),
-        (statistics.difference(x, y, **options), _slow(np.mean, x - y)),
-        (statistics.statistic(np.median, x, **options), _slow(np.median, x)),
-        (statistics.rank_correlation(x, y, **options), _slow(rho, x, y)),
+    rho = lambda a, b, _: spearmanr(a, b).statistic  # noqa: E731
+    for found, value, draws in (
+        (statistics.statistic(np.median, x, **options), np.median(x), _draws(lambda a, _: np.median(a), x)),
+        (statistics.rank_correlation(x, y, **options), spearmanr(x, y).statistic, _draws(rho, x, y)),
     ):
-        assert (found.value, found.low, found.high) == pytest.approx(slow), found
-        assert (found.n, found.unit) == (10, "occupation") and found.interval.endswith("bootstrap95")
+        assert (found.value, found.low, found.high) == pytest.approx((value, *np.nanquantile(draws, [0.025, 0.975])))
+    for found, data in ((statistics.mean(x, **options), x), (statistics.difference(x, y, **options), x - y)):
+        middle = partial(np.subtract, data.mean())
+        told = _draws(lambda a, copies, m=middle: abs(m(a.mean())) / _error_of_mean(a, copies), data, resamples=300)
+        again = statistics.difference(data, resamples=300, **options)
+        half = np.quantile(told, 0.95) * _error_of_mean(data, LABELS)
+        assert again.high - again.value == pytest.approx(half), "at least Student's, here more"
+        assert (found.n, found.unit) == (10, "occupation") and found.interval.endswith("studentized bootstrap95")
         assert found.low <= found.value <= found.high
     apart = statistics.mean(x, unit="item")
     clustered = statistics.mean(x, **options)
@@ -255,11 +369,11 @@ def test_every_item_needs_a_cluster() -> None:
         statistics.mean([1.0, 2.0, 4.0], unit="row", clusters=["a", None, "b"])
 
 
-@given(st.lists(st.floats(-10, 10), min_size=2, max_size=30), st.integers(0, 5), st.booleans())
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=30), st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
-def test_bounds_are_low_value_high(values: list[float], seed: int, by_frequency: bool) -> None:
-    """Of a mean's percentile bootstrap with many resamples the bounds lie on either side of it, in this order."""
-    found = statistics.mean(values, unit="row", seed=seed, by_frequency=by_frequency)
+def test_bounds_are_low_value_high(values: list[float], seed: int) -> None:
+    """The bounds of a mean lie on either side of it, in this order."""
+    found = statistics.mean(values, unit="row", seed=seed)
     assert found.low - 1e-9 <= found.value <= found.high + 1e-9
     shares = statistics.mean(np.array(values) > 0, unit="row")
     assert 0 <= shares.low <= shares.value <= shares.high <= 1

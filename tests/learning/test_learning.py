@@ -138,7 +138,7 @@ def test_a_trained_model_knows_the_batch_it_has_before(order, checkpoints):
     assert gap["metric"] == "nll_gap" and gap["low"] > 0 and gap["n"] == 2 * BATCH
     assert gap["value"] == pytest.approx(by.loc[(20, "after"), "value"] - by.loc[(20, "before"), "value"])
     assert (0, "gap") not in by.index and (40, "gap") not in by.index
-    assert by.loc[(20, "heldout"), "n"] == 64 and by.loc[(20, "heldout"), "interval"] == "bootstrap95"
+    assert by.loc[(20, "heldout"), "n"] == 64 and by.loc[(20, "heldout"), "interval"] == "studentized bootstrap95"
     assert (curve["low"] <= curve["value"]).all() and (curve["value"] <= curve["high"]).all()
     axes = plot(curve)
     assert axes.get_lines()

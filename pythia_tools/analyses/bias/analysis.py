@@ -62,6 +62,7 @@ class Bias(Analysis[BiasOptions]):
     """
 
     name = NAME
+    version = 2
     Options = BiasOptions
     metrics = METRICS
     columns = COLUMNS

@@ -20,12 +20,12 @@ import pandas as pd
 
 from pythia_tools import plots
 from pythia_tools.analyses.bias.columns import summary
-from pythia_tools.analyses.bias.statistics import comparison_summary, effect
+from pythia_tools.analyses.bias.statistics import comparison_summary
 from pythia_tools.analysis import Sentence
 from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.results import Run, RunFolder
-from pythia_tools.core.statistics import normal_bounds
+from pythia_tools.core.statistics import normal_bounds, series_mean
 from pythia_tools.suites import load_suite
 
 TASKS = ("lambada_openai", "crows_pairs_english", "wino_bias")
@@ -159,18 +159,20 @@ def paired_changes(results: pd.DataFrame) -> pd.DataFrame:
     the intervention; the published one is used for those it lacks and named in `reference`.
     Returns: suite, model, params, branch, reference, task, quantity, value, low, high, n, unit, interval, p,
     minimal_effect, sd (n − 1), as rows for `comparison_summary`.
-    Checkpoints of one run are not independent, so p and interval say what these checkpoints show, not other runs.
+    Checkpoints of one run are alike the nearer they are, so n is how many independent ones they are worth (see
+    `statistics.series_mean`); p and interval are missing where that is too few, and never speak of other runs.
     """
     rows = []
     for named, here in _compared(results):
         for branch, control in _branches(here):
             values = [here[here["branch"] == b].set_index("step")["value"] for b in (branch, control)]
-            both = pd.concat(values, axis=1, join="inner").dropna().to_numpy(float)
+            both = pd.concat(values, axis=1, join="inner").dropna().sort_index().to_numpy(float)
             if len(both):
                 change = both[:, 0] - both[:, 1]
                 sd = float(change.std(ddof=1)) if change.size > 1 else np.nan
                 named |= {"branch": branch, "reference": control, "quantity": "outcome", "sd": sd}
-                rows.append(named | effect(change, "checkpoint"))
+                found, p, least = series_mean(change, unit="checkpoint")
+                rows.append(named | found.columns() | {"p": p, "minimal_effect": least})
     return pd.DataFrame(rows)
 
 

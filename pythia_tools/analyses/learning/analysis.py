@@ -35,6 +35,7 @@ class Learning(Analysis[LearningOptions]):
     """
 
     name = curves.NAME
+    version = 2
     Options = LearningOptions
     metrics = curves.METRICS
     columns = curves.COLUMNS

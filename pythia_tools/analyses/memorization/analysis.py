@@ -70,7 +70,7 @@ class Memorization(Analysis[MemorizationOptions]):
     """
 
     name = declared.NAME
-    version = 2
+    version = 3
     Options = MemorizationOptions
     metrics = declared.METRICS
     columns = declared.COLUMNS

@@ -16,9 +16,9 @@ import pandas as pd
 from scipy.stats import poisson, rankdata
 
 from pythia_tools.analyses.memorization import declared
-from pythia_tools.core import progress
+from pythia_tools.core import progress, statistics
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, percentiles, permutation_pvalue, rank_correlation, statistic
+from pythia_tools.core.statistics import Estimate, percentiles, permutation_pvalue, rank_correlation
 from pythia_tools.core.tables import by_identity
 
 BLOCK = 512
@@ -64,7 +64,7 @@ def order_effect(
     return {
         "block_rows": plain(float(block)),
         "block_mean": plain(float(counts.mean())),
-        "dispersion": statistic(dispersion, counts, unit="block", resamples=resamples, seed=seed),
+        "dispersion": statistics.dispersion(counts, unit="block", resamples=resamples, seed=seed),
         "dispersion_permuted": null(1.0, *percentiles(spreads)),
         "position_correlation": rank_correlation(places, counts, unit="block", resamples=resamples, seed=seed),
         "position_correlation_permuted": null(0.0, *percentiles(trends)),

@@ -97,7 +97,7 @@ def _estimates(part: pd.DataFrame, unit: str) -> Iterator[tuple[str, Estimate]]:
             if column == "memorized" and len(values) == len(known):
                 yield metric, wilson(float(values.sum()), len(values), unit=unit)
             else:
-                yield metric, mean(values, unit=unit, by_frequency=True)
+                yield metric, mean(values, unit=unit)
     if "decided" in part.columns:
         audited = part[part["decided"] == "audit"]
         wrong = int(audited["memorized"].fillna(False).astype(bool).sum())

@@ -36,6 +36,7 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
     """
 
     name = NAME
+    version = 2
     Options = TermFrequencyOptions
     metrics = METRICS
     columns = COLUMNS

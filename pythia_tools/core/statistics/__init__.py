@@ -9,11 +9,13 @@ from pythia_tools.core.statistics.association import (
     spearman,
 )
 from pythia_tools.core.statistics.estimates import (
+    FEWEST,
     RESAMPLES,
     Estimate,
     crossed,
     difference,
     difference_of_means,
+    dispersion,
     frequencies,
     from_draws,
     mean,
@@ -27,13 +29,15 @@ from pythia_tools.core.statistics.estimates import (
 from pythia_tools.core.statistics.paired_tests import (
     adjust_pvalues,
     minimal_detectable_effect,
+    paired_test,
     permutation_pvalue,
+    series_mean,
     sign_flip_test,
 )
 
 __all__ = [
-    "RESAMPLES", "Estimate", "adjust_pvalues", "auc", "crossed", "difference", "difference_of_means", "frequencies",
-    "from_draws", "isotonic_rise", "mean", "minimal_detectable_effect", "normal_bounds", "paired_shares",
-    "partial_rank_correlation", "percentiles", "permutation_pvalue", "rank_correlation", "roc",
-    "sign_flip_test", "spearman", "statistic", "units", "wilson",
+    "FEWEST", "RESAMPLES", "Estimate", "adjust_pvalues", "auc", "crossed", "difference", "difference_of_means",
+    "dispersion", "frequencies", "from_draws", "isotonic_rise", "mean", "minimal_detectable_effect", "normal_bounds",
+    "paired_shares", "paired_test", "partial_rank_correlation", "percentiles", "permutation_pvalue", "rank_correlation",
+    "roc", "series_mean", "sign_flip_test", "spearman", "statistic", "units", "wilson",
 ]

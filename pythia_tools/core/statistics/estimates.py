@@ -5,8 +5,10 @@ and the seed alone: different statistics of the same units see the same resample
 
 `clusters` are labels (n,) of items that are not independent: whole clusters are resampled and counted, and the estimate
 stays that of the items.
-Sources: Wilson 1927 (score interval); Agresti & Min 2005 (paired shares); Efron & Tibshirani 1993, ch. 8 and
-13 (percentile bootstrap); for clusters, Davison & Hinkley 1997, section 3.8.
+Intervals hold for few units: `scripts/benchmarks/coverage.py` measures how often each of them covers.
+Sources: Wilson 1927 (score interval); Korn & Graubard 1998 (shares with clusters: as many items as they are worth);
+Agresti & Min 2005 (paired shares); Hall 1988 and Efron & Tibshirani 1993, ch. 12 (studentized bootstrap; symmetric),
+ch. 13 (percentile bootstrap); for clusters, Davison & Hinkley 1997, section 3.8.
 Cost: a bootstrap of n items and R resamples takes O(n R) time, in blocks of bounded memory.
 """
 
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import t as student
 
 from pythia_tools.core.errors import RequestError
 
@@ -25,6 +28,8 @@ MANY = 256
 """Distinct values up to which a mean can be resampled by their frequencies."""
 NAN = float("nan")
 RESAMPLES = 2000
+FEWEST = 6
+"""Units below which a percentile interval is refused."""
 _BLOCK = 1 << 20
 """Numbers of a resample held at a time."""
 
@@ -83,7 +88,7 @@ class Estimate:
     """value with bounds low and high.
 
     n: independent units behind it; unit: what is independent, in the singular (`canary`, `sentence pair`);
-    interval: how the bounds came about (`wilson95`, `bootstrap95`, `paired bootstrap95`, `none`).
+    interval: how the bounds came about (`wilson95`, `studentized bootstrap95`, `bootstrap95`), `none` without bounds.
     """
 
     value: float
@@ -110,19 +115,23 @@ def percentiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
 def from_draws(value: float, draws: npt.ArrayLike, *, n: int, unit: str, level: float = 0.95) -> Estimate:
     """An estimate whose bounds are the percentiles of its (R,) values in resamples of n units."""
     low, high = percentiles(np.asarray(draws), level)
-    return Estimate(float(value), low, high, int(n), unit, f"bootstrap{round(100 * level)}")
+    return Estimate(float(value), low, high, int(n), unit, _name("bootstrap", level) if np.isfinite(low) else "none")
 
 
 def wilson(successes: float, n: int, *, unit: str, level: float = 0.95) -> Estimate:
     """Share of successes with Wilson's score interval; n = 0 gives NaN and the bounds 0 and 1."""
-    name = f"wilson{round(100 * level)}"
+    name = _name("wilson", level)
     if n == 0:
         return Estimate(NAN, 0.0, 1.0, 0, unit, name)
-    z = NormalDist().inv_cdf(0.5 + level / 2)
     p = successes / n
+    return Estimate(p, *_score_bounds(p, n, NormalDist().inv_cdf(0.5 + level / 2)), n, unit, name)
+
+
+def _score_bounds(p: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's bounds of a share p of n items, at z standard errors."""
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Estimate(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), n, unit, name)
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 def paired_shares(gained: int, lost: int, n: int, *, unit: str, level: float = 0.95) -> Estimate:
@@ -133,8 +142,8 @@ def paired_shares(gained: int, lost: int, n: int, *, unit: str, level: float = 0
     more, total = n + 2, gained + lost + 1
     centre = (gained - lost) / more
     half = NormalDist().inv_cdf(0.5 + level / 2) * np.sqrt(total - (gained - lost) ** 2 / more) / more
-    name = f"agresti-min{round(100 * level)}"
-    return Estimate((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), n, unit, name)
+    low, high = max(-1.0, centre - half), min(1.0, centre + half)
+    return Estimate((gained - lost) / n, low, high, n, unit, _name("agresti-min", level))
 
 
 def normal_bounds(values: npt.ArrayLike, errors: npt.ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -145,50 +154,94 @@ def normal_bounds(values: npt.ArrayLike, errors: npt.ArrayLike, level: float = 0
 
 def mean(
     values: npt.ArrayLike, *, unit: str, clusters: npt.ArrayLike | None = None, level: float = 0.95,
-    resamples: int = RESAMPLES, seed: int = 0, by_frequency: bool = False,
+    resamples: int = RESAMPLES, seed: int = 0,
 ) -> Estimate:
-    """Mean of (n,) values with an interval: a percentile bootstrap, or Wilson's for independent values that are 0 or 1.
+    """Mean of (n,) values with an interval: Wilson's for values that are 0 or 1, else by the studentized bootstrap.
 
-    A bootstrap of ten successes out of ten would give the interval 1 to 1; Wilson's says what ten can say. One unit has
-    no interval (NaN bounds). Raises RequestError for NaN values.
-
-    by_frequency: for values of which few differ (counts, scores) a resample is a multinomial draw of how often each
-    occurs: the same bootstrap, also where all are 0 or 1, at a cost that does not grow with n.
+    Zeros and ones in clusters count as the number of independent ones whose share would vary as much, and Wilson's
+    bounds are taken at Student's quantile for so many clusters. The studentized bounds lie symmetrically and are never
+    narrower than Student's. One unit has no interval (NaN bounds). Raises RequestError for NaN values.
     """
     data = _finite(values)
     who = units(data.size, clusters)
-    if by_frequency and data.size and who.place is None:
-        distinct, counts = np.unique(data, return_counts=True)
-        if len(distinct) <= MANY:
-            drawn = frequencies(counts, resamples, seed) @ distinct / data.size
-            return from_draws(data.mean(), drawn, n=data.size, unit=unit, level=level)
-    if data.size and who.place is None and np.isin(data, (0.0, 1.0)).all():
+    if not data.size or not np.isin(data, (0.0, 1.0)).all():
+        return _mean(data, who, unit, level, resamples, seed)
+    if who.place is None:
         return wilson(float(data.sum()), data.size, unit=unit, level=level)
-    return _mean(data, who, unit, level, resamples, seed)
+    share = float(data.mean())
+    if who.n < 2:
+        return Estimate(share, n=who.n, unit=unit)
+    error = max(_error(*_rests(data, who)), 1e-12)
+    worth = min(float(data.size), share * (1 - share) / error**2) or who.n  # all alike: one for each cluster
+    bounds = _score_bounds(share, worth, float(student.ppf(0.5 + level / 2, who.n - 1)))
+    return Estimate(share, *bounds, who.n, unit, _name("clustered wilson", level))
 
 
 def difference(
     treated: npt.ArrayLike, control: npt.ArrayLike = 0.0, *, unit: str, clusters: npt.ArrayLike | None = None,
     level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0,
 ) -> Estimate:
-    """Mean of treated − control over aligned (n,) items, bootstrapped over units. One column: differences."""
+    """Mean of treated − control over aligned (n,) items, by the studentized bootstrap over units. One column:
+    differences. Flags that are not clustered get the interval of `paired_shares`.
+    """
     a, b = _finite(treated), _finite(control)
     if b.ndim and a.shape != b.shape:
         raise RequestError(f"paired columns differ in length: {a.size} and {b.size}; pair them by item first")
-    found = _mean(a - b, units(a.size, clusters), unit, level, resamples, seed)
-    return replace(found, interval=f"paired {found.interval}")
+    change, who = a - b, units(a.size, clusters)
+    if who.place is None and change.size and np.isin(change, (-1.0, 0.0, 1.0)).all():
+        return paired_shares(int((change > 0).sum()), int((change < 0).sum()), change.size, unit=unit, level=level)
+    found = _mean(change, who, unit, level, resamples, seed)
+    return replace(found, interval=f"paired {found.interval}") if found.interval != "none" else found
 
 
 def difference_of_means(
-    treated: npt.ArrayLike, control: npt.ArrayLike, *, unit: str, resamples: int = RESAMPLES, seed: int = 0
+    treated: npt.ArrayLike, control: npt.ArrayLike, *, unit: str, level: float = 0.95, resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Estimate:
-    """Mean of one sample minus that of another, independent one; both are resampled. NaN when either is empty."""
-    a, b = _finite(treated), _finite(control)
-    if not a.size or not b.size:
-        return from_draws(NAN, [], n=a.size + b.size, unit=unit)
-    rng = np.random.default_rng(seed)
-    means = [[side[rng.integers(0, side.size, side.size)].mean() for side in (a, b)] for _ in range(resamples)]
-    return from_draws(a.mean() - b.mean(), -np.diff(means)[:, 0], n=a.size + b.size, unit=unit)
+    """Mean of one sample minus that of another, independent one; both are resampled, and the bounds are studentized.
+
+    NaN when either is empty, no interval when either has one value; Welch's degrees of freedom.
+    """
+    samples = [_finite(treated), _finite(control)]
+    n = sum(side.size for side in samples)
+    if min(side.size for side in samples) < 2:
+        return Estimate(samples[0].mean() - samples[1].mean() if all(map(len, samples)) else NAN, n=n, unit=unit)
+    rng, rests = np.random.default_rng(seed), [_rests(side, Units(side.size)) for side in samples]
+    errors = np.array([_error(*rest) for rest in rests])
+    drawn = [_redrawn(*rest, Units(len(rest[0])), resamples, rng) for rest in rests]
+    shares = errors**2 / max((errors**2).sum(), 1e-300)
+    freedom = 1 / max((shares**2 / [side.size - 1 for side in samples]).sum(), 1 / n)
+    (shifts, own), (other_shifts, others) = drawn
+    reach = _studentized(float(np.hypot(*errors)), shifts - other_shifts, np.hypot(own, others), freedom, level)
+    value = float(samples[0].mean() - samples[1].mean())
+    return Estimate(value, value - reach, value + reach, n, unit, _name("studentized bootstrap", level))
+
+
+def dispersion(
+    counts: npt.ArrayLike, *, unit: str, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """Sample variance over mean of (n,) counts, 1 for Poisson's; NaN when all are 0, no interval below FEWEST units.
+
+    The interval is that of its logarithm, studentized by the influence of each unit.
+    """
+    data = _finite(counts)
+    value, error = (float(found[0]) for found in _log_dispersion(data[None]))
+    if data.size < FEWEST or not np.isfinite(error):
+        return Estimate(float(np.exp(value)), n=data.size, unit=unit)
+    drawn = [_log_dispersion(data[pick]) for pick in Units(data.size).picks(resamples, seed)]
+    others, errors = (np.concatenate(part) for part in zip(*drawn, strict=True))
+    reach = _studentized(error, others - value, errors, data.size - 1, level)
+    low, high = np.exp([value - reach, value + reach])
+    return Estimate(float(np.exp(value)), low, high, data.size, unit, _name("studentized bootstrap", level))
+
+
+def _log_dispersion(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(r,) logarithms of the dispersion of each row of (r, n) counts, and their standard errors."""
+    n, middle = counts.shape[1], counts.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):  # no count above 0, or all counts equal
+        variance = ((counts - middle) ** 2).sum(axis=1, keepdims=True) / (n - 1)
+        influence = (counts - middle) ** 2 / variance - (n - 1) / n - (counts - middle) / middle
+        return np.log(variance / middle)[:, 0], np.sqrt((influence**2).sum(axis=1) / (n * (n - 1)))
 
 
 def crossed(
@@ -202,13 +255,60 @@ def crossed(
 
 
 def _mean(data: np.ndarray, who: Units, unit: str, level: float, resamples: int, seed: int) -> Estimate:
-    value = data.mean() if data.size else NAN
+    value = float(data.mean()) if data.size else NAN
     if who.n < 2:
-        return from_draws(value, [], n=who.n, unit=unit, level=level)
-    totals, sizes = who.totals(data), None if who.place is None else np.bincount(who.place)
-    picks = who.picks(resamples, seed)
-    draws = [totals[p].sum(axis=1) / (who.n if sizes is None else sizes[p].sum(axis=1)) for p in picks]
-    return from_draws(value, np.concatenate(draws), n=who.n, unit=unit, level=level)
+        return Estimate(value, n=who.n, unit=unit)
+    rests, sizes = _rests(data, who)
+    distinct, counts = np.unique(rests, return_counts=True) if who.place is None else (rests, sizes)
+    if who.place is None and who.n > MANY >= len(distinct):  # a resample is how often each value is drawn
+        drawn = frequencies(counts, resamples, seed)
+        shifts = drawn @ distinct / who.n
+        errors = np.sqrt(np.maximum(drawn @ distinct**2 / who.n - shifts**2, 0) / (who.n - 1))
+    else:
+        shifts, errors = _redrawn(rests, sizes, who, resamples, seed)
+    reach = _studentized(_error(rests, sizes), shifts, errors, who.n - 1, level)
+    return Estimate(value, value - reach, value + reach, who.n, unit, _name("studentized bootstrap", level))
+
+
+def _rests(data: np.ndarray, who: Units) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) what each unit's items sum to beyond the mean, and how many they are."""
+    return who.totals(data - data.mean()), np.ones(who.n) if who.place is None else np.bincount(who.place)
+
+
+def _error(rests: np.ndarray, sizes: np.ndarray) -> float:
+    """Standard error of the mean by the units' rests."""
+    n = len(rests)
+    return float(np.sqrt(n / (n - 1) * (rests**2).sum()) / sizes.sum())
+
+
+def _redrawn(
+    rests: np.ndarray, sizes: np.ndarray, who: Units, resamples: int, seed: int | np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """(resamples,) how far the mean of each resample lies from the mean, and its own standard error."""
+    shifts, squares, items = [], [], []
+    for pick in who.picks(resamples, seed):
+        rest = rests[pick]
+        if who.place is None:
+            shifts.append(rest.mean(axis=1))
+            squares.append(np.einsum("ij,ij->i", rest, rest) - who.n * shifts[-1] ** 2)
+            items.append(np.full(len(rest), who.n))
+        else:
+            size = sizes[pick]
+            items.append(size.sum(axis=1))
+            shifts.append(rest.sum(axis=1) / items[-1])
+            squares.append(((rest - shifts[-1][:, None] * size) ** 2).sum(axis=1))
+    variances = np.maximum(np.concatenate(squares), 0) * who.n / (who.n - 1)
+    return np.concatenate(shifts), np.sqrt(variances) / np.concatenate(items)
+
+
+def _studentized(error: float, shifts: np.ndarray, errors: np.ndarray, freedom: float, level: float) -> float:
+    """Half the width of a symmetric interval: so many standard errors as `level` of the resamples lie apart, by their
+    own; at least as many as Student's t has it.
+    """
+    told = errors > 1e-6 * error  # a resample of one value alone has no error of its own
+    far = np.abs(shifts[told]) / errors[told]
+    least = float(student.ppf(0.5 + level / 2, freedom))
+    return error * max(least, float(np.quantile(far, level)) if far.size else 0.0)
 
 
 def statistic(
@@ -217,6 +317,8 @@ def statistic(
 ) -> Estimate:
     """Any statistic of aligned (n, …) columns, units resampled together; resamples where it is NaN are left out.
 
+    Bounds are percentiles; below FEWEST units there are none, as percentiles of so few lie too close together.
+
     function: of the columns of one resample, to a number; vectorized: of (r, n, …) columns of r resamples, to (r,).
     """
     arrays = [np.asarray(c) for c in columns]
@@ -224,14 +326,20 @@ def statistic(
         raise RequestError(f"columns have different lengths: {[len(a) for a in arrays]}; they must be aligned")
     who = units(len(arrays[0]), clusters)
     if who.n == 0:
-        return from_draws(NAN, [], n=0, unit=unit, level=level)
+        return Estimate(NAN, unit=unit)
 
     def apply(*blocks: np.ndarray) -> np.ndarray:
         return function(*blocks) if vectorized else np.array([function(*rows) for rows in zip(*blocks, strict=True)])
 
-    value = apply(*(a[None] for a in arrays))[0]
+    value = float(apply(*(a[None] for a in arrays))[0])
+    if who.n < FEWEST:
+        return Estimate(value, n=who.n, unit=unit)
     draws = [apply(*(a[pick] for a in arrays)) for pick in who.items(resamples, seed)]
     return from_draws(value, np.concatenate(draws), n=who.n, unit=unit, level=level)
+
+
+def _name(kind: str, level: float) -> str:
+    return f"{kind}{round(100 * level)}"
 
 
 def _finite(values: npt.ArrayLike) -> np.ndarray:

@@ -4,14 +4,16 @@ Sources: Fisher 1935 (sign-flip randomisation); Holm 1979; Benjamini & Hochberg 
 clusters).
 """
 
-from statistics import NormalDist
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import false_discovery_control
+from scipy.optimize import brentq
+from scipy.stats import false_discovery_control, nct
+from scipy.stats import t as student
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics.estimates import units
+from pythia_tools.core.statistics.estimates import FEWEST, Estimate, _error, _rests, units
 
 _BLOCK = 1 << 22
 
@@ -38,6 +40,49 @@ def sign_flip_test(
         signs = rng.integers(0, 2, (min(step, resamples - start), d.size), dtype=np.int8) * 2 - 1
         hits += int((np.abs(signs @ d) >= seen).sum())
     return (hits + 1) / (resamples + 1)
+
+
+def paired_test(differences: npt.ArrayLike, *, clusters: npt.ArrayLike | None = None, seed: int = 0) -> float:
+    """Two-sided p-value of a mean paired difference: random signs; below 6 units, whose signs cannot be rare enough to
+    tell anything, Student's t. NaN for fewer than two units.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    who = units(d.size, clusters)
+    if who.n < 2:
+        return float("nan")
+    if who.n >= FEWEST:
+        return sign_flip_test(d, clusters=clusters, seed=seed)
+    return _student_pvalue(d.mean(), _error(*_rests(d, who)), who.n - 1)
+
+
+def series_mean(values: npt.ArrayLike, *, unit: str, level: float = 0.95) -> tuple[Estimate, float, float]:
+    """Mean of (n,) values in the order of time, its two-sided p-value, and the smallest mean found with power .8.
+
+    Neighbours of a series are alike (one run's checkpoints), so its mean is worth fewer independent values than n: as
+    many as an autoregression of its lag-1 correlation says, which is corrected for its bias in short series. Student's
+    t at that number, which is the estimate's n; below 4 interval and p-value are refused (NaN), as such a series says
+    too little about its own noise.
+    Sources: Bayley & Hammersley 1946 (effective number); Marriott & Pope 1954 (bias).
+    """
+    x = np.asarray(values, dtype=np.float64)
+    value, n = float(x.mean()) if x.size else float("nan"), x.size
+    rest = x - value
+    if n < 4 or not (rest**2).sum() > 0:
+        return Estimate(value, n=min(n, 1), unit=unit), float("nan"), float("nan")
+    lag = (rest[1:] * rest[:-1]).sum() / (rest**2).sum()
+    apart = np.arange(1, n)
+    inflation = 1 + 2 * ((1 - apart / n) * np.clip(lag + (1 + 3 * lag) / n, 0, 0.99) ** apart).sum()
+    worth = n / inflation
+    if worth < 4:
+        return Estimate(value, n=int(worth), unit=unit), float("nan"), float("nan")
+    error = float(np.sqrt((rest**2).sum() / (n - inflation) / worth))
+    reach = float(student.ppf(0.5 + level / 2, worth - 1)) * error
+    found = Estimate(value, value - reach, value + reach, int(worth), unit, f"autocorrelated t{round(100 * level)}")
+    return found, _student_pvalue(value, error, worth - 1), error * _power_reach(worth - 1, level, 0.8)
+
+
+def _student_pvalue(value: float, error: float, freedom: float) -> float:
+    return float(2 * student.sf(abs(value) / error, freedom)) if error > 0 else float(value == 0)
 
 
 def permutation_pvalue(draws: np.ndarray, seen: float) -> float:
@@ -71,13 +116,15 @@ def minimal_detectable_effect(
 ) -> float:
     """Smallest mean paired difference found with `power` at two-sided `level`, given these units' spread.
 
-    By the normal approximation; NaN for fewer than two units.
+    By Student's t, as a power analysis does; NaN for fewer than two units.
     """
     d = np.asarray(differences, dtype=np.float64)
     who = units(d.size, clusters)
-    if who.n < 2:
-        return float("nan")
-    z = NormalDist().inv_cdf(0.5 + level / 2) + NormalDist().inv_cdf(power)
-    if who.place is None:
-        return float(z * d.std(ddof=1) / np.sqrt(d.size))
-    return float(z * np.sqrt(who.n / (who.n - 1) * (who.totals(d - d.mean()) ** 2).sum()) / d.size)
+    return _error(*_rests(d, who)) * _power_reach(who.n - 1, level, power) if who.n > 1 else float("nan")
+
+
+@cache
+def _power_reach(freedom: float, level: float, power: float) -> float:
+    """Standard errors between 0 and a mean that a two-sided t test finds with `power`."""
+    limit = student.ppf(0.5 + level / 2, freedom)
+    return float(brentq(lambda true: nct.sf(limit, freedom, true) - power, 0, 10 * limit + 10))
