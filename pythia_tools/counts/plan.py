@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from types import UnionType
 from typing import TypeAlias, TypeVar
 
@@ -41,13 +41,13 @@ class Plan:
     digest: str
     """of the patterns, their versions and the tokenizer's bytes"""
     passes: tuple[Pass, ...]
-    place: list[int]
+    place: np.ndarray
     """of each pattern among the distinct ones"""
 
     def count(self, rows: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
         """(groups, patterns) int64: occurrences in the rows of each group. rows (n, length), group (n,) ascending."""
         rows = as_kernel_rows(rows, self.ids)
-        counts = np.zeros((groups, max(self.place) + 1), dtype=np.int64)
+        counts = np.zeros((groups, self.place.max() + 1), dtype=np.int64)
         for one in self.passes:
             one(rows, group, counts)
         return counts[:, self.place]
@@ -75,19 +75,19 @@ def make_plan(patterns: Sequence[Pattern], *, ids: int, tokenizer: TokenBytes | 
     )
     asked = [[p.version, *(leaf.version for leaf in _leaves(p)), repr(p)] for p in plain]
     key = digest([asked, None if text is None else table.fingerprint])
-    return Plan(ids, key, passes, [place[p] for p in plain])
+    return Plan(ids, key, passes, np.array([place[p] for p in plain]))
 
 
 def _plain(pattern: Pattern) -> Pattern:
-    """Without labels, which change no count, and with the two of a pair in one order."""
+    """Without labels, which change no count."""
     if isinstance(pattern, Pair):
-        first, second = sorted(map(_unlabelled, pattern.leaves), key=repr)
-        return replace(pattern, first=first, second=second, label="")
+        return Pair(*map(_unlabelled, pattern.leaves), pattern.window, pattern.unit)
     if isinstance(pattern, CoOccurrence):
         return replace(pattern, members=tuple(tuple(map(_unlabelled, m)) for m in pattern.leaves), label="")
     return replace(pattern, label="")
 
 
+@lru_cache(maxsize=1 << 16)
 def _unlabelled(leaf: Leaf) -> Leaf:
     return replace(leaf, label="")
 
