@@ -81,7 +81,8 @@ def make_plan(patterns: Sequence[Pattern], *, ids: int, tokenizer: TokenBytes | 
 def _plain(pattern: Pattern) -> Pattern:
     """Without labels, which change no count."""
     if isinstance(pattern, Pair):
-        return Pair(*map(_unlabelled, pattern.leaves), pattern.window, pattern.unit)
+        first, second = map(_unlabelled, pattern.leaves)
+        return Pair(first, second, pattern.window, pattern.unit)
     if isinstance(pattern, CoOccurrence):
         return replace(pattern, members=tuple(tuple(map(_unlabelled, m)) for m in pattern.leaves), label="")
     return replace(pattern, label="")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.models import score
+from pythia_tools.models import bounded, score
 from pythia_tools.models.devices import inference_mode
 from pythia_tools.models.head import Verdict, judge, judge_logits
 
@@ -49,7 +49,7 @@ class Decoder:
         if score.has_plain_head(self.model):
             out = self.model.base_model(**inputs)
             hidden = out.last_hidden_state[:, -last:]
-            verdict = judge(hidden.reshape(-1, hidden.shape[-1]), *self._head, truth.reshape(-1))
+            verdict = self._judge(hidden.reshape(-1, hidden.shape[-1]).contiguous(), truth.reshape(-1))
         else:
             out = self.model(**inputs, logits_to_keep=last)
             logits = out.logits[:, -last:, : self.vocabulary].reshape(-1, self.vocabulary).contiguous()
@@ -57,11 +57,24 @@ class Decoder:
         self._cache = out.past_key_values
         return verdict.reshape(*truth.shape)
 
+    def _judge(self, hidden: torch.Tensor, truth: torch.Tensor) -> Verdict:
+        weight, bias = self._head
+        if len(hidden) >= bounded.FEWEST and self._bounded is not None:
+            return self._bounded.judge(hidden, truth)
+        return judge(hidden, weight, truth, bias)
+
     @cached_property
     def _head(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         head = self.model.get_output_embeddings()
         bias = getattr(head, "bias", None)
         return head.weight.detach()[: self.vocabulary], None if bias is None else bias.detach()[: self.vocabulary]
+
+    @cached_property
+    def _bounded(self) -> bounded.BoundedHead | None:
+        """The faster float32 head of some processors (see `bounded`, which nothing but this line and `_judge` needs).
+        """
+        weight, bias = self._head
+        return bounded.BoundedHead(weight) if bounded.helps(weight, bias) else None
 
 
 LOST = -1

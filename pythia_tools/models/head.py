@@ -10,7 +10,7 @@ Tie rule: the first maximal id wins, as in torch.argmax and therefore in greedy 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -20,7 +20,8 @@ POSITIONS = 1024
 """Positions per block."""
 
 
-class Verdict(NamedTuple):
+@dataclass
+class Verdict:
     """For each position asked: `match` (bool) the true token is the argmax; `margin` (float32) its logit minus the best
     other's; `best` (int64) the argmax; `finite` (bool) whether both logits are numbers. All of one shape."""
 
@@ -30,14 +31,29 @@ class Verdict(NamedTuple):
     finite: torch.Tensor
 
     def reshape(self, *shape: int) -> Verdict:
-        return Verdict(*(values.reshape(*shape) for values in self))
+        return Verdict(*(t.reshape(*shape) for t in (self.match, self.margin, self.best, self.finite)))
+
+    def put(self, index: torch.Tensor, other: Verdict) -> None:
+        """Overwrite the positions at `index` by another's."""
+        for name in ("match", "margin", "best", "finite"):
+            getattr(self, name)[index] = getattr(other, name)
 
 
-def judge(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, truth: torch.Tensor) -> Verdict:
+def judge(hidden: torch.Tensor, weight: torch.Tensor, truth: torch.Tensor, bias: torch.Tensor | None = None) -> Verdict:
     """Verdict (p,) for hidden states (p, d), an unembedding (vocabulary, d) and true ids (p,) below the vocabulary."""
-    blocks = zip(hidden.split(POSITIONS), truth.split(POSITIONS), strict=True)
-    parts = [_block(h.contiguous(), weight, bias, t) for h, t in blocks]
-    return Verdict(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    parts = [
+        _block(hidden[start : start + POSITIONS].contiguous(), weight, truth[start : start + POSITIONS], bias)
+        for start in range(0, len(hidden), POSITIONS)
+    ]
+    if not parts:
+        empty = torch.zeros(0, device=hidden.device)
+        return Verdict(empty.bool(), empty.float(), empty.long(), empty.bool())
+    return joined(parts)
+
+
+def joined(parts: list[Verdict]) -> Verdict:
+    """Verdicts on consecutive positions as one."""
+    return Verdict(*(torch.cat([getattr(p, name) for p in parts]) for name in ("match", "margin", "best", "finite")))
 
 
 def judge_logits(logits: torch.Tensor, truth: torch.Tensor) -> Verdict:
@@ -45,10 +61,10 @@ def judge_logits(logits: torch.Tensor, truth: torch.Tensor) -> Verdict:
     own = logits.gather(1, truth[:, None]).squeeze(1).float()
     logits.scatter_(1, truth[:, None], -torch.inf)
     other, place = logits.max(dim=1)
-    return _verdict(own, other.float(), place, truth)
+    return verdict(own, other.float(), place, truth)
 
 
-def _block(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, truth: torch.Tensor) -> Verdict:
+def _block(hidden: torch.Tensor, weight: torch.Tensor, truth: torch.Tensor, bias: torch.Tensor | None) -> Verdict:
     count, vocabulary = len(hidden), len(weight)
     own = torch.full((count,), torch.nan, device=hidden.device, dtype=torch.float32)
     other = torch.full((count,), -torch.inf, device=hidden.device, dtype=torch.float32)
@@ -68,10 +84,10 @@ def _block(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
         better &= ~other.isnan()
         other = torch.where(better, top, other)
         place = torch.where(better, where + start, place)
-    return _verdict(own, other, place, truth)
+    return verdict(own, other, place, truth)
 
 
-def _verdict(own: torch.Tensor, other: torch.Tensor, place: torch.Tensor, truth: torch.Tensor) -> Verdict:
+def verdict(own: torch.Tensor, other: torch.Tensor, place: torch.Tensor, truth: torch.Tensor) -> Verdict:
     """From the true id's logit, the best other's and that one's id, all (p,)."""
     finite = own.isfinite() & other.isfinite()
     match = finite & ((own > other) | ((own == other) & (truth < place)))

@@ -138,7 +138,7 @@ def test_the_head_agrees_with_whole_logits_across_slices(monkeypatch: pytest.Mon
     hidden, weight = torch.randint(-2, 3, (64, 8)).float(), torch.randint(-2, 3, (101, 8)).float()  # many ties
     truth = torch.randint(0, 101, (64,))
     truth[:32] = (hidden[:32] @ weight.T).argmax(1)
-    sliced, whole = judge(hidden, weight, None, truth), judge_logits(hidden @ weight.T, truth)
+    sliced, whole = judge(hidden, weight, truth), judge_logits(hidden @ weight.T, truth)
     reference = (hidden @ weight.T).argmax(1)
     assert (sliced.match == (reference == truth)).all() and (whole.match == sliced.match).all()
     assert (sliced.best == reference).all()
