@@ -10,7 +10,6 @@ each, written whole, so that any number of processes may share them.
 """
 
 import hashlib
-import math
 import os
 import threading
 import time
@@ -26,15 +25,13 @@ from pythia_tools.core import files
 from pythia_tools.core.errors import DataError
 from pythia_tools.models.devices import dtype_name
 from pythia_tools.models.places import cached_contents, local_folder, stated_contents
-from pythia_tools.models.weights import HEAD, TensorFiles, canonical_name, is_buffer, weight_files
+from pythia_tools.models.weights import HEAD, TensorFiles, canonical_name, has_own_head, is_buffer, weight_files
 from pythia_tools.suites.checkpoint import Checkpoint, Folder
 
 SCHEME = 2
 CHUNK = 1 << 20
 SETTLED_SECONDS = 2.0
 """A file younger than this is not remembered: it could change again within one tick of the file system's clock."""
-_EMBEDDINGS = ("embed_in.weight", "embed_tokens.weight", "wte.weight", "word_embeddings.weight",
-               "tok_embeddings.weight")
 _EXPONENT = {torch.float16: (np.uint16, 0x7C00), torch.bfloat16: (np.uint16, 0x7F80),
              torch.float32: (np.uint32, 0x7F800000),
              torch.float64: (np.uint64, 0x7FF0000000000000)}
@@ -124,8 +121,8 @@ def _read(path: Path) -> WeightsRecord | None:
 
 def _compute(tensors: TensorFiles, cancel: threading.Event) -> WeightsRecord:
     names = {canonical_name(n): n for n in tensors if not is_buffer(n, tuple(tensors[n].shape))}
-    if _repeats_embedding(tensors, names):
-        del names[HEAD]
+    if not has_own_head(tensors):
+        names.pop(HEAD, None)
     total, parameters, bad = 0, 0, []
     sha = hashlib.sha256()
     for name in sorted(names):
@@ -151,17 +148,3 @@ def _feed(sha: Any, tensor: torch.Tensor, cancel: threading.Event) -> bool:
         if kind is not None and not found:
             found = bool((chunk.view(kind) & kind(mask)).max() == mask)
     return found
-
-
-def _repeats_embedding(tensors: TensorFiles, names: dict[str, str]) -> bool:
-    """Whether an output head is a copy of the input embedding: written by some formats, left out by others."""
-    return HEAD in names and any(
-        name.endswith(_EMBEDDINGS) and _equal(tensors[stored], tensors[names[HEAD]]) for name, stored in names.items()
-    )
-
-
-def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal in shape, format and values; the first few rows are looked at before the rest is read."""
-    few = math.prod(a.shape[1:]) * 4
-    alike = a.shape == b.shape and a.dtype == b.dtype
-    return alike and torch.equal(a.reshape(-1)[:few], b.reshape(-1)[:few]) and torch.equal(a, b)

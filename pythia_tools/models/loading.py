@@ -24,13 +24,13 @@ from pythia_tools.core.errors import DataError
 from pythia_tools.models.devices import choose_device, choose_dtype, dtype_name
 from pythia_tools.models.digest import WeightsRecord, weights_record
 from pythia_tools.models.places import local_folder
-from pythia_tools.models.weights import TensorFiles, canonical_name, is_buffer
+from pythia_tools.models.weights import TensorFiles, canonical_name, has_own_head, is_buffer
 from pythia_tools.suites.checkpoint import Checkpoint
 
 _NOT_ARCHITECTURE = {"_name_or_path", "dtype", "torch_dtype", "transformers_version"}
 _SAMPLES = 4096
 Copy = tuple[str, torch.Tensor, torch.Tensor]
-"""A weight's name, the module's tensor, the file's tensor."""
+"""A stored tensor's name, the module's tensor that it fills, its values."""
 
 
 def load(
@@ -50,9 +50,13 @@ def load(
 
 
 def architecture(folder: Path) -> str:
-    """A digest of the folder's config without what differs between checkpoints of one architecture."""
-    config = read_config(folder)
-    return files.digest({k: v for k, v in config.items() if k not in _NOT_ARCHITECTURE})
+    """A digest of the folder's config without what differs between checkpoints of one architecture.
+
+    Whether the files hold an output head of their own belongs to it: whatever the config says, transformers ties the
+    head of a model to its embedding only where they do not.
+    """
+    config = {k: v for k, v in read_config(folder).items() if k not in _NOT_ARCHITECTURE}
+    return files.digest([config, has_own_head(TensorFiles(folder))])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -74,10 +78,8 @@ def build(
     module, complaints = _from_pretrained(folder, chosen)
     named = _name(checkpoint, folder)
     plan, differences = compare(module, tensors)
-    _refuse(named, complaints)
-    if _narrows(tensors.stored_dtype(), chosen):
-        for name, value in module.state_dict().items():
-            _require_no_overflow(named, name, value)
+    _refuse(named, complaints + _conflicts(plan))
+    _require_no_overflow(named, tensors, chosen, module.state_dict())
     module.__dict__["_pythia_tools_copied"] = not differences and _same_values(plan)
     module.to(device)  # type: ignore[arg-type]
     return module.eval()
@@ -87,20 +89,19 @@ def swap(module: nn.Module, folder: Path, checkpoint: Checkpoint | None = None) 
     """Overwrite the module's weights with the folder's, in place; the module is untouched when names or shapes do not
     fit.
     """
-    tensors = TensorFiles(folder)
+    named, tensors, dtype = _name(checkpoint, folder), TensorFiles(folder), next(module.parameters()).dtype
     if module.__dict__.get("_pythia_tools_copied", True):
         plan, complaints = compare(module, tensors)
-        _refuse(_name(checkpoint, folder), complaints)
     else:
-        other, complaints = _from_pretrained(folder, next(module.parameters()).dtype)
-        _refuse(_name(checkpoint, folder), complaints)
+        other, complaints = _from_pretrained(folder, dtype)
         source = other.state_dict()
         plan = [(name, target, source[name]) for name, target in module.state_dict(keep_vars=True).items()]
+    _refuse(named, complaints + _conflicts(plan))
+    _require_no_overflow(named, tensors, dtype, {name: value for name, _, value in plan})
+    module.__dict__["checkpoint"] = None  # nobody's weights, should the copy be interrupted
     with torch.no_grad():
-        for name, target, value in plan:
+        for _, target, value in plan:
             target.copy_(value.to(target.device) if target.device.type != "cpu" else value)
-            if _narrows(value.dtype, target.dtype):
-                _require_no_overflow(_name(checkpoint, folder), name, target)
 
 
 def require_finite(record: WeightsRecord, checkpoint: Checkpoint | None, folder: Path) -> None:
@@ -126,7 +127,7 @@ def compare(module: nn.Module, tensors: TensorFiles) -> tuple[list[Copy], list[s
     targets = dict(module.state_dict(keep_vars=True))
     prefix = getattr(module, "base_model_prefix", "")
     ignored = [re.compile(p) for p in getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()]
-    plan, complaints, filled = [], [], set()
+    plan, complaints, placed, filled = [], [], set(), set()
     for stored in tensors:
         value = tensors[stored]
         name = _target_name(stored, targets, prefix)
@@ -136,11 +137,11 @@ def compare(module: nn.Module, tensors: TensorFiles) -> tuple[list[Copy], list[s
         elif value.shape != targets[name].shape:
             complaints.append(_misshapen(stored, value.shape, targets[name].shape))
         else:
-            plan.append((name, targets[name], value))
-            filled.add(targets[name].data_ptr())
-    placed = {name for name, _, _ in plan}
+            plan.append((stored, targets[name], value))
+            placed.add(name)
+            filled.add(id(targets[name]))
     for name, target in targets.items():
-        tied = target.data_ptr() in filled
+        tied = id(target) in filled
         if name not in placed and not tied and not any(name in c for c in complaints):
             complaints.append(f"missing tensor {name!r}")
     return plan, complaints
@@ -188,9 +189,26 @@ def _same_values(plan: list[Copy]) -> bool:
     return True
 
 
-def _require_no_overflow(named: str, name: str, value: torch.Tensor) -> None:
-    if not bool(torch.isfinite(value).all()):
-        raise DataError(f"{named}: tensor {name!r} overflows in {dtype_name(value.dtype)}; use --dtype float32")
+def _conflicts(plan: list[Copy]) -> list[str]:
+    """Tensors that fill one parameter, as tied ones do, with different values."""
+    first: dict[int, tuple[str, torch.Tensor]] = {}  # by the parameter, which tied names share
+    found = []
+    for name, target, value in plan:
+        other, values = first.setdefault(id(target), (name, value))
+        if values is not value and not torch.equal(values, value):
+            found.append(f"tensors {other!r} and {name!r} differ and fill one parameter")
+    return found
+
+
+def _require_no_overflow(named: str, tensors: TensorFiles, dtype: torch.dtype, values: dict[str, torch.Tensor]) -> None:
+    """Raises DataError naming the first of the values, known to be finite in the files, that is not so in `dtype`."""
+    if not any(_narrows(stored.dtype, dtype) for stored in tensors.values()):
+        return
+    for name, value in values.items():
+        if value.is_floating_point() and value.numel():
+            extremes = torch.stack(torch.aminmax(value)).to(dtype)  # rounding keeps order, so no other value is larger
+            if not bool(extremes.isfinite().all()):
+                raise DataError(f"{named}: tensor {name!r} overflows in {dtype_name(dtype)}; use --dtype float32")
 
 
 def _refuse(named: str, complaints: list[str]) -> None:

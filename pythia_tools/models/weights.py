@@ -5,6 +5,7 @@ unpickled beyond tensors), in the order in which transformers looks for them. No
 tensor's values are used. Old Pythia files also hold causal masks and rotary frequencies; these are no weights.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -19,6 +20,8 @@ from pythia_tools.core.files import confined, read_json
 SINGLE, SHARDED = "model.safetensors", "model.safetensors.index.json"
 OLD_SINGLE, OLD_SHARDED = "pytorch_model.bin", "pytorch_model.bin.index.json"
 HEAD = "lm_head.weight"
+_EMBEDDINGS = ("embed_in.weight", "embed_tokens.weight", "wte.weight", "word_embeddings.weight",
+               "tok_embeddings.weight")
 _BUFFER = re.compile(r"(^|\.)(rotary_emb\.(original_)?inv_freq|rotary_emb\.(cos|sin)_cached|masked_bias|position_ids)$")
 _MASK = re.compile(r"(^|\.)(attention|attn|self_attn)\.(attention\.)?bias$")
 
@@ -34,11 +37,14 @@ class TensorFiles(Mapping[str, torch.Tensor]):
         self.folder = folder
         self.files = weight_files(folder)
         self._get: dict[str, Callable[[], torch.Tensor]] = {}
+        known: dict[str, str] = {}
         for path in self.files:
             tensors = _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
-            twice = sorted(self._get.keys() & tensors.keys())
-            if twice:
-                raise DataError(f"{path}: tensor {twice[0]!r} is in another shard too; download the checkpoint again")
+            for name in tensors:
+                if (canonical := canonical_name(name)) in known:
+                    twice = f"tensor {name!r} is stored twice (the other is called {known[canonical]!r})"
+                    raise DataError(f"{path}: {twice}; fetch or write the checkpoint again")
+                known[canonical] = name
             self._get |= tensors
 
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -80,6 +86,21 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
 def canonical_name(name: str) -> str:
     """The name under which a tensor is known whoever wrote the file: `embed_out.weight` is `lm_head.weight`."""
     return re.sub(r"^embed_out\.", "lm_head.", name)
+
+
+def has_own_head(tensors: TensorFiles) -> bool:
+    """Whether an output head is stored that is not a copy of the input embedding (some formats write such copies)."""
+    names = {canonical_name(name): name for name in tensors}
+    return HEAD in names and not any(
+        name.endswith(_EMBEDDINGS) and _equal(tensors[stored], tensors[names[HEAD]]) for name, stored in names.items()
+    )
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal in shape, format and values; the first few rows are looked at before the rest is read."""
+    few = math.prod(a.shape[1:]) * 4
+    alike = a.shape == b.shape and a.dtype == b.dtype
+    return alike and torch.equal(a.reshape(-1)[:few], b.reshape(-1)[:few]) and torch.equal(a, b)
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:

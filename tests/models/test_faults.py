@@ -10,9 +10,11 @@ import shutil
 import pytest
 import torch
 from tiny_checkpoints import as_old_bin, checkpoint, neox_config, rewrite, tensors_of, write_step
+from transformers import AutoModelForCausalLM
 
 from pythia_tools import models
-from pythia_tools.core.errors import EXIT_ENVIRONMENT, DataError
+from pythia_tools.core.errors import EXIT_ENVIRONMENT, DataError, RequestError
+from pythia_tools.models import loading
 
 DENSE = "gpt_neox.layers.1.mlp.dense_4h_to_h.weight"
 
@@ -153,3 +155,74 @@ def test_overflow_on_the_way_to_float16(pair, tmp_path):
         models.load(pair[1], device="cpu", dtype="float16")
     with pytest.raises(DataError, match=r"step2.*dense_4h_to_h.*float16.*--dtype float32"):
         list(models.stream(pair, device="cpu", dtype="float16"))
+
+
+def heads_of(tmp_path, kinds, tie=True):
+    """Checkpoints whose files hold no output head, a copy of the embedding, or a head of their own."""
+    made = []
+    for s, kind in enumerate(kinds):
+        folder = write_step(tmp_path / f"{s}", s, neox_config(tie_word_embeddings=tie))
+        state = tensors_of(folder)
+        if kind != "none":
+            state["embed_out.weight"] = state["gpt_neox.embed_in.weight"].clone() + (kind == "own")
+        made.append(checkpoint(rewrite(folder, state), s))
+    return made
+
+
+@pytest.mark.parametrize("first", ["none", "copy", "own"])
+def test_a_tied_config_is_read_as_transformers_reads_it_whatever_heads_the_files_hold(tmp_path, first):
+    """A head that differs from the embedding is used although the config ties them; a streamed swap must not lose it.
+    """
+    made = heads_of(tmp_path, (first, "own", "copy", "none", "own"))
+    ids = torch.arange(20)[None]
+    for model in models.stream(made, device="cpu"):
+        theirs = AutoModelForCausalLM.from_pretrained(model.checkpoint.location.path)
+        assert torch.equal(model(ids).logits, theirs(ids).logits), str(model.checkpoint)
+    assert len({models.weights_digest(c) for c in made}) == 5
+
+
+@pytest.mark.parametrize(("kept", "other"), [("embed_out.weight", "lm_head.weight"), (DENSE, DENSE[9:])])
+def test_two_stored_tensors_for_one_parameter(pair, kept, other):
+    change(pair, **{other: tensors_of(pair[1].location.path)[kept] + 1})
+    refused(pair, kept, other)
+
+
+def test_two_names_of_tied_weights_that_differ_are_not_copied_over_each_other(tmp_path):
+    tied, own = heads_of(tmp_path, ("none", "own"))
+    model = models.load(tied, device="cpu")
+    before = model.lm_head.weight.clone()
+    with pytest.raises(DataError, match=r"'gpt_neox.embed_in.weight' differ and fill one parameter"):
+        loading.swap(model, own.location.path, own)
+    assert torch.equal(model.lm_head.weight, before)
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["copied", "through from_pretrained"])
+def test_an_overflow_leaves_the_live_module_whole(pair, monkeypatch, copied):
+    """The last tensor overflows: nothing before it was copied. So too where transformers made the conversion."""
+    if not copied:
+        monkeypatch.setattr(loading, "_same_values", lambda plan: False)
+    change(pair, **{DENSE: lambda t: t * 1e7})
+    stream = models.stream(pair, device="cpu", dtype="float16")
+    model = next(stream)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(DataError, match=r"step2.*dense_4h_to_h.*float16"):
+        next(stream)
+    assert model.checkpoint == pair[0] and all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+
+
+def test_an_overflow_of_a_small_tensor_in_a_wider_format_than_the_rest(tmp_path):
+    made = [checkpoint(write_step(tmp_path / f"step{s}", s, dtype=torch.float16), s) for s in (1, 2)]
+    change(made, **{DENSE.replace("weight", "bias"): lambda t: t.float() + 1e6})
+    for asked in ([made[1]], made):
+        with pytest.raises(DataError, match=r"step2.*dense_4h_to_h.bias.*overflows in float16"):
+            list(models.stream(asked, device="cpu", dtype="float16"))
+
+
+def test_an_interrupted_swap_leaves_no_label(pair, monkeypatch):
+    stream = models.stream(pair, device="cpu")
+    model = next(stream)
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    with pytest.raises(RequestError, match="not known"):
+        models.checkpoint_of(model)
