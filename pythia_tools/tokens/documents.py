@@ -11,8 +11,9 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,12 +21,19 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError, UnknownNameError
 
-JSON_NAMES = (".jsonl", ".ndjson", ".json")
-TEXT_NAMES = (".txt", ".text", ".md", ".rst", ".py", ".pyi", ".html", ".tex", ".csv", ".tsv", ".xml")
+KINDS = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "json"), ".parquet": "parquet",
+    **dict.fromkeys((".txt", ".text", ".md", ".rst", ".py", ".pyi", ".html", ".tex", ".csv", ".tsv", ".xml"), "text"),
+}
 DATASET = "dataset:"
-_PACKED = ("", ".gz", ".zst")
+PACKED = (".gz", ".zst")
+ABOUT = re.compile(r"(readme|licen[cs]e|citation|changelog)\b.*|dataset_infos?\.json", re.IGNORECASE)
+"""Files that describe a data set and are none of its documents, where they lie beside its records."""
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +48,10 @@ class Document:
 
 
 def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Inputs as single files or data sets: folders are replaced by the files below them that can be read, sorted.
+    """Inputs as single files or data sets, said on stderr: a folder is replaced by what can be read below it, sorted.
 
+    A folder that `save_to_disk` wrote is a data set, each of its splits one. Left out, and said so, are files that
+    describe the records beside them (README.md of a clone from the hub).
     Raises: RequestError when an input does not exist, is of no known kind, or a folder holds nothing readable.
     """
     found: list[str] = []
@@ -52,15 +62,46 @@ def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
             kind_of(name)
             found.append(name)
         elif path.is_dir():
-            below = [str(p) for p in sorted(path.rglob("*")) if p.is_file() and _kind(p.name) and not _hidden(p, path)]
+            below, about = _below(path)
             if not below:
                 raise RequestError(f"{name}: no readable file in this folder; readable are {_readable()}")
+            if about:
+                progress.note(f"{name}: left out, since they describe the data: {_some(about)}; name them to read them")
             found += below
         else:
             raise RequestError(f"{name}: no such file or folder; for a data set say {DATASET}NAME")
     if not found:
         raise RequestError("no input; give files, folders, or dataset:NAME")
+    progress.note(f"reading {_some(found)}")
     return found
+
+
+def _below(folder: Path) -> tuple[list[str], list[str]]:
+    """(What can be read below a folder, sorted; files that describe it)."""
+    if (splits := folder / "dataset_dict.json").is_file():
+        return [f"{DATASET}{folder}@{split}" for split in files.read_json(splits).get("splits", ())], []
+    if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
+        return [f"{DATASET}{folder}"], []
+    found: list[str] = []
+    about: list[str] = []
+    for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
+        if path.is_dir() and not path.is_symlink():
+            below, more = _below(path)
+            found += below
+            about += more
+        elif path.is_file() and _kind(path.name):
+            found.append(str(path))
+    attributes = folder / ".gitattributes"
+    described = [name for name in found if Path(name).parent == folder and ABOUT.fullmatch(Path(name).name)]
+    rest = [name for name in found if name not in described]
+    if any(kind_of(name) != "text" for name in rest) or (attributes.is_file() and b"=lfs" in attributes.read_bytes()):
+        return rest, about + described
+    return found, about
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", … ({len(names)} in all)" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 def kind_of(name: str) -> str:
@@ -87,6 +128,8 @@ def read_documents(
     """
     name = os.fspath(source)
     kind = kind_of(name)
+    if kind != "dataset":
+        _refuse_pointer(name)
     if kind == "text":
         if skip == 0:
             yield Document(_whole(name), name, name, 0)
@@ -156,22 +199,25 @@ def create_jsonl(target: IO[bytes], name: str) -> Iterator[IO[bytes]]:
 
 
 def _kind(name: str) -> str:
-    lower = name.lower()
-    for suffix in _PACKED[1:]:
-        lower = lower.removesuffix(suffix)
-    if lower.endswith(JSON_NAMES):
-        return "json"
-    if lower.endswith(".parquet") and lower == name.lower():
-        return "parquet"
-    return "text" if lower.endswith(TEXT_NAMES) else ""
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+    path = Path(name.lower())
+    packed = path.suffix in PACKED
+    kind = KINDS.get(Path(path.stem).suffix if packed else path.suffix, "")
+    return "" if packed and kind == "parquet" else kind
 
 
 def _readable() -> str:
-    return f"{', '.join(JSON_NAMES + TEXT_NAMES)} (each also with .gz or .zst), .parquet"
+    return f"{', '.join(s for s in KINDS if s != '.parquet')} (each also with .gz or .zst), .parquet"
+
+
+def _refuse_pointer(name: str) -> None:
+    """A clone without Git LFS holds pointers in place of its data."""
+    try:
+        with open(name, "rb") as handle:
+            pointer = handle.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
+    if pointer:
+        raise DataError(f"{name}: a Git LFS pointer, not the data; run `git lfs pull` in its clone")
 
 
 def _whole(name: str) -> str:
@@ -185,7 +231,7 @@ def _json_records(name: str, skip: int) -> Iterator[tuple[int, Any]]:
         for position, (number, line) in islice(enumerate(lines), skip, None):
             try:
                 yield position, json.loads(line.decode("utf-8", "surrogateescape"))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"{name}, line {number}: not valid JSON ({error}); one record per line is expected") from error
 
@@ -200,7 +246,7 @@ def _parquet_records(name: str, skip: int) -> Iterator[tuple[int, Any]]:
                 left_out = min(batch.num_rows, max(0, skip - position))
                 yield from enumerate(batch.slice(left_out).to_pylist(), position + left_out)
                 position += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{name}: not a readable parquet file ({error})") from error
 
 
@@ -210,7 +256,8 @@ def _dataset_records(name: str, skip: int) -> Iterator[tuple[int, Any]]:
 
 def open_dataset(name: str) -> Any:
     """The data set behind `dataset:NAME[:CONFIG][@SPLIT]`; a folder of `save_to_disk` is mapped, the hub streamed."""
-    rest, _, split = name.removeprefix(DATASET).partition("@")
+    whole = name.removeprefix(DATASET)
+    rest, _, split = (whole, "", "") if Path(whole).is_dir() or "@" not in whole else whole.rpartition("@")
     if Path(rest).is_dir():
         return _local_dataset(rest, split)
     rest, _, config = rest.partition(":")
@@ -244,12 +291,12 @@ def _document(record: Any, source: str, position: int, text_key: str, id_key: st
     if isinstance(record, str):
         return Document(record, f"{source}:{position}", source, position)
     text = record.get(text_key) if isinstance(record, dict) else None
+    where = f"{source}, record {position + 1}"
     if not isinstance(text, str):
         fields = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
-        what = f"no text in field {text_key!r} (it has: {fields})"
-        raise DataError(f"{source}, record {position}: {what}; name the field with --text-key")
+        raise DataError(f"{where}: no text in field {text_key!r} (it has: {fields}); name the field with --text-key")
     if id_key is not None and id_key not in record:
-        raise DataError(f"{source}, record {position}: no field {id_key!r} for the id (it has: {', '.join(record)})")
+        raise DataError(f"{where}: no field {id_key!r} for the id (it has: {', '.join(record)})")
     key = id_key or "id"
     given = record.get(key)
     metadata = {k: v for k, v in record.items() if k not in (text_key, key)}

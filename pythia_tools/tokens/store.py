@@ -4,13 +4,18 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pythia_tools.core import files
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.tokens.index import StoreIndex, read_index
 from pythia_tools.tokens.local import ByteSource, LocalBytes
 from pythia_tools.tokens.shards import find_shards
+
+PROVENANCE = ".documents.parquet"
+RECORD = ".json"
 
 
 class TokenStore:
@@ -95,11 +100,35 @@ def prefix_of(path: str | os.PathLike[str]) -> Path:
     return path.with_suffix("") if path.suffix in (".bin", ".idx") else path
 
 
+def beside(prefix: Path, ending: str) -> Path:
+    """PREFIX and an ending, which may hold dots."""
+    return prefix.with_name(prefix.name + ending)
+
+
+def read_record(prefix: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `data tokenize` recorded beside a store (PREFIX.json); empty for a store that something else wrote.
+
+    Raises: DataError when its tokenization was begun and did not end, so that the files are of no one corpus.
+    """
+    base = prefix_of(prefix)
+    if not beside(base, PROVENANCE).exists():
+        return {}
+    if not beside(base, RECORD).exists():
+        raise DataError(f"{base}: its last tokenization did not end ({base.name}{RECORD} is missing); run `data "
+                        f"tokenize` again, or delete {base.name}{PROVENANCE} to take the store as it is")
+    record = files.read_json(beside(base, RECORD))
+    if not isinstance(record, dict):
+        raise DataError(f"{beside(base, RECORD)}: not the record of a tokenization; run `data tokenize` again")
+    return record
+
+
 def open_store(prefix: str | os.PathLike[str]) -> TokenStore:
     """Open `PREFIX.idx` with `PREFIX.bin` or its shards; everything is checked, nothing is loaded.
 
-    Raises: DataError when the index is damaged, a shard is missing or of the wrong size, or `.bin` and index disagree.
+    Raises: DataError when the index is damaged, a shard is missing or of the wrong size, `.bin` and index disagree, or
+    the store's tokenization did not end.
     """
     base = prefix_of(prefix)
+    read_record(base)
     index = read_index(base.with_name(base.name + ".idx"))
     return TokenStore(index, LocalBytes(find_shards(base)))

@@ -2,7 +2,8 @@
 
     PREFIX.bin, PREFIX.idx       GPT-NeoX's store: each document one sequence; empty ones are left out, as NeoX does
     PREFIX.documents.parquet     document, source, position, id, tokens, metadata (JSON); row i: document i of the store
-    PREFIX.json                  last: tokenizer and its sha256, options, counts; its presence means complete
+    PREFIX.tokenizer.json        the tokenizer, so that an order over the store shows text without being told
+    PREFIX.json                  last: sha256 of store and tokenizer, options, counts; its presence means complete
     PREFIX.encoded/              only while it runs: a cell per batch that is encoded, so that a killed run resumes
 
 Cost: the tokenizer's own speed (about 2–4 MB/s per core for GPT-NeoX-20B's); memory is a few batches of documents.
@@ -30,23 +31,26 @@ from pythia_tools.core.parallel import map_ahead, worker_count
 from pythia_tools.core.results import CellStore
 from pythia_tools.tokens.documents import Document, batched, expand_inputs, read_documents, repaired
 from pythia_tools.tokens.dtypes import dtype_for_vocab
-from pythia_tools.tokens.store import prefix_of
+from pythia_tools.tokens.store import PROVENANCE, RECORD, beside, prefix_of
 from pythia_tools.tokens.tokenizer import END_OF_TEXT, Openable, Tokenizer, open_tokenizer
 from pythia_tools.tokens.writer import StoreWriter
 
 BATCH_CHARS = 1 << 22
 BATCH_DOCUMENTS = 2048
 ROWS_PER_GROUP = 100_000
-PROVENANCE = pa.schema({"document": pa.int64(), "source": pa.string(), "position": pa.int64(), "id": pa.string(),
+COLUMNS = pa.schema({"document": pa.int64(), "source": pa.string(), "position": pa.int64(), "id": pa.string(),
                         "tokens": pa.int64(), "metadata": pa.string()})
 
 
 @dataclass(frozen=True)
 class Tokenized:
-    """What was written: documents and tokens in the store, documents left out as empty, documents whose lone
-    surrogates were replaced by U+FFFD because a tokenizer takes only valid Unicode."""
+    """What was read and written: inputs (files or splits) and the documents in them; documents and tokens in the store,
+    documents left out as empty, documents whose lone surrogates were replaced by U+FFFD because a tokenizer takes only
+    valid Unicode."""
 
     prefix: Path
+    inputs: int
+    read: int
     documents: int
     tokens: int
     empty: int
@@ -70,17 +74,17 @@ def tokenize(
         text_key, id_key: fields of a record.
         workers: batches encoded at once; one per core by default.
 
-    Raises: RequestError on a wrong option; DataError on a damaged input; EnvironmentFailure when the disk is full.
+    Raises: RequestError on a wrong option; DataError on a damaged input, or inputs that hold no text;
+    EnvironmentFailure when the disk is full.
     """
     sources, base, opened = expand_inputs(inputs), prefix_of(prefix), open_tokenizer(tokenizer)
     dtype, end = dtype_for_vocab(len(opened)), _end_id(opened, eod) if append_eod else None
-    record_path = base.with_name(base.name + ".json")
-    record_path.unlink(missing_ok=True)
-    for ending in (".bin.", ".idx.", ".documents.parquet."):
+    beside(base, RECORD).unlink(missing_ok=True)
+    for ending in (".bin.", ".idx.", f"{PROVENANCE}."):
         files.sweep_parts(base.parent, base.name + ending)  # of a run that was killed
     empty = mended = 0
-    with _kept_until_done(base.with_name(base.name + ".encoded")) as cells:
-        with StoreWriter(base, dtype) as store, _provenance(base.with_name(base.name + ".documents.parquet")) as add:
+    with _kept_until_done(beside(base, ".encoded")) as cells:
+        with StoreWriter(base, dtype) as store, _provenance(beside(base, PROVENANCE)) as add:
             stream = (d for source in sources for d in read_documents(source, text_key=text_key, id_key=id_key))
             batches = batched(stream, BATCH_CHARS, BATCH_DOCUMENTS)
             for document, ids in _encoded(batches, opened, worker_count(workers), cells):
@@ -95,12 +99,17 @@ def tokenize(
                     "metadata": json.dumps(document.metadata, default=str),
                 })
                 store.add_document(row)
-        written = Tokenized(base, len(store), store.n_tokens, empty, mended)
-        files.write_json(record_path, {
-            "tokenizer_sha256": opened.digest, "vocab_size": len(opened), "dtype": str(dtype), "append_eod": append_eod,
-            "eod": end, "inputs": sources, "text_key": text_key, "id_key": id_key, "documents": written.documents,
-            "tokens": written.tokens, "empty_documents": empty, "repaired_documents": mended,
-            "idx_sha256": files.sha256_file(base.with_name(base.name + ".idx")),
+            if not len(store):
+                raise DataError(f"{', '.join(sources[:3])}: {empty} documents, none of which holds any text; name the "
+                                "field with --text-key, or give other inputs")
+        written = Tokenized(base, len(sources), len(store) + empty, len(store), store.n_tokens, empty, mended)
+        files.write_text(beside(base, ".tokenizer.json"), opened.engine.to_str())
+        files.write_json(beside(base, RECORD), {
+            "tokenizer": opened.source, "tokenizer_sha256": opened.digest, "vocab_size": len(opened),
+            "dtype": str(dtype), "append_eod": append_eod, "eod": end, "inputs": sources, "text_key": text_key,
+            "id_key": id_key, "documents": written.documents, "tokens": written.tokens, "empty_documents": empty,
+            "repaired_documents": mended,
+            "bin_sha256": store.sha256, "idx_sha256": files.sha256_file(beside(base, ".idx")),
         })
     return written
 
@@ -108,7 +117,7 @@ def tokenize(
 def read_provenance(prefix: str | os.PathLike[str]) -> pd.DataFrame:
     """The store's documents: document, source, position, id, tokens, metadata. Raises DataError when absent."""
     base = prefix_of(prefix)
-    path = base.with_name(base.name + ".documents.parquet")
+    path = beside(base, PROVENANCE)
     if not path.exists():
         raise DataError(f"{path}: no such file; `pythia-tools data tokenize` writes it beside a store")
     return pd.read_parquet(path)
@@ -118,10 +127,10 @@ def read_provenance(prefix: str | os.PathLike[str]) -> pd.DataFrame:
 def _provenance(path: Path) -> Iterator[Callable[[dict[str, object]], None]]:
     """Takes the rows of documents.parquet and writes them in groups, so that memory stays bounded; whole or absent."""
     rows: list[dict[str, object]] = []
-    with files.atomic_write(path) as handle, pq.ParquetWriter(handle, PROVENANCE) as writer:
+    with files.atomic_write(path) as handle, pq.ParquetWriter(handle, COLUMNS) as writer:
 
         def flush() -> None:
-            writer.write_table(pa.Table.from_pylist(rows, PROVENANCE))
+            writer.write_table(pa.Table.from_pylist(rows, COLUMNS))
             rows.clear()
 
         def add(row: dict[str, object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterable
 from types import TracebackType
@@ -32,6 +33,7 @@ class StoreWriter:
         code_of(dtype)
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self.n_tokens = 0
+        self._digest = hashlib.sha256()
         self._sizes = array.array("i")
         self._stack = contextlib.ExitStack()
         self._out: Any = None
@@ -55,6 +57,11 @@ class StoreWriter:
         """Sequences so far."""
         return len(self._sizes)
 
+    @property
+    def sha256(self) -> str:
+        """Of the `.bin` so far."""
+        return self._digest.hexdigest()
+
     def add_document(self, tokens: Any) -> None:
         """Append one document."""
         values = self._fit(tokens)
@@ -70,7 +77,9 @@ class StoreWriter:
             raise RequestError(f"{values.size} tokens came with lengths that sum to {lengths.sum()}")
         if self._out is None:
             raise RequestError("this writer is not open; use it in a `with` block")
-        self._out.write(values.tobytes())
+        data = values.tobytes()
+        self._out.write(data)
+        self._digest.update(data)
         self.n_tokens += values.size
         self._sizes.frombytes(lengths.astype(np.int32).tobytes())
 

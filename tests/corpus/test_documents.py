@@ -82,9 +82,9 @@ def test_other_fields(tmp_path: Path) -> None:
     ("raw", "said"),
     [
         (b'{"text": "a"}\n{"text": "b', r"d\.jsonl, line 2: not valid JSON"),
-        (b'{"body": "a"}\n', r"record 0: no text in field 'text' \(it has: body\); name the field with --text-key"),
-        (b'{"text": 3}\n', "record 0: no text in field 'text'"),
-        (b"[1]\n", "record 0: no text in field 'text' \\(it has: list\\)"),
+        (b'{"body": "a"}\n', r"record 1: no text in field 'text' \(it has: body\); name the field with --text-key"),
+        (b'{"text": 3}\n', "record 1: no text in field 'text'"),
+        (b"[1]\n", "record 1: no text in field 'text' \\(it has: list\\)"),
     ],
 )
 def test_damaged_records_are_named(tmp_path: Path, raw: bytes, said: str) -> None:
@@ -121,3 +121,48 @@ def test_packed_output_reads_back(tmp_path: Path, suffix: str) -> None:
         with open(path, "wb") as target, create_jsonl(target, path.name) as stream:
             stream.write(lines())
     assert as_tuples(read_documents(str(path))) == EXPECTED
+
+
+def test_a_folder_that_save_to_disk_wrote_is_read_as_one(tmp_path: Path) -> None:
+    import datasets
+
+    table = datasets.Dataset.from_list(RECORDS)
+    table.save_to_disk(str(tmp_path / "all" / "one"))
+    datasets.DatasetDict({"train": table, "test": table.select([0])}).save_to_disk(str(tmp_path / "all" / "two@home"))
+    (tmp_path / "all" / "three.jsonl").write_bytes(lines())
+    three, two = str(tmp_path / "all" / "three.jsonl"), f"dataset:{tmp_path}/all/two@home"
+    sources = expand_inputs([tmp_path / "all"])
+    assert sources == [f"dataset:{tmp_path}/all/one", three, f"{two}@train", f"{two}@test"]
+    assert [as_tuples(read_documents(s)) for s in sources] == [EXPECTED, EXPECTED, EXPECTED, EXPECTED[:1]]
+    assert as_tuples(read_documents(two)) == EXPECTED, "its train split"
+    assert expand_inputs([tmp_path / "all" / "one"]) == sources[:1]
+
+
+@pytest.mark.parametrize("data", ["data.jsonl", "data/a.parquet", "data/x.txt"])
+def test_the_card_of_a_clone_is_no_document(tmp_path: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / data
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(lines())
+    for name in ("README.md", "LICENSE.txt", "dataset_infos.json"):
+        (tmp_path / name).write_text("---\npretty_name: mine\n---\nabout it\n")
+    (tmp_path / ".gitattributes").write_text("*.parquet filter=lfs diff=lfs merge=lfs -text\n")
+    assert expand_inputs([tmp_path]) == [str(path)]
+    said = capsys.readouterr().err
+    assert "left out, since they describe the data: " in said and "README.md" in said
+    assert f"reading {path}" in said
+    assert expand_inputs([tmp_path / "README.md"]) == [str(tmp_path / "README.md")], "named, it is read"
+
+
+def test_a_folder_of_texts_keeps_its_readme(tmp_path: Path) -> None:
+    for name in ("README.md", "a.py", "b/README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    assert [Path(s).relative_to(tmp_path).as_posix() for s in expand_inputs([tmp_path])] == [
+        "README.md", "a.py", "b/README.md"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.parquet", "a.jsonl.gz", "a.txt.zst"])
+def test_a_pointer_to_a_large_file_is_no_document(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    with pytest.raises(DataError, match="a Git LFS pointer, not the data; run `git lfs pull`"):
+        list(read_documents(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -15,8 +16,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pythia_tools.cli.main import main
 from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.tokens import open_store
+from pythia_tools.tokens import open_store, open_tokenizer
 from pythia_tools.tokens import tokenize as module
+from pythia_tools.tokens.store import read_record
 from pythia_tools.tokens.tokenize import read_provenance, tokenize
 
 SHARED = next((p / "shared" for p in Path(__file__).parents[2:4] if (p / "shared").exists()), Path("shared"))
@@ -58,6 +60,7 @@ def test_the_store_holds_what_the_tokenizer_says(
     kept = [(i, r) for i, r in enumerate(records) if r["text"]]
     store = open_store(tmp_path / "out")
     assert (written.documents, written.empty, written.repaired) == (len(kept), 8, 1)
+    assert (written.inputs, written.read) == (1, len(records))
     assert len(store) == len(kept)
     provenance = read_provenance(tmp_path / "out")
     assert provenance.document.tolist() == list(range(len(kept)))
@@ -88,9 +91,35 @@ def test_the_command(tmp_path: Path, tokenizer: Path, corpus: Path, capsys: pyte
     said = json.loads(capsys.readouterr().out)
     assert said["documents"] == 43
     assert json.loads((tmp_path / "o.json").read_text())["tokens"] == said["tokens"]
-    assert main([*command, "--text-key", "body"]) == 3
+    assert main([*command, "--text-key", "body", "--quiet"]) == 3
     assert not (tmp_path / "o.json").exists()  # no longer said to be complete
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_record_holds_the_digests_and_the_tokenizer(tmp_path: Path, tokenizer: Path, corpus: Path) -> None:
+    tokenize([corpus], tmp_path / "o", tokenizer)
+    record = read_record(tmp_path / "o")
+    for ending in (".bin", ".idx"):
+        assert record[f"{ending[1:]}_sha256"] == hashlib.sha256((tmp_path / f"o{ending}").read_bytes()).hexdigest()
+    beside = open_tokenizer(tmp_path / "o.tokenizer.json")
+    assert record["tokenizer"] == str(tokenizer) and record["tokenizer_sha256"] == beside.digest
+
+
+@pytest.mark.parametrize("how", ["damaged", "empty", "blank"])
+def test_a_failed_run_leaves_no_store_that_passes_for_the_new_one(
+    tmp_path: Path, tokenizer: Path, corpus: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["data", "tokenize", str(corpus), "--tokenizer", str(tokenizer), "--out", str(tmp_path / "o"), "--quiet"]
+    assert main(command) == 0
+    corpus.write_text({"damaged": '{"text": "a"}\nno json\n', "empty": "", "blank": '{"text": ""}\n'}[how])
+    assert main(command) == 3
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and ("none of which holds any text" in said) == (how != "damaged")
+    build = ["data", "build-order", str(tmp_path / "o"), "--steps", "2", "--batch-rows", "2", "--seq-length", "8"]
+    assert main(build) == 3
+    assert "its last tokenization did not end (o.json is missing); run `data tokenize` again" in capsys.readouterr().err
+    corpus.write_text('{"text": "the quick brown fox"}\n' * 9)
+    assert main(command) == 0 and main(build) == 0
 
 
 def test_wrong_requests(tmp_path: Path, tokenizer: Path, corpus: Path) -> None:
