@@ -19,6 +19,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
@@ -27,6 +28,9 @@ Request = str | int | Iterable["str | int"]
 ALLOWED = "all, log, first, last, 512, 1000:143000:10000, tokens=2B, 10%, or a list of these"
 NEAR = 0.05
 """A token or percent request may miss its target by this share before a warning is due."""
+MOST = 1_000_000
+"""Steps of one model at most: what a manifest lists beyond that is a mistake, and would fill the memory."""
+_NUMBER = "[0-9]{1,18}"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
 
@@ -39,8 +43,10 @@ def expand(values: Iterable[int | str]) -> tuple[int, ...]:
     for value in values:
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             steps.add(value)
-        elif isinstance(value, str) and re.fullmatch(r"\d+:\d+:[1-9]\d*", value):
+        elif isinstance(value, str) and re.fullmatch(f"{_NUMBER}:{_NUMBER}:[1-9][0-9]{{0,17}}", value):
             start, stop, stride = map(int, value.split(":"))
+            if (stop - start) // stride >= MOST:
+                raise ValueError(f"step {value!r} is more than {MOST:,} steps; a model has that many at most")
             steps.update(range(start, stop + 1, stride))
         else:
             raise ValueError(f"step {value!r} is neither a whole number nor a range 'first:last:stride'")
@@ -68,7 +74,7 @@ def select(
 def _unlisted(request: Request, who: str) -> list[int]:
     """Where a manifest lists no steps, they are taken as named; the hub has the last word."""
     items = _items(request)
-    if not all(item.isdecimal() for item in items):
+    if not all(re.fullmatch(_NUMBER, item) for item in items):
         raise RequestError(f"{who}: its manifest lists no steps, so name them one by one (1000,2000); "
                            "`pythia-tools suites NAME --online` shows what the hub holds")
     return sorted({int(item) for item in items})
@@ -98,9 +104,9 @@ class _Grid:
             return list(named[item])
         if item == "log":
             return self.doublings()
-        if match := re.fullmatch(r"(?:step)?(\d+)", item):
+        if match := re.fullmatch(f"(?:step)?({_NUMBER})", item):
             return self.exact(int(match[1]))
-        if match := re.fullmatch(r"(\d+):(\d+)(?::(\d+))?", item):
+        if match := re.fullmatch(f"({_NUMBER}):({_NUMBER})(?::({_NUMBER}))?", item):
             return self.between(int(match[1]), int(match[2]), match[3])
         if item.startswith("tokens="):
             return self.by_tokens(item)
@@ -132,7 +138,7 @@ class _Grid:
         if stride is None:
             return [s for s in self.steps if start <= s <= stop]
         wanted = range(start, stop + 1, int(stride))
-        found = sorted(set(self.steps) & set(wanted))
+        found = [s for s in self.steps if s in wanted]
         if gone := len(wanted) - len(found):
             progress.warn(
                 f"{self.who}: {gone} of the {len(wanted)} steps of {asked} have no checkpoint and are left out")
@@ -143,11 +149,19 @@ class _Grid:
             raise RequestError(f"{item}: the tokens per step of {self.who} are not known; ask by step")
         counts = [_count(part, item) for part in item.removeprefix("tokens=").split(":")]
         if len(counts) == 3 and counts[0] <= counts[1] and counts[2] > 0:
-            counts = list(range(counts[0], counts[1] + 1, counts[2]))
+            counts = self.deciding(range(counts[0], counts[1] + 1, counts[2]), self.tokens_per_step)
         elif len(counts) != 1:
             raise RequestError(f"steps {item!r}: tokens are one amount or first:last:stride, "
                                "for example tokens=2B or tokens=1B:10B:1B")
         return [step for tokens in counts for step in self.close(tokens / self.tokens_per_step, item)]
+
+    def deciding(self, amounts: range, per_step: int) -> list[int]:
+        """The amounts that decide which steps are nearest to any: the ends, and those just below and above a step."""
+        if len(amounts) <= 2 * len(self.steps) + 2:
+            return list(amounts)
+        below = [(step * per_step - amounts.start) // amounts.step for step in self.steps]
+        places = {0, len(amounts) - 1, *below, *(k + 1 for k in below)}
+        return [amounts[k] for k in sorted(places) if 0 <= k < len(amounts)]
 
     def close(self, target: float, what: str) -> list[int]:
         """The step nearest to a target, with a warning when it is not near; none when the target is left out."""
@@ -176,7 +190,7 @@ class _Grid:
 
 
 def _count(text: str, item: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmbt]?)", text.strip().lower())
+    match = re.fullmatch(rf"({_NUMBER}(?:\.{_NUMBER})?)([kmbt]?)", text.strip().lower())
     if not match:
         raise RequestError(f"steps {item!r}: {text!r} is not an amount of tokens such as 2B, 500M, 3e9 written as 3B")
-    return round(float(match[1]) * _UNITS[match[2]])
+    return min(round(Fraction(match[1]) * _UNITS[match[2]]), MOST * 10**12)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pythia_tools import suites
 from pythia_tools.core.errors import DataError, RequestError, UnknownNameError
@@ -110,6 +113,48 @@ def test_ranges_of_manifests() -> None:
     for wrong in ("10", "1:2", -1, True, 1.5, "3:1:0"):
         with pytest.raises(ValueError, match="is neither a whole number nor a range"):
             expand([wrong])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="is more than 1,000,000 steps"):
+        expand(["0:9999999999:1"])
+
+
+@pytest.mark.parametrize(
+    ("request_", "last"),
+    [("1:9999999999:1", 143000), ("0:999999999999999999:1", 143000), ("tokens=1:99999999999:1", 48000),
+     ("tokens=0:90B:1", 43000)],
+)
+def test_a_range_stays_a_range(request_: str, last: int) -> None:
+    began = time.monotonic()
+    assert pick(request_) == [s for s in GRID if int(not request_.startswith(("0", "tokens"))) <= s <= last]
+    assert time.monotonic() - began < 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sets(st.integers(0, 60), min_size=1, max_size=8), st.integers(1, 5), st.integers(0, 300), st.integers(0, 300),
+    st.integers(1, 40),
+)
+def test_a_range_of_tokens_means_the_nearest_of_each(
+    grid: set[int], per_step: int, start: int, length: int, stride: int,
+) -> None:
+    steps, amounts = sorted(grid), range(start, start + length + 1, stride)
+    inside = [t for t in amounts if steps[0] <= t / per_step <= steps[-1] or
+              abs(min(steps, key=lambda s: (abs(s - t / per_step), s)) - t / per_step) <= 0.05 * max(t / per_step, 1)]
+    nearest = {min(steps, key=lambda s: (abs(s - t / per_step), s)) for t in inside}
+    asked = f"tokens={start}:{start + length}:{stride}"
+    assert select(asked, steps, tokens_per_step=per_step, who="m", lenient=True) == sorted(nearest)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(
+    st.text(max_size=20), st.from_regex(r"\A(tokens=)?[0-9]{1,30}([kMBT%.:,-][0-9]{0,30}){0,3}\Z"),
+    st.sampled_from(["9" * 5000, "tokens=" + "9" * 5000, "1:" + "9" * 400 + ":1", "tokens=1e9", "٣", "9" * 400 + "%"]),
+))
+def test_any_request_is_answered_or_refused_in_one_line(text: str) -> None:
+    for grid in (GRID, []):
+        try:
+            select(text, grid, tokens_per_step=2_097_152, who="m")
+        except RequestError as error:
+            assert "\n" not in str(error) or "\n" in text
 
 
 MINE = """
