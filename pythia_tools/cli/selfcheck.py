@@ -82,7 +82,8 @@ def _folders() -> list[Row]:
         rows.append((what, "ok", detail) if os.access(there, os.W_OK) else (what, "fail", f"{detail}, not writable"))
     known = os.environ.get("HF_TOKEN") or Path(constants.HF_TOKEN_PATH).is_file()
     rows.append(("hub token", "note", "set" if known else "not set (only gated and private repositories need one)"))
-    rows.append(("hub", "note", f"{client.endpoint()}{', offline (HF_HUB_OFFLINE)' if client.offline() else ''}"))
+    mode = ", offline (HF_HUB_OFFLINE)" if client.offline() else ""
+    rows.append(("hub", "note", f"{client.shown(client.endpoint())}{mode}"))
     return rows
 
 

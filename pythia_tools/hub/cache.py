@@ -8,20 +8,26 @@
 A blob appears under its name only after its digest was verified.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from pythia_tools.core import files
 from pythia_tools.core.errors import DataError
 from pythia_tools.hub import client
-from pythia_tools.hub.repositories import Listing, RemoteFile
 
+if TYPE_CHECKING:
+    from pythia_tools.hub.repositories import Listing, RemoteFile
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
 PART = ".part"
 CHUNK = 1 << 22
 
@@ -61,7 +67,8 @@ def digest_matches(path: Path, file: RemoteFile) -> bool:
 def link(listing: Listing, file: RemoteFile) -> Path:
     """The snapshot's link to a blob that is in place; a copy where links are impossible."""
     blob, pointer = blob_path(listing, file), pointer_path(listing, file)
-    if pointer.exists() and pointer.stat().st_size == file.size:
+    there = pointer.resolve() == blob.resolve() if pointer.is_symlink() else _size(pointer) == file.size
+    if there:
         return pointer
     beside = pointer.with_name(f".{pointer.name}.{os.getpid()}{PART}")
     _put(pointer, beside, blob, lambda: beside.symlink_to(os.path.relpath(blob, pointer.parent)))
@@ -88,10 +95,16 @@ def set_ref(listing: Listing) -> None:
 
 def ref(repo: str, revision: str, kind: str = "model") -> str | None:
     """The commit a branch pointed to when it was last fetched; None when it never was."""
-    if re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
-    path = repo_folder(repo, kind) / "refs" / revision
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+    return revision if COMMIT.fullmatch(revision) else _stated(repo_folder(repo, kind) / "refs" / revision)
+
+
+def _stated(ref: Path) -> str | None:
+    """The commit that a file of refs/ states; None for any other file."""
+    try:
+        text = ref.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    return text if COMMIT.fullmatch(text) else None
 
 
 def is_present(listing: Listing) -> bool:
@@ -138,28 +151,33 @@ def locked(listing: Listing, file: RemoteFile) -> Iterator[None]:
         yield
 
 
-def remove_snapshot(repo: str, commit: str, revisions: Iterable[str]) -> int:
+def remove_snapshot(repo: str, commit: str, revisions: Iterable[str], copies: Mapping[str, int]) -> int:
     """Deletes one snapshot, the refs of `revisions` to it, and every blob that no other snapshot of the repository has.
 
-    A snapshot that yet another ref names was fetched by another tool as well and stays, refs and all. Returns bytes
-    freed.
+    A snapshot that yet another ref names was fetched by another tool as well and stays, refs and all. Of the snapshot
+    go its links to blobs, and the files in `copies` (name: size, for disks without links); a file of the user's own and
+    a link that leads out of the cache stay, with what it leads to. Returns bytes freed.
     """
     folder = repo_folder(repo)
     snapshot = folder / "snapshots" / commit
     if not snapshot.is_dir():
         return 0
-    refs = [p for p in (folder / "refs").rglob("*") if p.is_file()]
-    naming = [p for p in refs if p.read_text(encoding="utf-8").strip() == commit]
-    ours = {folder / "refs" / revision for revision in revisions}
-    if set(naming) - ours:
+    refs = [p for p in (folder / "refs").rglob("*") if not p.name.startswith(".")]
+    naming = {p for p in refs if _stated(p) == commit}
+    if naming - {folder / "refs" / revision for revision in revisions}:
         return 0
     for path in naming:
         path.unlink()
-    mine = _linked(snapshot)
-    shutil.rmtree(snapshot)
-    others = {blob for other in (folder / "snapshots").iterdir() for blob in _linked(other)}
+    links = _links(snapshot, folder / "blobs")
+    copied = [p for name in copies if not (p := snapshot / name).is_symlink() and _size(p) == copies[name]]
+    for path in (*links, *copied):
+        path.unlink()
+    for path in (*sorted(snapshot.rglob("*"), reverse=True), snapshot):
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+            path.rmdir()
+    others = {b for other in (folder / "snapshots").iterdir() for b in _links(other, folder / "blobs").values()}
     freed, gone = 0, []
-    for blob in mine - others:
+    for blob in set(links.values()) - others:
         if blob.is_file():
             freed += blob.stat().st_size if blob.stat().st_nlink == 1 else 0
             gone.append(blob.with_name(f"{blob.name}.{os.getpid()}.evicted"))
@@ -192,25 +210,31 @@ def finish_evictions() -> None:
 _evictions: list[threading.Thread] = []
 
 
-def _linked(snapshot: Path) -> set[Path]:
-    return {Path(os.path.normpath(p.parent / os.readlink(p))) for p in snapshot.rglob("*") if p.is_symlink()}
+def _links(snapshot: Path, blobs: Path) -> dict[Path, Path]:
+    """{link: blob} of a snapshot's links to blobs of its own repository; what leads elsewhere is not the cache's."""
+    targets = {p: Path(os.path.normpath(p.parent / os.readlink(p))) for p in snapshot.rglob("*") if p.is_symlink()}
+    home = blobs.resolve()
+    return {link: blobs / target.name for link, target in targets.items() if target.parent.resolve() == home}
 
 
 def delete_unfinished(older_than_seconds: float = 24 * 3600) -> list[tuple[Path, int]]:
-    """Deletes unfinished downloads that nobody has written to for a while: ours, and the client's `.incomplete` files.
+    """Deletes unfinished files that nobody has written to for a while: downloads, ours and the client's `.incomplete`
+    ones, and what a killed process left among refs, links, listings and ledger.
 
     Returns (path, bytes) of what was deleted.
     """
     gone = []
     before = time.time() - older_than_seconds
     leftovers = (".incomplete", PART, ".link", ".evicted")
-    for pattern in (*(f"*--*/blobs/*{end}" for end in leftovers), f"*--*/snapshots/*/.*{PART}"):
-        for path in client.cache_root().glob(pattern):
-            with contextlib.suppress(FileNotFoundError):
-                status = path.lstat()
-                if status.st_mtime < before:
-                    path.unlink()
-                    gone.append((path, status.st_size))
+    patterns = [f"*--*/blobs/*{end}" for end in leftovers]
+    patterns += [f"*--*/snapshots/*/**/.*{PART}", f"*--*/refs/**/.*{PART}"]
+    found = [path for pattern in patterns for path in client.cache_root().glob(pattern)]
+    for path in (*found, *(files.cache_dir() / "hub").rglob(f".*{PART}")):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.lstat()
+            if status.st_mtime < before:
+                path.unlink()
+                gone.append((path, status.st_size))
     return gone
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from pythia_tools.core import files, progress
-from pythia_tools.core.errors import DataError, EnvironmentFailure
+from pythia_tools.core.errors import DataError, EnvironmentFailure, PythiaToolsError
 
 if TYPE_CHECKING:
     from httpx2 import Response  # or httpx: the library under the installed huggingface_hub
@@ -75,7 +75,7 @@ class Attempts:
     """The tries of one request: a failure waits, or raises the one-line error when trying again is no use."""
 
     def __init__(self, what: str, retries: RetryPolicy, where: str | None = None) -> None:
-        self.what, self.retries, self.where = what, retries, where or endpoint()
+        self.what, self.retries, self.where = what, retries, shown(where or endpoint())
         self._failures = 0
 
     def failed(self, error: Exception, *, progress_made: bool = False) -> None:
@@ -84,6 +84,9 @@ class Attempts:
         refused = error if isinstance(error, Refused) else None if response is None else refusal(response)
         if refused is not None and not refused.transient:
             raise explain(self.what, refused, self.where) from error
+        if type(error).__name__ in ("TooManyRedirects", "UnsupportedProtocol"):
+            raise EnvironmentFailure(f"{self.what}: {_short(error)} at {self.where}; check HF_ENDPOINT and the "
+                                     "proxies") from error
         said = _short(refused or error)
         self._failures = 1 if progress_made else self._failures + 1
         if self._failures >= self.retries.tries:
@@ -102,6 +105,11 @@ def endpoint() -> str:
     from huggingface_hub import constants
 
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+def shown(text: str) -> str:
+    """Without the names and passwords in the addresses of it."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
 def cache_root() -> Path:
@@ -137,13 +145,34 @@ def api() -> HfApi:
 
 def ask(what: str, call: Callable[[], T], retries: RetryPolicy = RETRIES, where: str | None = None) -> T:
     """The value of a call that asks the hub (or `where`), retried; its errors in one line naming `what`."""
+    from huggingface_hub.errors import HFValidationError
+
     require_online(what)
+    _check_access()
     attempts = Attempts(what, retries, where)
     while True:
         try:
             return call()
         except passing_errors() as error:
             attempts.failed(error)
+        except PythiaToolsError:
+            raise
+        except HFValidationError as error:
+            raise DataError(f"{what}: no name of a repository or revision ({_short(error)})") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise EnvironmentFailure(f"{what}: the answer of {attempts.where} is not a hub's ({_short(error)}); check "
+                                     "HF_ENDPOINT, and whether a proxy or a login page is in between") from error
+
+
+def _check_access() -> None:
+    """Raises: EnvironmentFailure for an endpoint that is no address, and a token that no request can carry."""
+    from huggingface_hub import get_token
+
+    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", endpoint()):
+        raise EnvironmentFailure(f"HF_ENDPOINT={shown(endpoint())!r} is no address such as https://huggingface.co")
+    if not re.fullmatch(r"[!-~]*", get_token() or ""):
+        raise EnvironmentFailure("the hub token (HF_TOKEN, or of `hf auth login`) holds characters that no token has; "
+                                 "set it again, or unset it")
 
 
 @contextlib.contextmanager
@@ -151,6 +180,7 @@ def stream(url: str, start: int = 0, stop: int | None = None) -> Iterator[Respon
     """One GET of bytes [start, stop) as a streaming response, status 200 or 206. Raises: Refused, transport errors."""
     from huggingface_hub.utils import build_hf_headers, get_session
 
+    _check_access()
     token = None if url.startswith(f"{endpoint()}/") else False  # None: the user's, False: none
     headers = {**build_hf_headers(token=token), "Accept-Encoding": "identity"}
     if start or stop is not None:
@@ -270,4 +300,4 @@ def passing_errors() -> tuple[type[Exception], ...]:
 
 
 def _short(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:200]
+    return shown(" ".join((str(error) or type(error).__name__).split())[:200])

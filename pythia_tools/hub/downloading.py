@@ -25,13 +25,15 @@ _unreachable: set[tuple[str, str]] = set()
 class Plan:
     """What a download would do. `missing` holds each content once; `problems` the checkpoints the hub lacks.
 
-    `disk_peak` is the most that recorded checkpoints will take while it runs; `already` what is in the cache.
+    `disk_peak` is the most that recorded checkpoints will take while it runs; `already` what is in the cache, `trusted`
+    the part of it that was verified when it came and is only looked at for its size now.
     """
 
     listings: tuple[Listing, ...]
     missing: tuple[tuple[Listing, RemoteFile], ...]
     problems: tuple[str, ...]
     already: int
+    trusted: int
     disk_peak: int
 
     @property
@@ -47,6 +49,7 @@ def plan(checkpoints: Sequence[Checkpoint]) -> Plan:
     problems: list[str] = []
     missing: dict[str, tuple[Listing, RemoteFile]] = {}
     already: dict[str, int] = {}
+    trusted: dict[str, int] = {}
     for (checkpoint, _), entry in zip(remote, found, strict=True):
         try:
             if isinstance(entry, DataError):
@@ -56,14 +59,17 @@ def plan(checkpoints: Sequence[Checkpoint]) -> Plan:
             problems.append(f"{checkpoint}: {error}")
             continue
         good.append(entry)
+        known = ledger.verified(entry)
         for file in needed:
-            if cache.blob_path(entry, file).is_file() or cache.elsewhere(entry, file) is not None:
+            if cache.is_whole(entry, file) or cache.elsewhere(entry, file) is not None:
                 already[file.key] = file.size
+                trusted |= {file.key: file.size} if file in known else {}
             else:
                 missing.setdefault(file.key, (entry, file))
     to_come = sum(file.size for _, file in missing.values())
     peak = ledger.used_bytes() + to_come
-    return Plan(tuple(good), tuple(missing.values()), tuple(problems), sum(already.values()), peak)
+    there, looked_at = sum(already.values()), sum(trusted.values())
+    return Plan(tuple(good), tuple(missing.values()), tuple(problems), there, looked_at, peak)
 
 
 def download(
@@ -83,6 +89,7 @@ def download(
         more = f" (and {len(todo.problems) - 1} more like it)" if len(todo.problems) > 1 else ""
         raise DataError(f"{todo.problems[0]}{more}")
     keep = {(entry.repo, entry.commit) for entry in todo.listings}
+    ledger.hold(keep)
     budget = ledger.default_budget() if budget is None else budget
     if budget is not None:
         ledger.make_room(todo.bytes, budget, keep)
@@ -112,9 +119,9 @@ def _fetch_all(found: Sequence[Listing], workers: int, retries: RetryPolicy, sto
     """Every needed blob of the listings, largest first; the first failure stops the rest."""
     chains: dict[str, dict[str, tuple[Listing, RemoteFile]]] = {}  # content → repository: one fetches, the others link
     for entry in found:
-        recorded = ledger.find(entry.repo, entry.commit)
+        known = ledger.verified(entry)
         for file in entry.needed:
-            if recorded is None or file.key not in recorded.blobs or not cache.is_whole(entry, file):
+            if file not in known:
                 chains.setdefault(file.key, {}).setdefault(entry.repo, (entry, file))
     jobs = sorted((list(chain.values()) for chain in chains.values()), key=lambda chain: -chain[0][1].size)
     if not jobs:
@@ -191,13 +198,20 @@ def fetch_tokenizer(repo: str, revision: str | None = None, *, retries: RetryPol
 
 @contextlib.contextmanager
 def pinned(checkpoint: Checkpoint) -> Iterator[None]:
-    """Keeps a checkpoint safe from eviction (by this or any process) for the duration."""
+    """Keeps a checkpoint safe from eviction (by this or any process) for the duration.
+
+    Since its fetch it was safe from other processes; after this it is not.
+    """
     if isinstance(checkpoint.location, Folder):
         yield
         return
     repo, revision = checkpoint.location.repo, checkpoint.location.revision
-    with ledger.pinned({(repo, c) for c in (cache.ref(repo, revision), _commit(repo, revision)) if c}):
-        yield
+    places = {(repo, c) for c in (cache.ref(repo, revision), _commit(repo, revision)) if c}
+    try:
+        with ledger.pinned(places):
+            yield
+    finally:
+        ledger.release(places)
 
 
 def _ready(repo: str, revision: str) -> Path | None:
@@ -205,6 +219,7 @@ def _ready(repo: str, revision: str) -> Path | None:
     here = _unmoved(repo, revision)
     if here is None:
         return None
+    ledger.hold([(repo, here)])  # before it is looked at, so that what is found here stays
     entry = kept_listing(repo, revision, here)
     if entry is None:
         return _unlisted(repo, revision, here) if client.offline() else None
@@ -245,11 +260,12 @@ def _commit(repo: str, revision: str) -> str | None:
 
 
 def drop_damaged(entry: Listing) -> list[str]:
-    """Compares every cached blob of a listing with its digest, deletes and names the damaged ones. About 1 GB/s."""
+    """Compares every cached file of a listing with its digest, deletes and names the damaged ones. About 1 GB/s."""
     damaged = []
     for file in entry.needed:
-        blob = cache.blob_path(entry, file)
-        if blob.is_file() and not cache.digest_matches(blob, file):
-            blob.unlink()
-            damaged.append(file.path)
+        blob, pointer = cache.blob_path(entry, file), cache.pointer_path(entry, file)
+        for path in (blob, pointer) if pointer.is_file() and not pointer.is_symlink() else (blob,):
+            if path.is_file() and not cache.digest_matches(path, file):
+                path.unlink()
+                damaged.append(file.path)
     return damaged

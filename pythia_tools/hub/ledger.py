@@ -20,9 +20,10 @@ from pythia_tools.core import files
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.files import human_bytes
 from pythia_tools.hub import cache, client
-from pythia_tools.hub.repositories import Listing
+from pythia_tools.hub.repositories import Listing, RemoteFile, kept_listing
 
-FOREIGN_PIN_SECONDS = 24 * 3600
+LONGEST_HOLD_SECONDS = 24 * 3600
+HOLD = "hold"
 _mutex = threading.Lock()
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -83,6 +84,13 @@ def find(repo: str, commit: str) -> Entry | None:
     return _read(_folder() / f"{_name(repo, commit)}.json")
 
 
+def verified(listing: Listing) -> set[RemoteFile]:
+    """The needed files of a listing that are in place at their full size and were verified when they came."""
+    entry = find(listing.repo, listing.commit)
+    known = entry.blobs if entry else {}
+    return {file for file in listing.needed if file.key in known and cache.is_whole(listing, file)}
+
+
 def entries() -> list[Entry]:
     """Entries of the current hub cache, least recently used first; those whose snapshot is gone are forgotten."""
     found = []
@@ -119,7 +127,9 @@ def make_room(need: int, budget: int, keep: Collection[tuple[str, str]] = ()) ->
             if used_bytes() + need <= budget:
                 break
             if entry not in fixed:
-                freed += cache.remove_snapshot(entry.repo, entry.commit, entry.revisions)
+                listed = kept_listing(entry.repo, entry.revisions[0], entry.commit)
+                copies = {file.path: file.size for file in (listed.files if listed else ())}
+                freed += cache.remove_snapshot(entry.repo, entry.commit, entry.revisions, copies)
                 (_folder() / f"{entry.name}.json").unlink(missing_ok=True)
     return freed
 
@@ -127,11 +137,7 @@ def make_room(need: int, budget: int, keep: Collection[tuple[str, str]] = ()) ->
 @contextlib.contextmanager
 def pinned(places: Collection[tuple[str, str]]) -> Iterator[None]:
     """Keeps (repo, commit) from eviction by any process for the duration; pins of dead processes do not count."""
-    owner = f"@{socket.gethostname()}@{os.getpid()}@{uuid.uuid4().hex}"
-    paths = [_folder() / "pins" / f"{_name(repo, commit)}{owner}" for repo, commit in places]
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    paths = _mark(places, uuid.uuid4().hex)
     try:
         yield
     finally:  # works while the interpreter shuts down, too
@@ -139,9 +145,38 @@ def pinned(places: Collection[tuple[str, str]]) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def hold(places: Collection[tuple[str, str]]) -> None:
+    """Keeps (repo, commit) from eviction by other processes: from its fetch until `release`, for as long as this
+    process lives, and for a day at most. This process may still make room for itself.
+    """
+    _mark(places, HOLD)
+
+
+def release(places: Collection[tuple[str, str]]) -> None:
+    """Ends `hold`: what was fetched has been used."""
+    for path in _marks(places, HOLD):
+        path.unlink(missing_ok=True)
+
+
+def _marks(places: Collection[tuple[str, str]], use: str) -> list[Path]:
+    owner = f"@{socket.gethostname()}@{os.getpid()}@{use}"
+    return [_folder() / "pins" / f"{_name(repo, commit)}{owner}" for repo, commit in places]
+
+
+def _mark(places: Collection[tuple[str, str]], use: str) -> list[Path]:
+    """Says that this process uses these; not while another process chooses what to evict."""
+    paths = _marks(places, use)
+    with exclusive():
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    return paths
+
+
 def _in_use(entry: Entry) -> bool:
-    """Whether a living process pins it; stale pins are removed on the way."""
-    pins = list((_folder() / "pins").glob(f"{entry.name}@*"))
+    """Whether a living process pins it, or another one holds it; stale pins are removed on the way."""
+    (own,) = _marks([(entry.repo, entry.commit)], HOLD)
+    pins = [path for path in (_folder() / "pins").glob(f"{entry.name}@*") if path != own]
     stale = [path for path in pins if not _alive(path)]
     for path in stale:
         path.unlink(missing_ok=True)
@@ -149,11 +184,14 @@ def _in_use(entry: Entry) -> bool:
 
 
 def _alive(pin: Path) -> bool:
-    _, host, pid, _ = pin.name.rsplit("@", 3)
-    if host != socket.gethostname() or os.name == "nt":  # on Windows os.kill(pid, 0) would not only ask
-        with contextlib.suppress(FileNotFoundError):
-            return time.time() - pin.stat().st_mtime < FOREIGN_PIN_SECONDS
+    _, host, pid, use = pin.name.rsplit("@", 3)
+    foreign = host != socket.gethostname() or os.name == "nt"  # on Windows os.kill(pid, 0) would not only ask
+    try:
+        young = time.time() - pin.stat().st_mtime < LONGEST_HOLD_SECONDS
+    except FileNotFoundError:
         return False
+    if foreign or (use == HOLD and not young):
+        return young
     try:
         os.kill(int(pid), 0)
     except OSError as error:  # one that may not be asked is alive

@@ -28,7 +28,8 @@ BLOCK = 1 << 20
 BLOCK_SECONDS = 0.25
 SYNC = 1 << 24
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO)
+UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+              errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class Stopped(Exception):

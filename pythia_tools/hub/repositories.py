@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import starmap
 from pathlib import Path
 
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError
-from pythia_tools.hub import client
+from pythia_tools.hub import cache, client
 from pythia_tools.suites import Folder, Suite
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "vocab.json",
@@ -120,26 +121,62 @@ def branches(
 
 
 def listing(repo: str, revision: str, kind: str = "model") -> Listing:
-    """The files of a revision. Raises: DataError when there is no such repository or revision."""
-    commit = revision if re.fullmatch(r"[0-9a-f]{40}", revision) else branches(repo, kind).get(revision)
-    if commit is not None and (kept := kept_listing(repo, revision, commit, kind)) is not None:
-        return kept
-    return ask_listing(repo, revision, kind, commit)
+    """The files of a revision; offline, of the commit it named when it was last fetched.
+
+    Raises: DataError when there is no such repository or revision, EnvironmentFailure when it cannot be asked.
+    """
+    if client.offline() or cache.COMMIT.fullmatch(revision):
+        commit = cache.ref(repo, revision, kind)
+    else:
+        commit = branches(repo, kind).get(revision)
+    kept = kept_listing(repo, revision, commit, kind) if commit is not None else None
+    if kept is None and commit is not None and client.offline():
+        kept = _cached_listing(repo, revision, commit, kind)
+    return kept or ask_listing(repo, revision, kind, commit)
 
 
 def ask_listing(repo: str, revision: str, kind: str, commit: str | None = None) -> Listing:
     """What the hub says now, kept. Cost: one request. Raises: DataError, EnvironmentFailure."""
     ask_info = client.api().dataset_info if kind == "dataset" else client.api().model_info
-    info = client.ask(f"{repo}@{revision}", lambda: ask_info(
-        repo, revision=commit or revision, files_metadata=True, timeout=client.TIMEOUT_SECONDS))
-    found = tuple(
-        RemoteFile(s.rfilename, int((s.lfs.size if s.lfs else s.size) or 0), s.lfs.sha256 if s.lfs else None, s.blob_id)
-        for s in info.siblings or ()
-    )
-    result = Listing(repo, revision, str(info.sha), found, kind)
-    kept = {"commit": result.commit, "files": [asdict(f) for f in found]}
+
+    def once() -> Listing:
+        info = ask_info(repo, revision=commit or revision, files_metadata=True, timeout=client.TIMEOUT_SECONDS)
+        found = [(s.rfilename, (s.lfs or s).size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id)
+                 for s in info.siblings or ()]
+        return _checked(Listing(repo, revision, str(info.sha), tuple(starmap(RemoteFile, found)), kind))
+
+    result = client.ask(f"{repo}@{revision}", once)
+    kept = {"commit": result.commit, "files": [asdict(f) for f in result.files]}
     files.write_json(_kept_path(repo, result.commit, kind), kept)
     return result
+
+
+def _checked(found: Listing) -> Listing:
+    """Raises: ValueError for what no hub lists."""
+    for file in found.files:
+        known = [v is None or isinstance(v, str) for v in (file.sha256, file.blob)]
+        if not (isinstance(file.path, str) and isinstance(file.size, int) and file.size >= 0 and all(known)):
+            raise ValueError(f"no file of a listing: {file!r}")
+    if not cache.COMMIT.fullmatch(found.commit):
+        raise ValueError(f"no commit: {found.commit!r}")
+    return found
+
+
+def _cached_listing(repo: str, revision: str, commit: str, kind: str) -> Listing | None:
+    """The files of a snapshot in the hub cache that another tool fetched, as its links to blobs name them.
+
+    None when they are not enough to load a checkpoint.
+    """
+    folder = cache.repo_folder(repo, kind) / "snapshots" / commit
+    links = [(path, path.resolve().name) for path in sorted(folder.rglob("*")) if path.is_symlink() and path.is_file()]
+    found = Listing(repo, revision, commit, tuple(
+        RemoteFile(path.relative_to(folder).as_posix(), path.stat().st_size, name if len(name) == 64 else None, name)
+        for path, name in links if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name)
+    ), kind)
+    try:
+        return found if found.needed else None
+    except DataError:
+        return None
 
 
 def listings(places: Iterable[tuple[str, str]]) -> list[Listing | DataError]:
@@ -152,7 +189,7 @@ def listings(places: Iterable[tuple[str, str]]) -> list[Listing | DataError]:
             return error
 
     places = list(places)
-    for repo in dict.fromkeys(repo for repo, _ in places):
+    for repo in dict.fromkeys(repo for repo, _ in places if not client.offline()):
         with contextlib.suppress(DataError):
             branches(repo)
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -188,8 +225,8 @@ def kept_listing(repo: str, revision: str, commit: str, kind: str = "model") -> 
         return None
     try:
         value = files.read_json(path)
-        return Listing(repo, revision, value["commit"], tuple(RemoteFile(**f) for f in value["files"]), kind)
-    except (DataError, KeyError, TypeError):
+        return _checked(Listing(repo, revision, value["commit"], tuple(RemoteFile(**f) for f in value["files"]), kind))
+    except (DataError, KeyError, TypeError, ValueError):
         path.unlink(missing_ok=True)
         return None
 

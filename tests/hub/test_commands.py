@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def test_a_dry_run_prints_the_plan_and_fetches_nothing(mine: Any, capsys: pytest
         "files_to_fetch": 3,
         "bytes_to_fetch": plan["bytes_to_fetch"],
         "bytes_cached": 0,
+        "bytes_compared_by_size": 0,
         "disk_peak": plan["bytes_to_fetch"],
         "budget": None,
         "cache": "",
@@ -168,3 +170,51 @@ def test_selfcheck(mine: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["selfcheck", "--online"]) == 3
     out = capsys.readouterr().out
     assert "fail  hub: checkpoint" in out and "EleutherAI/pythia-14m: not found at" in out and "hf_secret" not in out
+
+
+def test_download_claims_no_digest_that_it_has_not_read(mine: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest, server = mine
+    command = ["download", manifest, "--models", "a", "--steps", "0,10", "--quiet"]
+    assert main(command) == 0
+    assert "all sizes and digests verified" in capsys.readouterr().out
+    blob = (Path(json.loads(_out(main([*command, "--json"]), capsys))["folders"][0]) / "model.safetensors").resolve()
+    whole = blob.read_bytes()
+    blob.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+    said = _out(main(command), capsys)
+    assert "all" not in said and "which were verified when they came and compared by size now: --verify reads" in said
+    assert blob.read_bytes() != whole
+    said = _out(main([*command, "--verify"]), capsys)
+    assert "512.1 kB fetched" in said and "all sizes and digests verified" in said and blob.read_bytes() == whole
+
+
+def _out(code: int, capsys: pytest.CaptureFixture[str]) -> str:
+    assert code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kept", ["all", "no listings", "from the client alone"])
+def test_what_is_cached_downloads_and_is_examined_offline(
+    mine: Any, kept: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi
+
+    manifest, server = mine
+    steps = ["--models", "a", "--steps", "0,10"]
+    if kept == "from the client alone":
+        for step in (0, 10):
+            HfApi(endpoint=server.url).snapshot_download("me/a", revision=f"step{step}", cache_dir=tmp_path / "cache")
+    else:
+        assert main(["download", manifest, *steps, "--quiet"]) == 0
+    if kept == "no listings":
+        shutil.rmtree(tmp_path / "home")
+    monkeypatch.setattr("pythia_tools.hub.repositories._branches", {})
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    server.forget()
+    capsys.readouterr()
+    assert main(["download", manifest, *steps, "--quiet"]) == 0
+    assert "2 checkpoints are in" in capsys.readouterr().out
+    assert main(["doctor", manifest, *steps, "--quiet"]) in (0, 1), capsys.readouterr().err
+    assert "not in the cache" not in capsys.readouterr().out
+    assert main(["download", manifest, "--models", "a", "--steps", "20", "--allow-defective", "--quiet"]) == 3
+    assert "is not in the cache and HF_HUB_OFFLINE is set" in capsys.readouterr().err
+    assert server.requests == []

@@ -446,7 +446,7 @@ def test_eviction_spares_what_is_asked_for_and_takes_the_least_recently_used(ser
 
 def test_a_removed_snapshot_leaves_what_it_shares(server: Hub, home: Path) -> None:
     kept, _ = pt_hub.fetch(at(0)), pt_hub.fetch(at(1))
-    freed = cache.remove_snapshot(REPO, str(cache.ref(REPO, "step1")), ["step1"])
+    freed = cache.remove_snapshot(REPO, str(cache.ref(REPO, "step1")), ["step1"], {})
     cache.finish_evictions()
     assert freed == len(files(home, 1)["model.safetensors"]), "config and tokenizer are those of step0"
     assert all(path.exists() for path in kept.iterdir())
