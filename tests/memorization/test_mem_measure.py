@@ -139,7 +139,7 @@ def test_copies_of_one_canary_count_once() -> None:
     table = _items([True] * 50 + [False, True], canary=[0] * 50 + [1, 2])
     line = summarize(table, unit="canary").iloc[0]
     assert line["n"] == 3 and line["value"] == pytest.approx(2 / 3)
-    assert line["interval"] == "studentized bootstrap95"
+    assert line["interval"] == "wilson95"
 
 
 def test_a_checkpoint_has_consumed_the_batches_below_its_step() -> None:
