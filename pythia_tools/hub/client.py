@@ -169,7 +169,7 @@ def _check_access() -> None:
     from huggingface_hub import get_token
 
     if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", endpoint()):
-        raise EnvironmentFailure(f"HF_ENDPOINT={shown(endpoint())!r} is no address such as https://huggingface.co")
+        raise EnvironmentFailure(f"HF_ENDPOINT={shown(''.join(endpoint().split()))!r} is no address such as https://huggingface.co")
     if not re.fullmatch(r"[!-~]*", get_token() or ""):
         raise EnvironmentFailure("the hub token (HF_TOKEN, or of `hf auth login`) holds characters that no token has; "
                                  "set it again, or unset it")

@@ -223,7 +223,12 @@ def _read(path: Path) -> Entry | None:
         return None
     try:
         entry = Entry(**files.read_json(path))
-    except (DataError, TypeError):
+        texts = (entry.root, entry.repo, entry.commit, entry.revisions[0], *entry.revisions)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(entry.used, int | float):
+            raise TypeError
+        if not all(isinstance(size, int) for size in entry.blobs.values()):
+            raise TypeError
+    except (DataError, TypeError, AttributeError, LookupError):
         path.unlink(missing_ok=True)
         return None
     return entry if entry.root == str(client.cache_root().resolve()) else None
