@@ -58,13 +58,17 @@ def parallel_for(count: int, work: Callable[[int, int], None], *, pieces: int | 
 
 def map_threads(work: Callable[[T], object], items: Sequence[T], threads: int) -> None:
     """Run `work` on each item, whichever thread is free; in this thread when one is enough."""
-    alone = threads == 1 or len(items) <= 1
-    for _ in map(work, items) if alone else map_ahead(work, items, threads, ahead=len(items)):
+    for _ in map_ahead(work, items, threads, ahead=1 if threads == 1 else len(items)):
         pass
 
 
 def map_ahead(work: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Iterator[R]:
-    """Results in the order of the items, which are taken in this thread, at most `ahead` of them at a time."""
+    """Results in the order of the items, which are taken in this thread, at most `ahead` of them at a time; work on one
+    at a time (`ahead` of 1) is done in this thread too.
+    """
+    if ahead == 1:
+        yield from map(work, items)
+        return
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

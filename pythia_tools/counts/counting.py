@@ -157,7 +157,7 @@ class _Scan:
             rows = rows[:, :-1] if self.inputs_only else rows
             return int(group[0]), self.plan.count(rows, group - group[0], int(group[-1] - group[0]) + 1)
 
-        for at, block in map_ahead(work, blocks(self.order, a * per, b * per), self.workers, 2 * self.workers):
+        for at, block in map_ahead(work, blocks(self.order, a * per, b * per), self.workers, 2 * self.workers - 1):
             found[at - low:at - low + len(block)] += block
         if cells is not None:
             k, p = np.nonzero(found)

@@ -97,7 +97,7 @@ def _scanned(order: Rows, needles: list[np.ndarray], first: int, last: int, limi
     workers = worker_count(None, MOST_SCANNING)
     found = [np.empty((0, 3), dtype=np.int64)]
     with progress.bar(last - first, "scan", "row", shown=(last - first) * order.row_tokens > PROGRESS_TOKENS) as bar:
-        for rows, hits in map_ahead(work, blocks(order, first, last), workers, 2 * workers):
+        for rows, hits in map_ahead(work, blocks(order, first, last), workers, 2 * workers - 1):
             found.append(hits)
             bar.update(rows)
             if limit is not None and sum(map(len, found)) >= limit:
