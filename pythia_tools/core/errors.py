@@ -70,5 +70,8 @@ def unknown(kind: str, came: object, allowed: Iterable[object], *, hint: str = "
 
 def refused(error: BaseException, target: object = None) -> EnvironmentFailure | None:
     """What the operating system refused (of `target`), with what to do; None when `error` is no such refusal."""
+    if isinstance(error, MemoryError):
+        detail = f" ({error})" if str(error) else ""
+        return EnvironmentFailure(f"out of memory{detail}; ask for less at once, or use a larger machine")
     advice = ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
     return EnvironmentFailure(f"{target or getattr(error, 'filename', None) or 'output'}: {advice}") if advice else None

@@ -165,6 +165,18 @@ def require_free(path: str | os.PathLike[str], need_bytes: int, instead: str = "
                                  f"free some space or {instead}")
 
 
+def require_memory(need_bytes: int, what: str) -> None:
+    """Raises EnvironmentFailure when Linux says that it has less memory to give than `what` takes."""
+    table = Path("/proc/meminfo")
+    lines = table.read_text().splitlines() if table.is_file() else []
+    free = next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), need_bytes)
+    if need_bytes > free:
+        raise EnvironmentFailure(
+            f"{what} take {human_bytes(need_bytes)} of memory, {human_bytes(free)} are free; ask for less, or use a "
+            "larger machine"
+        )
+
+
 def human_bytes(count: float) -> str:
     """Decimal units, as disks and hubs print them: 4.2 MB, 600.1 GB."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

@@ -110,6 +110,13 @@ def words(where: str, value: Any) -> str:
     return " ".join(str(value).split())
 
 
+def boolean(where: str, value: Any) -> bool:
+    """true or false; "false" in quotes is text, not false."""
+    if not isinstance(value, bool):
+        raise DataError(f"{where} must be true or false, without quotes, not {value!r}")
+    return value
+
+
 def whole(least: int = 1) -> Check:
     """A whole number of at least `least`."""
 

@@ -124,6 +124,11 @@ def uniform_length(store: TokenStore) -> int:
     return length
 
 
+def store_digest(store: TokenStore) -> str:
+    """Hex sha256 that tells a store from another one: its tokens and lengths, sampled as the module says."""
+    return files.digest([_stream_digest(store.data.size, store.data.read), array_digest(store.sizes)])
+
+
 def _published(manifest: OrderManifest) -> dict[str, Any] | None:
     """What a manifest says of an order on the hub, so that its fingerprint needs no download; None for local files."""
     hub, maps = manifest.store.hub, manifest.maps

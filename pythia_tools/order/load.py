@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import DataError, RequestError
-from pythia_tools.order.data_order import DataOrder, array_digest, uniform_length
+from pythia_tools.order.data_order import DataOrder, array_digest, store_digest, uniform_length
 from pythia_tools.order.manifest import OrderManifest, StoreSpec, read_manifest
-from pythia_tools.order.map_files import MapName, find_maps, load_maps, save_maps
+from pythia_tools.order.map_files import MapName, find_maps, load_maps, save_maps, verify_starts
 from pythia_tools.order.maps import IndexMaps, build_index_maps
-from pythia_tools.order.remote_store import open_bytes, open_remote_maps, open_remote_store
+from pythia_tools.order.remote_store import check_row_length, open_bytes, open_remote_maps, open_remote_store
 from pythia_tools.order.sources import PackedRows, PreshuffledRows, RowSource
 from pythia_tools.tokens import TokenStore, open_store
 from pythia_tools.tokens.store import prefix_of
@@ -73,6 +73,7 @@ def _from_prefix(prefix: Path) -> tuple[OrderManifest, RowSource]:
     """What the files of a prefix say of an order that nobody has written down."""
     store = open_store(prefix)
     found = find_maps(prefix.parent, prefix.name)
+    found = [m for m in found if m.name.startswith("train")] or found  # a split run writes valid and test beside it
     if len(found) > 1:
         names = ", ".join(m.path("doc").name for m in found)
         raise RequestError(
@@ -80,7 +81,9 @@ def _from_prefix(prefix: Path) -> tuple[OrderManifest, RowSource]:
         )
     rows: RowSource
     if found:
-        rows = PackedRows(store, load_maps(found[0]), found[0].seq_length)
+        maps = load_maps(found[0])
+        verify_starts(maps, store.sizes, found[0].seq_length, found[0].path("sample"))
+        rows = PackedRows(store, maps, found[0].seq_length)
     else:
         rows = PreshuffledRows(store.data, store.dtype, uniform_length(store), name=prefix)
     kind = "packed" if found else "preshuffled"
@@ -90,6 +93,11 @@ def _from_prefix(prefix: Path) -> tuple[OrderManifest, RowSource]:
 def _open_rows(manifest: OrderManifest, local: Path | None, workers: int) -> RowSource:
     prefix, row_tokens = manifest.store.prefix, manifest.seq_length + 1
     store = None if prefix is None else open_store(prefix)
+    if store is not None and manifest.store.digest not in (None, store_digest(store)):
+        raise DataError(
+            f"{manifest.path}: made for another store than {prefix} holds now (tokenized anew, or damaged); restore "
+            "that store, or build the order again with `pythia-tools data build-order`"
+        )
     rows: RowSource
     if manifest.kind == "packed":
         store = store or open_remote_store(manifest, local, workers)
@@ -104,30 +112,38 @@ def _open_rows(manifest: OrderManifest, local: Path | None, workers: int) -> Row
         raise DataError(f"{manifest.path}: a preshuffled order on the hub needs dtype")
     else:
         data = open_bytes(manifest.store, local, workers)
+        if manifest.rows is None:  # else the bytes are held against rows × their length
+            check_row_length(manifest, local)
         rows = PreshuffledRows(data, manifest.dtype, row_tokens, name=manifest.name)
-    if manifest.rows is not None and manifest.rows > rows.n_rows:
-        raise DataError(f"{manifest.path}: it says {manifest.rows} rows, the data has {rows.n_rows}")
+    said, holds = manifest.rows, rows.n_rows
+    if said is not None and (said > holds or (said < holds and manifest.kind == "preshuffled")):
+        raise DataError(f"{manifest.path}: it says {said} rows of {row_tokens} tokens, the data has {holds}")
     if manifest.dtype is not None and manifest.dtype != rows.dtype:
         raise DataError(f"{manifest.path}: it says {manifest.dtype.name}, the data is {rows.dtype.name}")
     return rows
 
 
 def _open_maps(manifest: OrderManifest, store: TokenStore, local: Path | None) -> IndexMaps:
+    """The order's maps, held against the documents' lengths: a stale or foreign map would give wrong rows."""
     spec = manifest.maps
     assert spec is not None and manifest.seed is not None and manifest.num_samples is not None
-    if spec.hub is not None:
-        return open_remote_maps(manifest, local)
     wanted = (manifest.num_samples, manifest.seq_length, manifest.seed)
-    if spec.folder is None:
-        return _cached_build(manifest, store, wanted)
-    near = [m for m in find_maps(spec.folder, spec.stem) if (m.num_samples, m.seq_length, m.seed) == wanted]
-    found = [m for m in near if spec.name in (None, m.name)]
-    if len(found) == 1:
-        return load_maps(found[0])
-    which = f"index maps for num_samples {wanted[0]}, seq_length {wanted[1]}, seed {wanted[2]}"
-    if found:
-        raise DataError(f"{spec.folder}: several {which}; say which under maps, as name: {near[0].name}")
-    raise DataError(f"{spec.folder}: no {which}; build them with `pythia-tools data build-order`")
+    if spec.hub is not None:
+        maps = open_remote_maps(manifest, local)
+    elif spec.folder is None:
+        maps = _cached_build(manifest, store, wanted)
+    else:
+        near = [m for m in find_maps(spec.folder, spec.stem) if (m.num_samples, m.seq_length, m.seed) == wanted]
+        found = [m for m in near if spec.name in (None, m.name)]
+        which = f"index maps for num_samples {wanted[0]}, seq_length {wanted[1]}, seed {wanted[2]}"
+        if len(found) > 1:
+            raise DataError(f"{spec.folder}: several {which}; say which under maps, as name: {near[0].name}")
+        if not found:
+            command = "pythia-tools data build-order PREFIX --num-samples {} --seq-length {} --seed {}".format(*wanted)
+            raise DataError(f"{spec.folder}: no {which}; build them with `{command}`")
+        maps = load_maps(found[0])
+    verify_starts(maps, store.sizes, manifest.seq_length, manifest.path)
+    return maps
 
 
 def _cached_build(manifest: OrderManifest, store: TokenStore, wanted: tuple[int, int, int]) -> IndexMaps:

@@ -13,10 +13,13 @@
 
     store:                    # local: a prefix of .bin/.idx, relative to the manifest's folder
       prefix: data/train
+      digest: …               # optional: the store this order was made for (`store_digest`); another one is refused
+      sha256: {train.bin: …}  # optional, for `data verify`
     store:                    # or a data set on the hub
       repo: owner/name
       revision: main
-      index: {name: document.idx, bytes: 1757184042, sha256: …}
+      index: {name: document.idx, bytes: 1757184042, sha256: …}   # with `derived: true` its bytes are arithmetic, not
+                              # seen: nothing is held against them (maps' files likewise)
       shards: {stem: document, count: 21, bytes: 30000000000, last_bytes: 78336000, sha256: […]}
                               # last_bytes: null when unknown: the hub is asked
 
@@ -48,10 +51,12 @@ import numpy as np
 
 from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import DataError
-from pythia_tools.core.manifests import Check, anything, checked, one_of, whole, words
+from pythia_tools.core.manifests import Check, anything, boolean, checked, mapping, one_of, whole, words
 from pythia_tools.tokens import shard_names
 
 KIND = one_of(("preshuffled", "packed"))
+TOKEN_TYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+MOST_SHARDS = 100_000
 NOTES = dict.fromkeys(("about", "source", "licence", "known_defects"), anything)
 
 
@@ -79,9 +84,11 @@ class HubFiles:
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """Where a store's bytes are: a local prefix, or shards (and an index) on the hub."""
+    """Where a store's bytes are: a local prefix (with what is known of its content), or shards and index on the hub."""
 
     prefix: Path | None = None
+    digest: str | None = None
+    sha256: tuple[tuple[str, str], ...] = ()
     hub: HubFiles | None = None
     index: FileFact | None = None
 
@@ -132,7 +139,7 @@ def read_manifest(path: str | Path) -> OrderManifest:
     }
     if KIND(f"{path}: kind", value.get("kind")) == "packed":
         required |= {"maps": partial(_maps, path.parent), "seed": whole(0), "num_samples": whole()}
-        optional["separate_last_epoch"] = anything
+        optional["separate_last_epoch"] = boolean
     fields = checked(path, value, required, optional)
     if fields["tokenizer"] is None and (path.parent / "tokenizer" / "tokenizer.json").is_file():
         fields["tokenizer"] = path.parent / "tokenizer" / "tokenizer.json"
@@ -141,13 +148,9 @@ def read_manifest(path: str | Path) -> OrderManifest:
 
 
 def _dtype(where: str, name: Any) -> np.dtype:
-    try:
-        dtype = np.dtype(name)
-    except TypeError:
-        dtype = np.dtype(object)
-    if dtype.kind not in "ui":
+    if name not in TOKEN_TYPES:
         raise DataError(f"{where} {name!r} is not a type of token ids; use uint16 or int32")
-    return dtype.newbyteorder("<")
+    return np.dtype(name).newbyteorder("<")
 
 
 def _tokenizer(folder: Path, where: str, value: Any) -> str | Path:
@@ -159,36 +162,40 @@ def _tokenizer(folder: Path, where: str, value: Any) -> str | Path:
 
 def _store(folder: Path, where: str, value: Any) -> StoreSpec:
     if isinstance(value, dict) and "prefix" in value:
-        return StoreSpec(prefix=files.confined(folder, checked(where, value, {"prefix": words})["prefix"]))
+        found = checked(where, value, {"prefix": words}, {"digest": _sha256, "sha256": mapping})
+        sums = tuple((str(name), _sha256(f"{where}: sha256", d)) for name, d in (found["sha256"] or {}).items())
+        return StoreSpec(files.confined(folder, found["prefix"]), found["digest"], sums)
     found = checked(where, value, {"repo": words, "shards": _shards}, {"revision": words, "index": _fact})
     return StoreSpec(hub=HubFiles(found["repo"], found["revision"] or "main", found["shards"]), index=found["index"])
 
 
 def _shards(where: str, value: Any) -> tuple[FileFact, ...]:
     required = {"stem": words, "count": whole(), "bytes": whole()}
-    found = checked(where, value, required, {"last_bytes": whole(), "sha256": anything})
+    found = checked(where, value, required, {"last_bytes": whole(), "sha256": _sha256_list})
     stem, count, each = found["stem"], found["count"], found["bytes"]
+    if count > MOST_SHARDS:
+        raise DataError(f"{where}: count {count}; at most {MOST_SHARDS}, since shards are numbered in five digits")
     names = [f"{stem}.bin"] if count == 1 else shard_names(stem, count)
     sizes = [each] * (count - 1) + [found["last_bytes"] if "last_bytes" in value else each]
     digests = found["sha256"] or [None] * count
     if len(digests) != count:
         raise DataError(f"{where}: {len(digests)} sha256 for {count} shards")
-    digests = [d if d is None else _sha256(f"{where}: sha256", d) for d in digests]
     return tuple(map(FileFact, names, sizes, digests))
 
 
 def _maps(folder: Path, where: str, value: Any) -> MapsSpec:
-    if isinstance(value, dict) and value.get("build"):
-        checked(where, value, {"build": anything})
+    if isinstance(value, dict) and "build" in value:
+        if not checked(where, value, {"build": boolean})["build"]:
+            raise DataError(f"{where}: build is false; say build: true, or name a folder or a repo with files")
         return MapsSpec()
     if isinstance(value, dict) and "folder" in value:
         found = checked(where, value, {"folder": words}, {"stem": words, "name": words})
         return MapsSpec(**{**found, "folder": files.confined(folder, found["folder"])})
     found = checked(where, value, {"repo": words, "files": _map_files}, {"revision": words, "rebuild": anything})
-    rebuild = tuple(found["rebuild"] or ())
-    if rebuild not in ((), ("shuffle",)):
-        raise DataError(f"{where}: rebuild is {list(rebuild)}; only the shuffle map can be made again: [shuffle]")
-    return MapsSpec(hub=HubFiles(found["repo"], found["revision"] or "main", found["files"]), rebuild=rebuild)
+    rebuild = found["rebuild"] or []
+    if rebuild not in ([], ["shuffle"]):
+        raise DataError(f"{where}: rebuild is {rebuild}; only the shuffle map can be made again: [shuffle]")
+    return MapsSpec(hub=HubFiles(found["repo"], found["revision"] or "main", found["files"]), rebuild=tuple(rebuild))
 
 
 def _map_files(where: str, value: Any) -> tuple[FileFact, ...]:
@@ -196,7 +203,14 @@ def _map_files(where: str, value: Any) -> tuple[FileFact, ...]:
 
 
 def _fact(where: str, value: Any) -> FileFact:
-    return FileFact(**checked(where, value, {"name": words}, {"bytes": whole(), "sha256": _sha256}))
+    found = checked(where, value, {"name": words}, {"bytes": whole(), "derived": boolean, "sha256": _sha256})
+    return FileFact(found["name"], None if found["derived"] else found["bytes"], found["sha256"])
+
+
+def _sha256_list(where: str, value: Any) -> list[str | None]:
+    if not isinstance(value, list):
+        raise DataError(f"{where} must be a list, one digest or null per shard, not {value!r}")
+    return [None if v is None else _sha256(where, v) for v in value]
 
 
 def _sha256(where: str, value: Any) -> str:

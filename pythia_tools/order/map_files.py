@@ -2,6 +2,8 @@
 
     {prefix}_{name}_indexmap_{num_samples}ns_{seq_length}sl_{seed}s[_packedpi[_ac]]_{doc|sample|shuffle}_idx.npy
 
+`name` is train_0, valid_0 … where the run's files were given as train-data-paths, each whole, and num_samples is 1.005
+times its rows; it is train, valid or test where one data-path was split, and num_samples is the rows as they are.
 The infix in brackets came in August 2024 and changes nothing in the content. The name holds no trace of the documents'
 sizes, so a map of another corpus under the right name is possible: `verify_maps` compares every row start.
 One published map is corrupt (seed 2's shuffle map has a run of 149.8 million zeros); loading refuses it.
@@ -9,6 +11,7 @@ One published map is corrupt (seed 2's shuffle map has a run of 149.8 million ze
 
 import os
 import re
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +23,12 @@ from pythia_tools.order.maps import IndexMaps
 
 PARTS = ("doc", "sample", "shuffle")
 NAME = re.compile(
-    r"^(?P<stem>.+)_(?P<name>[a-z]+_\d+)_indexmap_(?P<samples>\d+)ns_(?P<length>\d+)sl_(?P<seed>\d+)s"
-    r"(?P<infix>(?:_[a-z_]*pi(?:_ac)?)?)_(?P<part>doc|sample|shuffle)_idx\.npy$"
+    r"^(?P<stem>.+)_(?P<name>[a-z]+(?:_\d+)?)_indexmap_(?P<samples>\d+)ns_(?P<length>\d+)sl_(?P<seed>\d+)s"
+    r"(?P<infix>(?:_packedpi(?:_ac)?)?)_(?P<part>doc|sample|shuffle)_idx\.npy$"
 )
 ZERO_RUN = 8
+DAMAGED = (ValueError, TypeError, EOFError, OSError, OverflowError, SyntaxError, RecursionError, tokenize.TokenError)
+"""What numpy raises on a file that is no npy: its header is parsed as Python."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +94,17 @@ def check_rows(maps: IndexMaps, path: object) -> None:
 
 
 def load_part(path: Path, part: str) -> np.ndarray:
-    """One map, memory-mapped and checked for kind and shape."""
+    """One map, memory-mapped and checked for kind and shape; one of foreign byte order is read whole."""
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        values = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such index map; build it with `pythia-tools data build-order`") from error
-    except (ValueError, EOFError, OSError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: not a readable npy file ({error}); it is truncated or damaged") from error
     shape_ok = values.ndim == 2 and values.shape[1] == 2 if part == "sample" else values.ndim == 1
     if values.dtype.kind not in "ui" or not shape_ok or not len(values):
         raise DataError(f"{path}: {values.dtype} of shape {values.shape} is not a {part} map")
-    return np.asarray(values)
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
 
 
 def zero_runs(shuffle_idx: np.ndarray, least: int = ZERO_RUN) -> list[tuple[int, int]]:
@@ -124,19 +129,37 @@ def verify_shuffle(shuffle_idx: np.ndarray, path: object = "shuffle map") -> Non
 
 
 def verify_maps(maps: IndexMaps, sizes: np.ndarray, seq_length: int, name: object = "index maps") -> None:
-    """Check maps against themselves, and every row start against the documents.
+    """Check maps against themselves, and every row start against the documents, all of them or a part.
 
     Cost: one pass over each map. Raises: DataError naming the first fault.
     """
-    from pythia_tools.order.maps_kernels import epochs_fault, sample_fault
+    from pythia_tools.order.maps_kernels import count_documents
 
     verify_shuffle(maps.shuffle_idx, name)
-    epochs = -(-len(maps.doc_idx) // len(sizes))
-    fault = epochs_fault(maps.doc_idx, np.zeros(len(sizes), dtype=np.int32), epochs)
-    if fault >= 0:
-        what = f"doc map entry {fault} ({maps.doc_idx[fault]}) is out of range or met more than {epochs} times"
-        raise DataError(f"{name}: {what}")
+    verify_starts(maps, sizes, seq_length, name)
+    counts = np.zeros(len(sizes), dtype=np.int32)
+    count_documents(maps.doc_idx, counts)
+    held = counts[counts > 0]
+    if held.min() != held.max():
+        often, seldom = int(counts.argmax()), int(np.flatnonzero(counts == held.min())[0])
+        times = f"document {often} is met {held.max()} times, document {seldom} {held.min()} times"
+        raise DataError(f"{name}: {times}; an epoch holds each of its documents once, so the doc map is damaged")
+
+
+def verify_starts(maps: IndexMaps, sizes: np.ndarray, seq_length: int, name: object) -> None:
+    """Check that the documents exist and that every row starts where they say.
+
+    Cost: one pass over doc and sample map. Raises: DataError naming the first fault.
+    """
+    from pythia_tools.order.maps_kernels import sample_fault
+
+    low, high = int(maps.doc_idx.min()), int(maps.doc_idx.max())
+    if low < 0 or high >= len(sizes):
+        raise DataError(f"{name}: the doc map has documents {low} to {high}, the store 0 to {len(sizes) - 1}")
     fault = sample_fault(np.asarray(sizes), maps.doc_idx, maps.sample_idx, seq_length)
     if fault >= 0:
-        what = f"sample map entry {fault} is not where row {fault} starts"
-        raise DataError(f"{name}: {what}; the map belongs to other documents or another length")
+        what = f"row {fault} of the sample map does not start where the documents say"
+        raise DataError(
+            f"{name}: {what}; the maps belong to other documents or another seq_length; build them again with "
+            "`pythia-tools data build-order`"
+        )

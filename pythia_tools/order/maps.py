@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def build_index_maps(
 
     `sizes` (n,) tokens of each document; `documents` the numbers to use (default all, in order); `num_samples` the rows
     the run asks for (Pythia: 147,164,160); `separate_last_epoch` gives Megatron-LM's variant instead.
-    Raises: RequestError for sizes beyond int32, no tokens, a seed outside [0, 2**32).
+    Raises: RequestError for sizes beyond int32, no tokens, a seed outside [0, 2**32); EnvironmentFailure when the maps
+    do not fit into memory.
     """
     from pythia_tools.order.maps_kernels import sample_index
 
@@ -72,6 +74,7 @@ def build_index_maps(
     epochs, rows = plan_epochs(tokens, seq_length, num_samples)
     if epochs * chosen.size > MAX_INT32:
         raise RequestError(f"{epochs} epochs of {chosen.size} documents pass int32; ask for fewer samples")
+    files.require_memory(4 * epochs * chosen.size + 12 * rows, f"index maps of {rows} rows")
     before = _rows_before_last_epoch(tokens, epochs, seq_length, num_samples) if separate_last_epoch else None
     shuffler = _shuffler(seed)
     doc_idx = np.tile(chosen, epochs)

@@ -50,15 +50,10 @@ def is_permutation(values, seen):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)
-def epochs_fault(doc_idx, counts, epochs):  # type: ignore[no-untyped-def]
-    """Slot of the first document out of range or met over `epochs` times, or -1; `counts` is zeroed, per document."""
-    n = counts.size
+def count_documents(doc_idx, counts):  # type: ignore[no-untyped-def]
+    """Add to counts[d], for every document d, how often it occurs."""
     for i in range(doc_idx.size):
-        document = np.int64(doc_idx[i])
-        if document < 0 or document >= n or counts[document] >= epochs:
-            return i
-        counts[document] += 1
-    return -1
+        counts[doc_idx[i]] += 1
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)
@@ -75,6 +70,8 @@ def sample_fault(sizes, doc_idx, sample_idx, seq_length):  # type: ignore[no-unt
         while begin + size <= position and slot + 1 < slots:
             begin += size
             slot += 1
+            if slot + AHEAD < slots:
+                prefetch(sizes, np.intp(doc_idx[slot + AHEAD]))
             size = np.int64(sizes[doc_idx[slot]])
         if sample_idx[k, 0] != slot or sample_idx[k, 1] != position - begin or position - begin >= size:
             return k

@@ -5,6 +5,7 @@ packed order lie all over the store: one short request per stretch, many at once
 as one file. Indexes and index maps are needed at random places, so they are downloaded whole, once, and resumed.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from pythia_tools.core import files, progress
-from pythia_tools.core.errors import DataError
+from pythia_tools.core.errors import DataError, EnvironmentFailure
 from pythia_tools.core.parallel import map_threads
 from pythia_tools.hub import Dataset, RemoteFile, shared_cache
 from pythia_tools.order.manifest import FileFact, HubFiles, OrderManifest, StoreSpec
 from pythia_tools.order.map_files import PARTS, check_rows, load_part, save_part, verify_shuffle
 from pythia_tools.order.maps import IndexMaps, rebuild_shuffles
 from pythia_tools.tokens import ByteSource, LocalBytes, TokenStore, read_index
+from pythia_tools.tokens.index import HEADER
 
 REQUEST_BYTES = 16 << 20
 FEW_RANGES = 64
@@ -128,6 +130,24 @@ def open_bytes(spec: StoreSpec, local: Path | None, workers: int) -> ByteSource:
     if gone := [name for name, path in paths.items() if path is None]:
         raise DataError(f"{local / gone[0]}: a shard is missing; the order has {len(paths)} of them")
     return LocalBytes([path for path in paths.values() if path is not None])
+
+
+def check_row_length(manifest: OrderManifest, local: Path | None) -> None:
+    """Hold a preshuffled order's seq_length against the first length in its index, which costs 38 bytes by range.
+
+    Raises: DataError when they differ. An index that is not named or cannot be reached now is passed over.
+    """
+    hub, index, first = manifest.store.hub, manifest.store.index, HEADER.size
+    if hub is None or index is None or (local is not None and index.below(local) is None):
+        return
+    spec = StoreSpec(hub=replace(hub, files=(index,)))
+    try:
+        length = int(open_bytes(spec, local, 1).read(first, first + 4).view("<i4")[0])
+    except EnvironmentFailure:
+        return  # rows that are cached can be read without a network
+    if length != manifest.seq_length + 1:
+        says = f"seq_length {manifest.seq_length} means rows of {manifest.seq_length + 1} tokens"
+        raise DataError(f"{manifest.path}: {says}, {index.name} has rows of {length}")
 
 
 def open_remote_store(manifest: OrderManifest, local: Path | None, workers: int) -> TokenStore:

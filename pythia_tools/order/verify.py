@@ -14,7 +14,8 @@ from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError
 from pythia_tools.hub import Dataset
 from pythia_tools.order.data_order import DataOrder
-from pythia_tools.order.manifest import FileFact, HubFiles
+from pythia_tools.order.load import manifest_beside
+from pythia_tools.order.manifest import FileFact, HubFiles, read_manifest
 from pythia_tools.order.map_files import PARTS, find_maps, load_maps, load_part, verify_maps
 from pythia_tools.order.sources import PackedRows
 from pythia_tools.tokens import find_shards, open_store
@@ -52,8 +53,12 @@ def read_sums(path: str | Path) -> dict[str, str]:
 
 
 def verify_store(prefix: str | Path, sums: dict[str, str] | None = None) -> pd.DataFrame:
-    """A local store: its index against its bytes, and the sha256 of every file (against `sums` where it names one)."""
-    return _table(_stored(prefix_of(prefix), sums or {}))
+    """A local store: its index against its bytes, and the sha256 of every file against `sums` or, where they name none,
+    what `data build-order` wrote down."""
+    base = prefix_of(prefix)
+    written = [path for part in ("train", "valid", "test") if (path := manifest_beside(base, part)).is_file()]
+    known = dict(pair for path in written for pair in read_manifest(path).store.sha256)
+    return _table(_stored(base, {**known, **(sums or {})}))
 
 
 def verify_order(order: DataOrder, local: str | Path | None = None, sums: dict[str, str] | None = None) -> pd.DataFrame:
@@ -61,12 +66,16 @@ def verify_order(order: DataOrder, local: str | Path | None = None, sums: dict[s
 
     One line per file: file, bytes, sha256, status (ok, wrong, missing, unknown: nothing to compare with), note.
     """
-    store, maps, known = order.manifest.store, order.manifest.maps, sums or {}
+    store, maps = order.manifest.store, order.manifest.maps
+    known = {**dict(store.sha256), **(sums or {})}
     if store.hub is None:
         records = _stored(store.prefix or prefix_of(order.manifest.path), known)
-        if isinstance(order.source, PackedRows) and not any(r.note == FIT for r in records):
-            verify_maps(order.source.maps, order.source.store.sizes, order.seq_length, order.name)
-            records.append(Record("index maps", "ok", FIT))
+        try:
+            if isinstance(order.source, PackedRows) and not any(r.note == FIT for r in records):
+                verify_maps(order.source.maps, order.source.store.sizes, order.seq_length, order.name)
+                records.append(Record("index maps", "ok", FIT))
+        except DataError as error:
+            records.append(Record(order.name, "wrong", str(error)))
         return _table(records)
     records = []
     facts = [(store.hub, "", fact) for fact in [*store.hub.files, store.index] if fact is not None]
@@ -94,7 +103,7 @@ def _stored(base: Path, sums: dict[str, str]) -> list[Record]:
         return [Record(base.name, "wrong", str(error))]
     note = f"{len(store)} sequences, {store.n_tokens} tokens of {store.dtype.name}"
     records = [Record(base.name, "ok", note, store.index.stop)]
-    paths = [base.with_name(base.name + ".idx"), *shards]
+    paths = [store.index.path, *shards]
     for path in progress.track(paths, "sha256", shown=len(paths) > 2):
         records.append(_digested(path, FileFact(path.name, sha256=sums.get(path.name))))
     for name in find_maps(base.parent, base.name):

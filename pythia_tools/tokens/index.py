@@ -100,6 +100,8 @@ def _read_header(path: Path) -> tuple[int, int, np.dtype]:
     except FileNotFoundError as error:
         what = "a token store is PREFIX.idx beside PREFIX.bin or its shards"
         raise DataError(f"{path}: no such index; {what}") from error
+    except OSError as error:
+        raise DataError(f"{path}: the index cannot be read ({error.strerror})") from error
     if len(head) < HEADER.size:
         raise DataError(f"{path}: {len(head)} bytes long, an index has at least {HEADER.size}; it is truncated")
     magic, version, code, count, documents = HEADER.unpack(head)

@@ -39,10 +39,10 @@ class LocalBytes:
         self.paths = tuple(Path(p) for p in paths)
         sizes = []
         for path in self.paths:
-            try:
-                sizes.append(path.stat().st_size)
-            except FileNotFoundError as error:
-                raise DataError(f"{path}: no such file; the store needs {len(self.paths)} file(s)") from error
+            if not path.is_file():
+                what = "a folder, not a file" if path.is_dir() else "no such file"
+                raise DataError(f"{path}: {what}; the store needs {len(self.paths)} file(s)")
+            sizes.append(path.stat().st_size)
         self.starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
         self.size = int(self.starts[-1])
         self._maps = [_mapped(p) if n else np.zeros(0, np.uint8) for p, n in zip(self.paths, sizes, strict=True)]

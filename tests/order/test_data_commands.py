@@ -12,7 +12,7 @@ from order_stores import make_documents, packed_folder, preshuffled_store, slow_
 from pythia_tools.cli.main import main
 from pythia_tools.core.errors import DataError
 from pythia_tools.counts import seen
-from pythia_tools.order import load_order
+from pythia_tools.order import MapName, build_index_maps, load_maps, load_order
 from pythia_tools.tokens import StoreWriter
 
 
@@ -85,14 +85,12 @@ def test_build_order_makes_an_order(tmp_path: Path, capsys: pytest.CaptureFixtur
     made = json.loads(capsys.readouterr().out)
     assert made["num_samples"] == 41 and made["epochs"] == 2 and made["steps"] == 20
     order = load_order(made["manifest"])
-    from pythia_tools.order import build_index_maps
-
     expected = slow_rows(documents, build_index_maps([30, 40, 9, 50], 4, 1234, 41), 4)
     assert order.rows(0, order.n_rows).tolist() == expected and order.steps == 20
     assert main(["data", "verify", prefix, "--json"]) == 0
-    assert {r["status"] for r in json.loads(capsys.readouterr().out)} == {"ok", "unknown"}
+    assert {r["status"] for r in json.loads(capsys.readouterr().out)} == {"ok"}  # by what build-order wrote down
     assert main([*given, "--num-samples", "5", "--split", "50,50", "--part", "valid"]) == 0
-    assert list(tmp_path.glob("corpus_valid_0_indexmap_5ns_4sl_1234s_*_idx.npy"))
+    assert list(tmp_path.glob("corpus_valid_indexmap_5ns_4sl_1234s_*_idx.npy"))
     for name in (prefix, f"{prefix}.bin"):
         assert load_order(name).batch_rows == 2 and load_order(name).rows(0, order.n_rows).tolist() == expected
     assert load_order(prefix, batch_rows=7).batch_rows == 7
@@ -112,8 +110,8 @@ def test_parts_of_a_split_are_orders_side_by_side(tmp_path: Path, capsys: pytest
     assert set(valid.rows(0, 5).ravel()) <= set(np.concatenate(documents[2:]))
     assert (train.name, valid.name) == ("corpus", "corpus.valid")
     text = (tmp_path / "corpus.order.yaml").read_text()
-    (tmp_path / "corpus.order.yaml").write_text(text.replace("  name: train_0\n", ""))
-    with pytest.raises(DataError, match="name: train_0"):
+    (tmp_path / "corpus.order.yaml").write_text(text.replace("  name: train\n", ""))
+    with pytest.raises(DataError, match="name: train"):
         load_order(tmp_path / "corpus").rows(0, 1)
 
 
@@ -145,6 +143,57 @@ def test_verify_finds_a_flipped_byte(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["data", "verify", prefix, "--sums", str(tmp_path / "NONE")]) == 3
     (tmp_path / "data" / "train.bin").write_bytes(bytes(body[:-1]))
     assert main(["data", "verify", prefix]) == 1
+
+
+def test_one_data_path_that_is_split_has_no_margin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """GPT-NeoX asks for steps × batch rows there, names the maps train, valid, test, and takes contiguous documents."""
+    documents = make_documents([30, 40, 9, 50, 8, 60])
+    with StoreWriter(tmp_path / "corpus") as out:
+        for document in documents:
+            out.add_document(document)
+    prefix = str(tmp_path / "corpus")
+    given = ["data", "build-order", prefix, "--seq-length", "4", "--batch-rows", "2", "--steps", "500"]
+    for part, a, b in (("train", 0, 3), ("valid", 3, 5), ("test", 5, 6)):
+        assert main([*given, "--split", "3/2/1", "--part", part, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["num_samples"] == 1000
+        maps = build_index_maps([len(d) for d in documents], 4, 1234, 1000, np.arange(a, b))
+        name = MapName(tmp_path / "corpus", 1000, 4, 1234, part)
+        assert all((x == y).all() for x, y in zip(load_maps(name), maps, strict=True))
+    assert main(["data", "verify", prefix]) == 0
+    expected = load_order(prefix).rows(0, 1000)
+    for path in tmp_path.glob("*.yaml"):
+        path.unlink()  # as GPT-NeoX itself leaves a folder
+    assert main(["data", "verify", prefix]) == 0
+    assert (load_order(prefix).rows(0, 1000) == expected).all()
+
+
+def test_a_flipped_byte_of_ones_own_store_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StoreWriter(tmp_path / "corpus") as out:
+        out.add_document(np.arange(100))
+    prefix = str(tmp_path / "corpus")
+    assert main(["data", "build-order", prefix, "--seq-length", "4", "--batch-rows", "2", "--steps", "3"]) == 0
+    body = bytearray((tmp_path / "corpus.bin").read_bytes())
+    body[7] ^= 1
+    (tmp_path / "corpus.bin").write_bytes(body)
+    for name in (prefix, f"{prefix}.order.yaml"):
+        assert main(["data", "verify", name]) == 1
+    capsys.readouterr()
+    assert main(["data", "batch", prefix, "--step", "0"]) == 3
+    err = capsys.readouterr().err
+    assert "made for another store" in err and err.count("\n") == 1
+
+
+def test_what_is_no_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    preshuffled_store(tmp_path / "rows", np.arange(20, dtype=np.uint16).reshape(4, 5))
+    (tmp_path / "rows.bin").rename(tmp_path / "away")
+    (tmp_path / "rows.bin").mkdir()
+    (tmp_path / "none.idx").mkdir()
+    for name, says in (("rows", "a folder, not a file"), ("none", "the index cannot be read")):
+        for command in (["batch", "--step", "0"], ["verify"], ["build-order", "--steps", "1"]):
+            code = main(["data", command[0], str(tmp_path / name), *command[1:]])
+            out = capsys.readouterr()
+            assert code == (1 if command[0] == "verify" else 3) and says in out.out + out.err, (name, command)
+            assert out.err.count("\n") <= 1
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

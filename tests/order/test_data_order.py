@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import pickle
 import subprocess
 import sys
@@ -9,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import yaml
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from order_stores import make_documents, packed_folder, preshuffled_store, slow_rows
 
@@ -17,8 +20,9 @@ import pythia_tools as pt
 from pythia_tools.core import manifests
 from pythia_tools.core.errors import DataError, RequestError, UnknownNameError
 from pythia_tools.order import MapName, build_index_maps, load_order, packed_order, save_maps
-from pythia_tools.order.data_order import uniform_length
-from pythia_tools.tokens import open_store
+from pythia_tools.order.data_order import store_digest, uniform_length
+from pythia_tools.order.manifest import read_manifest
+from pythia_tools.tokens import StoreWriter, open_store
 from tests.shards import split_store
 
 
@@ -206,8 +210,12 @@ MAPS = "{repo: a/b, files: {doc: {name: d}, sample: {name: s}, shuffle: {name: x
         (("{folder: data}", MAPS), "only the shuffle map can be made again"),
         (("seq_length: 4", "seq_length: 4\ndtype: float32"), "not a type of token ids"),
         (("seq_length: 4", "seq_length: 4\ndtype: int32"), "it says int32, the data is uint16"),
-        (("seq_length: 4", "seq_length: 4\nrows: 99"), "it says 99 rows, the data has 17"),
+        (("seq_length: 4", "seq_length: 4\nrows: 99"), "it says 99 rows of 5 tokens, the data has 17"),
         (("seed: 1234", "seed: 1234\nseed: 1"), "appears twice"),
+        (("{prefix: data/train}", SHARDS.format(count=1_000_000_000, digest="null")), "at most 100000"),
+        (("seed: 1234", 'seed: 1234\nseparate_last_epoch: "false"'), "must be true or false, without quotes"),
+        (("{folder: data}", '{build: "true"}'), "must be true or false"),
+        (("{folder: data}", "{build: false}"), "build is false"),
     ],
 )
 def test_manifests_are_checked(tmp_path: Path, change: tuple[str, str], says: str) -> None:
@@ -234,6 +242,90 @@ def test_maps_that_do_not_belong_to_the_store_are_refused(tmp_path: Path) -> Non
         packed_order(store, maps, 4, 4).rows(0, 17)
     with pytest.raises(RequestError, match="different lengths"):
         uniform_length(store)
+
+
+def test_a_row_that_is_not_filled_exactly_is_refused(tmp_path: Path) -> None:
+    """Overfull, from before a document's first token, or from behind its last: never cut, never read."""
+    documents = make_documents([30, 40])
+    maps = packed_folder(tmp_path, documents, 4, 5)
+    store = open_store(tmp_path / "data" / "train")
+    for row, column, value in ((3, 1, -2), (3, 1, 10_000), (4, 1, int(maps.sample_idx[4, 1]) + 1), (3, 1, -(1 << 31))):
+        wrong = maps._replace(sample_idx=maps.sample_idx.copy())
+        wrong.sample_idx[row, column] = value
+        with pytest.raises(DataError, match=r"rows are not filled exactly"):
+            packed_order(store, wrong, 4, 4).rows(0, 17)
+    for length in (3, 5):
+        with pytest.raises(DataError, match="17 of 17 rows are not filled exactly"):
+            packed_order(store, maps, length, 4).rows(0, 17)
+
+
+@pytest.mark.parametrize("sizes", [[200, 1], [199, 2], [70, 131]])
+def test_a_stale_order_over_another_store_is_refused(tmp_path: Path, sizes: list[int]) -> None:
+    """Rows within one long document would all be filled, with other tokens; no row is served."""
+    packed_folder(tmp_path, make_documents([150, 51]), 4, 5)
+    preshuffled = tmp_path / "data" / "train"
+    with StoreWriter(preshuffled) as out:
+        for document in make_documents(sizes, seed=1):
+            out.add_document(document)
+    for name in (tmp_path / "order.yaml", preshuffled):
+        with pytest.raises(DataError, match="belong to other documents or another seq_length"):
+            load_order(name).rows(0, 1)
+
+
+def test_an_order_knows_its_store(tmp_path: Path) -> None:
+    """Tokenized anew to the same lengths, or one byte flipped: the digest in the manifest tells."""
+    packed_folder(tmp_path, make_documents([30, 40]), 4, 5)
+    path, prefix = tmp_path / "order.yaml", tmp_path / "data" / "train"
+    digest = store_digest(open_store(prefix))
+    path.write_text(path.read_text().replace("{prefix: data/train}", f"{{prefix: data/train, digest: {digest}}}"))
+    before = load_order(path).rows(0, 17)
+    body = bytearray(prefix.with_suffix(".bin").read_bytes())
+    body[7] ^= 1
+    prefix.with_suffix(".bin").write_bytes(body)
+    with pytest.raises(DataError, match=r"made for another store than .* holds now"):
+        load_order(path).rows(0, 17)
+    body[7] ^= 1
+    prefix.with_suffix(".bin").write_bytes(body)
+    assert (load_order(path).rows(0, 17) == before).all()
+
+
+def test_index_sizes_of_shipped_orders_follow_the_format(tmp_path: Path) -> None:
+    """34 bytes of header, 12 per sequence, 8 per entry of the document index: as a store that is written here."""
+    with StoreWriter(tmp_path / "s") as out:
+        for document in make_documents([3, 4, 5]):
+            out.add_document(document)
+    assert (tmp_path / "s.idx").stat().st_size == 34 + 12 * 3 + 8 * 4
+    derived = 0
+    for name in manifests.names("orders"):
+        value = manifests.read(manifests.find("orders", name))
+        index, packed = value["store"].get("index", {}), value["kind"] == "packed"
+        if "bytes" in index:
+            count = value["documents"] if packed else value["rows"]
+            assert index["bytes"] == 34 + 12 * count + 8 * (count + 1 if packed else 1), name
+        derived += index.get("derived", False)
+    assert derived == 10
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_wrong_manifest_is_never_a_traceback(tmp_path: Path, data: st.DataObject) -> None:
+    """One field of a shipped or a local manifest replaced by a value of any type."""
+    local = {"name": "x", "kind": "packed", "seq_length": 4, "batch_rows": 4, "store": {"prefix": "data/train"},
+             "maps": {"folder": "data"}, "seed": 1, "num_samples": 5}
+    names = ["pile-standard-idxmaps", "pile-standard-seed2", "pile-deduped-preshuffled"]
+    value = data.draw(st.sampled_from([local, *(manifests.read(manifests.find("orders", name)) for name in names)]))
+    value, part = copy.deepcopy(value), None
+    anything = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**9),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    )
+    part = value
+    while isinstance(inner := part[key := data.draw(st.sampled_from(sorted(part)))], dict) and data.draw(st.booleans()):
+        part = inner
+    part[key] = data.draw(anything)
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(value))
+    with contextlib.suppress(DataError, RequestError):
+        read_manifest(tmp_path / "wrong.yaml")
 
 
 def test_maps_are_built_once_when_a_manifest_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

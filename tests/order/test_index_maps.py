@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
 from pythia_tools.order import (
     IndexMaps,
     MapName,
@@ -215,9 +216,70 @@ def test_damaged_maps_are_refused(tmp_path: Path) -> None:
 def test_maps_of_other_documents_are_noticed() -> None:
     maps = build_index_maps(SIZES, 4, 1234, 8)
     verify_maps(maps, np.array(SIZES), 4)
-    with pytest.raises(DataError, match="belongs to other documents"):
+    with pytest.raises(DataError, match="belong to other documents"):
         verify_maps(maps, np.array([5, 3, 7, 1, 4, 9]), 4)
-    with pytest.raises(DataError, match="out of range or met more"):
+    with pytest.raises(DataError, match="belong to other documents"):
         verify_maps(maps._replace(doc_idx=np.array([1] * 12, dtype=np.int32)), np.array(SIZES), 4)
-    with pytest.raises(DataError, match="out of range or met more"):
+    with pytest.raises(DataError, match="the doc map has documents 0 to 5, the store 0 to 4"):
         verify_maps(maps, np.array(SIZES[:5]), 4)
+    alike = build_index_maps([7] * 6, 4, 1234, 12)
+    alike.doc_idx[0] = (alike.doc_idx[0] + 1) % 6  # of the same length, so that every row starts where it should
+    with pytest.raises(DataError, match=r"is met 3 times, document \d 1 times"):
+        verify_maps(alike, np.array([7] * 6), 4)
+
+
+def test_maps_of_any_part_of_a_corpus_are_right() -> None:
+    """Whole corpora and parts, one epoch and several, both ways of shuffling the last: none is condemned."""
+    rng = np.random.default_rng(81)
+    for _ in range(81):
+        sizes = rng.integers(0, 40, rng.integers(2, 60))
+        a, b = sorted(rng.choice(len(sizes) + 1, 2, replace=False).tolist())
+        if sizes[a:b].sum() < 2:
+            continue
+        length, samples = int(rng.integers(1, 9)), int(rng.integers(1, 400))
+        apart = bool(rng.integers(2))
+        maps = build_index_maps(sizes, length, 1234, samples, np.arange(a, b), separate_last_epoch=apart)
+        verify_maps(maps, sizes, length)
+
+
+def test_names_of_both_routes_are_known(tmp_path: Path) -> None:
+    """GPT-NeoX names maps train_0 … for train-data-paths, and train, valid, test for one data-path that is split."""
+    maps = build_index_maps(SIZES, 4, 1234, 8)
+    for stem in ("corpus_text_document", "my_train"):
+        for part in ("train", "valid", "test", "train_0", "valid_12"):
+            for infix in ("", "_packedpi", "_packedpi_ac"):
+                path = tmp_path / f"{stem}_{part}_indexmap_8ns_4sl_1234s{infix}_doc_idx.npy"
+                path.touch()
+                assert find_maps(tmp_path) == [MapName(tmp_path / stem, 8, 4, 1234, part, infix)]
+                path.unlink()
+    save_maps(maps, MapName(tmp_path / "P", 8, 4, 1234, "train"))
+    assert [m.path("doc").name for m in find_maps(tmp_path, "P")] == ["P_train_indexmap_8ns_4sl_1234s_doc_idx.npy"]
+
+
+def test_maps_of_foreign_byte_order_are_read(tmp_path: Path) -> None:
+    maps = build_index_maps(SIZES, 4, 1234, 8)
+    name = MapName(tmp_path / "P", 8, 4, 1234)
+    for path, values in zip(name.paths.values(), maps, strict=True):
+        np.save(path, values.astype(values.dtype.newbyteorder(">")))
+    for ours, theirs in zip(load_maps(name), maps, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_map_is_a_data_error(tmp_path: Path, data: st.DataObject) -> None:
+    maps = build_index_maps(SIZES, 4, 1234, 8)
+    name = MapName(tmp_path / "P", 8, 4, 1234)
+    path = save_maps(maps, name)[data.draw(st.sampled_from(["doc", "sample", "shuffle"]))]
+    body = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(data.draw(st.sampled_from([bytes(body), bytes(body[: data.draw(st.integers(0, len(body)))])])))
+    with contextlib.suppress(DataError):
+        verify_maps(load_maps(name), np.array(SIZES), 4)
+
+
+def test_maps_that_no_memory_holds_are_refused() -> None:
+    with pytest.raises(EnvironmentFailure, match=r"of memory, .* are free; ask for less"):
+        build_index_maps([2_000_000_000], 1, 1234, 3 * 10**15)

@@ -19,6 +19,7 @@ from pythia_tools.hub import Dataset, RangeCache
 from pythia_tools.order import MapName, build_index_maps, load_order, save_maps
 from pythia_tools.order.verify import verify_order
 from pythia_tools.tokens import StoreWriter
+from pythia_tools.tokens.index import write_index
 from tests.hub_server import Hub
 from tests.shards import split_store
 
@@ -249,7 +250,7 @@ def test_shards_that_are_missing_or_differ(hub: Hub, rows: np.ndarray, tmp_path:
         load_order(tmp_path / "tiny.yaml").batch(4)
     short = MANIFEST.replace(f"rows: {ROWS}", f"rows: {ROWS + 1}")
     (tmp_path / "short.yaml").write_text(short)
-    with pytest.raises(DataError, match=f"it says {ROWS + 1} rows, the data has {ROWS}"):
+    with pytest.raises(DataError, match=rf"it says {ROWS + 1} rows of \d+ tokens, the data has {ROWS}"):
         load_order(tmp_path / "short.yaml").batch(0)
 
 
@@ -314,6 +315,38 @@ def test_documents_and_published_maps_by_range(hub: Hub, tmp_path: Path, monkeyp
     hub.forget()
     assert load_order(tmp_path / "packed.yaml").rows(0, order.n_rows).tolist() == expected
     assert hub.files_asked("me/maps*") == hub.files_asked("*.idx") == []
+
+
+def test_a_wrong_row_length_in_a_manifest_gives_no_row(hub: Hub, rows: np.ndarray, tmp_path: Path) -> None:
+    """Rows of 202 tokens fit the bytes as well as those of 101: the count of rows tells, or else the index."""
+    write_index(tmp_path / "shards" / "document.idx", np.uint16, np.full(ROWS, LENGTH + 1), np.array([0]))
+    hub.add_dataset("me/rows", {"main": tmp_path / "shards"})
+    (tmp_path / "a.yaml").write_text(MANIFEST.replace(f"seq_length: {LENGTH}", "seq_length: 201"))
+    with pytest.raises(DataError, match="it says 64 rows of 202 tokens, the data has 32"):
+        load_order(tmp_path / "a.yaml").batch(0)
+    named = MANIFEST.replace("  shards", "  index: {name: document.idx}\n  shards").replace(f"rows: {ROWS}\n", "", 1)
+    named = named.replace(f"batch_rows: {BATCH}\n", f"batch_rows: {BATCH}\nsteps: 4\n")
+    (tmp_path / "b.yaml").write_text(named.replace(f"seq_length: {LENGTH}", "seq_length: 201"))
+    with pytest.raises(DataError, match=r"means rows of 202 tokens, document\.idx has rows of 101"):
+        load_order(tmp_path / "b.yaml").batch(0)
+    (tmp_path / "b.yaml").write_text(named)
+    assert (load_order(tmp_path / "b.yaml").batch(3) == batch(rows, 3)).all()
+    packed(hub, tmp_path)
+    text = (tmp_path / "packed.yaml").read_text()
+    (tmp_path / "packed.yaml").write_text(text.replace("seq_length: 10", "seq_length: 9"))
+    with pytest.raises(DataError, match="another seq_length"):
+        load_order(tmp_path / "packed.yaml").batch(0)
+
+
+def test_derived_bytes_refuse_no_file(hub: Hub, tmp_path: Path) -> None:
+    _, expected = packed(hub, tmp_path)
+    text = (tmp_path / "packed.yaml").read_text()
+    (tmp_path / "packed.yaml").write_text(text.replace("{name: pile.idx}", "{name: pile.idx, bytes: 7}"))
+    with pytest.raises(DataError, match="the manifest says 7"):
+        load_order(tmp_path / "packed.yaml").batch(0)
+    (tmp_path / "packed.yaml").write_text(text.replace("{name: pile.idx}", "{name: pile.idx, bytes: 7, derived: true}"))
+    assert load_order(tmp_path / "packed.yaml").batch(2).tolist() == expected[8:12]
+    assert set(verify_order(load_order(tmp_path / "packed.yaml")).status) == {"ok", "unknown"}
 
 
 def test_a_corrupt_published_map_is_refused_or_made_again(hub: Hub, tmp_path: Path) -> None:
