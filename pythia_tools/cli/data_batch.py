@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     if b > order.batch_rows:
         raise RequestError(f"--rows {a}:{b}: a batch of order {order.name} has rows 0:{order.batch_rows}")
     if not 0 <= args.step < order.steps:
-        raise RequestError(f"--step {args.step}: order {order.name} has batches 0 to {order.steps - 1}")
+        raise RequestError(f"--step {args.step} of order {order.name}: {order.batches_in_words}")
     tokenizer = tokenizer_of(order, args.tokenizer) if args.text else None
     first = args.step * order.batch_rows + a
     rows = order.rows(first, first + b - a)

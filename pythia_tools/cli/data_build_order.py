@@ -18,8 +18,9 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.order import MapName, build_index_maps, save_maps
 from pythia_tools.order.data_order import store_digest
 from pythia_tools.order.layout import num_samples, split_documents
-from pythia_tools.order.load import manifest_beside
-from pythia_tools.tokens import find_shards, open_store
+from pythia_tools.order.load import manifest_beside, tokenizer_beside
+from pythia_tools.order.verify import recorded_sums, store_files
+from pythia_tools.tokens import open_store
 from pythia_tools.tokens.store import prefix_of
 
 PARTS = ("train", "valid", "test")
@@ -62,9 +63,10 @@ def run(args: argparse.Namespace) -> None:
         "batch_rows": args.batch_rows, "steps": steps, "rows": rows, "dtype": store.dtype.name, "seed": args.seed,
         "num_samples": samples, "separate_last_epoch": args.separate_last_epoch, "store": {
             "prefix": prefix.name, "digest": store_digest(store),
-            "sha256": {p.name: files.sha256_file(p) for p in (store.index.path, *find_shards(prefix))},
+            "sha256": recorded_sums(prefix) or {p.name: files.sha256_file(p) for p in store_files(prefix)},
         },
         "maps": {"folder": ".", "stem": prefix.name, "name": name},
+        **({"tokenizer": tokenizer.name} if (tokenizer := tokenizer_beside(prefix)) else {}),
     }, sort_keys=False))
     made = {"manifest": str(manifest), "maps": [str(p) for p in paths.values()]}
     sizes = {"rows": rows, "steps": steps, "epochs": epochs, "num_samples": samples}

@@ -64,6 +64,12 @@ def manifest_beside(prefix: Path, part: str = "train") -> Path:
     return prefix.with_name(f"{prefix.name}.order.yaml" if part == "train" else f"{prefix.name}.{part}.order.yaml")
 
 
+def tokenizer_beside(prefix: Path) -> Path | None:
+    """The tokenizer that `data tokenize` leaves with its store, if it did."""
+    path = prefix.with_name(f"{prefix.name}.tokenizer.json")
+    return path if path.is_file() else None
+
+
 def _is_prefix(text: str) -> bool:
     base = prefix_of(text)
     return text.endswith((".bin", ".idx")) or "/" in text or base.with_name(base.name + ".idx").exists()
@@ -87,7 +93,8 @@ def _from_prefix(prefix: Path) -> tuple[OrderManifest, RowSource]:
     else:
         rows = PreshuffledRows(store.data, store.dtype, uniform_length(store), name=prefix)
     kind = "packed" if found else "preshuffled"
-    return OrderManifest(prefix, prefix.name, kind, rows.row_tokens - 1, DEFAULT_BATCH_ROWS, StoreSpec(prefix)), rows
+    manifest = OrderManifest(prefix, prefix.name, kind, rows.row_tokens - 1, DEFAULT_BATCH_ROWS, StoreSpec(prefix))
+    return replace(manifest, tokenizer=tokenizer_beside(prefix)), rows
 
 
 def _open_rows(manifest: OrderManifest, local: Path | None, workers: int) -> RowSource:

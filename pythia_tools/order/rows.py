@@ -72,12 +72,18 @@ class Rows(Protocol):
         self.check_room(out)
         out[:] = self.rows(start, start + len(out))
 
+    @property
+    def batches_in_words(self) -> str:
+        """Which batches there are, for messages."""
+        if self.steps:
+            return f"it has batches 0 to {self.steps - 1}, of {self.batch_rows} rows each"
+        return f"its {self.n_rows} rows make no batch of {self.batch_rows}; say how many rows a step has (batch_rows)"
+
     def batch(self, step: int) -> np.ndarray:
         """Batch `step`, (B, L+1): what the update from `step` to `step`+1 consumed. RequestError beyond the last."""
         step = _whole(step, "step")
         if not 0 <= step < self.steps:
-            has = f"it has batches 0 to {self.steps - 1}, of {self.batch_rows} rows each"
-            raise RequestError(f"batch {step} of order {self.name}: {has}")
+            raise RequestError(f"batch {step} of order {self.name}: {self.batches_in_words}")
         return self.rows(step * self.batch_rows, (step + 1) * self.batch_rows)
 
     def chunks(self, start: int = 0, stop: int | None = None, rows: int = 4096) -> Iterator[tuple[int, np.ndarray]]:

@@ -19,7 +19,7 @@ from pythia_tools.order.manifest import FileFact, HubFiles, read_manifest
 from pythia_tools.order.map_files import PARTS, find_maps, load_maps, load_part, verify_maps
 from pythia_tools.order.sources import PackedRows
 from pythia_tools.tokens import find_shards, open_store
-from pythia_tools.tokens.store import prefix_of
+from pythia_tools.tokens.store import prefix_of, read_record
 
 LINE = re.compile(r"^(?:(?P<a>[0-9a-f]{64})\s+\*?(?P<n1>\S.*)|(?P<n2>\S.*?)\s+(?P<b>[0-9a-f]{64}))$")
 FIT = "maps fit these documents"
@@ -54,11 +54,22 @@ def read_sums(path: str | Path) -> dict[str, str]:
 
 def verify_store(prefix: str | Path, sums: dict[str, str] | None = None) -> pd.DataFrame:
     """A local store: its index against its bytes, and the sha256 of every file against `sums` or, where they name none,
-    what `data build-order` wrote down."""
+    what `data tokenize` and `data build-order` wrote down."""
     base = prefix_of(prefix)
     written = [path for part in ("train", "valid", "test") if (path := manifest_beside(base, part)).is_file()]
     known = dict(pair for path in written for pair in read_manifest(path).store.sha256)
-    return _table(_stored(base, {**known, **(sums or {})}))
+    return _table(_stored(base, {**known, **recorded_sums(base), **(sums or {})}))
+
+
+def recorded_sums(base: Path) -> dict[str, str]:
+    """{file name: sha256} of a store as `data tokenize` wrote it; empty when something else did."""
+    sums = {f"{base.name}.{kind}": read_record(base).get(f"{kind}_sha256") for kind in ("bin", "idx")}
+    return {name: str(digest) for name, digest in sums.items() if digest is not None}
+
+
+def store_files(base: Path) -> list[Path]:
+    """Index and shards of a store. Raises DataError when one is missing."""
+    return [base.with_name(f"{base.name}.idx"), *find_shards(base)]
 
 
 def verify_order(order: DataOrder, local: str | Path | None = None, sums: dict[str, str] | None = None) -> pd.DataFrame:
@@ -97,13 +108,11 @@ def _table(records: list[Record]) -> pd.DataFrame:
 
 def _stored(base: Path, sums: dict[str, str]) -> list[Record]:
     try:
-        store = open_store(base)
-        shards = find_shards(base)
+        store, paths = open_store(base), store_files(base)
     except DataError as error:
         return [Record(base.name, "wrong", str(error))]
     note = f"{len(store)} sequences, {store.n_tokens} tokens of {store.dtype.name}"
     records = [Record(base.name, "ok", note, store.index.stop)]
-    paths = [store.index.path, *shards]
     for path in progress.track(paths, "sha256", shown=len(paths) > 2):
         records.append(_digested(path, FileFact(path.name, sha256=sums.get(path.name))))
     for name in find_maps(base.parent, base.name):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from order_stores import make_documents, packed_folder, preshuffled_store, slow_rows
+from tokenizers import ByteLevelBPETokenizer
 
 from pythia_tools.cli.main import main
 from pythia_tools.core.errors import DataError
@@ -181,6 +182,29 @@ def test_a_flipped_byte_of_ones_own_store_is_found(tmp_path: Path, capsys: pytes
     assert main(["data", "batch", prefix, "--step", "0"]) == 3
     err = capsys.readouterr().err
     assert "made for another store" in err and err.count("\n") == 1
+
+
+def test_from_text_to_rows_no_flag_is_given_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = ByteLevelBPETokenizer()
+    engine.train_from_iterator(["one two three four five"], 300, special_tokens=["<|endoftext|>"])
+    engine.save(str(tmp_path / "words.json"))
+    lines = [json.dumps({"text": f"one two {n} three four five"}) for n in "abc"]
+    (tmp_path / "c.jsonl").write_text("\n".join(lines))
+    prefix = str(tmp_path / "corpus")
+    assert main(["data", "tokenize", str(tmp_path / "c.jsonl"), "--tokenizer", str(tmp_path / "words.json"),
+                 "--out", prefix]) == 0
+    for name in (prefix, f"{prefix}.order.yaml"):
+        if name == prefix:
+            assert main(["data", "build-order", name, "--seq-length", "4", "--batch-rows", "1", "--steps", "20"]) == 0
+        capsys.readouterr()
+        assert main(["data", "batch", name, "--step", "0", "--text"]) == 0 and "o" in capsys.readouterr().out
+        assert main(["data", "seen", name, " three", "--json"]) == 0 and json.loads(capsys.readouterr().out)
+        assert main(["data", "verify", name, "--json"]) == 0
+        assert {r["status"] for r in json.loads(capsys.readouterr().out)} == {"ok"}
+    (tmp_path / "corpus.order.yaml").unlink()
+    assert main(["data", "batch", prefix, "--step", "0", "--batch-rows", "1", "--text"]) == 0
+    assert main(["data", "batch", prefix, "--step", "0"]) == 2
+    assert "make no batch of 1024" in capsys.readouterr().err
 
 
 def test_what_is_no_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
