@@ -52,7 +52,7 @@ class ByteMachine(NamedTuple):
     length: np.ndarray
     """(leaves,) int32: bytes of a term"""
     lead: np.ndarray
-    """(leaves,) int32: its leading ASCII white space, 0 when it is nothing else"""
+    """(leaves,) int32: its leading white space in bytes, 0 when it is nothing else"""
     classes: np.ndarray
     """character classes"""
     flat: np.ndarray
@@ -62,7 +62,8 @@ class ByteMachine(NamedTuple):
 
 def compile_texts(leaves: Sequence[Text | Number], vocabulary: TokenBytes, ids: int) -> ByteMachine:
     """A machine over rows of token ids below `ids`. Cost: one pass over the vocabulary's bytes and the terms'."""
-    terms = [(leaf.text if isinstance(leaf, Text) else leaf.digits).encode() for leaf in leaves]
+    texts = [leaf.text if isinstance(leaf, Text) else leaf.digits for leaf in leaves]
+    terms = [text.encode() for text in texts]
     spellings = sorted(set(terms))
     number = {t: n for n, t in enumerate(spellings)}
     owner = np.array([number[t] for t in terms], dtype=np.int64)
@@ -88,7 +89,7 @@ def compile_texts(leaves: Sequence[Text | Number], vocabulary: TokenBytes, ids: 
     return ByteMachine(
         goto, byte_class, out_start, out_leaf, token_next, token_start, token_leaf, token_offset,
         ((token_next > 0) | (np.diff(token_start) > 0)).astype(np.uint8), firsts,
-        kinds, lengths, np.array([_lead(t) for t in terms], dtype=np.int32),
+        kinds, lengths, np.array([leading_space(t) for t in texts], dtype=np.int32),
         chars.character_classes(), table.flat, table.starts,
     )
 
@@ -99,9 +100,10 @@ def _kind(leaf: Text | Number) -> int:
     return WHOLE_WORD if leaf.whole_word else 0
 
 
-def _lead(term: bytes) -> int:
-    lead = len(term) - len(term.lstrip(b" \t\n\r\v\f"))
-    return lead if lead < len(term) else 0
+def leading_space(text: str) -> int:
+    """Bytes of the white space with which a text begins; 0 when it is nothing else."""
+    rest = text.lstrip()
+    return len(text.encode()) - len(rest.encode()) if rest else 0
 
 
 @njit(cache=True)
@@ -233,7 +235,7 @@ def _count_rows(rows, group, machine, counts, room, nowhere):  # type: ignore[no
 def scan_texts(row, machine, room, out, found, n):  # type: ignore[no-untyped-def]
     """Occurrences in one row, counted or listed as `note` does; returns the new n, or -1 when `found` is full.
 
-    Listed is (leaf, token, byte offset) of the first byte that is not leading ASCII white space. Scratch:
+    Listed is (leaf, token, byte offset) of the first byte that is not leading white space. Scratch:
     room (4,) uint8.
     """
     goto, byte_class, out_start, out_leaf = machine.goto, machine.byte_class, machine.out_start, machine.out_leaf

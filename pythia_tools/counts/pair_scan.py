@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from pythia_tools.counts.byte_scan import scan_texts
-from pythia_tools.counts.characters import SPACE, bytes_after, next_char, step_on
+from pythia_tools.counts.characters import SPACE, bytes_after, bytes_before, next_char, step_back, step_on
 from pythia_tools.counts.compiled import kernel
 from pythia_tools.counts.ngram_scan import ID_BITS, find, find_ngrams, hit_room, table_of
 
@@ -26,6 +26,8 @@ class PairMachine(NamedTuple):
     """(slots,) int32: number of the pair's pattern"""
     member: np.ndarray
     """(leaves,) uint8: 1 for terms of these pairs"""
+    lead: np.ndarray
+    """(leaves,) int32: leading white space of an n-gram, in bytes; that of a text is left out when it is found"""
     window: int
     in_words: bool
 
@@ -46,12 +48,12 @@ class SetMachine(NamedTuple):
     """(sets,) int32: number of the set's pattern"""
 
 
-def compile_pairs(pairs: list[tuple[int, int, int]], leaves: int, window: int, unit: str) -> PairMachine:
+def compile_pairs(pairs: list[tuple[int, int, int]], lead: list[int], window: int, unit: str) -> PairMachine:
     """pairs: (leaf, leaf, pattern number). unit: words or tokens."""
     keys, values = table_of({min(a, b) << ID_BITS | max(a, b): p for a, b, p in pairs})
-    member = np.zeros(leaves, dtype=np.uint8)
+    member = np.zeros(len(lead), dtype=np.uint8)
     member[[leaf for a, b, _ in pairs for leaf in (a, b)]] = 1
-    return PairMachine(keys, values, member, window, unit == "words")
+    return PairMachine(keys, values, member, np.array(lead, dtype=np.int32), window, unit == "words")
 
 
 def compile_sets(sets: list[tuple[list[tuple[int, ...]], int]], leaves: int, size_of_leaf: list[int]) -> SetMachine:
@@ -92,13 +94,30 @@ def _sort(found, n):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _to_characters(row, found, n, lead, texts, room):  # type: ignore[no-untyped-def]
+    """Move each occurrence on past its leading white space, and back to the beginning of a character that it cuts."""
+    flat, starts = texts.flat, texts.starts
+    for k in range(n):
+        token, offset = step_on(row, found[k, 1], found[k, 2] + lead[found[k, 0]], starts)
+        if bytes_after(row, token, offset, flat, starts, room[:1]) and room[0] & 0xC0 == 0x80:
+            back = 1
+            known = bytes_before(row, token, offset, flat, starts, room)
+            while back < known and room[4 - back] & 0xC0 == 0x80:
+                back += 1
+            if known and room[4 - back] >= 0xC0:
+                begin, at = step_back(row, token, offset, back, starts)
+                if next_char(room, 0, bytes_after(row, begin, at, flat, starts, room))[1] > back:
+                    token, offset = begin, at
+        found[k, 1], found[k, 2] = token, offset
+
+
+@kernel
 def number_words(row, found, n, most, texts, room, words):  # type: ignore[no-untyped-def]
     """words[k]: number of the word in which found[k] begins. Differences up to `most` are exact, others just larger.
 
     The characters from one occurrence to the next are walked, white space being that of `str.split`; a word begins at
-    the first character after it. When too many words have begun to matter, the walk starts afresh at the occurrence,
-    inside a word. A character of several bytes may be spelled by several tokens; one that an occurrence cuts is no
-    white space.
+    the first character after it, and white space belongs to the word before it. When too many words have begun to
+    matter, the walk starts afresh at the occurrence. A character of several bytes may be spelled by several tokens.
     """
     flat, starts, classes = texts.flat, texts.starts, texts.classes
     token, offset, word, inside = 0, 0, 0, False
@@ -123,18 +142,15 @@ def number_words(row, found, n, most, texts, room, words):  # type: ignore[no-un
                 continue
             point, size = next_char(room, 0, bytes_after(row, token, offset, flat, starts, room))
             token, offset = step_on(row, token, offset + size, starts)
-            cut = token > goal or (token == goal and offset > goal_offset)
-            if cut:
-                token, offset = goal, goal_offset
-            if classes[point] & SPACE and not cut:
+            if classes[point] & SPACE:
                 inside = False
             elif not inside:
                 word += 1
                 inside = True
         if word > far:
-            token, offset, word, inside = goal, goal_offset, far, False
-        beyond = bytes_after(row, goal, goal_offset, flat, starts, room[:1]) == 0
-        within = inside or beyond or (room[0] < 128 and classes[room[0]] & SPACE)
+            token, offset, word, inside = goal, goal_offset, far + 1, False
+        known = bytes_after(row, goal, goal_offset, flat, starts, room)
+        within = inside or known == 0 or classes[next_char(room, 0, known)[0]] & SPACE
         words[k] = word if within else word + 1
 
 
@@ -219,6 +235,8 @@ def _count_from(first, rows, group, texts, ngrams, pairs, sets, counts, scratch)
             _count_sets(found, n, r, sets, seen, out)
         if n < 2 or not any_pairs:
             continue
+        if pairs.in_words:
+            _to_characters(row, found, n, pairs.lead, texts, room)
         _sort(found, n)
         if pairs.in_words:
             number_words(row, found, n, pairs.window, texts, room, place)

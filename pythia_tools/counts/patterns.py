@@ -108,8 +108,9 @@ class Pair(_Named):
     """Two terms at most `window` words (or tokens) apart: the number of (occurrence, occurrence) pairs in rows.
 
     The distance is the difference of the numbers of the words (runs without white space, as `str.split`) or tokens in
-    which the two occurrences begin, leading ASCII white space left out; 0 is the same word. The order of the two does
-    not matter; a term paired with itself counts each two different occurrences once.
+    which the two occurrences begin, their leading white space left out; 0 is the same word. Token ids begin in their
+    first token when the window is of tokens. The order of the two does not matter; a term paired with itself counts
+    each two different occurrences once.
     """
 
     first: Term
@@ -117,6 +118,7 @@ class Pair(_Named):
     window: int = 5
     unit: Literal["words", "tokens"] = "words"
     label: str = ""
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "first", as_leaf(self.first))

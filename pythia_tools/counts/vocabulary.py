@@ -34,9 +34,13 @@ class TokenBytes:
     def __getitem__(self, token: int) -> bytes:
         return self.flat[self.starts[token]:self.starts[token + 1]].tobytes()
 
+    def spelled(self, ids: Iterable[int]) -> bytes:
+        """The bytes of ids."""
+        return b"".join(self[int(i)] for i in ids if int(i) < len(self))
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, special tokens shown; the slow, plain way."""
-        return b"".join(self[int(i)] for i in ids if int(i) < len(self)).decode("utf-8", errors="replace")
+        return self.spelled(ids).decode("utf-8", errors="replace")
 
     @cached_property
     def fingerprint(self) -> str:

@@ -63,22 +63,33 @@ def places(leaf: object, text: str) -> list[int]:
 
 def slow_places(leaf: object, row: list[int], unit: str) -> list[int]:
     """Number of the word or token in which each occurrence begins, leading white space left out."""
+    raw, text = VOCABULARY.spelled(row), VOCABULARY.decode(row)
+    ends = np.cumsum([0, *(len(VOCABULARY[t]) for t in row)])
     if isinstance(leaf, Ngram):
         n = len(leaf.ids)
         found = [i for i in range(len(row) - n + 1) if tuple(row[i:i + n]) == leaf.ids]
-        assert unit == "tokens"
-        return found
-    text = VOCABULARY.decode(row)
+        lead = leading(VOCABULARY.decode(leaf.ids)).encode()
+        return found if unit == "tokens" else [word_of(text, character(raw, ends[i] + len(lead))) for i in found]
     spelled = leaf.text if isinstance(leaf, Text) else leaf.digits
-    lead = len(spelled) - len(spelled.lstrip(" \n"))
-    starts = [p + lead for p in places(leaf, text)]
+    lead = leading(spelled)
     if unit == "words":
-        # The word that holds character p: words begun at or before it.
-        return [len(text[:p + 1].split()) if not text[p].isspace() else len(text[:p].split()) for p in starts]
-    ends = np.cumsum([len(VOCABULARY[t]) for t in row])
-    raw = b"".join(VOCABULARY[t] for t in row)
-    found = [m.start() + lead for m in re.finditer(b"(?=" + re.escape(spelled.encode()) + b")", raw)]
-    return [int(np.searchsorted(ends, p, side="right")) for p in found]
+        return [word_of(text, p + len(lead)) for p in places(leaf, text)]
+    starts = [m.start() + len(lead.encode()) for m in re.finditer(b"(?=" + re.escape(spelled.encode()) + b")", raw)]
+    return [int(np.searchsorted(ends[1:], p, side="right")) for p in starts]
+
+
+def leading(text: str) -> str:
+    return text[:len(text) - len(text.lstrip())] if text.strip() else ""
+
+
+def character(raw: bytes, p: int) -> int:
+    """Number of the character that holds byte p."""
+    return len(raw[:p + 1].decode(errors="replace")) - (p < len(raw))
+
+
+def word_of(text: str, p: int) -> int:
+    """Words begun at or before character p; before it when that is white space."""
+    return len(text[:p].split()) if text[p:p + 1].isspace() else len(text[:p + 1].split())
 
 
 PATTERNS = [
@@ -91,6 +102,9 @@ PATTERNS = [
     Ngram((0, 0, 0, 0)), Ngram((0, 1, 0, 1, 0)),
     Ngram((900,), label="absent"), Ngram((0, 1), label="the same once more"),
     Pair("a", "b", 1), Pair("a", "b", 0), Pair("a", "a", 2), Pair("1", Number("12"), 3), Pair("ab", "ba", 2, "tokens"),
+    Pair((4,), "a", 1), Pair((14, 20), (0,), 2), Pair((6, 4), (2, 1), 0), Pair((7,), (33,), 1), Pair((19,), (34, 0), 1),
+    Pair((29,), " a", 1), Pair("\u3000a", "b", 1), Pair("\u3000", (29,), 1), Pair("\x1c1", "b", 1),
+    Pair((26,), (27,), 2), Pair("b", "a", 1), Pair("a", Text("b", label="B"), 1, label="the same pair once more"),
     Pair("é", " a", 2), Pair("a", "a", 3, "tokens"), Pair(Ngram((0,)), Ngram((1, 0)), 4, "tokens"), Pair(" a", "£", 1),
     CoOccurrence(("a", "b"), whole_word=False), CoOccurrence((("cat", "12"), "é"), whole_word=False, label="aliases"),
     CoOccurrence(("the",)),
