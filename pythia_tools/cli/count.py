@@ -9,6 +9,7 @@ TERMS are, one by one or as lines of @FILE (or of a .txt file):
   number:23         as a number, not within 123 or 230         tokens:12,34  token ids one after the other
   pair:A & B        both within --window words (or tokens)     set:A + B     rows that hold both; aliases as A|B
   pythia:7-day      a key of the Pythia paper's rule (7, 7-12 or 7-day); paper:7-day is the same
+  cleaned:7-day     the same in text with cleaned-up spaces, as the paper's script of 2023 decoded it
 """
 
 import argparse
@@ -90,8 +91,8 @@ def _pattern(text: str, window: int, unit: Unit) -> counts.Pattern:
     if colon and kind == "set":
         members = tuple(tuple(member.split("|")) for member in rest.split(" + "))
         return counts.CoOccurrence(members, label=rest)
-    if colon and kind in ("pythia", "paper"):
-        return counts.PythiaRule(rest)
+    if colon and kind in ("pythia", "paper", "cleaned"):
+        return counts.PythiaRule(rest, clean_up=kind == "cleaned")
     return _leaf(text)
 
 

@@ -166,10 +166,15 @@ class CoOccurrence(_Named):
 
 @dataclass(frozen=True)
 class PythiaRule(_Named):
-    """A key of the Pythia paper's counting rule: `23`, `12-23` (the smaller first), or `7-day`; see `pythia_rule`."""
+    """A key of the Pythia paper's counting rule: `23`, `12-23` (the smaller first), or `7-day`; see `pythia_rule`.
+
+    clean_up: count in text as transformers' `clean_up_tokenization_spaces` leaves it, as the script of 2023 did.
+    """
 
     key: str
     label: str = ""
+    clean_up: bool = False
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         number, units = "(0|[1-9][0-9]{0,4})", "|".join(TIME_UNITS)
@@ -182,7 +187,7 @@ class PythiaRule(_Named):
             raise RequestError(f"pairs of the Pythia rule are sorted: write {parts[1]}-{parts[0]}, not {self.key}")
 
     def plain_name(self) -> str:
-        return f"pythia:{self.key}"
+        return f"{'cleaned' if self.clean_up else 'pythia'}:{self.key}"
 
 
 Pattern: TypeAlias = Ngram | Text | Number | Pair | CoOccurrence | PythiaRule

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from types import UnionType
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -24,6 +23,7 @@ from pythia_tools.counts.vocabulary import TokenBytes, token_bytes
 from pythia_tools.tokens import Openable
 
 Machine = TypeVar("Machine")
+Term = TypeVar("Term", bound=Pattern)
 NO_BYTES = TokenBytes(np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int32))
 """A vocabulary that spells nothing."""
 Pass: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
@@ -67,11 +67,15 @@ def make_plan(patterns: Sequence[Pattern], *, ids: int, tokenizer: TokenBytes | 
     table = NO_BYTES if text is None or tokenizer is None else token_bytes(tokenizer)
     plain = [_plain(p) for p in patterns]
     place = {p: n for n, p in enumerate(dict.fromkeys(plain))}
+    ngrams = [p for p in place if isinstance(p, Ngram)]
+    texts = [p for p in place if isinstance(p, Text | Number)]
+    rules = [[p for p in place if isinstance(p, PythiaRule) and p.clean_up is cleaned] for cleaned in (False, True)]
     passes = (
-        *_alone(place, Ngram, lambda ngrams: compile_ngrams([p.ids for p in ngrams], ids), count_ngrams),
-        *_alone(place, Text | Number, lambda texts: compile_texts(texts, table, ids), count_texts),
+        *_alone(place, ngrams, lambda some: compile_ngrams([p.ids for p in some], ids), count_ngrams),
+        *_alone(place, texts, lambda some: compile_texts(some, table, ids), count_texts),
         *_together(place, table, ids),
-        *_alone(place, PythiaRule, lambda keys: compile_keys([p.key for p in keys], table, ids), count_keys),
+        *_alone(place, rules[0], lambda some: compile_keys(some, table, ids), count_keys),
+        *_alone(place, rules[1], lambda some: compile_keys(some, table, ids), count_keys),
     )
     asked = [[p.version, *(leaf.version for leaf in _leaves(p)), repr(p)] for p in plain]
     key = digest([asked, None if text is None else table.fingerprint])
@@ -94,11 +98,10 @@ def _unlabelled(leaf: Leaf) -> Leaf:
 
 
 def _alone(
-    place: dict[Pattern, int], kind: type[Pattern] | UnionType, compiled: Callable[[list], Machine],
+    place: dict[Pattern, int], chosen: Sequence[Term], compiled: Callable[[Sequence[Term]], Machine],
     kernel: Callable[[np.ndarray, np.ndarray, Machine, np.ndarray], None],
 ) -> Iterator[Pass]:
-    """The pass of all patterns of a kind that are counted each by itself; none when there is no such pattern."""
-    chosen = [p for p in place if isinstance(p, kind)]
+    """The pass of patterns that are counted each by itself; none when there is no such pattern."""
     if not chosen:
         return
     machine, columns = compiled(chosen), [place[p] for p in chosen]

@@ -212,7 +212,7 @@ def _gather(row, token, offset, flat, starts, text, least):  # type: ignore[no-u
             text[n] = b
             n += 1
             at += 1
-            if b == 32 or 9 <= b <= 13:
+            if b == 32 or 9 <= b <= 13 or 28 <= b <= 31:
                 runs += not inside
                 inside = True
             elif b < 128:  # other bytes may be white space too, and must not end a run

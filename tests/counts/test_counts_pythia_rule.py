@@ -6,6 +6,8 @@ import itertools
 import re
 import string
 from collections import Counter
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,8 @@ TIMES = [re.compile(rf"(?=( \d{{1,5}} {WORD}{{0,3}}?(?:{UNITS})))"),
 PIECES = [
     " ", "  ", "\n", "\t", "1", "12", "007", "123456", " 5", " 31 ", " days", " day ", "minute", "hour ", " year",
     "mon", "th", "a", "é",
-    "中", ",", "-", ".", "_", "½", "²", "٣", "१२", "\u00a0", "\u2003", "x y", "", "", " w ", "dec", "ade ",
+    "中", ",", "-", ".", "_", " .", " ,", " '", "'s", " n't", "' ", "?", "\x1c", " \x1f", "\x85",
+    "½", "²", "٣", "१२", "\u00a0", "\u2003", "x y", "", "", " w ", "dec", "ade ",
 ]
 BYTES = [p.encode() for p in PIECES] + [b"\xd9", b"\xa3", b"\xe2", b"\x80", b"\x83", b"\xc2", b"\xff", b"\xe0\xa5"]
 STARTS = np.cumsum([0, *map(len, BYTES)]).astype(np.int32)
@@ -55,6 +58,40 @@ def test_every_key_of_any_rows_equals_the_direct_rule(rows: list[list[int]]) -> 
 
 
 RULE = PythiaCounter(VOCABULARY)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.lists(st.integers(0, len(BYTES) - 1), min_size=24, max_size=24), min_size=1, max_size=3))
+def test_cleaned_keys_equal_the_direct_rule_on_what_transformers_cleans_up(rows: list[list[int]]) -> None:
+    clean_up = transformers_clean_up()
+    expected = sum((direct(clean_up(VOCABULARY.decode(r))) for r in rows), Counter())
+    array = np.array(rows, dtype=np.uint16)
+    assert CLEANED.count(array).to_dict() == dict(expected)
+    keys = sorted(expected)[:20] or ["7"]
+    both = [*(PythiaRule(k, clean_up=True) for k in keys), *map(PythiaRule, keys)]
+    got = counts.count(ArrayRows(array, len(rows), tokenizer=VOCABULARY), both, [1]).matrix()[:, 0].tolist()
+    plain = sum((direct(VOCABULARY.decode(r)) for r in rows), Counter())
+    assert got == [expected[k] for k in keys] + [plain[k] for k in keys]
+
+
+CLEANED = PythiaCounter(VOCABULARY, clean_up=True)
+
+
+@cache
+def transformers_clean_up() -> Callable[[str], str]:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())).clean_up_tokenization
+
+
+@pytest.mark.parametrize("gap", [" \x1c", "\x1c \x1f", "\x1d\t\x1e ", " \x85 ", "\u3000\x1f "])
+def test_white_space_of_any_kind_is_one_gap(gap: str) -> None:
+    text = f" 5 {gap.join(['a', 'b' * 9, 'c,', '71'])} 8 day{gap}"
+    row = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)[None]
+    letters = TokenBytes(np.arange(256, dtype=np.uint8), np.arange(257, dtype=np.int32))
+    assert direct(text)["5-71"] == 1
+    assert PythiaCounter(letters).count(row).to_dict() == dict(direct(text))
 
 
 def test_text_full_of_numbers_with_the_real_tokenizer() -> None:

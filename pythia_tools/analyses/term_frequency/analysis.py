@@ -42,10 +42,11 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
     columns = COLUMNS
     shown = ("accuracy", "spearman", "gap")
     methods = (
-        "Exposures are occurrences of the term in the rows consumed before the checkpoint. Accuracy is averaged over "
-        "the questions of a term; correlations and gaps are computed within each checkpoint, over terms, with "
-        "bootstrap intervals over terms. Checkpoints are never pooled, because exposures and skill both grow with "
-        "training."
+        "Exposures are occurrences of the term in the rows consumed before the checkpoint. Operands count by the "
+        "Pythia paper's rule in the rows' text; its script of 2023 cleaned up spaces first, which changes 0.4 % of the "
+        "counts on real text (--count-as cleaned does the same). Accuracy is averaged over the questions of a term; "
+        "correlations and gaps are computed within each checkpoint, over terms, with bootstrap intervals over terms. "
+        "Checkpoints are never pooled, because exposures and skill both grow with training."
     )
 
     def tasks(self, context: Context, options: TermFrequencyOptions) -> list[Task]:

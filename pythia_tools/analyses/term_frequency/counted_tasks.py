@@ -4,7 +4,7 @@ exposures.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -64,7 +64,8 @@ def _numeric(name: str, shots: int, context: Context, options: TermFrequencyOpti
     else:
         items = time_unit_items(name, shots, operands=operands, seed=options.seed)
     task = GreedyTask(items, context.tokenizer, name=f"{name}-{shots}shot", vocabulary=context.vocabulary)
-    pattern = counts.Number if options.count_as == "number" else counts.PythiaRule
+    rule = partial(counts.PythiaRule, clean_up=options.count_as == "cleaned")
+    pattern = counts.Number if options.count_as == "number" else rule
     return CountedTask(task, {str(x): pattern(str(x), label=str(x)) for x in operands}, numeric=True)
 
 
@@ -145,7 +146,8 @@ def planted_pairs(context: Context, options: TermFrequencyOptions) -> list[str]:
 def read_exposures(path: str) -> pd.DataFrame:
     """A table of term, step, exposures: .csv, .parquet, or the folder of a `count` run.
 
-    Terms `pythia:7` (or `paper:7`) are those of operand 7. Raises DataError naming what is missing or there twice.
+    Terms `pythia:7` (or `paper:7`, `cleaned:7`) are those of operand 7. Raises DataError naming what is missing or
+    there twice.
     """
     file = Path(path)
     file = file / "items.parquet" if file.is_dir() else file
@@ -155,7 +157,7 @@ def read_exposures(path: str) -> pd.DataFrame:
     except (ValueError, TypeError) as error:
         raise DataError(f"{file}: steps and exposures must be whole numbers ({error})") from error
     # `count pythia:7` counts what operand 7 is set against
-    seen.insert(0, "term", frame["term"].astype("string").str.removeprefix("pythia:").str.removeprefix("paper:"))
+    seen.insert(0, "term", frame["term"].astype("string").str.replace("^(pythia|paper|cleaned):", "", regex=True))
     twice = seen[seen.duplicated(["term", "step"])]
     if len(twice):
         term, step = twice["term"].iloc[0], twice["step"].iloc[0]

@@ -27,8 +27,9 @@ class TermFrequencyOptions(Options):
     term: str | None = option(None, "the text whose exposures count, likewise")
     open: bool = option(False, "decode greedily instead of choosing among all answers (facts, template)")
     exposures: str | None = option(None, "a table of term, step, exposures instead of counting", metavar="FILE")
-    count_as: str = option("pythia", "how operands count: by the Pythia paper's rule, or as numbers",
-                           choices=("pythia", "paper", "number"))
+    count_as: str = option("pythia", "how operands count: by the Pythia paper's rule, by it in text with cleaned-up "
+                           "spaces (as its script of 2023 decoded), or as numbers",
+                           choices=("pythia", "paper", "cleaned", "number"))
     last: int | None = option(None, "also compare with exposures in the last N steps", minimum=1)
     trajectory: tuple[str, ...] = option((), "terms to draw over training", metavar="TERM")
     bin_base: int | None = option(

@@ -109,7 +109,7 @@ def publish_run(source: Path, folder: RunFolder, *, models: Sequence[str] = (), 
         progress.note(
             "accuracy against frequency and the gap (the paper's figure 5 and table 4) need --exposures, which were "
             "not published; count them with `pythia-tools count @keys.txt --order pile-deduped-preshuffled --steps "
-            "...`, keys pythia:0 to pythia:99"
+            "...`, keys cleaned:0 to cleaned:99 (the script of 2023 cleaned up spaces; pythia:0 to pythia:99 do not)"
         )
         whole = summary(
             {**identity, "task": task, "metric": "accuracy", **mean(part["accuracy"], unit="term").columns()}
