@@ -83,9 +83,9 @@ def make_plan(patterns: Sequence[Pattern], *, ids: int, tokenizer: TokenBytes | 
 
 
 def _plain(pattern: Pattern) -> Pattern:
-    """Without labels, which change no count."""
+    """Without labels, which change no count, and with the two of a pair in one order."""
     if isinstance(pattern, Pair):
-        first, second = map(_unlabelled, pattern.leaves)
+        first, second = sorted(map(_unlabelled, pattern.leaves), key=_written)
         return Pair(first, second, pattern.window, pattern.unit)
     if isinstance(pattern, CoOccurrence):
         return replace(pattern, members=tuple(tuple(map(_unlabelled, m)) for m in pattern.leaves), label="")
@@ -95,6 +95,9 @@ def _plain(pattern: Pattern) -> Pattern:
 @lru_cache(maxsize=1 << 16)
 def _unlabelled(leaf: Leaf) -> Leaf:
     return replace(leaf, label="")
+
+
+_written = lru_cache(maxsize=1 << 16)(repr)
 
 
 def _alone(
