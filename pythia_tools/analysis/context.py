@@ -148,16 +148,20 @@ class Context:
 
     @cached_property
     def heldout(self) -> np.ndarray | None:
-        """(n, L + 1) rows that no step consumed: the suite's own store, or rows of the order beyond the last step; else
-        None.
+        """(n, L + 1) rows that no step consumed: those of the order beyond the last step, else the suite's own.
+
+        The former are like the rows that were consumed; a store of the suite's own may come from other documents.
         """
+        if self.names_order:
+            first = self.last_step * self.order.batch_rows
+            stop = min(self.order.n_rows, first + HELDOUT_ROWS)
+            if stop >= first + 64:
+                return self.order.rows(first, stop)
         own = self.suite.folder / "data" / "heldout" if self.suite is not None and self.suite.folder else None
         if own is not None and Path(f"{own}.bin").is_file():
             store = open_store(own)
             return np.stack([np.asarray(store[i]) for i in range(len(store))])
-        first = self.last_step * self.order.batch_rows
-        stop = min(self.order.n_rows, first + HELDOUT_ROWS)
-        return self.order.rows(first, stop) if stop >= first + 64 else None
+        return None
 
     def exposures(self, patterns: Sequence[counts.Pattern], steps: Iterable[int] | None = None) -> pd.DataFrame:
         """Exposures of each pattern up to each step (default: the checkpoints'), counted in the order in one pass.

@@ -59,6 +59,12 @@ class Truth:
         return np.array([int((np.asarray(steps) < step).sum()) for steps in getattr(self, table)["steps"]])
 
     @property
+    def planted_rows(self) -> np.ndarray:
+        """Numbers of the order's rows that hold a planted item, ascending."""
+        rows = pd.concat([getattr(self, table)["rows"] for table in TABLES])
+        return np.unique(np.concatenate([np.empty(0), *rows])).astype(np.int64)
+
+    @property
     def planted(self) -> dict[str, int]:
         """Exposures planted, by table."""
         return {table: int(counts["planted"]) for table, counts in self.about["exposures"].items()}

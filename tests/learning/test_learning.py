@@ -10,11 +10,13 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_tools import analysis, models
+from pythia_tools import analysis, load_suite, models
 from pythia_tools.analyses import learning
+from pythia_tools.analysis import Context
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
+from pythia_tools.micro import load_truth
 from pythia_tools.plots.curves import learning as plot
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 
@@ -174,3 +176,36 @@ def test_rows_without_a_finite_loss_are_left_out_of_the_mean():
     })
     line = learning.summarize(tables.check_items(frame)).iloc[0]
     assert line["value"] == 2.0 and line["n"] == 2
+
+
+def test_rows_that_are_left_out_are_on_neither_side(order, checkpoints):
+    sides = learning.before_and_after(order, checkpoints, batches=2, rows=10_000, leave_out=range(0, BATCH * STEPS, 2))
+    assert sides["before"].ids[20].tolist() == list(range(18 * BATCH + 1, 20 * BATCH, 2))
+    assert sides["after"].ids[20].tolist() == list(range(20 * BATCH + 1, 22 * BATCH, 2))
+
+
+def test_the_sides_of_a_suite_with_planted_items_hold_none(tiny_suite):
+    suite = load_suite(tiny_suite)
+    context = Context(suite.checkpoints(models=["xs"], steps=[8, 16, 20, 40]), suite=suite)
+    this, options = learning.Learning(), learning.LearningOptions(rows=32)
+    result = analysis.sweep(context.checkpoints, this.tasks(context, options), device="cpu")
+    items = this.items(result, context, options)
+    taken = set(items.loc[items["subset"] != "heldout", "row"])
+    planted = {int(r) for name in ("canaries", "facts", "sums", "pronouns")
+               for rows in getattr(load_truth(tiny_suite), name)["rows"] for r in rows}
+    assert len(taken) > 100 and not taken & planted
+
+
+@pytest.mark.trained
+def test_held_out_rows_differ_from_the_rows_about_to_be_consumed_in_nothing(micro_suite):
+    """They did by 1.4 nats: half of the rows of a batch hold planted items, and no held-out row does."""
+    suite = load_suite(micro_suite)
+    context = Context(suite.checkpoints(models=["m"], steps=[256, 1350]), suite=suite)
+    this, options = learning.Learning(), learning.LearningOptions(rows=400)
+    result = analysis.sweep(context.checkpoints, this.tasks(context, options), device="cpu")
+    curve = this.summarize(this.items(result, context, options), context, options)
+    loss = curve[curve["metric"] == "nll"].set_index(["step", "subset"])
+    for step in (256, 1350):
+        held, after = loss.loc[(step, "heldout")], loss.loc[(step, "after")]
+        assert abs(held["value"] - after["value"]) < 0.15
+        assert held["low"] < after["high"] and after["low"] < held["high"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
@@ -29,13 +30,13 @@ class Learning(Analysis[LearningOptions]):
       pythia-tools learning pythia-micro --out runs/learning
       pythia-tools learning pythia-deduped --models 70m 160m --steps 1000,16000,143000 --rows 32 --out runs/loss
 
-    Rows of the batches before and after a checkpoint differ only in having been trained on. Held-out rows are the
-    suite's own, or rows of the order beyond the last step; a suite without either is measured around its checkpoints
-    only.
+    Rows of the batches before and after a checkpoint differ only in having been trained on. Held-out rows are those of
+    the order beyond the last step, or the suite's own; a suite without either is measured around its checkpoints only.
+    Rows with planted items are left out on either side, because no held-out row holds any: the three are alike.
     """
 
     name = curves.NAME
-    version = 2
+    version = 3
     Options = LearningOptions
     metrics = curves.METRICS
     columns = curves.COLUMNS
@@ -43,7 +44,8 @@ class Learning(Analysis[LearningOptions]):
     methods = (
         "Loss is the mean negative log-likelihood in nats per token, over {rows} rows of the batches right before a "
         "checkpoint (just consumed), as many of those right after it (about to be consumed), and held-out rows where "
-        "the suite has some. The first two differ only in having been trained on. Intervals are bootstraps over rows."
+        "the suite has some. The first two differ only in having been trained on; rows that hold planted items are "
+        "left out, so that the third differs from the second in nothing. Intervals are bootstraps over rows."
     )
 
     def tasks(self, context: Context, options: LearningOptions) -> list[Task]:
@@ -53,8 +55,9 @@ class Learning(Analysis[LearningOptions]):
             subsets["heldout"] = context.heldout[: 2 * rows]
         within = [c for c in context.checkpoints if c.step * order.batch_rows <= order.n_rows]
         if within:
-            batches = max(1, rows // order.batch_rows)
-            subsets |= before_and_after(order, within, batches=batches, rows=rows)
+            planted = _planted_rows(context)
+            batches = max(1, round(rows / order.batch_rows / (1 - len(planted) / order.n_rows)))
+            subsets |= before_and_after(order, within, batches=batches, rows=rows, leave_out=planted)
         if not subsets:
             raise RequestError(f"no checkpoint of {context.name} lies within its order; choose earlier --steps")
         return [curves.LossTask(subset, chosen, vocabulary=context.vocabulary) for subset, chosen in subsets.items()]
@@ -72,6 +75,12 @@ class Learning(Analysis[LearningOptions]):
         main = summary[summary["branch"] == "main"]
         heldout = main[(main["metric"] == "nll") & (main["subset"] == "heldout")]
         return [*_heldout(heldout), *_gap(main[main["metric"] == "nll_gap"])]
+
+
+def _planted_rows(context: Context) -> np.ndarray:
+    """Numbers of the order's rows that hold what was planted there and in no held-out row."""
+    known = context.truth is not None and context.truth.about["order_fingerprint"] == context.order.fingerprint
+    return context.need_truth("planted rows").planted_rows if known else np.empty(0, np.int64)
 
 
 def _heldout(heldout: pd.DataFrame) -> Iterator[Sentence]:

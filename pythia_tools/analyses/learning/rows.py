@@ -7,7 +7,7 @@ pass over a batch leaves behind on top of what was learned in general.
 Cost: 2 × rows rows of the order per step, read once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +28,15 @@ class RowsByStep:
 
 
 def before_and_after(
-    order: Rows, checkpoints: Iterable[Checkpoint], *, batches: int = 1, rows: int = 128, seed: int = 0
+    order: Rows, checkpoints: Iterable[Checkpoint], *, batches: int = 1, rows: int = 128, seed: int = 0,
+    leave_out: Sequence[int] | np.ndarray = (),
 ) -> dict[str, RowsByStep]:
     """Rows of the batches `before` and `after` every checkpoint's step.
 
     `batches`: how many on either side. `rows`: at most so many on a side, drawn at random without replacement (by
-    `seed` and step) when the batches hold more. A step with nothing on a side (0 has consumed nothing, after the last
-    comes nothing) is left out there. Raises: RequestError when a step lies beyond the order.
+    `seed` and step) when the batches hold more. `leave_out`: numbers of rows that are not taken. A step with nothing on
+    a side (0 has consumed nothing, after the last comes nothing) is left out there.
+    Raises: RequestError when a step lies beyond the order.
     """
     if batches < 1 or rows < 1:
         raise RequestError(f"batches={batches}, rows={rows}: both must be positive")
@@ -48,15 +50,16 @@ def before_and_after(
     spans = {
         BEFORE: {s: (max(0, s - batches), s) for s in steps}, AFTER: {s: (s, min(last, s + batches)) for s in steps}
     }
-    return {side: _read(order, of_steps, rows, seed) for side, of_steps in spans.items()}
+    taken: dict[str, dict[int, np.ndarray]] = {BEFORE: {}, AFTER: {}}
+    for side, of_steps in spans.items():
+        for step, (first, stop) in of_steps.items():
+            numbers = np.setdiff1d(np.arange(first * order.batch_rows, stop * order.batch_rows), leave_out)
+            if len(numbers) > rows:
+                numbers = np.sort(np.random.default_rng([seed, step]).choice(numbers, rows, replace=False))
+            if len(numbers):
+                taken[side][step] = numbers
+    return {side: _read(order, ids) for side, ids in taken.items()}
 
 
-def _read(order: Rows, spans: dict[int, tuple[int, int]], rows: int, seed: int) -> RowsByStep:
-    ids = {}
-    for step, (first, stop) in spans.items():
-        low, high = first * order.batch_rows, stop * order.batch_rows
-        if high - low > rows:
-            ids[step] = low + np.sort(np.random.default_rng([seed, step]).choice(high - low, rows, replace=False))
-        elif high > low:
-            ids[step] = np.arange(low, high)
+def _read(order: Rows, ids: dict[int, np.ndarray]) -> RowsByStep:
     return RowsByStep({step: np.asarray(order.take(numbers)) for step, numbers in ids.items()}, ids)
