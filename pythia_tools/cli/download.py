@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     peak = min(todo.disk_peak, budget) if budget else todo.disk_peak
     summary = {
         "checkpoints": len(checkpoints), "files_to_fetch": len(todo.missing), "bytes_to_fetch": todo.bytes,
-        "bytes_cached": todo.already, "bytes_compared_by_size": 0 if args.verify else todo.trusted, "disk_peak": peak, "budget": budget, "cache": str(cache),
+        "bytes_cached": todo.already, "bytes_compared_by_size": 0 if args.verify else todo.trusted,
+        "disk_peak": peak, "budget": budget, "cache": str(cache),
         "missing_on_hub": list(todo.problems),
     }
     if args.dry_run:
@@ -71,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
     folders = hub.download(checkpoints, budget=budget, workers=args.workers, pin=args.pin, made=todo)
     said = [f"{human_bytes(todo.bytes)} fetched", f"{human_bytes(todo.already)} were there"]
     if trusted := summary["bytes_compared_by_size"]:
-        said.append(f"digests verified but of {human_bytes(trusted)}, which were verified when they came and compared by "
-                    "size now: --verify reads them again")
+        said.append(f"digests verified but of {human_bytes(trusted)}, which were verified when they came and compared "
+                    "by size now: --verify reads them again")
     else:
         said.append("all sizes and digests verified")
     emit({**summary, "folders": [str(f) for f in folders]}, args,

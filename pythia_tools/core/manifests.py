@@ -3,6 +3,7 @@
 A user's own manifest works by path exactly as a shipped one.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -106,8 +107,11 @@ def text(where: str, value: Any) -> str:
 
 
 def words(where: str, value: Any) -> str:
-    """Any scalar as text in one line."""
-    return " ".join(str(value).split())
+    """Any scalar as text in one line, which is not empty."""
+    said = " ".join(str(value).split())
+    if isinstance(value, list | dict | bytes | None) or not said.isprintable() or not said:
+        raise DataError(f"{where} must be text, not {value!r}")
+    return said
 
 
 def boolean(where: str, value: Any) -> bool:
@@ -117,22 +121,45 @@ def boolean(where: str, value: Any) -> bool:
     return value
 
 
-def whole(least: int = 1) -> Check:
+def whole(least: int | None = 1) -> Check:
     """A whole number of at least `least`."""
 
     def check(where: str, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise DataError(f"{where} must be a whole number of at least {least}, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or not (least is None or value >= least):
+            of = "" if least is None else f" of at least {least}"
+            raise DataError(f"{where} must be a whole number{of}, not {value!r}")
         return value
 
     return check
+
+
+def number(where: str, value: Any) -> float:
+    """A finite number of at least 0; text that spells one is one (YAML takes 1e-3 for text)."""
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise DataError(f"{where} must be a number of at least 0, not {value!r}")
+    return found
+
+
+def list_of(check: Check) -> Check:
+    """A list, each of its items through `check`."""
+
+    def checks(where: str, value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise DataError(f"{where} must be a list, not {value!r}")
+        return [check(f"{where}[{i}]", item) for i, item in enumerate(value)]
+
+    return checks
 
 
 def one_of(allowed: Collection[str]) -> Check:
     """One of these words."""
 
     def check(where: str, value: Any) -> str:
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise DataError(f"{where} {value!r} is not one of {', '.join(allowed)}")
         return str(value)
 

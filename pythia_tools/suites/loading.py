@@ -1,15 +1,13 @@
 """`load_suite`: a shipped name, the trained micro suite, a manifest path, or a folder of checkpoints."""
 
-import math
 import re
 from pathlib import Path
-from typing import Any
 
 from pythia_tools.core import files, manifests
 from pythia_tools.core.errors import RequestError, unknown
 from pythia_tools.suites.checkpoint import ModelInfo
 from pythia_tools.suites.schema import read_suite
-from pythia_tools.suites.shapes import shape_params
+from pythia_tools.suites.shapes import measured
 from pythia_tools.suites.suite import Places, Suite
 
 MANIFEST = "suite.yaml"
@@ -69,13 +67,8 @@ def discover(folder: str | Path) -> Suite:
             f"folder, or a {MANIFEST}")
     infos, places = {}, {}
     for name, path in models.items():
-        steps = _steps(path)
-        first = path / f"step{steps[0]}"
-        shape = config_shape(files.read_json(first / "config.json"))
-        params, non_embedding = shape_params(shape)
-        params = _safetensors_params(first) if params is None else params
-        infos[name] = ModelInfo(name, params, non_embedding, shape=shape)
-        places[name] = Places(steps, folder=path)
+        places[name] = Places(_steps(path), folder=path)
+        infos[name] = ModelInfo(name, **measured(places[name].at(name, step) for step in places[name].steps))
     return Suite(root.name, infos, places, description=f"checkpoints found in {root}", folder=root)
 
 
@@ -83,26 +76,3 @@ def _steps(folder: Path) -> tuple[int, ...]:
     """Steps of the `stepN` sub-folders that hold a config.json; `step007` and the like are not ours."""
     found = (STEP_FOLDER.fullmatch(p.name) for p in folder.iterdir() if (p / "config.json").is_file())
     return tuple(sorted(int(m[1]) for m in found if m and str(int(m[1])) == m[1]))
-
-
-def config_shape(config: dict[str, Any]) -> dict[str, Any]:
-    """The shape of a `config.json`, in the manifests' words; keys it does not state are left out."""
-    names = {"architecture": "model_type", "layers": "num_hidden_layers", "d_model": "hidden_size",
-             "heads": "num_attention_heads", "vocab": "vocab_size", "rotary_pct": "rotary_pct",
-             "context": "max_position_embeddings"}
-    shape = {ours: config[theirs] for ours, theirs in names.items() if theirs in config}
-    rope = config.get("rope_parameters")
-    if "rotary_pct" not in shape and isinstance(rope, dict) and "partial_rotary_factor" in rope:
-        shape["rotary_pct"] = rope["partial_rotary_factor"]
-    return shape
-
-
-def _safetensors_params(folder: Path) -> int | None:
-    """Sum of tensor sizes from the headers alone; None when there are no safetensors files."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "np") as file:
-            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return total or None

@@ -6,8 +6,12 @@ initial deviations are its `small_init` and `wang_init`, and its defaults for th
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from pythia_tools.core import files
+from pythia_tools.core.errors import DataError
 
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 MASK_CONTEXT = 2048
@@ -30,6 +34,52 @@ def shape_params(shape: Mapping[str, Any]) -> tuple[int | None, int | None]:
         return None, None
     layers, d_model = int(shape["layers"]), int(shape["d_model"])
     return neox_params(layers, d_model, int(shape["vocab"])), neox_non_embedding(layers, d_model)
+
+
+def measured(folders: Iterable[Path]) -> dict[str, Any]:
+    """`shape`, `params` and `non_embedding` by the first of these checkpoints whose config.json can be read.
+
+    What it does not state is left out; parameters without a formula are those in the headers of its safetensors files.
+    Nothing is claimed (None) where neither tells.
+    """
+    for folder in folders:
+        try:
+            config = files.read_json(folder / "config.json")
+        except DataError:
+            continue
+        shape = _config_shape(config) if isinstance(config, dict) else {}
+        params, non_embedding = shape_params(shape)
+        params = _safetensors_params(folder) if params is None else params
+        return {"shape": shape, "params": params, "non_embedding": non_embedding}
+    return {"shape": {}, "params": None, "non_embedding": None}
+
+
+def _config_shape(config: dict[str, Any]) -> dict[str, Any]:
+    """The shape of a `config.json`, in the manifests' words; what it does not state as a number is left out."""
+    rope = config.get("rope_parameters")
+    partial = rope.get("partial_rotary_factor") if isinstance(rope, dict) else None
+    counts = {"layers": "num_hidden_layers", "d_model": "hidden_size", "heads": "num_attention_heads",
+              "vocab": "vocab_size", "context": "max_position_embeddings"}
+    shape = {ours: config.get(name) for ours, name in counts.items()}
+    shape = {key: value for key, value in shape.items() if type(value) is int and value > 0}
+    for key, value, kind in (("architecture", config.get("model_type"), str),
+                             ("rotary_pct", config.get("rotary_pct", partial), float)):
+        shape |= {key: value} if type(value) in (kind, int) else {}
+    return shape
+
+
+def _safetensors_params(folder: Path) -> int | None:
+    """Sum of tensor sizes from the headers alone; None when there are no readable safetensors files."""
+    from safetensors import SafetensorError, safe_open
+
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "np") as file:
+                total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        except (SafetensorError, OSError):
+            return None
+    return total or None
 
 
 def weight_bytes(params: int, dtype: str, *, layers: int = 0, context: int = MASK_CONTEXT, masks: bool = False) -> int:

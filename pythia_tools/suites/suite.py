@@ -27,6 +27,11 @@ class Places:
     label_offset: int = 0
     revisions: Mapping[int, str] = field(default_factory=dict)
 
+    def at(self, model: str, step: int) -> Path:
+        """The folder of a step, for models in folders."""
+        assert self.folder is not None
+        return self.folder / self.pattern.format(model=model, step=step)
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -66,7 +71,7 @@ class Suite:
         revision = self._revision(place, info, step)
         location: Folder | HubRevision
         if place.folder is not None:
-            location = Folder(place.folder / place.pattern.format(model=model, step=step))
+            location = Folder(place.at(model, step))
         else:
             assert place.repo is not None, "the schema checks that a model has a repo or a folder"
             location = HubRevision(place.repo, revision)

@@ -173,7 +173,7 @@ def test_selfcheck(mine: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_download_claims_no_digest_that_it_has_not_read(mine: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest, server = mine
+    manifest, _ = mine
     command = ["download", manifest, "--models", "a", "--steps", "0,10", "--quiet"]
     assert main(command) == 0
     assert "all sizes and digests verified" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What the cache may delete, and answers that no hub gives: nothing foreign is touched, and each is told in one line."""
+"""What the cache may delete, and answers that no hub gives: nothing foreign is touched, each is told in one line."""
 
 from __future__ import annotations
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+import yaml
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from pythia_tools import suites
-from pythia_tools.core.errors import DataError, RequestError, UnknownNameError
+from pythia_tools.core.errors import DataError, PythiaToolsError, RequestError, UnknownNameError
 from pythia_tools.suites import Folder, HubRevision, load_suite
 from pythia_tools.suites.steps import Request, expand, select
 
@@ -312,3 +316,114 @@ def test_names_that_do_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write(trained, LOCAL.replace("little", "pythia-micro"), "suite.yaml")
     assert load_suite("pythia-micro").folder == trained
     assert suites.suite_names()[-1] == "pythia-micro"
+
+
+GOOD: dict[str, Any] = {
+    "name": "good", "description": "x", "sources": ["a"], "location": {"hub": "me/{model}", "revision": "step{step}"},
+    "shapes": {"s": {"architecture": "gpt_neox", "layers": 2, "d_model": 8, "heads": 2, "vocab": 10}},
+    "models": {
+        "a": {"shape": "s", "peak_lr": "1e-3", "seed": 1, "revisions": {7: "seven"}, "note": "n",
+              "known_defects": [{"what": "w", "source": "s", "steps": [0]}]},
+        "b": {"shape": {"layers": 2}, "base": "a", "branch": "swap", "branch_step": 5, "params": 3},
+    },
+    "steps": [0, "10:30:10"], "tokens_per_step": 8, "batch_rows": 2, "seq_length": 4, "dtype": "float32",
+    "schedule": {"kind": "neox-cosine", "warmup": 0.01, "decay_steps": 100, "floor": 0.1}, "label_factor": 2,
+    "label_offset": -1, "tokenizer": {"name": "me/tok", "source": "s"}, "initialisation": "normal",
+    "known_defects": [{"what": "w", "source": "s", "models": ["a"], "severity": "note"}], "extra": {"mine": 1},
+}
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=2),
+    st.lists(st.text()),
+    st.sampled_from(["high", "six", "yes", "no", "{step:zz}", "{step", "{0}", "{step!r}", "{step:>9999999999}", "../x",
+                     "a\0b", 10**30, {"a": 1}, {1: {}}, [[1]], {"step": []}, "0:9999999999:1", "1e400"]),
+)
+
+
+def places_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, below in inner for place in places_in(below, (*path, key)))]
+
+
+def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    copy = value.copy()
+    copy[path[0]] = changed(value[path[0]], path[1:], new)
+    return copy
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(places_in(GOOD)[1:]), new=ODD, local=st.booleans())
+def test_any_manifest_is_used_or_refused(tmp_path: Path, path: tuple[Any, ...], new: Any, local: bool) -> None:
+    manifest = tmp_path / "m.yaml"
+    good = {**GOOD, "location": {"folder": "{model}/step{step:03d}"}} if local and path[0] != "location" else GOOD
+    manifest.write_text(yaml.safe_dump(changed(good, path, new), allow_unicode=True))
+    try:
+        suite = load_suite(manifest)
+        found = suite.checkpoints()
+    except PythiaToolsError as error:
+        assert "Traceback" not in str(error)
+        return
+    for checkpoint in found:
+        assert checkpoint.identity["step"] >= 0 and str(checkpoint.location)
+        if isinstance(checkpoint.location, Folder):
+            assert checkpoint.location.path.resolve().is_relative_to(tmp_path.resolve())
+    for info in suite.models.values():
+        if info.peak_lr is not None and info.schedule:
+            assert suites.learning_rate(info.schedule, info.peak_lr, 10) >= 0
+
+
+@pytest.mark.parametrize(
+    ("path", "new", "said"),
+    [
+        (("models", "a", "peak_lr"), "high", "models: a: peak_lr must be a number of at least 0, not 'high'"),
+        (("models", "a", "peak_lr"), True, "must be a number of at least 0, not True"),
+        (("models", "b", "shape", "layers"), "six", "shape: layers must be a whole number of at least 1, not 'six'"),
+        (("models", "b", "shape"), {"layres": 6}, r"unknown \['layres'\]"),
+        (("location", "revision"), "{step:zz}", "a number may have a width as in {step:06d}"),
+        (("location", "revision"), "{step", "is no pattern"),
+        (("location", "hub"), None, "needs exactly one of hub and folder"),
+        (("models", "a", "revisions"), {"a": "x"}, "revisions: a must be a whole number of at least 0"),
+        (("models", "a", "seed"), "default", "seed must be a whole number of at least 0"),
+        (("known_defects",), 3, "known_defects must be a list"),
+        (("sources",), "one", "sources must be a list"),
+        (("schedule", "warmup"), "soon", "schedule: warmup must be a number"),
+        (("label_offset",), "1", "label_offset must be a whole number, not '1'"),
+        (("dtype",), ["float32"], r"dtype \['float32'\] is not one of"),
+        (("description",), ["a"], r"description must be text, not \['a'\]"),
+        (("steps",), ["0:99999999999:1"], "is more than 1,000,000 steps"),
+    ],
+)
+def test_a_wrong_type_is_refused_by_its_field(tmp_path: Path, path: tuple[Any, ...], new: Any, said: str) -> None:
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(changed(GOOD, path, new)))
+    with pytest.raises(DataError, match=said):
+        load_suite(tmp_path / "m.yaml")
+
+
+@pytest.mark.parametrize(("model", "steps"), [("..", [3]), ("..", []), ("../..", [0])])
+def test_no_folder_pattern_leaves_the_manifests_folder(tmp_path: Path, model: str, steps: list[int]) -> None:
+    (tmp_path / "here").mkdir()
+    manifest = {"name": "m", "description": "x", "location": {"folder": "{model}/step{step}"}, "steps": steps}
+    (tmp_path / "here" / "m.yaml").write_text(yaml.safe_dump({**manifest, "models": {model: {}}}))
+    with pytest.raises(RequestError, match=r"leads outside .*; only paths below it are allowed"):
+        load_suite(tmp_path / "here" / "m.yaml")
+
+
+def test_sizes_come_from_config_json_or_are_not_claimed(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(
+        'name: mine\ndescription: x\nlocation: {folder: "{model}/step{step}"}\nsteps: [0, 10]\n'
+        "models: {small: {}, other: {}, torn: {}, none: {}}\n")
+    neox = {"model_type": "gpt_neox", "num_hidden_layers": 2, "hidden_size": 8, "vocab_size": 10}
+    configs = {"small/step10": json.dumps(neox), "other/step0": '{"model_type": "llama", "hidden_size": "big"}',
+               "torn/step0": "{", "torn/step10": json.dumps({**neox, "num_hidden_layers": "two"})}
+    for name, text in configs.items():
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text(text)
+    save_file({"w": np.zeros((3, 4), np.float32), "x": np.zeros(5, np.float32)}, tmp_path / "other/step0/m.safetensors")
+    found = load_suite(tmp_path / "m.yaml").models
+    assert {name: info.params for name, info in found.items()} == {
+        "small": suites.neox_params(2, 8, 10), "other": 17, "torn": None, "none": None}
+    assert found["small"].shape == {"architecture": "gpt_neox", "layers": 2, "d_model": 8, "vocab": 10}
+    assert found["torn"].shape == {"architecture": "gpt_neox", "d_model": 8, "vocab": 10}
+    (tmp_path / "torn" / "m.yaml").unlink(missing_ok=True)
+    assert load_suite(tmp_path / "torn").models["torn"].params is None, "a damaged config is no end of a suite"
