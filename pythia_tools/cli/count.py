@@ -10,11 +10,13 @@ TERMS are, one by one or as lines of @FILE (or of a .txt file):
   pair:A & B        both within --window words (or tokens)     set:A + B     rows that hold both; aliases as A|B
   pythia:7-day      a key of the Pythia paper's rule (7, 7-12 or 7-day); paper:7-day is the same
   cleaned:7-day     the same in text with cleaned-up spaces, as the paper's script of 2023 decoded it
+  label:NAME=TERM   any of these, called NAME in the table     text:number:1 the text itself, whatever it begins with
 """
 
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -24,7 +26,7 @@ import pandas as pd
 
 from pythia_tools import counts
 from pythia_tools.cli.options import add, emit, positive, read_lines, recorded
-from pythia_tools.core import tables
+from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import human_bytes
 from pythia_tools.core.parallel import worker_count
@@ -71,6 +73,9 @@ def run(args: argparse.Namespace) -> None:
         cells=folder.cells if folder else None,
         batches=counts.shard_batches(order, steps[-1], args.shard) if args.shard else None,
     )
+    first, stop = found.batches
+    rows = f"{order.batch_rows * (stop - first):,} rows of {order.row_tokens} tokens"
+    progress.note(f"{order.name}: {rows}, of {stop - first} batch(es) from {first} on")
     frame = found.frame() if found.complete else pd.DataFrame({"term": [], "step": [], "exposures": []})
     if folder is not None:
         timings = {"count": time.perf_counter() - start}
@@ -83,6 +88,11 @@ def run(args: argparse.Namespace) -> None:
 
 def _pattern(text: str, window: int, unit: Unit) -> counts.Pattern:
     kind, colon, rest = text.partition(":")
+    if colon and kind == "label":
+        name, equals, term = rest.partition("=")
+        if not (name and equals):
+            raise RequestError(f"{text!r}: a label is written label:NAME=TERM, for example label:one=number:1")
+        return replace(_pattern(term, window, unit), label=name)
     if colon and kind == "pair":
         first, ampersand, second = rest.partition(" & ")
         if not ampersand:
@@ -108,7 +118,7 @@ def _ngram(ids: str) -> Leaf:
 
 
 LEAVES: dict[str, Callable[[str], Leaf]] = {
-    "number": counts.Number, "word": partial(counts.Text, whole_word=True), "tokens": _ngram,
+    "number": counts.Number, "word": partial(counts.Text, whole_word=True), "text": counts.Text, "tokens": _ngram,
 }
 
 

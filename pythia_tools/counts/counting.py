@@ -24,10 +24,10 @@ from pythia_tools.core.files import digest
 from pythia_tools.core.parallel import MOST_SCANNING, map_ahead, worker_count
 from pythia_tools.core.results import CellStore
 from pythia_tools.counts.ngram_scan import token_ids
-from pythia_tools.counts.patterns import Pattern, Term, as_patterns
-from pythia_tools.counts.plan import Plan, make_plan
+from pythia_tools.counts.patterns import Ngram, Pattern, Term, as_patterns
+from pythia_tools.counts.plan import Plan, leaves_of, make_plan, reads_text
 from pythia_tools.counts.reading import blocks, reader
-from pythia_tools.counts.vocabulary import TokenBytes
+from pythia_tools.counts.vocabulary import TokenBytes, warn_of_ids, warn_of_tokenizer
 from pythia_tools.order import Rows
 from pythia_tools.tokens import Openable
 
@@ -101,6 +101,8 @@ def count(
     """As `count_terms`, as a `Counts`; of `batches` (first, stop) alone when given."""
     patterns = as_patterns(terms)
     wanted = _steps(steps, order)
+    if any(map(reads_text, patterns)):
+        warn_of_tokenizer(order, tokenizer)
     plan = make_plan(patterns, ids=token_ids(order), tokenizer=order.tokenizer if tokenizer is None else tokenizer)
     first, stop = batches or (0, wanted[-1])
     if not 0 <= first <= stop <= wanted[-1]:
@@ -114,6 +116,9 @@ def count(
             low, found = scan.part(a, b, key, cells)
             new[low:low + len(found)] += found
             bar.update((b - a) * width)
+    if first < stop:
+        nowhere = [leaf for p, n in zip(patterns, new.sum(axis=0), strict=True) if not n for leaf in leaves_of(p)]
+        warn_of_ids(order, [i for leaf in nowhere if isinstance(leaf, Ngram) for i in leaf.ids], tokenizer)
     return Counts(tuple(p.name for p in patterns), tuple(wanted), new, (first, stop))
 
 
@@ -174,6 +179,8 @@ def _steps(steps: Iterable[int], order: Rows) -> list[int]:
     wanted = sorted({int(s) for s in steps})
     if not wanted:
         raise RequestError("no steps were given; give at least one")
+    if not order.steps:
+        raise RequestError(f"nothing to count in order {order.name}: {order.batches_in_words}")
     if wanted[0] < 0 or wanted[-1] > order.steps:
         bad = wanted[0] if wanted[0] < 0 else wanted[-1]
         raise RequestError(f"step {bad}: this order has steps 0 to {order.steps}")

@@ -70,12 +70,15 @@ def token_ids(order: Rows) -> int:
 
 
 def compile_ngrams(ngrams: Sequence[Sequence[int]], ids: int) -> NgramMachine:
-    """A machine for distinct n-grams over token ids below `ids`; an n-gram with a larger id never occurs."""
+    """A machine for distinct n-grams over token ids below `ids`. Raises RequestError for ids that are not."""
     if ids >= 1 << ID_BITS:
         raise RequestError(
             f"token ids below {ids} were asked for; n-grams are counted for fewer than {1 << ID_BITS} ids"
         )
-    possible = [(n, tuple(g)) for n, g in enumerate(ngrams) if max(g) < ids]
+    beyond = max((max(g) for g in ngrams), default=0)
+    if beyond >= ids:
+        raise RequestError(f"token id {beyond} cannot stand in these rows, whose ids are 0 to {ids - 1}; count others")
+    possible = [(n, tuple(g)) for n, g in enumerate(ngrams)]
     singles = [(n, g[0]) for n, g in possible if len(g) == 1]
     single = (len(singles) + np.arange(ids) % SPREAD).astype(np.uint32)
     single[[t for _, t in singles]] = np.arange(len(singles))

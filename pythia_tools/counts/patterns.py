@@ -216,8 +216,8 @@ def as_patterns(values: Iterable[Pattern | Term]) -> list[Pattern]:
     seen: dict[str, Pattern] = {}
     for p in patterns:
         if p.name in seen:
-            same = "given twice" if seen[p.name] == p else "the name of two different patterns; give one a label"
-            raise RequestError(f"term {p.name!r} is {same}")
+            other = "the name of two different patterns; give one a label (label:NAME=TERM)"
+            raise RequestError(f"term {p.name!r} is {'given twice' if seen[p.name] == p else other}")
         seen[p.name] = p
     return patterns
 

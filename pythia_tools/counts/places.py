@@ -22,7 +22,7 @@ from pythia_tools.core.parallel import MOST_SCANNING, map_ahead, worker_count
 from pythia_tools.counts.ngram_index import NgramIndex, open_ngram_index
 from pythia_tools.counts.ngram_scan import as_kernel_rows, locate_ngrams, token_ids
 from pythia_tools.counts.reading import blocks, reader
-from pythia_tools.counts.vocabulary import tokenizer_of
+from pythia_tools.counts.vocabulary import tokenizer_of, warn_of_ids, warn_of_tokenizer
 from pythia_tools.order import Rows
 from pythia_tools.tokens import Openable
 
@@ -50,7 +50,11 @@ def seen(
         )
     a, b = steps or (0, order.steps)
     if not 0 <= a <= b <= order.steps:
-        raise RequestError(f"batches {a} to {b - 1} of order {order.name}: it has batches 0 to {order.steps - 1}")
+        raise RequestError(f"batches {a} to {b - 1} of order {order.name}: {order.batches_in_words}")
+    if not order.steps:
+        raise RequestError(f"nothing to look through in order {order.name}: {order.batches_in_words}")
+    if isinstance(query, str):
+        warn_of_tokenizer(order, tokenizer)
     first, last = a * order.batch_rows, b * order.batch_rows
     if index is None:
         found = _scanned(order, needles, first, last, limit)
@@ -59,6 +63,9 @@ def seen(
     table = pd.DataFrame(found, columns=["row", "offset", "form"])
     table.insert(0, "step", order.step_of(table["row"]))
     table = table.sort_values(["row", "offset", "form"], ignore_index=True)
+    if table.empty:
+        warn_of_ids(order, np.concatenate(needles).tolist(), None)
+        progress.note("looked for " + ", ".join(str(needle.tolist()) for needle in needles))
     return table if limit is None else table.head(limit)
 
 

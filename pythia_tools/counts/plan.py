@@ -58,7 +58,7 @@ def make_plan(patterns: Sequence[Pattern], *, ids: int, tokenizer: TokenBytes | 
 
     Raises: RequestError when text is asked for without a tokenizer.
     """
-    text = next((p for p in patterns if _reads_text(p)), None)
+    text = next((p for p in patterns if reads_text(p)), None)
     if text is not None and tokenizer is None:
         raise RequestError(
             f"{text.name!r} is counted in text, which needs the order's tokenizer; "
@@ -77,7 +77,7 @@ def make_plan(patterns: Sequence[Pattern], *, ids: int, tokenizer: TokenBytes | 
         *_alone(place, rules[0], lambda some: compile_keys(some, table, ids), count_keys),
         *_alone(place, rules[1], lambda some: compile_keys(some, table, ids), count_keys),
     )
-    asked = [[p.version, *(leaf.version for leaf in _leaves(p)), repr(p)] for p in plain]
+    asked = [[p.version, *(leaf.version for leaf in leaves_of(p)), repr(p)] for p in plain]
     key = digest([asked, None if text is None else table.fingerprint])
     return Plan(ids, key, passes, np.array([place[p] for p in plain]))
 
@@ -122,7 +122,7 @@ def _together(place: dict[Pattern, int], vocabulary: TokenBytes, ids: int) -> It
     joint = [p for p in place if isinstance(p, Pair | CoOccurrence)]
     if not joint:
         return
-    leaves = dict.fromkeys(leaf for p in joint for leaf in _leaves(p))
+    leaves = dict.fromkeys(leaf for p in joint for leaf in leaves_of(p))
     texts = [leaf for leaf in leaves if not isinstance(leaf, Ngram)]
     ngrams = [leaf for leaf in leaves if isinstance(leaf, Ngram)]
     number = {leaf: n for n, leaf in enumerate([*texts, *ngrams])}
@@ -142,7 +142,7 @@ def _together(place: dict[Pattern, int], vocabulary: TokenBytes, ids: int) -> It
         sets = []
 
 
-def _leaves(pattern: Pattern) -> list[Leaf]:
+def leaves_of(pattern: Pattern) -> list[Leaf]:
     """The terms that a pattern is made of."""
     if isinstance(pattern, Pair):
         return list(pattern.leaves)
@@ -151,7 +151,8 @@ def _leaves(pattern: Pattern) -> list[Leaf]:
     return [] if isinstance(pattern, PythiaRule) else [pattern]
 
 
-def _reads_text(pattern: Pattern) -> bool:
+def reads_text(pattern: Pattern) -> bool:
+    """Whether a pattern is counted in text, and needs a tokenizer."""
     if isinstance(pattern, PythiaRule) or (isinstance(pattern, Pair) and pattern.unit == "words"):
         return True
-    return any(not isinstance(leaf, Ngram) for leaf in _leaves(pattern))
+    return any(not isinstance(leaf, Ngram) for leaf in leaves_of(pattern))

@@ -7,16 +7,22 @@ concatenation of its tokens' bytes, read as UTF-8 with U+FFFD for what is not. C
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from pythia_tools.core.errors import RequestError
+from pythia_tools.core import progress
+from pythia_tools.core.errors import PythiaToolsError, RequestError
 from pythia_tools.core.files import digest
 from pythia_tools.order import Rows
 from pythia_tools.tokens import Openable, Tokenizer, open_tokenizer, piece_bytes
+
+SAMPLE_ROWS = 16
+"""Rows looked at for ids that a tokenizer does not have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +68,39 @@ def tokenizer_of(order: Rows, given: Openable | None = None) -> Tokenizer:
             f"order {order.name} names no tokenizer; give --tokenizer: a tokenizer.json, its folder, or a hub name"
         )
     return open_tokenizer(chosen)
+
+
+def warn_of_tokenizer(order: Rows, given: TokenBytes | Openable | None) -> None:
+    """Say when a tokenizer cannot be the one of the order's rows, whose ids then stand for other text."""
+    if given is None or isinstance(given, TokenBytes):
+        return
+    known, own = open_tokenizer(given), order.tokenizer
+    if own is None:
+        largest = int(order.rows(0, min(order.n_rows, SAMPLE_ROWS)).max())
+        if largest >= len(known):
+            progress.warn(f"rows of order {order.name} hold token id {largest}, the tokenizer given ends at "
+                          f"{len(known) - 1}: it is another one's, and what is found means other text")
+    elif _at_hand(order, own):
+        with suppress(PythiaToolsError):
+            if open_tokenizer(own).engine.get_vocab() != known.engine.get_vocab():
+                progress.warn(f"the tokenizer given is not that of order {order.name}: its ids stand for other text")
+
+
+def warn_of_ids(order: Rows, ids: Collection[int], given: TokenBytes | Openable | None) -> None:
+    """Say which ids, found nowhere, are beyond the vocabulary; nothing for an order that names no tokenizer."""
+    tokenizer = order.tokenizer if given is None else given
+    if not ids or tokenizer is None or not _at_hand(order, tokenizer):
+        return
+    with suppress(PythiaToolsError):
+        known = len(tokenizer if isinstance(tokenizer, TokenBytes) else open_tokenizer(tokenizer))
+        if beyond := sorted({i for i in ids if i >= known}):
+            named = f"{', '.join(map(str, beyond[:8]))} {'is' if len(beyond) == 1 else 'are'}"
+            progress.warn(f"token id {named} beyond the vocabulary of order {order.name} (0 to {known - 1})")
+
+
+def _at_hand(order: Rows, tokenizer: TokenBytes | Openable) -> bool:
+    """Whether it opens without fetching anything for an order that is itself here."""
+    return order.remote or not isinstance(tokenizer, str) or Path(tokenizer).exists()
 
 
 def token_bytes(tokenizer: TokenBytes | Openable) -> TokenBytes:
