@@ -28,8 +28,9 @@ def run_command(args: argparse.Namespace, analysis: AnyAnalysis) -> int | None:
     prepared = prepare(analysis, context, from_mapping(analysis.Options, vars(args)))
     if args.dry_run:
         return show_plan(plan(context, prepared.tasks), args)
-    folder = RunFolder(require_out(args), {**recorded(analysis.name, args), "version": analysis.version})
-    finished = run(prepared, context, folder)
+    config = recorded(analysis.name, args, version=analysis.version, checkpoints=chosen(context))
+    with RunFolder(require_out(args), config) as folder:
+        finished = run(prepared, context, folder)
     for sentence in finished.record["sentences"]:
         progress.note(sentence["text"])
     emit(finished.summary, args, shown(analysis, finished.summary))
@@ -52,6 +53,14 @@ def context_of(args: argparse.Namespace) -> Context:
         allow_defective=args.allow_defective,
     )
     return Context(checkpoints, execution, suite=suite, order=args.order, tokenizer=args.tokenizer)
+
+
+def chosen(context: Context) -> dict[str, list[int]]:
+    """The checkpoints that --models and --steps came to: model → steps, for the config."""
+    steps: dict[str, list[int]] = {}
+    for checkpoint in context.checkpoints:
+        steps.setdefault(checkpoint.model.name, []).append(checkpoint.step)
+    return steps
 
 
 def shown(analysis: AnyAnalysis, summary: pd.DataFrame) -> pd.DataFrame:

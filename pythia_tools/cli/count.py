@@ -16,6 +16,7 @@ TERMS are, one by one or as lines of @FILE (or of a .txt file):
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import combinations_with_replacement
@@ -66,20 +67,20 @@ def run(args: argparse.Namespace) -> None:
         return emit(_plan(order, patterns, steps, args.workers), args)
     if args.shard and not args.out:
         raise RequestError("--shard needs --out DIR: its part is kept there until `pythia-tools merge` joins all parts")
-    folder = RunFolder(args.out, recorded("count", args)) if args.out else None
     start = time.perf_counter()
-    found = counts.count(
-        order, patterns, steps, tokenizer=args.tokenizer, inputs_only=args.inputs_only, workers=args.workers,
-        cells=folder.cells if folder else None,
-        batches=counts.shard_batches(order, steps[-1], args.shard) if args.shard else None,
-    )
-    first, stop = found.batches
-    rows = f"{order.batch_rows * (stop - first):,} rows of {order.row_tokens} tokens"
-    progress.note(f"{order.name}: {rows}, of {stop - first} batch(es) from {first} on")
-    frame = found.frame() if found.complete else pd.DataFrame({"term": [], "step": [], "exposures": []})
-    if folder is not None:
-        timings = {"count": time.perf_counter() - start}
-        folder.finish(frame, _summary(order, frame), data=order.fingerprint, timings=timings)
+    with RunFolder(args.out, recorded("count", args, steps=steps)) if args.out else nullcontext() as folder:
+        found = counts.count(
+            order, patterns, steps, tokenizer=args.tokenizer, inputs_only=args.inputs_only, workers=args.workers,
+            cells=folder.cells if folder else None,
+            batches=counts.shard_batches(order, steps[-1], args.shard) if args.shard else None,
+        )
+        first, stop = found.batches
+        rows = f"{order.batch_rows * (stop - first):,} rows of {order.row_tokens} tokens"
+        progress.note(f"{order.name}: {rows}, of {stop - first} batch(es) from {first} on")
+        frame = found.frame() if found.complete else pd.DataFrame({"term": [], "step": [], "exposures": []})
+        if folder is not None:
+            timings = {"count": time.perf_counter() - start}
+            folder.finish(frame, _summary(order, frame), data=order.fingerprint, timings=timings)
     if found.complete:
         emit(frame, args, _wide(found))
     else:

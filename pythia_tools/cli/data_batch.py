@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=int, required=True, metavar="N", help=step)
     parser.add_argument("--rows", type=span, metavar="a:b", help=f"rows of the batch (default: all); {RANGES}")
     parser.add_argument("--text", action="store_true", help="decode with the order's tokenizer")
-    add(parser, "--out", metavar="FILE", help="write the ids to an .npy file instead of stdout")
+    add(parser, "--out", type=str, metavar="FILE", help="write the ids to an .npy file instead of stdout")
 
 
 def run(args: argparse.Namespace) -> None:

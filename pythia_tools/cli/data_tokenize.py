@@ -20,7 +20,8 @@ NEOX = "EleutherAI/gpt-neox-20b"
 def configure(parser: argparse.ArgumentParser) -> None:
     end = "end every document with the end-of-document id (Pythia's data has none)"
     add(parser, "inputs", nargs="+")
-    add(parser, "--out", required=True, metavar="PREFIX", help="writes PREFIX.bin, .idx, .documents.parquet, .json")
+    files = "writes PREFIX.bin, .idx, .documents.parquet, .json"
+    add(parser, "--out", type=str, required=True, metavar="PREFIX", help=files)
     add(parser, "--tokenizer", default=NEOX, help=f"a tokenizer.json, its folder, or a hub name (default: {NEOX})")
     parser.add_argument("--append-eod", action="store_true", help=end)
     parser.add_argument("--eod", type=int, metavar="ID", help="that id (default: the tokenizer's <|endoftext|>)")

@@ -58,6 +58,13 @@ def shard(text: str) -> tuple[int, int]:
     return int(i), int(n)
 
 
+def folder(text: str) -> str:
+    """A folder that is there or can be made: not a file."""
+    if Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is a file; name a folder")
+    return text
+
+
 SHARED: Mapping[str, Mapping[str, Any]] = {
     "suite": {"metavar": "SUITE", "help": "a suite's name, a manifest, or a folder that holds stepN or MODEL/stepN"},
     "order": {"metavar": "ORDER", "help": "an order's name, a manifest path, or a .bin/.idx prefix"},
@@ -80,7 +87,7 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
     "--dry-run": {"action": "store_true", "help": "print the plan (bytes, disk, amount of work, time); do nothing"},
     "--text-key": {"default": "text", "help": "field of a record that holds the text (default: text)"},
     "--id-key": {"help": "field that holds the document's id (default: id, else source:position)"},
-    "--out": {"metavar": "DIR", "help": "folder of the run (config, items, summary, figures, run.json)"},
+    "--out": {"type": folder, "metavar": "DIR", "help": "folder of the run (config, items, summary, figures)"},
     "--json": {"action": "store_true", "help": "print the result as JSON on stdout"},
     "--quiet": {"action": "store_true", "help": "no progress on stderr"},
 }
@@ -129,9 +136,12 @@ what it is computed with, and the command line as it was typed.
 """
 
 
-def recorded(command: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The config of a run: its command and every argument that decides the result. `rerun` and `merge` read it."""
-    return {"command": command, "arguments": {k: v for k, v in sorted(vars(args).items()) if k not in TRANSIENT}}
+def recorded(command: str, args: argparse.Namespace, **resolved: object) -> dict[str, Any]:
+    """The config of a run: its command, every argument that decides the result, and what they were `resolved` to.
+    `rerun` and `merge` read it.
+    """
+    arguments = {k: v for k, v in sorted(vars(args).items()) if k not in TRANSIENT}
+    return {"command": command, "arguments": arguments, **resolved}
 
 
 def require_out(args: argparse.Namespace) -> str:

@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> None:
     source = Path(args.results)
     if not source.exists():
         raise RequestError(f"{source}: no such folder, archive or file of results; nothing was written")
-    folder = RunFolder(require_out(args), recorded("published", args))
-    if args.analysis == "bias":
-        finished = bias.publish_run(source, folder)
-    else:
-        finished = term_frequency.publish_run(source, folder, models=args.models, exposures=args.exposures)
+    with RunFolder(require_out(args), recorded("published", args)) as folder:
+        if args.analysis == "bias":
+            finished = bias.publish_run(source, folder)
+        else:
+            finished = term_frequency.publish_run(source, folder, models=args.models, exposures=args.exposures)
     emit(finished.summary, args, shown(analyses.get(args.analysis), finished.summary))

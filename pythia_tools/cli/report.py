@@ -15,7 +15,7 @@ from pythia_tools.core.results import load_run
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs, in the order of the sections")
-    add(parser, "--out", metavar="FILE", default="report.html", help="where the page goes (default: report.html)")
+    add(parser, "--out", type=str, metavar="FILE", default="report.html", help="the page (default: report.html)")
     parser.add_argument("--title", default="Training dynamics", help="the page's title")
 
 

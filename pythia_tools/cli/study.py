@@ -12,7 +12,7 @@ import argparse
 import time
 
 from pythia_tools import analyses
-from pythia_tools.cli.analyses import context_of, show_plan
+from pythia_tools.cli.analyses import chosen, context_of, show_plan
 from pythia_tools.cli.options import SWEEP, add, emit, recorded, require_out
 from pythia_tools.core import progress
 
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace, command: str = "study", title: str | None = No
         return show_plan(plan_study(context, args.analyses), args)
     progress.note(f"study: {args.suite} into {args.out}")
     study = run_study(
-        context, require_out(args), args.analyses, record=recorded(command, args), command=args.typed, title=title,
+        context, require_out(args), args.analyses, record=recorded(command, args, checkpoints=chosen(context)),
+        command=args.typed, title=title,
     )
     truth = [] if study.truth is None else study.truth.to_dict("records")
     lines = [line for name, said in study.findings.items() for line in (name, *(f"  - {s}" for s in said))]

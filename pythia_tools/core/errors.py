@@ -22,6 +22,11 @@ ADVICE = {
     errno.ENOTDIR: "a part of this path is a file where a folder is needed; name another place",
     errno.EISDIR: "this is a folder where a file is needed; name a file",
     errno.EIO: "the disk reports an error; look at the disk, or name another place",
+    errno.EEXIST: "there is a file of this name where a folder is needed; name another place",
+    errno.ENOENT: "no such file or folder, nor can it be made here; name another place",
+    errno.ENAMETOOLONG: "this name is too long; name a shorter one",
+    errno.ELOOP: "these links lead in a circle; name another place",
+    errno.ESTALE: "the network disk lost this file; run the same command again",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n) and run the same command again",
 }
 """What the operating system may refuse, and what the user can do about it; any other refusal is a bug of ours."""
@@ -69,9 +74,15 @@ def unknown(kind: str, came: object, allowed: Iterable[object], *, hint: str = "
 
 
 def refused(error: BaseException, target: object = None) -> EnvironmentFailure | None:
-    """What the operating system refused (of `target`), with what to do; None when `error` is no such refusal."""
+    """What the operating system refused (of `target`, if it is being written), with what to do; None when `error` is no
+    such refusal.
+    """
     if isinstance(error, MemoryError):
         detail = f" ({error})" if str(error) else ""
         return EnvironmentFailure(f"out of memory{detail}; ask for less at once, or use a larger machine")
-    advice = ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
-    return EnvironmentFailure(f"{target or getattr(error, 'filename', None) or 'output'}: {advice}") if advice else None
+    if not isinstance(error, OSError) or isinstance(error, PythiaToolsError) or not error.errno:
+        return None
+    advice = ADVICE.get(error.errno)
+    if advice is None and target is not None:
+        advice = f"cannot be written ({error.strerror}); name another place"
+    return EnvironmentFailure(f"{target or error.filename or 'output'}: {advice}") if advice else None

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from pythia_tools.core import files, progress
-from pythia_tools.core.errors import EnvironmentFailure, RequestError
+from pythia_tools.core.errors import RequestError, refused
 from pythia_tools.core.parallel import worker_count
 from pythia_tools.micro.build import build
 from pythia_tools.micro.loop import schedule_of
@@ -137,10 +137,8 @@ def _lock(target: Path) -> Iterator[None]:
             except TimeoutError:
                 progress.note(f"micro: another process trains {target}; waiting for it")
                 held.enter_context(WeakFileLock(place))
-        except (FileExistsError, NotADirectoryError) as error:
-            raise RequestError(f"{target}: {place.parent} is not a folder; choose another place") from error
         except OSError as error:
-            raise EnvironmentFailure(
-                f"{target}: cannot be written ({error.strerror}); choose another place for the suite"
-            ) from error
+            if failure := refused(error, target):
+                raise failure from error
+            raise
         yield

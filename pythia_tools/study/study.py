@@ -5,6 +5,7 @@ cell is kept as it is computed, so a killed study resumes where it stopped and e
 Cost: for pythia-micro about a minute on two cores, most of it forward passes of the largest model.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -48,9 +49,12 @@ def run_study(
     record = dict(
         record or {"command": "study", "suite": context.name, "analyses": [p.analysis.name for p in prepared]}
     )
-    folder = RunFolder(out, record)
-    folders = {p.analysis.name: RunFolder(folder.path / p.analysis.name, _own_config(record, p)) for p in prepared}
-    runs = run_all(prepared, context, folder, folders)
+    with contextlib.ExitStack() as opened:
+        folder, folders = opened.enter_context(RunFolder(out, record)), {}
+        for one in prepared:
+            own = RunFolder(folder.path / one.analysis.name, _own_config(record, one))
+            folders[one.analysis.name] = opened.enter_context(own)
+        runs = run_all(prepared, context, folder, folders)
     truth = check_truth(runs)
     whole = _finish(folder, runs, truth)
     page = build_report(
@@ -77,7 +81,8 @@ def _own_config(record: Mapping[str, object], one: Prepared) -> dict[str, object
     arguments = record.get("arguments")
     shared = {k: v for k, v in arguments.items() if k != "analyses"} if isinstance(arguments, Mapping) else {}
     merged = {**shared, **asdict(one.options)}
-    return {"command": one.analysis.name, "version": one.analysis.version, "arguments": merged}
+    config = {"command": one.analysis.name, "version": one.analysis.version, "arguments": merged}
+    return config | {k: record[k] for k in ("checkpoints",) if k in record}
 
 
 def check_truth(runs: Mapping[str, Run]) -> pd.DataFrame | None:

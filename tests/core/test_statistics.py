@@ -49,6 +49,8 @@ def test_the_mean_of_few_units_is_never_surer_than_students_t() -> None:
     from scipy.stats import ttest_1samp
 
     rng = np.random.default_rng(1)
+    two = statistics.mean([0.1, 0.3], unit="seed")
+    assert two.interval == "student95" and two.high - 0.2 == pytest.approx(12.706 * 0.1, rel=1e-4)
     for n in (2, 3, 5, 10, 40):
         for data in (rng.normal(size=n), rng.exponential(size=n), rng.integers(0, 5, n) + 0.5):
             found = statistics.mean(data, unit="seed")
@@ -191,7 +193,7 @@ def test_a_series_is_worth_fewer_values_the_more_its_neighbours_are_alike() -> N
     drifted, drift_p, _ = statistics.series_mean(smooth, unit="checkpoint")
     assert drifted.n < 40 and drift_p > 0.04 > 1e-4 > ttest_1samp(smooth, 0).pvalue
     assert drifted.interval == "autocorrelated t95" and drifted.low < drifted.value < drifted.high
-    for short in ([0.1, 0.2, 0.3], np.linspace(0, 1, 10), [0.2] * 8):
+    for short in ([0.1, 0.2, 0.3], rng.normal(size=19), np.linspace(0, 1, 40), [0.2] * 30):
         none, no_p, no_least = statistics.series_mean(short, unit="checkpoint")
         assert none.interval == "none" and np.isnan([none.low, no_p, no_least]).all()
 
@@ -407,7 +409,7 @@ def test_two_crossed_kinds_of_units_are_both_resampled() -> None:
     found = statistics.crossed(np.mean, table, unit="run")
     error = np.sqrt(table.mean(axis=1).var() / 12 + table.mean(axis=0).var() / 50)
     assert found.low < found.value < found.high and found.n == 12
-    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.1)
+    assert (found.high - found.low) / (2 * 2.201 * np.sqrt(12 / 11)) == pytest.approx(error, rel=0.1), "Student's t"
 
 
 def test_permutation_pvalues_count_both_tails_and_what_was_seen() -> None:

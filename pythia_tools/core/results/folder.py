@@ -10,11 +10,12 @@
 The presence of run.json means complete. A folder that holds another config is refused, never overwritten.
 """
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -40,6 +41,9 @@ class Run:
 class RunFolder:
     """One run being written. Opening it again with the same config resumes; with another config it is refused.
 
+    As a context, it forgets a request that is refused, or that fails before it has kept anything: no config.json stays
+    behind to stand in the way of the corrected one. Cells stay, as they hold for any request.
+
     `config` must be JSON-able and hold everything that decides the result, `command` (the CLI command's name) included:
     `pythia-tools rerun` repeats a run from it alone.
     """
@@ -60,8 +64,23 @@ class RunFolder:
                 )
         elif self.path.exists() and any(p.name != "cells" for p in self.path.iterdir()):
             raise RequestError(f"{self.path} exists and is not a run's folder; choose another --out")
+        self._resumed = known.exists()
         write_json(known, self.config)
         self.cells = CellStore(self.path / "cells")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or self._resumed or self.complete:
+            return
+        config = self.path / "config.json"
+        kept = {path for path in self.path.rglob("*") if path.is_file()} - {config}
+        if not kept or (issubclass(kind, RequestError) and {path.parent for path in kept} == {self.cells.folder}):
+            config.unlink(missing_ok=True)
+        for folder in (self.cells.folder, self.path / "figures", self.path):
+            with contextlib.suppress(OSError):  # not empty, or never made
+                folder.rmdir()
 
     @property
     def complete(self) -> bool:

@@ -29,7 +29,7 @@ MANY = 256
 NAN = float("nan")
 RESAMPLES = 2000
 FEWEST = 6
-"""Units below which a percentile interval is refused."""
+"""Units below which a percentile interval is refused, and a mean has Student's alone."""
 _BLOCK = 1 << 20
 """Numbers of a resample held at a time."""
 
@@ -160,7 +160,8 @@ def mean(
 
     Zeros and ones in clusters count as the number of independent ones whose share would vary as much, and Wilson's
     bounds are taken at Student's quantile for so many clusters. The studentized bounds lie symmetrically and are never
-    narrower than Student's. One unit has no interval (NaN bounds). Raises RequestError for NaN values.
+    narrower than Student's, which are given below FEWEST units. One unit has no interval (NaN bounds).
+    Raises RequestError for NaN values.
     """
     data = _finite(values)
     who = units(data.size, clusters)
@@ -247,11 +248,18 @@ def _log_dispersion(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def crossed(
     function: Callable[..., float], *tables: np.ndarray, unit: str, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
-    """Any statistic of aligned (a, b) tables of two crossed kinds of units (runs × rows), both resampled; n is a."""
+    """Any statistic of aligned (a, b) tables of two crossed kinds of units (runs × rows), both resampled; n is a.
+
+    The bounds are Student's for a units at the resamples' standard deviation, as percentiles of few runs lie too close.
+    """
     rng, (a, b) = np.random.default_rng(seed), tables[0].shape
     picks = [np.ix_(rng.integers(0, a, a), rng.integers(0, b, b)) for _ in range(resamples)]
     draws = [function(*(table[pick] for table in tables)) for pick in picks]
-    return replace(from_draws(function(*tables), draws, n=a, unit=unit), interval="crossed bootstrap95")
+    value, kept = float(function(*tables)), np.array(draws)[np.isfinite(draws)]
+    if a < 2 or not kept.size:
+        return Estimate(value, n=a, unit=unit)
+    reach = float(student.ppf(0.975, a - 1)) * float(kept.std()) * np.sqrt(a / (a - 1))
+    return Estimate(value, value - reach, value + reach, a, unit, "crossed bootstrap95")
 
 
 def _mean(data: np.ndarray, who: Units, unit: str, level: float, resamples: int, seed: int) -> Estimate:
@@ -259,6 +267,9 @@ def _mean(data: np.ndarray, who: Units, unit: str, level: float, resamples: int,
     if who.n < 2:
         return Estimate(value, n=who.n, unit=unit)
     rests, sizes = _rests(data, who)
+    if who.n < FEWEST:
+        reach = float(student.ppf(0.5 + level / 2, who.n - 1)) * _error(rests, sizes)
+        return Estimate(value, value - reach, value + reach, who.n, unit, _name("student", level))
     distinct, counts = np.unique(rests, return_counts=True) if who.place is None else (rests, sizes)
     if who.place is None and who.n > MANY >= len(distinct):  # a resample is how often each value is drawn
         drawn = frequencies(counts, resamples, seed)

@@ -18,6 +18,10 @@ from pythia_tools.core.statistics.estimates import FEWEST, Estimate, _error, _re
 _BLOCK = 1 << 22
 
 
+SHORTEST = 20
+"""Values of a series without which its own correlation cannot be told from chance."""
+
+
 def sign_flip_test(
     differences: npt.ArrayLike, *, clusters: npt.ArrayLike | None = None, resamples: int = 9999, seed: int = 0
 ) -> float:
@@ -59,9 +63,9 @@ def series_mean(values: npt.ArrayLike, *, unit: str, level: float = 0.95) -> tup
     """Mean of (n,) values in the order of time, its two-sided p-value, and the smallest mean found with power .8.
 
     Neighbours of a series are alike (one run's checkpoints), so its mean is worth fewer independent values than n: as
-    many as an autoregression of its lag-1 correlation says, which is corrected for its bias in short series. Student's
-    t at that number, which is the estimate's n; below 4 interval and p-value are refused (NaN), as such a series says
-    too little about its own noise.
+    many as an autoregression of its lag-1 correlation says, which is corrected for its bias in short series and for a
+    quarter of its standard error. Student's t at that number, which is the estimate's n. Below SHORTEST values, or 8
+    that they are worth, interval and p-value are refused (NaN), as such a series tells too little about its own noise.
     Sources: Bayley & Hammersley 1946 (effective number); Marriott & Pope 1954 (bias).
     """
     x = np.asarray(values, dtype=np.float64)
@@ -71,9 +75,9 @@ def series_mean(values: npt.ArrayLike, *, unit: str, level: float = 0.95) -> tup
         return Estimate(value, n=min(n, 1), unit=unit), float("nan"), float("nan")
     lag = (rest[1:] * rest[:-1]).sum() / (rest**2).sum()
     apart = np.arange(1, n)
-    inflation = 1 + 2 * ((1 - apart / n) * np.clip(lag + (1 + 3 * lag) / n, 0, 0.99) ** apart).sum()
+    inflation = 1 + 2 * ((1 - apart / n) * np.clip(lag + (1 + 3 * lag) / n + 0.25 / n**0.5, 0, 0.99) ** apart).sum()
     worth = n / inflation
-    if worth < 4:
+    if n < SHORTEST or worth < 8:
         return Estimate(value, n=int(worth), unit=unit), float("nan"), float("nan")
     error = float(np.sqrt((rest**2).sum() / (n - inflation) / worth))
     reach = float(student.ppf(0.5 + level / 2, worth - 1)) * error

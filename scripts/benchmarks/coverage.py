@@ -1,0 +1,196 @@
+"""How often do 95 % intervals of the package cover the truth, and how often do its tests reject when nothing is there?
+
+    python scripts/benchmarks/coverage.py [--trials 1000] [--only mean]
+
+Every row simulates data of a known truth at the number of units and the clustering that users have. An interval should
+cover in .93 to .97 of the trials, a test at .05 reject in .03 to .07; trials that refuse an interval (NaN) are counted
+apart. The noise of a share over 1000 trials is ± .014.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from pythia_tools.core import statistics
+from pythia_tools.core.statistics import Estimate
+
+R = 600
+"""Resamples; fewer than the package's own, which changes no coverage."""
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+
+
+class Case(NamedTuple):
+    """A row of the table. `trial` of a generator and the number of units: an estimate, whose truth is `truth`, or a
+    p-value where the truth is None.
+    """
+
+    what: str
+    data: str
+    n: int
+    truth: float | None
+    trial: Callable[[np.random.Generator, int], Estimate | float]
+
+    @property
+    def allowed(self) -> tuple[float, float]:
+        return (0.03, 0.07) if self.truth is None else (0.93, 0.97)
+
+    def run(self, trials: int, seed: int = 0) -> tuple[float, float]:
+        """Share of the answered trials that cover (or reject), and share that was refused."""
+        rng = np.random.default_rng([seed, self.n, len(self.what), len(self.data)])
+        found = [self.trial(rng, self.n) for _ in range(trials)]
+        if self.truth is None:
+            answered = np.array([p for p in found if np.isfinite(p)])
+            return float((answered <= 0.05).mean()), 1 - len(answered) / trials
+        bounds = np.array([(e.low, e.high) for e in found if np.isfinite(e.low)]).reshape(-1, 2)
+        inside = (bounds[:, 0] <= self.truth + 1e-12) & (self.truth - 1e-12 <= bounds[:, 1])
+        return float(inside.mean()), 1 - len(bounds) / trials
+
+
+NORMAL: Draw = lambda rng, n: rng.normal(size=n)  # noqa: E731
+SKEWED: Draw = lambda rng, n: rng.exponential(size=n)  # noqa: E731
+SCORES: Draw = lambda rng, n: rng.beta(0.5, 0.5, n)  # noqa: E731
+
+
+def _of(function: Callable[..., Estimate | float], draw: Draw, **options: object) -> Callable:
+    """A trial: the function of n independent values."""
+    return lambda rng, n: function(draw(rng, n), **options)
+
+
+def _in_clusters(function: Callable[..., Estimate | float], each: int, correlation: float, **options: object) -> Callable:
+    """A trial: the function of n clusters of normal values, so many in each, which correlate within a cluster."""
+    def trial(rng: np.random.Generator, n: int) -> Estimate | float:
+        shared, own = rng.normal(size=(n, 1)) * np.sqrt(correlation), rng.normal(size=(n, each))
+        values = shared + own * np.sqrt(1 - correlation)
+        return function(values.ravel(), clusters=np.repeat(np.arange(n), each), **options)
+    return trial
+
+
+def _clustered_flags(share: float, each: int, correlation: float) -> Callable:
+    """A trial: the mean of n clusters of flags (beta-binomial)."""
+    more = (1 - correlation) / correlation
+
+    def trial(rng: np.random.Generator, n: int) -> Estimate:
+        flags = rng.random((n, each)) < rng.beta(share * more, (1 - share) * more, (n, 1))
+        return statistics.mean(flags.ravel(), unit="occupation", clusters=np.repeat(np.arange(n), each))
+    return trial
+
+
+def _ranks(rho: float, each: int = 1) -> Callable:
+    """A trial: the rank correlation of n pairs (or clusters of pairs) of a normal law."""
+    def trial(rng: np.random.Generator, n: int) -> Estimate:
+        x, noise = np.repeat(rng.normal(size=(2, n)), each, axis=1)
+        y = rho * x + np.sqrt(1 - rho**2) * noise
+        x, y = (v + 0.01 * rng.normal(size=v.size) * (each > 1) for v in (x, y))
+        clusters = np.repeat(np.arange(n), each) if each > 1 else None
+        return statistics.rank_correlation(x, y, unit="term", clusters=clusters, resamples=R if each == 1 else 200)
+    return trial
+
+
+def _autoregression(rng: np.random.Generator, n: int, lag: float) -> np.ndarray:
+    noise = rng.normal(size=n)
+    noise[0] /= np.sqrt(1 - lag**2)
+    for k in range(1, n):
+        noise[k] += lag * noise[k - 1]
+    return noise
+
+
+def _series(lag: float, part: int) -> Callable:
+    """A trial: the mean (0) or the p-value (1) of a series of n checkpoints."""
+    return lambda rng, n: statistics.series_mean(_autoregression(rng, n, lag), unit="checkpoint")[part]
+
+
+def _two_samples(draw: Draw, scale: float) -> Callable:
+    return lambda rng, n: statistics.difference_of_means(
+        draw(rng, n) - 1, scale * (draw(rng, 2 * n) - 1), unit="row", resamples=R
+    )
+
+
+def _paired_flags(share: float, differ: float) -> Callable:
+    """A trial: the difference of n paired flags, so many of which change, up as often as down."""
+    def trial(rng: np.random.Generator, n: int) -> Estimate:
+        before = rng.random(n) < share
+        return statistics.difference(np.where(rng.random(n) < differ, rng.random(n) < share, before), before, unit="row")
+    return trial
+
+
+def _auc(rng: np.random.Generator, n: int) -> Estimate:
+    return statistics.auc(rng.normal(1, 1, n), rng.normal(size=n), resamples=R)
+
+
+def _crossed(rng: np.random.Generator, n: int) -> Estimate:
+    table = rng.normal(size=(n, 1)) + rng.normal(size=(1, 60)) + rng.normal(size=(n, 60))
+    return statistics.crossed(np.mean, table, unit="run", resamples=R)
+
+
+def cases() -> Iterator[Case]:
+    """Every row of the table."""
+    mean = partial(statistics.mean, unit="item", resamples=R)
+    for n in (2, 3, 5):
+        yield Case("mean over seeds", "normal", n, 0, _of(mean, NORMAL))
+    for n in (10, 24, 100):
+        yield Case("mean", "normal", n, 0, _of(mean, NORMAL))
+        yield Case("mean", "exponential", n, 1, _of(mean, SKEWED))
+        yield Case("mean", "scores, beta(.5, .5)", n, 0.5, _of(mean, SCORES))
+    for correlation in (0.3, 0.85):
+        yield Case("mean, clusters", f"24 × 8, correlation {correlation}", 24, 0, _in_clusters(mean, 8, correlation))
+        for n, each in ((12, 20), (24, 8), (60, 4)):
+            data = f"33 %, {n} × {each}, correlation {correlation}"
+            yield Case("share, clusters", data, n, 0.33, _clustered_flags(0.33, each, correlation))
+    for share in (0.1, 0.5):
+        for n in (20, 100):
+            flags = partial(lambda rng, n, share: (rng.random(n) < share).astype(float), share=share)
+            yield Case("share", f"{share:.0%}", n, share, _of(mean, flags))
+    yield Case("paired difference", "flags, 20 % redrawn", 40, 0, _paired_flags(0.4, 0.2))
+    yield Case("paired difference", "flags, 20 % redrawn", 200, 0, _paired_flags(0.4, 0.2))
+    for n in (8, 24):
+        yield Case("two means", "exponential, n and 2 n, scales 1 and 2", n, 0, _two_samples(SKEWED, 2))
+        yield Case("two means", "normal around 1, n and 2 n, scales 1 and 3", n, 0, _two_samples(lambda g, k: NORMAL(g, k) + 1, 3))
+    for n in (12, 24, 60):
+        dispersion = partial(statistics.dispersion, unit="block", resamples=R)
+        yield Case("dispersion", "Poisson(5)", n, 1, _of(dispersion, lambda rng, n: rng.poisson(5, n)))
+        yield Case("dispersion", "negative binomial, twice Poisson's", n, 2, _of(dispersion, lambda rng, n: rng.negative_binomial(5, 0.5, n)))
+        for rho in (0.0, 0.6):
+            yield Case("rank correlation", f"normal, rho {rho}", n, 6 / np.pi * np.arcsin(rho / 2), _ranks(rho))
+    yield Case("rank correlation, clusters", "24 × 4, rho .6", 24, 6 / np.pi * np.arcsin(0.3), _ranks(0.6, 4))
+    for n in (20, 100):
+        yield Case("AUC", "normal, one apart, n and n", n, 0.7602499389, _auc)
+    yield Case("crossed mean", "6 runs × 60 rows", 6, 0, _crossed)
+    for n, lag in ((10, 0.0), (10, 0.3), (30, 0.0), (30, 0.3), (30, 0.6)):
+        yield Case("mean over checkpoints", f"autoregression {lag}", n, 0, _series(lag, 0))
+        yield Case("test over checkpoints", f"autoregression {lag}", n, None, _series(lag, 1))
+    paired = partial(statistics.paired_test)
+    for n in (3, 5, 10, 24):
+        yield Case("paired test", "normal", n, None, _of(paired, NORMAL))
+    yield Case("paired test", "exponential around 0, either side", 24, None, _of(paired, lambda rng, n: rng.laplace(size=n)))
+    for correlation in (0.3, 0.85):
+        yield Case("paired test, clusters", f"24 × 8, correlation {correlation}", 24, None, _in_clusters(paired, 8, correlation))
+    yield Case("permutation test", "normal", 24, None, _permuted)
+
+
+def _permuted(rng: np.random.Generator, n: int) -> float:
+    x, y = rng.normal(size=(2, n))
+    draws = statistics.spearman(np.tile(x, (400, 1)), rng.permuted(np.tile(y, (400, 1)), axis=1))
+    return statistics.permutation_pvalue(draws, float(statistics.spearman(x[None], y[None])[0]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    args = parser.parse_args()
+    print("| what | data | units | covers (95 %) or rejects (5 %) | refused |\n|---|---|---|---|---|")
+    for case in cases():
+        if args.only in case.what:
+            share, refused = case.run(args.trials)
+            low, high = case.allowed
+            mark = "" if low <= share <= high else " (outside)"
+            print(f"| {case.what} | {case.data} | {case.n} | {share:.3f}{mark} | {refused:.0%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
