@@ -25,7 +25,7 @@ models:                              # required, in the order in which they are 
     branch_step: 133000              #   the step at which it left
     repo: me/elsewhere               # instead of location's pattern
     revision: "ckpt{step}"
-    revisions: {1000: first, 2000: second}   # steps whose revision the pattern does not give
+    revisions: {1000: first, 2000: {repo: me/second, revision: main}}   # steps that the patterns do not give
     known_defects: [...]             # as below, for this model
     note: one line
     sources: [...]

@@ -12,7 +12,7 @@ from pythia_tools.core import manifests
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.files import confined
 from pythia_tools.core.manifests import Check, anything, checked, list_of, mapping, number, one_of, text, whole, words
-from pythia_tools.suites.checkpoint import Defect, ModelInfo
+from pythia_tools.suites.checkpoint import Defect, HubRevision, ModelInfo
 from pythia_tools.suites.shapes import DTYPE_BYTES, INITIALISATIONS, measured, shape_params
 from pythia_tools.suites.steps import expand
 from pythia_tools.suites.suite import Places, Suite
@@ -144,10 +144,17 @@ def _steps(where: str, value: Any) -> tuple[int, ...]:
         raise DataError(f"{where}: {error}") from error
 
 
-def _revisions(where: str, value: Any) -> dict[int, str]:
-    """{step: revision}."""
-    return {whole(0)(f"{where}: {step}", step): words(f"{where}: {step}", name)
-            for step, name in mapping(where, value).items()}
+def _revisions(where: str, value: Any) -> dict[int, str | HubRevision]:
+    """{step: revision}, or {step: {repo, revision}} for a step in a repository of its own."""
+    return {whole(0)(f"{where}: {step}", step): _revision(f"{where}: {step}", found)
+            for step, found in mapping(where, value).items()}
+
+
+def _revision(where: str, value: Any) -> str | HubRevision:
+    if not isinstance(value, dict):
+        return words(where, value)
+    found = checked(where, value, {"repo": words}, {"revision": words})
+    return HubRevision(found["repo"], found["revision"] or "main")
 
 
 def _schedule(where: str, value: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ class Places:
     """Where the checkpoints of one model are: a hub repository or a folder pattern, and how steps are labelled.
 
     `label_factor` and `label_offset` turn a step into the number in its revision (v0 runs with doubled batches
-    are labelled on the scale of the undoubled ones, so step 500 is `step1000`). `revisions` names them one by one.
+    are labelled on the scale of the undoubled ones, so step 500 is `step1000`). `revisions` names them one by one, in
+    this repository or one of their own.
     """
 
     steps: tuple[int, ...]
@@ -25,7 +26,7 @@ class Places:
     pattern: str = "step{step}"
     label_factor: int = 1
     label_offset: int = 0
-    revisions: Mapping[int, str] = field(default_factory=dict)
+    revisions: Mapping[int, str | HubRevision] = field(default_factory=dict)
 
     def at(self, model: str, step: int) -> Path:
         """The folder of a step, for models in folders."""
@@ -68,17 +69,18 @@ class Suite:
     def checkpoint(self, model: str, step: int) -> Checkpoint:
         """One checkpoint, whether or not its step is on the grid."""
         info, place = self.model(model), self.places[model]
-        revision = self._revision(place, info, step)
+        named = self._revision(place, info, step)
+        revision = named.revision if isinstance(named, HubRevision) else named
         location: Folder | HubRevision
         if place.folder is not None:
             location = Folder(place.at(model, step))
         else:
             assert place.repo is not None, "the schema checks that a model has a repo or a folder"
-            location = HubRevision(place.repo, revision)
+            location = named if isinstance(named, HubRevision) else HubRevision(place.repo, revision)
         tokens = step * info.tokens_per_step if info.tokens_per_step else None
         return Checkpoint(self.name, info, step, tokens, revision, location, info.dtype)
 
-    def _revision(self, place: Places, info: ModelInfo, step: int) -> str:
+    def _revision(self, place: Places, info: ModelInfo, step: int) -> str | HubRevision:
         if step in place.revisions:
             return place.revisions[step]
         if place.revision is None:

@@ -279,3 +279,62 @@ def test_every_shipped_suite_names_its_tokenizer_with_its_source() -> None:
     assert load_suite("pythia-deduped").tokenizer == "EleutherAI/pythia-70m-deduped"
     own = load_suite("smollm").model("SmolLM3-3B").tokenizer
     assert own == "HuggingFaceTB/SmolLM3-3B-checkpoints@stage1-step-40000"
+
+
+def test_datadecide_holds_the_runs_of_its_official_list() -> None:
+    """checkpoints/weka_paths.jsonl of the release, at 68abc49: 1,100 runs, and these counts of their revisions."""
+    default, others = load_suite("datadecide"), load_suite("datadecide-seeds")
+    assert (len(default.models), len(others.models)) == (350, 750)
+    assert (sum(len(default.steps(m)) for m in default.models), sum(len(others.steps(m)) for m in others.models)) == (
+        8624, 22780)
+    assert default.steps("c4-1B") == [*range(0, 67_501, 2500), 69_369]
+    assert 63_589 not in default.steps("dclm-baseline-qc-fw-10p-750M")
+    assert {5735, 5745} <= set(default.steps("dclm-baseline-4M"))
+    aux = others.checkpoint("c4-4M-small-aux-2", 5000)
+    assert str(aux.location) == "allenai/DataDecide-c4-4M@step5000-seed-small-aux-2" and aux.model.seed == 14
+    assert {m.seed for m in default.models.values()} == {6198}
+
+
+def test_the_weight_seeds_that_are_none_are_refused_and_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    suite = load_suite("pythia-seeds")
+    for model in ("160m-weight-seed1", "160m-weight-seed2"):
+        for step in (0, 1, 512, 143_000):
+            with pytest.raises(RequestError, match=r"does not? descend|do not descend.*issues/203"):
+                suite.checkpoints(model, step, allow_defective=False)
+    suites.check_defects(suite.checkpoints("160m-weight-seed1", "1000"), allow_defective=True)
+    assert "does not descend from its own step0" in capsys.readouterr().err
+    assert suite.checkpoints("160m-weight-seed3", "1000", allow_defective=False)
+
+
+def test_one_size_is_loaded_in_one_dtype() -> None:
+    """1b was trained in bfloat16, on either corpus and in either release."""
+    names = ["pythia", "pythia-deduped", "pythia-v0", "pythia-deduped-v0"]
+    assert {load_suite(name).model("1b").dtype for name in names} == {"bfloat16"}
+
+
+def test_a_family_without_usable_checkpoints_says_so() -> None:
+    for name in manifests.names("suites"):
+        suite = load_suite(name)
+        empty = not any(suite.steps(model) for model in suite.models)
+        assert empty == ("no usable checkpoint" in suite.description), name
+    assert "large" in load_suite("pico").models
+
+
+def test_checkpoints_in_repositories_of_their_own() -> None:
+    suite = load_suite("tinyllama")
+    first, last = suite.checkpoints(steps="first,last")
+    assert str(first.location) == "PY007/TinyLlama-1.1B-step-50K-105b@main" and first.revision == "main"
+    assert str(last.location) == "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T@main"
+    assert last.tokens == pytest.approx(3e12, rel=0.01)
+
+
+def test_the_second_stage_leaves_the_first() -> None:
+    suite = load_suite("olmo2")
+    last = suite.checkpoint("0325-32B", 721_901)
+    assert str(last.location) == "allenai/OLMo-2-0325-32B@stage1-step721901-tokens6056B"
+    second = [info for info in suite.models.values() if info.branch != "main"]
+    assert len(second) == 13
+    for info in second:
+        (step,) = suite.steps(info.name)
+        assert info.base is not None and info.branch_step == suite.steps(info.base)[-1]
+        assert f"-step{step - info.branch_step}-tokens" in suite.checkpoint(info.name, step).revision
