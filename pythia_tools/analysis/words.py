@@ -12,8 +12,8 @@ import pandas as pd
 from pythia_tools.core.tables import at_last_step
 
 __all__ = [
-    "at_last_step", "by_size", "clear_of", "compare_ends", "direction", "interval", "largest", "listing", "percent",
-    "plural", "records", "seen", "signed", "times"
+    "at_last_step", "average", "by_size", "clear_of", "compare_ends", "direction", "interval", "largest", "listing",
+    "over", "percent", "plural", "records", "seen", "signed", "times", "units",
 ]
 
 Row: TypeAlias = dict[Hashable, Any]
@@ -57,6 +57,24 @@ def listing(parts: Sequence[str]) -> str:
 
 def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def units(row: Row) -> str:
+    """24 occupations: what was independent behind a number, and how many of them."""
+    return plural(int(row["n"]), "unit" if pd.isna(row["unit"]) else str(row["unit"]))
+
+
+def average(rows: pd.DataFrame) -> Row:
+    """value, low and high of the mean of independent estimates: the bounds' distances add up in squares."""
+    value, low, high = (rows[c].to_numpy(float) for c in ("value", "low", "high"))
+    middle, k = float(value.mean()), len(rows)
+    reach = [math.sqrt(float((distance**2).sum())) / k for distance in (value - low, high - value)]
+    return {"value": middle, "low": middle - reach[0], "high": middle + reach[1]}
+
+
+def over(rows: pd.DataFrame) -> str:
+    """`95 % intervals over occupations`: what the intervals of these rows of a summary resample."""
+    return f"95 % intervals over {listing([f'{unit}s' for unit in sorted(rows['unit'].dropna().unique())])}"
 
 
 def times(count: float) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from pythia_tools import analyses
+from pythia_tools.analyses.memorization.summary import burst_gains
 from pythia_tools.core import tables
 
 
@@ -169,3 +170,31 @@ def test_every_sentence_names_rows_that_it_read(
     table = make(+1)
     found = analyses.get(analysis).sentences(table)
     assert found and all(s.rows and set(s.rows) <= set(table.index) for s in found)
+
+
+def _bursts(values: list[tuple[float, float, float]], metric: str = "burst_gain") -> str:
+    shown = dict(model="m", step=0, metric="memorized_share", **_around(0.5))
+    lines = [dict(model="m", step=step, exposures_low=4, exposures_high=4, metric=metric, value=v, low=low, high=high)
+             for step, (v, low, high) in enumerate(values)]
+    (told,) = [s for s in sentences_for("memorization", _rows([shown, *lines])) if "burst" in s]
+    return told
+
+
+def test_an_average_over_bursts_is_detected_by_its_own_interval() -> None:
+    """One burst of many whose interval excludes 0 says nothing of their average."""
+    chance = [(1.0, 0.2, 1.8), *[(0.0, -0.8, 0.8)] * 9]
+    assert "4 times +0.1 (not detected)" in _bursts(chance)
+    assert _bursts([(0.5, -0.2, 1.2)] * 9).endswith("4 times +0.5."), "many small gains are one that is there"
+    assert "(not detected)" in _bursts([(0.5, -0.2, 1.2), (0.6, float("nan"), float("nan"))])
+
+
+def test_the_mean_over_bursts_is_over_bursts_not_canaries() -> None:
+    canaries = pd.DataFrame({"canary": range(12), "copies": 4, "burst": [10] * 6 + [20] * 6}).astype({"burst": "Int64"})
+    base = dict(suite="s", model="m", params=1, branch="main", seed=None, tokens=0, task="canaries")
+    matched = {0: [0.0] * 12, 10: [5.0] * 6 + [0.0] * 6, 20: [5.0] * 6 + [-1.0] * 6}
+    main = pd.DataFrame([dict(base, step=step, row=row, matched=value)
+                         for step, values in matched.items() for row, value in enumerate(values)])
+    found = burst_gains(main, canaries).set_index("metric")
+    whole = found.loc["mean_burst_gain"]
+    assert (whole["value"], whole["n"], whole["unit"], whole["step"]) == (2.0, 2, "burst", 20)
+    assert whole["low"] < 0 < whole["high"], "twelve canaries of two bursts are two"

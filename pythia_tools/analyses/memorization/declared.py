@@ -46,6 +46,7 @@ METRICS = {
     "memorized_share_difference": Metric("share", "minus the reference model's share, paired by row"),
     "memorized_difference": Metric("share", "minus the share of the run that the branch left, paired by row"),
     "burst_gain": Metric("tokens", "matched after a burst of exposures minus before; exposures are its copies"),
+    "mean_burst_gain": Metric("tokens", "the same, mean over all bursts of so many copies"),
     **TRUTH_METRICS,
     "block_rows": Metric("rows", "rows per block of the order test"),
     "block_mean": Metric("rows", "memorized rows per block"),

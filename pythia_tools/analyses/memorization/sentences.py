@@ -27,7 +27,7 @@ def memorization(summary: pd.DataFrame) -> Iterator[Sentence]:
         values = say.listing([f"{r['model']} {say.signed(r['value'])}{say.interval(r)}" for r in say.records(rank)])
         text = f"Rank correlation of reproduced tokens with exposures at the last step, over sequences: {values}."
         yield Sentence.of(text, rank)
-    yield from _bursts(main[main["metric"] == "burst_gain"])
+    yield from _bursts(main[main["metric"].isin(("burst_gain", "mean_burst_gain"))])
     yield from _order(main)
     yield from _prediction(main)
 
@@ -74,9 +74,10 @@ def _bursts(gains: pd.DataFrame) -> Iterator[Sentence]:
     big = gains[gains["model"] == name]
     parts = []
     for copies, part in big.groupby("exposures_low"):
-        detected = (part["low"] > 0).any() or (part["high"] < 0).any()
-        told = f"{part['value'].mean():+.1f}{'' if detected else ' (not detected)'}"
-        parts.append(f"{say.times(int(str(copies)))} {told}")
+        whole = part[part["metric"] == "mean_burst_gain"]
+        told = say.records(whole)[0] if len(whole) else say.average(part)
+        word = say.direction(told["value"], told["low"], told["high"], ("", "", " (not detected)"))
+        parts.append(f"{say.times(int(str(copies)))} {told['value']:+.1f}{word}")
     text = f"Tokens of a continuation that {name} gains at the checkpoint right after a burst of exposures"
     yield Sentence.of(f"{text}: {say.listing(parts)}.", big)
 

@@ -133,11 +133,14 @@ def burst_gains(main: pd.DataFrame, canaries: pd.DataFrame) -> pd.DataFrame:
     """What a burst of exposures right before a checkpoint leaves: tokens reproduced after it minus before it.
 
     canaries: canary, copies, burst (the checkpoint right after its burst, or <NA>). One row per model, burst and number
-    of copies, which are its exposures; bootstrapped over canaries.
+    of copies, which are its exposures, over canaries. `mean_burst_gain`, at the last burst, is over all of several
+    bursts: canaries of one burst share what befell the model there, so bursts are its unit.
     """
     bursts = canaries.dropna(subset=["burst"])
     lines = []
     for _, here in main.groupby("model", sort=False):
+        gains: dict[int, dict[int, pd.Series]] = {}
+        last: dict[int, dict[str, object]] = {}
         steps = sorted(here["step"].astype("int64").unique().tolist())
         matched = {s: here[here["step"] == s].set_index("row")["matched"].astype(float) for s in steps}
         for (step, copies), chosen in bursts.astype({"burst": "int64"}).groupby(["burst", "copies"]):
@@ -149,6 +152,13 @@ def burst_gains(main: pd.DataFrame, canaries: pd.DataFrame) -> pd.DataFrame:
             at = here[here["step"] == step].iloc[0]
             start = {**at[IDENTITY], "task": at["task"], "exposures_low": copies, "exposures_high": copies}
             lines.append({**start, "metric": "burst_gain", **mean(gain, unit="canary").columns()})
+            gains.setdefault(copies, {})[step] = gain
+            last[copies] = start
+        for copies, told in gains.items():
+            if len(told) > 1:
+                every = pd.concat(told)
+                found = mean(every, unit="burst", clusters=every.index.get_level_values(0))
+                lines.append({**last[copies], "metric": "mean_burst_gain", **found.columns()})
     return declared.summary(lines)
 
 
