@@ -217,32 +217,36 @@ def test_minimal_detectable_effect_equals_statsmodels_power_analysis(n: int) -> 
     assert statistics.minimal_detectable_effect(d) == pytest.approx(expected, rel=1e-3)
 
 
-def _fitted(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Isotonic regression by scikit-learn over the levels that have weight."""
+def _fitted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     from sklearn.isotonic import IsotonicRegression
 
-    held = weights > 0
-    return IsotonicRegression().fit(x[held], y[held], sample_weight=weights[held]).predict(x[held])
+    return IsotonicRegression().fit_transform(x, y)
 
 
-def test_isotonic_rise_is_that_of_scikit_learn_under_any_weights() -> None:
+def test_isotonic_rise_is_that_of_scikit_learn() -> None:
     rng = np.random.default_rng(4)
     for _ in range(200):
         n = int(rng.integers(2, 40))
         x, y = rng.integers(0, 8, n).astype(float), rng.normal(0, 1, n) + rng.choice([-0.3, 0, 0.3]) * np.arange(n)
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=5).astype(float)
-        expected = [np.ptp(_fitted(x, y, w)) for w in weights]
-        np.testing.assert_allclose(_rises(x, y, weights), expected, atol=1e-9)
-    weights = np.random.default_rng(5).multinomial(n, np.full(n, 1 / n), size=300).astype(float)
-    rises = [np.ptp(_fitted(x, y, w)) for w in weights]
-    found = statistics.isotonic_rise(x, y, unit="term", resamples=300, seed=5)
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(rises, [0.025, 0.975])))
+        if len(np.unique(x)) > 1:
+            expected = [np.ptp(_fitted(x, row)) for row in (y, y[::-1])]
+            np.testing.assert_allclose(_rises(x, np.stack([y, y[::-1]])), expected, atol=1e-9)
     x = rng.integers(0, 12, 60).astype(float)
     y = np.clip(x / 12 + rng.normal(0, 0.3, 60), 0, 1)
-    rise = statistics.isotonic_rise(x, y, unit="term")
-    assert rise.low <= rise.value <= rise.high and rise.value == pytest.approx(np.ptp(_fitted(x, y, np.ones(60))))
-    assert statistics.isotonic_rise(x, 5 - x, unit="term").value == 0
-    assert np.isnan(statistics.isotonic_rise([3, 3, 3], [0, 1, 0], unit="term").value)
+    rise, p = statistics.isotonic_rise(x, y)
+    assert rise == pytest.approx(np.ptp(_fitted(x, y))) and p == 1 / 2001
+    assert statistics.isotonic_rise(x, 5 - x) == (0, 1)
+    assert np.isnan(statistics.isotonic_rise([3, 3, 3], [0, 1, 0])).all()
+
+
+@pytest.mark.parametrize("clusters", [None, np.repeat(np.arange(5), 4)])
+def test_the_isotonic_rise_is_judged_by_permutations(clusters: np.ndarray | None) -> None:
+    """Without any relation, and with clusters that differ in level, its p-value is below .05 in one case of twenty."""
+    rng = np.random.default_rng(8)
+    level = 0 if clusters is None else 3 * rng.normal(size=(600, 5))[:, clusters]
+    noise = level + rng.normal(size=(600, 20))
+    found = [statistics.isotonic_rise(rng.integers(0, 9, 20), y, clusters=clusters, permutations=199)[1] for y in noise]
+    assert 0.03 <= np.mean(np.array(found) <= 0.05) <= 0.07
 
 
 def test_partial_correlation_equals_residuals_of_ranks_by_statsmodels() -> None:
@@ -327,14 +331,12 @@ def test_clusters_are_resampled_whole_as_by_a_slow_explicit_bootstrap() -> None:
     assert clustered.high - clustered.low > 1.3 * (apart.high - apart.low), "items of one cluster tell less"
 
 
-def test_the_isotonic_rise_weighs_whole_clusters() -> None:
-    rng = np.random.default_rng(4)
-    x, y = rng.integers(0, 6, LABELS.size).astype(float), rng.normal(size=LABELS.size)
-    found = statistics.isotonic_rise(x, y, unit="occupation", clusters=LABELS, resamples=200, seed=3)
-    names = list(dict.fromkeys(LABELS))
-    drawn = np.random.default_rng(3).multinomial(10, np.full(10, 0.1), size=200)
-    rises = [np.ptp(_fitted(x, y, np.array([copies[names.index(k)] for k in LABELS], dtype=float))) for copies in drawn]
-    assert found.n == 10 and (found.low, found.high) == pytest.approx(tuple(np.quantile(rises, [0.025, 0.975])))
+def test_permutations_stay_within_clusters() -> None:
+    values = np.arange(LABELS.size)
+    made = statistics.permuted(values, 50, clusters=LABELS, seed=2)
+    assert (np.sort(made, axis=1) == values).all() and (np.asarray(LABELS)[made] == np.asarray(LABELS)).all()
+    assert len({tuple(row) for row in made}) == 50
+    assert (statistics.permuted(values, 9, clusters=values) == statistics.permuted(values, 9)).all()
 
 
 def test_clusters_of_size_one_give_the_unclustered_numbers() -> None:
@@ -344,9 +346,10 @@ def test_clusters_of_size_one_give_the_unclustered_numbers() -> None:
     for function, columns in (
         (statistics.mean, (x,)), (statistics.mean, (flags,)),
         (statistics.difference, (x, y)), (statistics.rank_correlation, (x, y)),
-        (partial(statistics.statistic, np.median), (x,)), (statistics.isotonic_rise, (x.round(), y)),
+        (partial(statistics.statistic, np.median), (x,)),
     ):
         assert function(*columns, unit="row", clusters=names) == function(*columns, unit="row")
+    assert statistics.isotonic_rise(x.round(), y, clusters=names) == statistics.isotonic_rise(x.round(), y)
     assert statistics.sign_flip_test(x, clusters=names) == statistics.sign_flip_test(x)
     assert statistics.minimal_detectable_effect(x, clusters=names) == statistics.minimal_detectable_effect(x)
 

@@ -13,6 +13,7 @@ from pythia_tools.analyses import term_frequency as tf
 from pythia_tools.analyses.term_frequency.definitions import exposure_definitions
 from pythia_tools.analyses.term_frequency.emergence import _first_lasting
 from pythia_tools.analyses.term_frequency.gap import gap
+from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.tables import SUMMARY
 
@@ -181,3 +182,69 @@ def test_paper_bins_are_right_closed_and_labelled_by_their_left_edge() -> None:
     exposures = pd.DataFrame({"term": list("abcde"), "step": 5, "exposures": [0, 1, 10, 11, 5000]})
     bins = tf.binned_accuracy(table, exposures, edges=[1, 10, 100])
     assert bins[["left", "accuracy", "n"]].to_numpy().tolist() == [[1, 0.4, 1], [10, 0.6, 1]]
+
+
+def accuracies(y: np.ndarray, *, model: str = "m", relation: np.ndarray | str = "") -> pd.DataFrame:
+    """One step a row of (steps, terms) accuracies, a question a term."""
+    steps, terms = y.shape
+    named = {"suite": "s", "model": model, "params": pd.NA, "branch": "main", "seed": None, "tokens": 1, "task": "a"}
+    return pd.DataFrame({
+        **named, "step": np.repeat(np.arange(steps), terms), "term": [f"t{k}" for k in range(terms)] * steps,
+        "correct": y.ravel(), "relation": relation,
+    })
+
+
+def seen_at(steps: int, exposures: np.ndarray) -> pd.DataFrame:
+    names = [f"t{k}" for k in range(len(exposures))]
+    return pd.concat([pd.DataFrame({"term": names, "step": s, "exposures": exposures}) for s in range(steps)])
+
+
+def test_nothing_emerges_from_chance_more_often_than_one_time_in_twenty() -> None:
+    """A hundred models, ten terms, no relation: by rho ≥ 0.3 alone 18 % of such runs had "emerged"."""
+    rng = np.random.default_rng(2)
+    table = pd.concat([accuracies(rng.random((2, 10)), model=f"m{k}") for k in range(100)], ignore_index=True)
+    found = tf.emergence(table, seen_at(2, rng.permutation(10)), resamples=200)
+    emerged = found.loc[found["metric"] == "emergence_step", "value"].notna()
+    assert len(emerged) == 100 and emerged.mean() <= 0.1
+
+
+def test_the_rise_has_a_p_value_and_no_interval() -> None:
+    table, exposures = results()
+    at = tf.summarize(table, exposures)
+    at = at[at["exposures_low"].isna()].set_index(["metric", "step"])
+    assert at.loc["monotone_rise", ["low", "high"]].isna().all(axis=None)
+    assert set(at.loc["monotone_rise", "interval"]) == {"none"}
+    assert at.loc[("monotone_rise_p", 40), "value"] < 0.01 < 0.05 < at.loc[("monotone_rise_p", 10), "value"]
+    assert np.isnan(at.loc[("monotone_rise_p", 0), "value"]), "nothing was seen at step 0"
+
+
+def test_facts_of_one_relation_are_one_unit_where_relations_are_enough() -> None:
+    """Exposures and accuracy that go with the relation: twelve terms of a relation say little more than one."""
+    relation = np.repeat([f"r{k}" for k in range(10)], 12)
+    rng = np.random.default_rng(7)
+    y, often = (rng.normal(size=10).repeat(12) + 0.3 * rng.normal(size=120))[None], rng.permutation(10).repeat(12) + 1
+    rows = {}
+    for unit, names in (("relation", relation), ("term", "")):
+        found = tf.summarize(accuracies(y, relation=names), seen_at(1, often))
+        rows[unit] = found[found["exposures_low"].isna()].set_index("metric")
+        assert set(found["unit"]) == {unit} and set(rows[unit]["n"]) == {10 if unit == "relation" else 120}
+    for metric in ("accuracy", "spearman"):
+        wide, narrow = (row.loc[metric, "high"] - row.loc[metric, "low"] for row in rows.values())
+        assert wide > 2.5 * narrow and rows["relation"].loc[metric, "value"] == rows["term"].loc[metric, "value"]
+    few = tf.summarize(accuracies(y, relation="capital"), seen_at(1, often))
+    assert set(few["unit"]) == {"term"}, "with one relation the interval speaks of its terms"
+
+
+def test_models_of_unknown_size_are_not_put_in_order() -> None:
+    """A suite whose sizes nobody knows, or one of them: every figure is drawn and no size is claimed."""
+    table, exposures = results({"a": 1000, "b": 500}, terms=12)
+    for unknown in (["a", "b"], ["b"]):
+        items = table.assign(params=table["params"].astype("Int64").mask(table["model"].isin(unknown)), task="facts")
+        analysis, items = tf.TermFrequency(), items.merge(exposures, on=["term", "step"])
+        makers = (tf.summarize, tf.compare_definitions, tf.emergence)
+        summary = tables.concat(make(items, exposures) for make in makers)
+        assert len(list(analysis.figures(items, summary))) > 5
+        assert not any("every size" in str(s) or "by size" in str(s) for s in analysis.sentences(summary))
+    nothing = summary.assign(value=np.nan, low=np.nan, high=np.nan)
+    told = [str(s) for s in analysis.sentences(nothing)]
+    assert told and all("defined" in s and "detectably" not in s for s in told), "undefined is said to be undefined"

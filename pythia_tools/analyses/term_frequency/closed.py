@@ -25,7 +25,7 @@ class ClosedTask(TermTask):
     Its own columns: logprob (of the answer, nats), margin (logprob minus that of the best wrong candidate).
     """
 
-    version = 3
+    version = 4
     own = ("logprob", "margin")
 
     def __init__(

@@ -23,7 +23,7 @@ def fact_items(facts: pd.DataFrame, candidates: Candidates | None = None) -> lis
     names = facts["name"] if "name" in facts else range(len(facts))
     relations = facts["relation"] if "relation" in facts else [""] * len(facts)
     return [
-        Item(str(p), (str(a),), str(t), str(n), tuple(_set_for(candidates, str(r))))
+        Item(str(p), (str(a),), str(t), str(n), tuple(_set_for(candidates, str(r))), str(r))
         for p, a, t, n, r in zip(facts["prompt"], facts["answer"], facts["term"], names, relations, strict=True)
     ]
 

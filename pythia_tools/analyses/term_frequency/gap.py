@@ -12,7 +12,10 @@ from pythia_tools.core.statistics import Estimate, statistic
 TOP = 10
 
 
-def gap(exposures: npt.ArrayLike, accuracy: npt.ArrayLike, *, top: int = TOP, seed: int = 0) -> Estimate:
+def gap(
+    exposures: npt.ArrayLike, accuracy: npt.ArrayLike, *, top: int = TOP, unit: str = "term",
+    clusters: npt.ArrayLike | None = None, seed: int = 0,
+) -> Estimate:
     """100 × (mean accuracy of the `top` most frequent terms − of the `top` least frequent), in percentage points.
 
     Of (n,) terms tied at the edge each counts in part. With fewer than 2·top terms, half of them on each side. NaN when
@@ -23,7 +26,7 @@ def gap(exposures: npt.ArrayLike, accuracy: npt.ArrayLike, *, top: int = TOP, se
     def gaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where(np.ptp(a, axis=1) > 0, 100 * (_mean_of_top(a, b, k) - _mean_of_top(-a, b, k)), np.nan)
 
-    return statistic(gaps, exposures, accuracy, unit="term", seed=seed, vectorized=True)
+    return statistic(gaps, exposures, accuracy, unit=unit, clusters=clusters, seed=seed, vectorized=True)
 
 
 def _mean_of_top(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:

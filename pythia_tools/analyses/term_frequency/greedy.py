@@ -27,7 +27,7 @@ class GreedyTask(TermTask):
     up to the stop). `rule`: see `answers`. `vocabulary`: choose among the first so many ids only.
     """
 
-    version = 2
+    version = 3
     own = ("output",)
 
     def __init__(

@@ -30,6 +30,7 @@ class Item:
     term       whose exposures accuracy is set against (an operand, an entity, a question's number)
     name       of the question, unique within its task
     candidates texts, or empty: then the answer is decoded greedily
+    relation   that the fact is of, or empty; facts of one relation are not independent
     """
 
     prompt: str
@@ -37,6 +38,7 @@ class Item:
     term: str
     name: str
     candidates: tuple[str, ...] = ()
+    relation: str = ""
 
     def __post_init__(self) -> None:
         if not self.answers or not all(self.answers):
@@ -61,8 +63,8 @@ class Encoded:
 class TermTask(Task):
     """Items as a sweep's task, in parts of 512: one row per item.
 
-    Columns: task, item, term, correct (nullable bool: <NA> where the model gave NaN), chosen, answer (the first right
-    one), and the task's own. `vocabulary`: the first so many ids only (those of the tokenizer; larger models pad).
+    Columns: task, item, term, relation, correct (nullable bool: <NA> where the model gave NaN), chosen, answer (the
+    first right one), and the task's own. `vocabulary`: the first so many ids only (the tokenizer's; models pad more).
     """
 
     own: tuple[str, ...]
@@ -79,10 +81,10 @@ class TermTask(Task):
     def table(self, items: Sequence[Encoded], judged: Sequence[Sequence[object]]) -> pd.DataFrame:
         """judged: whether each item's answer is right, what was chosen, and the task's own columns."""
         rows = [
-            (self.label, e.item.name, e.item.term, right, chosen, e.item.answers[0], *more)
+            (self.label, e.item.name, e.item.term, e.item.relation, right, chosen, e.item.answers[0], *more)
             for e, (right, chosen, *more) in zip(items, judged, strict=True)
         ]
-        columns = ["task", "item", "term", "correct", "chosen", "answer", *self.own]
+        columns = ["task", "item", "term", "relation", "correct", "chosen", "answer", *self.own]
         return pd.DataFrame(rows, columns=columns).astype({"correct": "boolean"})
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from pythia_tools.analysis import Sentence, words
 
 VERBS = ("rises", "falls", "does not change detectably")
+RELATIONS = ("rises with exposures", "falls with exposures", "does not change detectably with exposures")
 
 
 def sentences(summary: pd.DataFrame) -> list[Sentence]:
@@ -26,28 +27,40 @@ def _relations(spearman: pd.DataFrame, several: bool) -> Iterator[Sentence]:
     for task, part in _tasks(spearman):
         read = words.by_size(words.at_last_step(part))
         final = words.records(read)
-        told = [words.direction(r["value"], r["low"], r["high"], VERBS) for r in final]
+        told = [_relation(r) for r in final]
         values = words.listing([f"{r['model']} {words.signed(r['value'])}{words.interval(r)}" for r in final])
+        by = "size" if read["params"].notna().all() else "model"
         if len(set(told)) == 1:
-            common = f"{told[0]} with exposures in every size"
+            common = f"{told[0]} in every {by}"
         else:
             each = ", ".join(f"{r['model']} {t}" for r, t in zip(final, told, strict=True))
-            common = f"changes with exposures differently by size ({each})"
+            common = f"differs in its relation with exposures by {by} ({each})"
         on = f" on {task}" if several else ""
         yield Sentence.of(
-            f"At step {final[-1]['step']:,} accuracy{on} {common}: rank correlation over {final[-1]['n']} terms "
+            f"At step {final[-1]['step']:,} accuracy{on} {common}: rank correlation over {words.units(final[-1])} "
             f"{values}.", read
         )
 
 
+def _relation(row: words.Row) -> str:
+    if pd.isna(row["value"]):
+        return "has no defined relation with exposures"
+    return words.direction(row["value"], row["low"], row["high"], RELATIONS)
+
+
 def _skills(accuracy: pd.DataFrame, several: bool) -> Iterator[Sentence]:
+    """The change of the largest model; of every one where sizes are unknown."""
     for task, part in _tasks(accuracy):
-        big = part[part["model"] == words.largest(part)].sort_values("step")
-        word = words.compare_ends(big, VERBS)
-        ends = big.iloc[[0, -1]]
-        first, last = words.records(ends)
         on = f" on {task}" if several else ""
-        yield Sentence.of(
-            f"Accuracy of {last['model']}{on} {word} from {words.percent(first['value'])} at step {first['step']:,} "
-            f"to {words.percent(last['value'])}{words.interval(last, words.percent)} at step {last['step']:,}.", ends,
-        )
+        models = [words.largest(part)] if part["params"].notna().all() else sorted(part["model"].unique())
+        for model in models:
+            here = part[part["model"] == model].sort_values("step")
+            ends = here.iloc[[0, -1]]
+            first, last = words.records(ends)
+            shown = f"{words.percent(last['value'])}{words.interval(last, words.percent)} at step {last['step']:,}"
+            if ends["value"].isna().any():
+                text = f"Accuracy of {model}{on} is undefined where no answer could be judged; {shown}."
+            else:
+                word, start = words.compare_ends(here, VERBS), words.percent(first["value"])
+                text = f"Accuracy of {model}{on} {word} from {start} at step {first['step']:,} to {shown}."
+            yield Sentence.of(text, ends)

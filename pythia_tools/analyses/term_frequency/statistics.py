@@ -2,7 +2,8 @@
 
 Everything is computed within one checkpoint, over terms; checkpoints are never pooled, because exposures and skill both
 grow with training and would correlate in any model. Exposures are those up to the checkpoint's own step, unless another
-definition is asked for. A term is the unit of every interval: its questions are averaged first.
+definition is asked for. A term is the unit of every interval: its questions are averaged first. Facts of one relation
+are not independent, so relations are resampled whole where there are enough of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +14,14 @@ import pandas as pd
 
 from pythia_tools.analyses.term_frequency.columns import summary
 from pythia_tools.analyses.term_frequency.gap import TOP, gap
+from pythia_tools.core import statistics
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import Estimate, isotonic_rise, mean, partial_rank_correlation, rank_correlation
 from pythia_tools.core.tables import IDENTITY, by_identity
 
 
 def by_term(table: pd.DataFrame, exposures: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Per checkpoint, task and term: accuracy (share of right answers), items, and exposures up to that step.
+    """Per checkpoint, task and term: accuracy (share of right answers), items, relation, and exposures up to that step.
 
     table: as `measure` gives it, or one with `accuracy` per term already (`stored.read`); answers that are <NA> are
     left out. exposures: term, step, exposures, as `counts.count_terms` gives it; default: those in the table. Raises
@@ -27,12 +29,12 @@ def by_term(table: pd.DataFrame, exposures: pd.DataFrame | None = None) -> pd.Da
     """
     frame = table if "task" in table else table.assign(task="all")
     if "accuracy" in frame:
-        terms = frame[[*IDENTITY, "task", "term", "accuracy"]].copy()
-        terms["items"] = frame.get("items", 1)
+        terms = frame[[*IDENTITY, "task", "term", "accuracy"]].assign(items=frame.get("items", 1), relation="")
     else:
-        known = frame[frame["correct"].notna()].assign(correct=lambda f: f["correct"].astype("float64"))
-        answers = known.groupby([*IDENTITY, "task", "term"], sort=False, dropna=False, observed=True)["correct"]
-        terms = answers.agg(accuracy="mean", items="size").reset_index()
+        known = frame[frame["correct"].notna()].assign(relation=frame.get("relation", ""))
+        answers = known.groupby([*IDENTITY, "task", "term"], sort=False, dropna=False, observed=True)
+        columns = {"accuracy": ("correct", "mean"), "items": ("correct", "size"), "relation": ("relation", "first")}
+        terms = answers.agg(**columns).reset_index().astype({"accuracy": "float64"})
     known_exposures = table.drop_duplicates(["term", "step"]) if exposures is None else exposures
     seen = known_exposures[["term", "step", "exposures"]].astype({"step": "Int64"})
     joined = terms.merge(seen, on=["term", "step"], how="left", validate="many_to_one")
@@ -67,18 +69,32 @@ def _estimates(
     part: pd.DataFrame, top: int, controls: Mapping[str, Mapping[str, float]], bins: Sequence[float] | None, seed: int,
 ) -> Iterator[tuple[dict[str, object], str, Estimate]]:
     x, y = part["exposures"].to_numpy(np.float64), part["accuracy"].to_numpy(np.float64)
-    yield {}, "accuracy", mean(y, unit="term", seed=seed)
-    yield {}, "spearman", rank_correlation(x, y, unit="term", seed=seed)
-    yield {}, "gap", gap(x, y, top=top, seed=seed)
-    yield {}, "monotone_rise", isotonic_rise(x, 100 * y, unit="term", seed=seed)
+    unit, labels = independent(part)
+    yield {}, "accuracy", mean(y, unit=unit, clusters=labels, seed=seed)
+    yield {}, "spearman", rank_correlation(x, y, unit=unit, clusters=labels, seed=seed)
+    yield {}, "gap", gap(x, y, top=top, unit=unit, clusters=labels, seed=seed)
+    rise, p = isotonic_rise(x, 100 * y, clusters=labels, seed=seed)
+    yield {}, "monotone_rise", Estimate(rise, n=labels.nunique(), unit=unit)
+    yield {}, "monotone_rise_p", Estimate(p, n=labels.nunique(), unit=unit)
     if controls:
         columns = [_control(part["term"], name, values) for name, values in controls.items()]
-        partial = partial_rank_correlation(x, y, columns, unit="term", seed=seed)
+        partial = partial_rank_correlation(x, y, columns, unit=unit, clusters=labels, seed=seed)
         yield {"reference": ", ".join(controls)}, "partial_spearman", partial
     edges = np.asarray(bins if bins is not None else power_bins(x))
     place = np.searchsorted(edges, x, side="right")
     for k in np.unique(place):
-        yield bin_of(edges, int(k)), "accuracy", mean(y[place == k], unit="term", seed=seed)
+        here = place == k
+        yield bin_of(edges, int(k)), "accuracy", mean(y[here], unit=unit, clusters=labels[here], seed=seed)
+
+
+def independent(terms: pd.DataFrame) -> tuple[str, pd.Series]:
+    """What is resampled, and each term's: its relation where there are as many as an interval needs, else the term.
+
+    With fewer, intervals speak of other terms of these relations, not of other relations.
+    """
+    relations = terms["relation"]
+    named = "relation" if relations.ne("").all() and relations.nunique() >= statistics.FEWEST else "term"
+    return named, terms[named]
 
 
 def _control(terms: pd.Series, name: str, values: Mapping[str, float]) -> np.ndarray:

@@ -4,6 +4,7 @@ from pythia_tools.core.statistics.association import (
     auc,
     isotonic_rise,
     partial_rank_correlation,
+    permuted,
     rank_correlation,
     roc,
     spearman,
@@ -38,6 +39,6 @@ from pythia_tools.core.statistics.paired_tests import (
 __all__ = [
     "FEWEST", "RESAMPLES", "Estimate", "adjust_pvalues", "auc", "crossed", "difference", "difference_of_means",
     "dispersion", "frequencies", "from_draws", "isotonic_rise", "mean", "minimal_detectable_effect", "normal_bounds",
-    "paired_shares", "paired_test", "partial_rank_correlation", "percentiles", "permutation_pvalue", "rank_correlation",
-    "roc", "series_mean", "sign_flip_test", "spearman", "statistic", "units", "wilson",
+    "paired_shares", "paired_test", "partial_rank_correlation", "percentiles", "permutation_pvalue", "permuted",
+    "rank_correlation", "roc", "series_mean", "sign_flip_test", "spearman", "statistic", "units", "wilson",
 ]

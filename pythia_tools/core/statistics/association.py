@@ -3,7 +3,7 @@ the area under the ROC curve, and true positives at few false ones.
 
 The isotonic fit pools adjacent violators until no level lies above the next one. Its first value is therefore the
 smallest mean over a beginning of the levels, its last the largest mean over an end of them (the min-max formulas), so
-that the rise needs no fit: cumulative sums do, for all resamples at once. For the ROC curve, too, a resample is a
+that the rise needs no fit: cumulative sums do, for all permutations at once. For the ROC curve, too, a resample is a
 weight per item, so scores are sorted once: everything is sums of weights above or below a score.
 Sources: Spearman 1904; ties get mean ranks, as in scipy.stats.spearmanr. Partial: the correlation of rank residuals,
 Conover 1999, section 5.4. Isotonic: Barlow, Bartholomew, Bremner & Brunk 1972, section 1.2. Intervals: percentile
@@ -96,31 +96,44 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def isotonic_rise(
-    x: npt.ArrayLike, y: npt.ArrayLike, *, unit: str, clusters: npt.ArrayLike | None = None, resamples: int = RESAMPLES,
+    x: npt.ArrayLike, y: npt.ArrayLike, *, clusters: npt.ArrayLike | None = None, permutations: int = RESAMPLES,
     seed: int = 0,
-) -> Estimate:
-    """Last minus first value of the isotonic fit of y (n,) by x (n,); items of equal x share a value. Never below 0.
+) -> tuple[float, float]:
+    """Last minus first value of the isotonic fit of y (n,) by x (n,), and its one-sided p-value; both NaN when all x
+    are equal. Items of equal x share a value.
 
-    NaN when all x are equal. A fit can only rise, so chance alone gives more than 0: read it beside a rank correlation.
+    A fit can only rise, so chance alone gives more than 0, in every resample too: no bootstrap interval holds, and the
+    judge is how often y, permuted within clusters, rises as much.
     """
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    who = units(len(a), clusters)
     if len(np.unique(a)) < 2:
-        return from_draws(np.nan, [], n=who.n, unit=unit)
-    draws = _rises(a, b, who.weights(resamples, seed))
-    return from_draws(_rises(a, b, np.ones((1, len(a))))[0], draws, n=who.n, unit=unit)
+        return np.nan, np.nan
+    rise = _rises(a, b[None])[0]
+    by_chance = _rises(a, permuted(b, permutations, clusters=clusters, seed=seed))
+    return float(rise), float((1 + (by_chance >= rise * (1 - 1e-12)).sum()) / (1 + permutations))
 
 
-def _rises(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(r,) rise of the fit under each row of (r, n) weights."""
+def permuted(
+    values: npt.ArrayLike, permutations: int, *, clusters: npt.ArrayLike | None = None, seed: int = 0
+) -> np.ndarray:
+    """(permutations, n) random orders of (n,) values, within each cluster where items share one."""
+    data = np.asarray(values)
+    place = units(len(data), clusters).place
+    place = np.zeros(len(data), dtype=np.int64) if place is None else place
+    keys = np.random.default_rng(seed).random((permutations, len(data)))
+    made = np.empty((permutations, len(data)), dtype=data.dtype)
+    made[:, np.argsort(place, kind="stable")] = data[np.argsort(place + keys, axis=1)]
+    return made
+
+
+def _rises(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(r,) rise of the fit of each row of y (r, n) by x (n,)."""
     order = np.argsort(x, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(x[order]) > 0, True))
-    total = np.cumsum((weights * y)[:, order], axis=1)[:, ends]
-    mass = np.cumsum(weights[:, order], axis=1)[:, ends]
-    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 where no item is: left out by fmin and fmax
-        beginnings = total / mass
-        endings = (total[:, -1:] - total) / (mass[:, -1:] - mass)
-    return np.fmax(np.fmax.reduce(endings, axis=1), beginnings[:, -1]) - np.fmin.reduce(beginnings, axis=1)
+    total, mass = np.cumsum(y[:, order], axis=1)[:, ends], ends + 1.0
+    endings = (total[:, -1:] - total[:, :-1]) / (mass[-1] - mass[:-1])
+    beginnings = total / mass
+    return np.fmax(endings.max(axis=1), beginnings[:, -1]) - beginnings.min(axis=1)
 
 
 def auc(
