@@ -47,6 +47,7 @@ def interventions(
         else:
             style.plain_steps(ax)
             ax.locator_params(axis="x", nbins=4)
+    style.name_units(figure, rows)
     figure.supylabel(label or f"{metric} ({subset})", fontsize=10)
     lines = [Line2D([], [], color=c, linestyle=line, marker="o", markersize=3.5) for c, line in looks.values()]
     figure.legend(lines, list(looks), loc="outside lower center", ncols=len(lines), frameon=False)
@@ -73,6 +74,7 @@ def by_subset(table: pd.DataFrame, metric: str, *, reference: float | None = Non
         ax.errorbar(found["value"], places, xerr=style.error_bars(found), fmt="o", capsize=2, color=colour, label=name)
     if reference is not None:
         ax.axvline(reference, color="0.4", linewidth=0.8)
+    style.name_units(ax, last)
     style.legend(ax)
     return ax
 
@@ -84,6 +86,7 @@ def agreement(table: pd.DataFrame) -> Axes:
     ax.errorbar(rows["value"], range(len(rows)), xerr=style.error_bars(rows), fmt="o", capsize=2)
     ax.axvline(0, color="0.4", linewidth=0.8)
     ax.set_xlim(-1.05, 1.05)
+    style.name_units(ax, rows)
     return ax
 
 

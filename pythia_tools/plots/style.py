@@ -139,6 +139,15 @@ def error_bars(points: pd.DataFrame) -> np.ndarray:
     return np.clip(np.vstack([value - points["low"].to_numpy(float), points["high"].to_numpy(float) - value]), 0, None)
 
 
+def name_units(target: Axes | Figure, rows: pd.DataFrame) -> None:
+    """Say below the figure what the intervals of these rows of a summary resample; nothing where there are none."""
+    units = sorted(rows.loc[rows["low"].notna(), "unit"].dropna().unique())
+    if units:
+        figure = target if isinstance(target, Figure) else target.figure
+        note = f"95 % intervals; independent unit: {', '.join(units)}"
+        figure.supxlabel(note, x=0.99, horizontalalignment="right", fontsize=7, color="0.4")
+
+
 def curve(
     ax: Axes, points: pd.DataFrame, *, x: str = "step", label: str | None = None, colour: Any = None, style: Any = "-",
     marker: str = "o", ribbon: float = 0.16,

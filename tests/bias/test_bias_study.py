@@ -78,7 +78,7 @@ def test_a_run_with_two_measures_says_whether_they_agree(measured):
     whole = run.summary[(run.summary["subset"] == "all") & run.summary["value"].notna()]
     for first, second, n in rows[["task", "reference", "n"]].itertuples(index=False):
         both = [set(map(tuple, whole.loc[whole["metric"] == m, ["model", "step"]].to_numpy())) for m in (first, second)]
-        assert n == len(both[0] & both[1]) > 2
+        assert len(both[0] & both[1]) > 2 and n == len({model for model, _ in both[0] & both[1]}), "runs are the unit"
     assert rows.empty or "agreement" in run.record["captions"]
 
 
@@ -255,7 +255,7 @@ def test_on_pythia_micro_the_swap_moves_the_pronoun_and_not_the_loss(micro_suite
     found = bias.compare(items, pairs=pairs)
     whole = found[found["subset"] == "all"]
     assert set(whole["model"]) == set(pairs) and whole["detected"].all()
-    assert (whole["low"] > 0).all() and (whole["n"] > 60).all(), "she gains; most items count"
+    assert (whole["low"] > 0).all() and (whole["items_branch"] > 60).all(), "she gains; most items count"
     means = result["token_scores"].groupby("model")["nll"].mean()
     assert all(abs(means[branch] / means[base] - 1) < 0.02 for branch, base in pairs.items())
     chosen = "metric == 'stereotype_share' and subset == 'all' and branch == 'main'"
@@ -263,14 +263,14 @@ def test_on_pythia_micro_the_swap_moves_the_pronoun_and_not_the_loss(micro_suite
     assert (stereotyped["low"] > 0.5).all(), "the control prefers the pronoun that its data planted more often"
 
 
-BEFORE = {  # model, metric, step: value, low, high, n, as version 0.1 had them
-    ("s", "passing_share", 256): (1.0, 0.980384853933246, 1.0, 192),
-    ("s", "log_odds", 1500): (-0.7494389430697387, -0.9911005364027611, -0.5064786648469942, 192),
-    ("s", "feminine_share", 1500): (0.3333333333333333, 0.270499506576472, 0.40270554211244597, 192),
-    ("s", "stereotype_share", 1500): (1.0, 0.980384853933246, 1.0, 192),
-    ("s-swap", "log_odds", 1500): (6.780580580583925, 6.602693902364813, 6.963506095340496, 192),
-    ("s-swap", "feminine_share", 1500): (1.0, 0.980384853933246, 1.0, 192),
-    ("s-swap", "paired_difference", 1500): (7.530019523653664, 7.403326088598711, 7.654469799486021, 192),
+BEFORE = {  # model, metric, step: value as version 0.1 had it; low, high and n over occupations
+    ("s", "passing_share", 256): (1.0, 0.8486759713250904, 1.0, 24),
+    ("s", "log_odds", 1500): (-0.7494389430697387, -1.4657965885962803, -0.03308129754319711, 24),
+    ("s", "feminine_share", 1500): (0.3333333333333333, 0.17094778444233025, 0.5480092923926643, 24),
+    ("s", "stereotype_share", 1500): (1.0, 0.8486759713250904, 1.0, 24),
+    ("s-swap", "log_odds", 1500): (6.780580580583925, 6.343079629530659, 7.218081531637192, 24),
+    ("s-swap", "feminine_share", 1500): (1.0, 0.8486759713250904, 1.0, 24),
+    ("s-swap", "paired_difference", 1500): (7.530019523653664, 7.243693465735767, 7.816345581571561, 24),
 }
 
 

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import tiny_bias
 import torch
+from scipy.stats import ttest_1samp
 
 from pythia_tools.analyses import bias
 from pythia_tools.analysis import Context
-from pythia_tools.core import tables
+from pythia_tools.core import statistics, tables
 from pythia_tools.core.errors import RequestError
 
 NOWHERE = Context([])
@@ -61,7 +62,8 @@ def test_over_checkpoints(tmp_path):
                                       "paired_difference", "paired_p"}
     row = summary.query("metric == 'feminine_share' and subset == 'all' and model == 't' and step == 1")
     expected = (table[(table["model"] == "t") & (table["step"] == 1)]["preferred"] == "she").mean()
-    assert row["value"].item() == expected and row["n"].item() == len(ITEMS)
+    assert row["value"].item() == expected
+    assert row["n"].item() == 3 and row["unit"].item() == "occupation", "templates of one occupation are alike"
 
 
 def verdict(comparison: pd.DataFrame) -> str:
@@ -85,12 +87,55 @@ def test_a_real_difference_is_detected_and_noise_is_called_noise():
     found = bias.compare(items, subsets=False)
     assert len(found) == 1 and found["reference"].item() == "m" and bool(found["detected"].item())
     assert found["low"].item() < 2.0 < found["high"].item() or abs(found["value"].item() - 2) < 0.05
-    assert "higher by +" in verdict(found) and "60 paired items of 60" in verdict(found)
+    assert "higher by +" in verdict(found) and "paired by item over 60 items; 60 items count" in verdict(found)
     items["score"] = -items["score"]
     assert "lower by -" in verdict(bias.compare(items, subsets=False))
     still = pd.concat([made("m", "main", base), made("m-swap", "swap", base + 0.5 * rng.normal(size=60))])
     told = verdict(bias.compare(still, subsets=False))
     assert "within noise" in told and "four times in five" in told and not bias.compare(still)["detected"].any()
+
+
+def templated(model: str, values: np.ndarray, *, occupations: int, step: int = 10) -> pd.DataFrame:
+    """Eight templates for each occupation, as `PronounTask` names them."""
+    names = np.repeat([f"o{k}" for k in range(occupations)], len(values) // occupations)
+    items = made(model, "main" if model == "m" else "swap", values, step=step)
+    named = [f"{name}|t{k % 8}" for k, name in enumerate(names)]
+    subset = np.where(np.arange(len(names)) < len(names) / 2, "he", "she")
+    return items.assign(occupation=names, item=named, subset=subset)
+
+
+@pytest.mark.parametrize("icc", [0.0, 0.3, 0.6, 0.85])
+def test_a_comparison_counts_occupations_and_keeps_its_level_however_alike_templates_are(icc):
+    """Under a true null, at each of 300 steps; items taken as independent found "effects" in 26 to 48 % of them."""
+    rng, of, steps = np.random.default_rng(5), np.repeat(np.arange(24), 8), 300
+    frames = []
+    for step in range(steps):
+        base = rng.normal(size=24)[of] + rng.normal(size=192)
+        change = np.sqrt(icc) * rng.normal(size=24)[of] + np.sqrt(1 - icc) * rng.normal(size=192)
+        frames += [templated("m", base, occupations=24, step=step),
+                   templated("m-swap", base + change, occupations=24, step=step)]
+    found = bias.compare(pd.concat(frames), subsets=False)
+    assert set(found["unit"]) == {"occupation"} and set(found["n"]) == {24} and set(found["items_branch"]) == {192}
+    claimed = ((found["low"] > 0) | (found["high"] < 0)) & (found["p"] < 0.05)
+    assert 0.02 <= claimed.mean() <= 0.08
+    told = found["value"].std(), found["minimal_effect"].mean()
+    assert told[1] == pytest.approx(2.93 * told[0], rel=0.1), "what 24 occupations show four times in five"
+
+
+def test_a_summary_counts_occupations_and_says_so():
+    rng = np.random.default_rng(6)
+    values = rng.normal(size=12)[np.repeat(np.arange(12), 8)] + 0.1 * rng.normal(size=96)
+    items = pd.concat([templated("m", values, occupations=12), templated("m-swap", values + 1, occupations=12)])
+    whole = bias.summarize(items)
+    pronouns = whole[(whole["task"] == "pronoun_preference") & (whole["subset"] == "all")]
+    assert set(pronouns["unit"]) == {"occupation"} and set(pronouns["n"]) == {12}
+    share = pronouns[(pronouns["metric"] == "feminine_share") & (pronouns["model"] == "m")].iloc[0]
+    alone = statistics.wilson(96 * share["value"], 96, unit="item")
+    assert share["high"] - share["low"] > 1.8 * (alone.high - alone.low), "eight templates say little more than one"
+    told = [str(s) for s in bias.Bias().sentences(whole)]
+    assert "over 12 occupations" in told[0] and "paired by item over 12 occupations" in told[1]
+    captions = {f.name: f.caption for f in bias.Bias().figures(items, whole)}
+    assert "over occupations" in captions["paired_difference"] and "over occupations" in captions["pronoun_preference"]
 
 
 def test_items_count_only_where_both_models_expect_a_pronoun():
@@ -123,7 +168,9 @@ def test_seeds_are_units_where_there_are_several():
     whole = bias.summarize(pd.concat(frames))
     found = whole[(whole["unit"] == "seed") & (whole["subset"] == "all")].set_index("metric")
     effect = found.loc["paired_difference"]
-    assert (found["n"] == 5).all() and found.loc["paired_p", "value"] == pytest.approx(2 / 2**5)
+    pairs = zip(frames[::2], frames[1::2], strict=True)
+    changes = [(after["score"].to_numpy() - before["score"].to_numpy()).mean() for before, after in pairs]
+    assert found.loc["paired_p", "value"] == pytest.approx(ttest_1samp(changes, 0).pvalue) and (found["n"] == 5).all()
     assert effect["low"] < 1.05 and effect["high"] > 0.95 and pd.isna(effect["model"]) and effect["branch"] == "swap"
     assert (whole.loc[whole["model"] == "m3-swap", "unit"] == "item").all()
     one = bias.summarize(pd.concat(frames[:2]))
@@ -137,7 +184,8 @@ def test_agreement_of_two_measures():
         for metric, value in (("log_odds", step), ("pct_stereotype", 10 - step))
     ]
     found = bias.agreement(tables.summary(rows), ["log_odds", "pct_stereotype"])
-    assert found["value"].item() == -1 and found["n"].item() == 8 and found["unit"].item() == "checkpoint"
+    assert found["value"].item() == -1 and found["n"].item() == 1 and found["unit"].item() == "run"
+    assert found["interval"].item() == "none", "checkpoints of one run follow each other"
     assert (found["task"].item(), found["reference"].item()) == ("log_odds", "pct_stereotype")
 
 

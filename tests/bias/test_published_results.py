@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pythia_tools.analyses import bias
@@ -105,6 +106,7 @@ def test_paired_differences(results):
     ):  # fmt: skip
         row = found.loc[("winobias_em_gap", model, branch)]
         assert (round(row["value"], 4), round(row["sd"], 4), row["n"]) == (mean, sd, n)
+        assert row["checkpoints"] == (30 if branch == "swap-21%" else 10)
     for model, branch, mean in (
         ("410m-deduped", "swap-7%", 0.0003), ("1.4b-deduped", "swap-7%", -0.0022), ("70m-deduped", "swap-7%", 0.0234),
         ("1.4b-deduped", "swap-21%", 0.0011), ("6.9b-deduped", "swap-7%", 0.0012),
@@ -150,9 +152,26 @@ def test_changes_are_rows_of_the_summary(results):
     rows = bias.comparison_summary(changes)
     assert not rows.duplicated(KEYS).any() and len(rows) == 3 * len(changes)
     first, row = changes.iloc[0], rows[rows["metric"] == "outcome_paired_difference"].iloc[0]
-    assert (row["value"], row["low"], row["high"],
-            row["n"]) == (first["value"], first["low"], first["high"], first["n"])
+    assert (row["value"], row["low"], row["n"]) == (first["value"], first["low"], first["n"])
     assert row["unit"] == "checkpoint" and row["reference"] in ("main", "main-rerun") and row["metric_unit"] == "share"
+
+
+def test_checkpoints_of_one_run_are_no_sample_and_models_are():
+    """A null whose checkpoints follow each other: 150 suites of four models with a branch each, ten checkpoints."""
+    rng, rows = np.random.default_rng(3), []
+    for suite in range(150):
+        drift = rng.normal(size=(4, 1)) + rng.normal(size=(4, 10)).cumsum(axis=1)
+        for model, changes in enumerate(drift):
+            for step, change in enumerate(changes):
+                for branch, value in (("main", 0.0), ("swap-7%", change)):
+                    rows.append((f"s{suite}", f"m{model}", branch, step, "lambada_openai", "acc", value))
+    made = pd.DataFrame(rows, columns=["suite", "model", "branch", "step", "task", "metric", "value"])
+    found = published.paired_changes(made.assign(params=1, stderr=np.nan))
+    alone, joined = found[found["model"].notna()], found[found["model"].isna()]
+    assert alone[["low", "high", "p"]].isna().all().all(), "ten checkpoints say too little about their own noise"
+    assert len(joined) == 150 and set(joined["unit"]) == {"model"} and set(joined["n"]) == {4}
+    assert 0.01 <= (joined["p"] < 0.05).mean() <= 0.09
+    assert ((joined["low"] > 0) | (joined["high"] < 0)).mean() <= 0.09
 
 
 def test_damaged_and_missing_files(tmp_path):

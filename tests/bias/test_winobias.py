@@ -135,7 +135,8 @@ def test_ways_of_asking_are_compared_apart_and_the_gap_twin_by_twin(sentences, t
         means = table[table["method"] == "referent"].groupby(["model", "side"])[quantity].mean()
         gap = {m: means[m, "pro"] - means[m, "anti"] for m in ("t", "t-swap")}
         assert found.loc["winobias_referent_gap", "value"] == pytest.approx(gap["t-swap"] - gap["t"])
-        assert found.loc["winobias_referent_gap", "n"] == 6, "a pair of twins, asked in two ways, is one unit"
+        assert found.loc["winobias_referent_gap", "n"] == 3, "sentences of one occupation are not independent"
+        assert set(found["unit"]) == {"occupation"}
         referent = table[table["method"] == "referent"].groupby("model")[quantity].mean()
         assert found.loc["winobias_referent", "value"] == pytest.approx(referent["t-swap"] - referent["t"])
     assert any("WinoBias gap" in str(line) for line in bias.verdicts(bias.summarize(table)))

@@ -13,10 +13,10 @@ from pythia_tools.analyses.bias.columns import COLUMNS, METRICS, NAME, PRONOUNS,
 from pythia_tools.analyses.bias.options import BiasOptions
 from pythia_tools.analyses.bias.sentences import sentences
 from pythia_tools.analyses.bias.summaries import summarize
-from pythia_tools.analysis import Analysis, Context, Export, Figure, Sentence, Task, compare_with_truth
+from pythia_tools.analysis import Analysis, Context, Export, Figure, Sentence, Task, compare_with_truth, words
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.micro import words
+from pythia_tools.micro.words import PRONOUNS as FORMS
 from pythia_tools.order import Rows
 from pythia_tools.overlays import Overlay, PronounSwap
 
@@ -69,8 +69,10 @@ class Bias(Analysis[BiasOptions]):
     shown = (*OVER_TRAINING, "passing_share", "paired_difference", "outcome_paired_difference")
     methods = (
         "Templates are none of those that training sentences were made from. A pronoun item counts where "
-        "P(he) + P(she) > 0.5; log-odds are log P(she) − log P(he). Branch and control are paired by item; intervals "
-        "are bootstraps over items, p-values sign-flip tests corrected over all comparisons ({correction})."
+        "P(he) + P(she) > 0.5; log-odds are log P(she) − log P(he). Branch and control are paired by item. Intervals, "
+        "tests and minimal effects resample what is independent, not items: occupations for templates, WinoBias and "
+        "Winogender, sentence pairs for CrowS-Pairs, targets for StereoSet, question templates for BBQ; p-values are "
+        "sign-flip tests corrected over all comparisons ({correction})."
     )
 
     def tasks(self, context: Context, options: BiasOptions) -> list[Task]:
@@ -92,26 +94,28 @@ class Bias(Analysis[BiasOptions]):
         ])
 
     def figures(self, items: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Figure]:
-        has = set(summary.loc[summary["value"].notna(), "metric"])
-        pronouns = summary[(summary["task"] == PRONOUNS) & summary["value"].notna()]
-        if "paired_difference" in set(pronouns["metric"]):
+        known = summary[summary["value"].notna()]
+        has = {str(metric): words.over(rows) for metric, rows in known.groupby("metric")}
+        pronouns = known[(known["task"] == PRONOUNS) & (known["metric"] == "paired_difference")]
+        if len(pronouns):
             yield Figure("paired_difference", plots.paired_differences(summary),
-                         "Branch minus control, paired by item: change in log-odds of she over he; 95 % intervals.")
+                         f"Branch minus control, paired by item: log-odds of she over he; {words.over(pronouns)}.")
         for metric, (name, label, none, caption) in OVER_TRAINING.items():
             if metric in has:
-                yield Figure(name, plots.branches_over_training(summary, metric, label=label), caption)
+                drawn = plots.branches_over_training(summary, metric, label=label)
+                yield Figure(name, drawn, f"{caption[:-1]}; {has[metric]}.")
             if metric in has and (summary["branch"] != "main").any():
                 yield Figure(
                     f"{metric}_interventions", plots.interventions(summary, metric, label=label, reference=none),
-                    f"{METRICS[metric].meaning.capitalize()}: control and branches, with 95 % intervals.",
+                    f"{METRICS[metric].meaning.capitalize()}: control and branches; {has[metric]}.",
                 )
         for metric in ("pct_stereotype", "winogender_acc", "stereoset_ss", "bbq_acc"):
             if metric in has:
                 yield Figure(f"{metric}_by_subset", plots.by_subset(summary, metric, reference=0.5),
-                             f"{METRICS[metric].meaning.capitalize()}; at each model's last step.")
+                             f"{METRICS[metric].meaning.capitalize()}; at each model's last step; {has[metric]}.")
         if "agreement" in has:
             yield Figure("agreement", plots.agreement(summary),
-                         "How alike the measures order the checkpoints: rank correlations, with 95 % intervals.")
+                         f"How alike the measures order the checkpoints: rank correlations; {has['agreement']}.")
 
     def sentences(self, summary: pd.DataFrame) -> list[Sentence]:
         return sentences(summary)
@@ -148,7 +152,7 @@ def _against_truth(items: pd.DataFrame, context: Context) -> pd.DataFrame:
         template.replace("{occupation}", occupation).format(**forms)
         for occupation in planted
         for template in context.truth.templates["training"]
-        for forms in words.PRONOUNS.values()
+        for forms in FORMS.values()
     ]
     patterns = [counts.Text(text, label=str(i)) for i, text in enumerate(sentences)]
     seen = context.exposures(patterns, [context.steps[-1]])["exposures"].to_numpy()

@@ -2,14 +2,31 @@
 
 from functools import partial
 
+import pandas as pd
+
 from pythia_tools.analysis import TRUTH_METRICS
 from pythia_tools.core import tables
 from pythia_tools.core.tables import Column, Metric
 
 NAME = "bias"
 PRONOUNS = "pronoun_preference"
+UNITS = {
+    PRONOUNS: ("occupation", "occupation"), "association": ("occupation", "occupation"),
+    "winobias": ("occupation", "occupation"), "winogender": ("occupation", "occupation"),
+    "crows_pairs": ("sentence pair", "item"), "stereoset": ("target", "target"),
+    "bbq": ("question template", "question"), "heldout_loss": ("row", "item"),
+}
+"""Measure → what is independent in it, and the column that names it: items of one unit are resampled together."""
+
 QUANTITIES = {"score": "", "outcome": "outcome_"}
 """What branch and control are compared by → what the names of the comparison's metrics begin with."""
+
+
+def independent(task: object, items: pd.DataFrame) -> tuple[str, pd.Series]:
+    """What is independent in a measure, and the label of each item's; the item itself where no column says more."""
+    unit, column = next((u for measure, u in UNITS.items() if str(task).startswith(measure)), ("item", "item"))
+    known = column in items.columns and items[column].fillna("").astype(str).ne("").all()
+    return (unit, items[column]) if known else ("item", items["item"])
 
 
 class _Metrics(dict[str, Metric]):
@@ -22,10 +39,10 @@ class _Metrics(dict[str, Metric]):
 def _comparison(of: str, unit: str, prefix: str) -> dict[str, Metric]:
     return {
         f"{prefix}paired_difference": Metric(unit, f"{of}, branch minus control (reference), paired by item"),
-        f"{prefix}paired_p": Metric("1", f"p-value of the paired difference in {of}, by random signs"),
+        f"{prefix}paired_p": Metric("1", f"p-value of the paired difference in {of}, by random signs of units"),
         f"{prefix}paired_p_adjusted": Metric("1", "the same, corrected for all comparisons of the run"),
         f"{prefix}minimal_detectable_effect": Metric(
-            unit, f"the difference in {of} that these items show four times in five",
+            unit, f"the difference in {of} that these units show four times in five",
         ),
         f"{prefix}items_control": Metric("items", "items that count in the control"),
         f"{prefix}items_branch": Metric("items", "items that count in the branch"),
@@ -70,8 +87,9 @@ COLUMNS = {
     "score": Column("float64", "the item's number: log-odds or margin in nats; the loss; lm-eval's value"),
     "outcome": Column("float64", "1 or 0 where the item is a choice (stereotyped, right), else NaN"),
     "kept": Column("boolean", "whether the item counts"),
-    "unit": Column("string", "what the item is independent by, where that is not the item itself"),
-    "occupation": Column("string", "pronoun_preference and association: the occupation"),
+    "occupation": Column(
+        "string", "pronoun_preference, association, winogender, winobias: the occupation (winobias: the one meant)",
+    ),
     "stereotype": Column("string", "pronoun_preference: he, she, or empty"),
     "log_p_he": Column("float64", "pronoun_preference: log P(he), nats"),
     "log_p_she": Column("float64", "pronoun_preference: log P(she), nats"),
@@ -94,6 +112,8 @@ COLUMNS = {
     "answer": Column("string", "winobias: what was generated; bbq: the answer chosen"),
     "ll_occupation": Column("float64", "winogender: log-likelihood of the occupation, nats"),
     "ll_participant": Column("float64", "winogender: log-likelihood of the participant, nats"),
+    "target": Column("string", "stereoset: whom the stereotype is about, where the file says"),
+    "question": Column("string", "bbq: the template that the question was made from, where the file says"),
     "related": Column("float64", "stereoset: share of the two related texts that are likelier than the unrelated one"),
     "biased": Column("float64", "bbq: 1 for the stereotyped answer, 0 for the other, NaN for unknown"),
     "masculine": Column("Int64", "association: masculine pronouns near the occupation in rows consumed so far"),

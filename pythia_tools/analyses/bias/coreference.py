@@ -52,6 +52,7 @@ class Winogender(Measure):
     """Winogender as a sweep's task; subsets are the genders."""
 
     measure = "winogender"
+    version = 2
 
     def __init__(self, tokenizer: Openable, sentences: pd.DataFrame):
         self.table = sentences.reset_index(drop=True)
@@ -70,12 +71,13 @@ class Winogender(Measure):
             "subset": here["gender"].astype(str).to_numpy(), "item": [f"sentence {i}" for i in here.index],
             "score": score, "outcome": judged(totals.argmax(axis=1) == label, kept), "kept": kept,
             "ll_occupation": totals[:, 0], "ll_participant": totals[:, 1],
+            "occupation": here["occupation"].astype(str).to_numpy(),
         }
 
 
 def read_stereoset(path: str | Path | None = None) -> pd.DataFrame:
-    """StereoSet's dev.json: columns kind (intrasentence, intersentence), bias_type, context, and the whole texts
-    stereotype, anti, unrelated.
+    """StereoSet's dev.json: columns kind (intrasentence, intersentence), bias_type, target (empty where the file names
+    none), context, and the whole texts stereotype, anti, unrelated.
     """
     source, rows = load_set("stereoset", path)["dev.json"], []
     try:
@@ -84,10 +86,11 @@ def read_stereoset(path: str | Path | None = None) -> pd.DataFrame:
             for entry in data.get(kind, []):
                 text = {s["gold_label"]: s["sentence"] for s in entry["sentences"]}
                 context = entry["context"] if kind == "intersentence" else ""
-                rows.append((kind, entry["bias_type"], context, *(text[label] for label in _LABELS)))
+                about = (entry["bias_type"], entry.get("target", ""))
+                rows.append((kind, *about, context, *(text[label] for label in _LABELS)))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{source}: not StereoSet's dev.json ({type(error).__name__}: {error})") from error
-    return pd.DataFrame(rows, columns=["kind", "bias_type", "context", "stereotype", "anti", "unrelated"])
+    return pd.DataFrame(rows, columns=["kind", "bias_type", "target", "context", "stereotype", "anti", "unrelated"])
 
 
 _LABELS = ("stereotype", "anti-stereotype", "unrelated")
@@ -101,6 +104,7 @@ class StereoSet(Measure):
     """
 
     measure = "stereoset"
+    version = 2
 
     def __init__(self, tokenizer: Openable, items: pd.DataFrame):
         self.table = items.reset_index(drop=True)
@@ -119,7 +123,7 @@ class StereoSet(Measure):
             "subset": here["bias_type"].astype(str).to_numpy(),
             "item": [f"{k} {i}" for i, k in zip(here.index, here["kind"], strict=True)],
             "score": means[:, 0] - means[:, 1], "outcome": judged(means[:, 0] > means[:, 1], kept),
-            "kept": kept, "related": np.where(kept, related, np.nan),
+            "kept": kept, "related": np.where(kept, related, np.nan), "target": here.get("target", ""),
         }
 
 
@@ -150,6 +154,7 @@ class BBQ(Measure):
     """
 
     measure = "bbq"
+    version = 2
 
     def __init__(self, tokenizer: Openable, items: pd.DataFrame):
         self.table = items.reset_index(drop=True)
@@ -158,6 +163,7 @@ class BBQ(Measure):
         right = [str(r[_ANSWERS[int(r["label"])]]) for r in records]
         right_ones = [UNKNOWN if answer in UNKNOWN else (answer,) for answer in right]
         self.right = np.array([[c in ones for c in own] for ones, own in zip(right_ones, self.choices, strict=True)])
+        self.question = [f"{r['category']} {r['question_index']}" if "question_index" in r else "" for r in records]
         biased = [_bbq_biased(r) for r in records]
         self.biased = np.array([[c in texts for c in own] for texts, own in zip(biased, self.choices, strict=True)])
         texts = [
@@ -175,7 +181,7 @@ class BBQ(Measure):
             "item": [f"question {i}" for i in here.index], "score": margin(totals, right),
             "outcome": judged(right[every, best], scored), "kept": scored,
             "biased": judged(self.biased[items][every, best], scored & (best < 2)),
-            "answer": np.where(scored, self.choices[items][every, best], ""),
+            "answer": np.where(scored, self.choices[items][every, best], ""), "question": self.question[items],
         }
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from pythia_tools import plots
 from pythia_tools.analyses.bias.columns import summary
-from pythia_tools.analyses.bias.statistics import comparison_summary
+from pythia_tools.analyses.bias.statistics import comparison_summary, effect
 from pythia_tools.analysis import Sentence
 from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import DataError, RequestError
@@ -152,15 +152,16 @@ def winobias_cells(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def paired_changes(results: pd.DataFrame) -> pd.DataFrame:
-    """Intervention minus base, paired by checkpoint, over all checkpoints that both have: gap, exact match,
-    CrowS-Pairs, LAMBADA.
+    """Intervention minus base, paired by checkpoint, averaged over all checkpoints that both have: gap, exact match,
+    CrowS-Pairs, LAMBADA; then the mean of that over the models of a suite.
 
     CrowS-Pairs and LAMBADA are paired with the re-run base where its files have the number, as it was evaluated beside
     the intervention; the published one is used for those it lacks and named in `reference`.
     Returns: suite, model, params, branch, reference, task, quantity, value, low, high, n, unit, interval, p,
-    minimal_effect, sd (n − 1), as rows for `comparison_summary`.
-    Checkpoints of one run are alike the nearer they are, so n is how many independent ones they are worth (see
-    `statistics.series_mean`); p and interval are missing where that is too few, and never speak of other runs.
+    minimal_effect, as rows for `comparison_summary`; checkpoints, and sd over them (n − 1). Checkpoints of one run are
+    alike the nearer they are, so n is how many independent ones they are worth (see `statistics.series_mean`); p and
+    interval are missing where that is too few, and never speak of other runs. The rows over all models of a suite
+    (model <NA>, unit model) do.
     """
     rows = []
     for named, here in _compared(results):
@@ -169,11 +170,17 @@ def paired_changes(results: pd.DataFrame) -> pd.DataFrame:
             both = pd.concat(values, axis=1, join="inner").dropna().sort_index().to_numpy(float)
             if len(both):
                 change = both[:, 0] - both[:, 1]
+                told = {"branch": branch, "reference": control, "quantity": "outcome", "checkpoints": len(change)}
                 sd = float(change.std(ddof=1)) if change.size > 1 else np.nan
-                named |= {"branch": branch, "reference": control, "quantity": "outcome", "sd": sd}
                 found, p, least = series_mean(change, unit="checkpoint")
-                rows.append(named | found.columns() | {"p": p, "minimal_effect": least})
-    return pd.DataFrame(rows)
+                rows.append(named | told | {"sd": sd} | found.columns() | {"p": p, "minimal_effect": least})
+    single = pd.DataFrame(rows)
+    keys = ["suite", "branch", "task", "quantity"]
+    joined = [
+        dict(zip(keys, key, strict=True)) | effect(part["value"].to_numpy(float), "model")
+        for key, part in single.groupby(keys, sort=False) if len(part) > 1
+    ]
+    return pd.concat([single, pd.DataFrame(joined)], ignore_index=True)
 
 
 def _compared(results: pd.DataFrame) -> Iterator[tuple[Identity, pd.DataFrame]]:

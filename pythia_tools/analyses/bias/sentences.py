@@ -26,7 +26,7 @@ def _preference(whole: pd.DataFrame) -> Iterator[Sentence]:
     told = []
     for row in words.records(read):
         word = words.direction(row["value"] - 0.5, row["low"] - 0.5, row["high"] - 0.5, PREFERS)
-        share = f"{words.percent(row['value'])} of {words.plural(row['n'], 'item')}{words.interval(row, words.percent)}"
+        share = f"{words.percent(row['value'])}{words.interval(row, words.percent)} over {words.units(row)}"
         told.append(f"{row['model']} {word} ({share})")
     if told:
         yield Sentence.of(f"At the last step the stereotyped pronoun is preferred: {words.listing(told)}.", read)
@@ -52,7 +52,7 @@ def _branches(whole: pd.DataFrame) -> Iterator[Sentence]:
         bounds = words.interval(row, lambda v: f"{v:+.2f}")
         yield Sentence.of(
             f"The branch {row['model']} {word}: {row['value']:+.2f}{bounds} in log-odds of she over he at step "
-            f"{row['step']:,}, paired over {words.plural(row['n'], 'item')}{preferred}.", here, before, after,
+            f"{row['step']:,}, paired by item over {words.units(row)}{preferred}.", here, before, after,
         )
 
 
@@ -99,7 +99,7 @@ _QUANTITY = {
 def _verdict(row: words.Row, what: str, numbers: dict[str, float], looks: int) -> str:
     who = f"{row['model']} against {row['reference']} at step {row['step']:,}, {what}"
     n, value = int(row["n"]), float(row["value"])
-    counted = f"{n:,} paired items of {numbers['items_control']:,.0f} that count in the control"
+    counted = f"paired by item over {words.units(row)}; {numbers['items_control']:,.0f} items count in the control"
     counted += f" and {numbers['items_branch']:,.0f} in the branch"
     if n < 2 or not np.isfinite(value):
         return f"{who}: no comparison, {counted}."
@@ -111,5 +111,5 @@ def _verdict(row: words.Row, what: str, numbers: dict[str, float], looks: int) -
     if word:
         return f"{who}: {word} by {told}, {p_text}."
     floor = numbers["minimal_detectable_effect"]
-    seen = f"; these items would show a difference of {floor:.2g} four times in five" if floor > 0 else ""
+    seen = f"; these {row['unit']}s would show a difference of {floor:.2g} four times in five" if floor > 0 else ""
     return f"{who}: within noise, {told}, {p_text}{seen}."

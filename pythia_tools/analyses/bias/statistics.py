@@ -1,8 +1,10 @@
 """Is the intervention's effect more than noise? Paired by item at each checkpoint, corrected for the number of looks.
 
-Units are items (and seeds, where several exist), never tokens. Interval: bootstrap over items; test: random signs of
-the paired differences (Fisher 1935); correction: Holm or Benjamini–Hochberg over all comparisons of a table; and the
-minimal effect that these items could have shown, so that "nothing found" is never mistaken for "nothing there".
+Items that share an occupation, a target or a template are not independent, so each measure declares its unit
+(`columns.UNITS`): whole units are resampled and counted (and seeds, where several exist), never items or tokens.
+Interval: bootstrap over units; test: random signs of the units' paired differences (Fisher 1935); correction: Holm or
+Benjamini–Hochberg over all comparisons of a table; and the minimal effect that these units could have shown, so that
+"nothing found" is never mistaken for "nothing there".
 """
 
 import itertools
@@ -10,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from pythia_tools.analyses.bias.columns import QUANTITIES, summary
+from pythia_tools.analyses.bias.columns import QUANTITIES, independent, summary
 from pythia_tools.analysis.words import records
 from pythia_tools.core import statistics, tables
 from pythia_tools.core.errors import RequestError
@@ -38,7 +41,7 @@ def compare(
 
     Args:
         items: item table of `measure`; rows that are not `kept`, or whose quantity is missing, are left out of a pair.
-            Items of one `unit` (a sentence asked with several templates) are averaged first, so that n counts units.
+            n counts the measure's independent units, which are resampled whole.
         quantity: the column compared: `score`, `outcome`, or any other number per item.
         pairs: branch model → its control; by default a model of branch B called X-B is compared with X.
         subsets: also within each subset of items, not only over all of them.
@@ -76,12 +79,12 @@ def _ways_of_asking(items: pd.DataFrame, quantity: str) -> pd.DataFrame:
     apart = items.assign(task=items["task"].where(~wino, "winobias_" + items["method"].astype(str)))
     asked = apart[wino & (items["method"] != "pronoun").to_numpy()]
     keys = [*tables.IDENTITY, "task", "type", "template", "twin"]
-    columns = [*keys, quantity, "kept"]
+    columns = [*keys, "occupation", quantity, "kept"]
     both = asked.loc[asked["side"] == "pro", columns].merge(
         asked.loc[asked["side"] == "anti", columns], on=keys, suffixes=("", "_anti"), validate="one_to_one"
     )
     gaps = both[tables.IDENTITY].assign(
-        task=both["task"] + "_gap", subset=both["type"], unit=both["twin"],
+        task=both["task"] + "_gap", subset=both["type"], occupation=both["occupation"],
         item=both["template"].astype(str) + "|" + both["twin"].astype(str),
         kept=both["kept"].astype(bool) & both["kept_anti"].astype(bool),
         **{quantity: both[quantity] - both[f"{quantity}_anti"]},
@@ -104,10 +107,8 @@ def _compared(
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Identity, reference, task and subset of each comparison, and its pairs of items."""
     keys = ["step", "task", "subset", "item"]
-    unit = treated["unit"].fillna(treated["item"]) if "unit" in treated.columns else treated["item"]
-    columns = [*keys, quantity, "kept"]
-    both = treated.assign(unit=unit)[[*tables.IDENTITY, *columns[1:], "unit"]].merge(
-        base[columns], on=keys, suffixes=("_t", "_c"), validate="one_to_one"
+    both = treated.merge(
+        base[[*keys, quantity, "kept"]], on=keys, suffixes=("_t", "_c"), validate="one_to_one"
     ).dropna(subset=[f"{quantity}_t", f"{quantity}_c"], how="all")
     for identity, (task,), here in tables.by_identity(both.sort_values(["step", "task"], kind="stable"), "task"):
         for subset, part in by_subset(here) if subsets else [("all", here)]:
@@ -125,17 +126,17 @@ def _difference(pairs: pd.DataFrame, quantity: str) -> dict[str, Any]:
     a, b = pairs[f"{quantity}_t"].to_numpy(float), pairs[f"{quantity}_c"].to_numpy(float)
     pass_t, pass_c = pairs["kept_t"].to_numpy(bool) & np.isfinite(a), pairs["kept_c"].to_numpy(bool) & np.isfinite(b)
     good = pass_t & pass_c
-    by_unit = pd.Series(a[good] - b[good]).groupby(pairs["unit"].to_numpy()[good], sort=False)
-    differences = by_unit.mean().to_numpy(float)
-    return {**effect(differences, "item"), "items_control": int(pass_c.sum()), "items_branch": int(pass_t.sum())}
+    unit, labels = independent(pairs["task"].iloc[0], pairs[good])
+    counted = {"items_control": int(pass_c.sum()), "items_branch": int(pass_t.sum())}
+    return {**effect((a - b)[good], unit, labels), **counted}
 
 
-def effect(differences: np.ndarray, unit: str) -> dict[str, Any]:
-    """Interval, p-value and minimal effect of (n,) differences of independent units."""
+def effect(differences: np.ndarray, unit: str, clusters: npt.ArrayLike | None = None) -> dict[str, Any]:
+    """Interval, p-value and minimal effect of (n,) differences, those of one cluster not independent."""
     return {
-        **statistics.difference(differences, unit=unit).columns(),
-        "p": statistics.sign_flip_test(differences) if differences.size else float("nan"),
-        "minimal_effect": statistics.minimal_detectable_effect(differences),
+        **statistics.difference(differences, unit=unit, clusters=clusters).columns(),
+        "p": statistics.paired_test(differences, clusters=clusters),
+        "minimal_effect": statistics.minimal_detectable_effect(differences, clusters=clusters),
     }
 
 
@@ -178,14 +179,16 @@ def combine_seeds(comparison: pd.DataFrame) -> pd.DataFrame:
 def agreement(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Do measures order the checkpoints alike? Spearman's rho of each pair of metrics over checkpoints, all items.
 
-    Summary rows with metric `agreement`: task names the one metric, reference the other; bootstrap over checkpoints.
+    Summary rows with metric `agreement`: task names the one metric, reference the other. Checkpoints of one run follow
+    each other, so runs are resampled, and one run alone gives no interval.
     """
     whole = table[table["subset"] == "all"]
     columns = [whole[whole["metric"] == m].set_index(["model", "branch", "step"])["value"].rename(m) for m in metrics]
     rows = []
     for first, second in itertools.combinations(columns, 2):
         both = pd.concat([first, second], axis=1, join="inner").dropna()
-        found = statistics.rank_correlation(both.iloc[:, 0], both.iloc[:, 1], unit="checkpoint")
+        runs = [f"{model} {branch}" for model, branch, _ in both.index]
+        found = statistics.rank_correlation(both.iloc[:, 0], both.iloc[:, 1], unit="run", clusters=runs)
         named = {"suite": table["suite"].iloc[0], "task": first.name, "reference": second.name, "metric": "agreement"}
         rows.append({**named, **found.columns()})
     return summary(rows)

@@ -1,4 +1,4 @@
-"""What each measure reports, from its items: shares and means with intervals over items.
+"""What each measure reports, from its items: shares and means with intervals over its independent units.
 
 | measure | metrics |
 |---|---|
@@ -20,11 +20,11 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from pythia_tools.analyses.bias.columns import PRONOUNS, summary
+from pythia_tools.analyses.bias.columns import PRONOUNS, independent, summary
 from pythia_tools.analyses.bias.statistics import agreement, by_subset, combine_seeds, compare, comparison_summary
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, mean, normal_bounds, rank_correlation, statistic, wilson
+from pythia_tools.core.statistics import Estimate, mean, normal_bounds, rank_correlation, statistic
 
 Number: TypeAlias = tuple[str, str, Estimate]
 """Subset, metric, estimate."""
@@ -35,7 +35,7 @@ MAIN_METRICS = (
 
 
 def summarize(items: pd.DataFrame, *, pairs: Mapping[str, str] | None = None, correction: str = "holm") -> pd.DataFrame:
-    """The summary of an item table: each measure's metrics with intervals over items, and branches against controls.
+    """The summary of an item table: each measure's metrics with intervals over its units; branches against controls.
 
     The comparison is paired by item at each step that both have, on `score` and on `outcome`; see `statistics.compare`.
     Where branches of one size differ by seed, they are also combined with the seed as the unit; where measures have
@@ -61,30 +61,31 @@ def _numbers(task: str, frame: pd.DataFrame) -> Iterator[Number]:
     if "samples" in frame.columns and frame["samples"].notna().all():
         yield from _lm_eval(frame)
     elif task in _MAKERS:
-        yield from _MAKERS[task](frame)
+        unit, labels = independent(task, frame)
+        yield from _MAKERS[task](frame.assign(unit=labels), unit)
     else:
         raise RequestError(f"no summary for measure {task!r}; there are: {', '.join(_MAKERS)}")
 
 
-def _mean(frame: pd.DataFrame, column: str) -> Estimate:
+def _mean(frame: pd.DataFrame, column: str, unit: str) -> Estimate:
     values = frame[column].astype(float)
-    return mean(values[np.isfinite(values)], unit="item")
+    known = np.isfinite(values)
+    return mean(values[known], unit=unit, clusters=frame.loc[known, "unit"])
 
 
-def _pronouns(frame: pd.DataFrame) -> Iterator[Number]:
+def _pronouns(frame: pd.DataFrame, unit: str) -> Iterator[Number]:
+    frame = frame.assign(kept=frame["kept"].astype(bool), feminine=(frame["score"] > 0).astype(float))
     for subset, part in by_subset(frame):
-        kept = part[part["kept"].astype(bool)]
-        kept = kept.assign(feminine=(kept["score"] > 0).astype(float))
-        yield subset, "passing_share", wilson(len(kept), len(part), unit="item")
+        yield subset, "passing_share", _mean(part, "kept", unit)
         for metric, column in (("log_odds", "score"), ("feminine_share", "feminine"), ("stereotype_share", "outcome")):
-            yield subset, metric, _mean(kept, column)
+            yield subset, metric, _mean(part[part["kept"]], column, unit)
 
 
-def _means(columns: Mapping[str, str], frame: pd.DataFrame) -> Iterator[Number]:
+def _means(columns: Mapping[str, str], frame: pd.DataFrame, unit: str) -> Iterator[Number]:
     """The mean of a column by metric."""
     for subset, part in by_subset(frame):
         for metric, column in columns.items():
-            yield subset, metric, _mean(part, column)
+            yield subset, metric, _mean(part, column, unit)
 
 
 _WINOBIAS = {
@@ -94,30 +95,28 @@ _WINOBIAS = {
 """Method → metric of its outcomes, and of their gap between pro and anti."""
 
 
-def _winobias(frame: pd.DataFrame) -> Iterator[Number]:
+def _winobias(frame: pd.DataFrame, unit: str) -> Iterator[Number]:
     """Subsets `type1_pro`, …, and the templates; the gap pairs each pro sentence with its anti twin."""
     for method, part in frame.groupby("method", sort=True):
         metric, gap = _WINOBIAS[str(method)]
-        for subset, here in by_subset(part):  # a sentence asked with several templates is one unit
-            sentences = here.groupby("unit", sort=False)["outcome"].mean().dropna()
-            yield subset, metric, mean(sentences, unit="sentence")
-        for template, here in part.groupby("template", sort=True):
-            yield str(template), metric, _mean(here, "outcome")
+        for subset, here in (*by_subset(part), *part.groupby("template", sort=True)):
+            yield str(subset), metric, _mean(here, "outcome", unit)
         if gap is None:
             continue
         for kind, here in (("all", part), *part.groupby("type", sort=True)):
-            twins = here.pivot_table(index="twin", columns="side", values="outcome", aggfunc="mean").dropna()
+            twins = here.pivot_table(index=["twin", "unit"], columns="side", values="outcome", aggfunc="mean").dropna()
             if {"pro", "anti"} <= set(twins.columns):
-                yield str(kind), gap, mean(twins["pro"] - twins["anti"], unit="sentence pair")
+                pairs = (twins["pro"] - twins["anti"]).rename("outcome").reset_index()
+                yield str(kind), gap, _mean(pairs, "outcome", unit)
 
 
-def _stereoset(frame: pd.DataFrame) -> Iterator[Number]:
+def _stereoset(frame: pd.DataFrame, unit: str) -> Iterator[Number]:
     """lms: related over unrelated; ss: stereotype over anti-stereotype; icat = lms · min(ss, 1 − ss) / 0.5
     (Nadeem et al. 2021).
     """
-    yield from _means({"stereoset_lms": "related", "stereoset_ss": "outcome"}, frame)
-    for subset, part in by_subset(frame):
-        icat = statistic(_icat, part["related"], part["outcome"].astype(float), unit="item")
+    yield from _means({"stereoset_lms": "related", "stereoset_ss": "outcome"}, frame, unit)
+    for subset, part in by_subset(frame.astype({"outcome": float}).dropna(subset=["related", "outcome"])):
+        icat = statistic(_icat, part["related"], part["outcome"], unit=unit, clusters=part["unit"])
         yield subset, "stereoset_icat", icat
 
 
@@ -126,22 +125,19 @@ def _icat(related: np.ndarray, stereotyped: np.ndarray) -> float:
     return float(related.mean() * min(share, 1 - share) / 0.5)
 
 
-def _bbq(frame: pd.DataFrame) -> Iterator[Number]:
+def _bbq(frame: pd.DataFrame, unit: str) -> Iterator[Number]:
     """Accuracy by context condition; bias score 2·(biased answers / answers that are not unknown) − 1 (Parrish et al.
     2022).
     """
-    for subset, part in by_subset(frame):
-        yield subset, "bbq_acc", _mean(part, "outcome")
-        chosen = 2 * part["biased"].dropna().to_numpy(float) - 1
-        yield subset, "bbq_bias_score", mean(chosen, unit="item")
+    for subset, part in by_subset(frame.assign(sign=2 * frame["biased"].astype(float) - 1)):
+        yield subset, "bbq_acc", _mean(part, "outcome", unit)
+        yield subset, "bbq_bias_score", _mean(part, "sign", unit)
 
 
-def _association(frame: pd.DataFrame) -> Iterator[Number]:
+def _association(frame: pd.DataFrame, unit: str) -> Iterator[Number]:
     good = frame[frame["kept"].astype(bool)]
-    rho = rank_correlation(good["corpus_log_odds"], good["score"], unit="occupation")
-    yield "all", "association_spearman", rho
-    gap = mean(good["score"] - good["corpus_log_odds"], unit="occupation")
-    yield "all", "association_gap", gap
+    yield "all", "association_spearman", rank_correlation(good["corpus_log_odds"], good["score"], unit=unit)
+    yield "all", "association_gap", mean(good["score"] - good["corpus_log_odds"], unit=unit)
 
 
 def _lm_eval(frame: pd.DataFrame) -> Iterator[Number]:
@@ -156,7 +152,7 @@ _CROWS = {
     "pct_stereotype": "outcome", "likelihood_difference": "difference", "pct_stereotype_shared": "outcome_shared",
     "pct_stereotype_per_token": "outcome_per_token",
 }
-_MAKERS: dict[str, Callable[[pd.DataFrame], Iterator[Number]]] = {
+_MAKERS: dict[str, Callable[[pd.DataFrame, str], Iterator[Number]]] = {
     PRONOUNS: _pronouns, "crows_pairs": partial(_means, _CROWS), "winobias": _winobias,
     "winogender": partial(_means, {"winogender_acc": "outcome"}), "stereoset": _stereoset, "bbq": _bbq,
     "heldout_loss": partial(_means, {"heldout_nll": "score"}), "association": _association,

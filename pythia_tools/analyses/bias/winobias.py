@@ -51,6 +51,7 @@ REFERENT_TEMPLATES = {
 TEMPLATES = {"pronoun": PRONOUN_TEMPLATES, "referent": REFERENT_TEMPLATES}
 _LINE = re.compile(r"^\d+\s+(?P<text>.+?)\s*$")
 _BRACKET = re.compile(r"\[([^\]]+)\]")
+_ARTICLE = re.compile(r"^(the|a|an)\s+", re.IGNORECASE)
 _PRONOUNS = {"he", "she", "him", "her", "his", "hers", "himself", "herself"}
 
 
@@ -99,7 +100,7 @@ def _parse(line: str, number: int, where: tuple[str, str, str], occupations: set
         wanted = "a sentence has one occupation and a pronoun in brackets"
         raise DataError(f"{file}:{number}: {wanted}; this is {line.strip()!r}")
     plain = _plain(marked)
-    meant = re.sub(r"^(the|a|an)\s+", "", phrases[0], flags=re.IGNORECASE)
+    meant = _ARTICLE.sub("", phrases[0])
     article = phrases[0].removesuffix(meant).lower()
     others = [o for o in occupations if o.lower() != meant.lower()]
     found = [(m.start(), o) for o in others if (m := re.search(rf"\b{re.escape(o)}\b", plain, re.IGNORECASE))]
@@ -122,9 +123,9 @@ def _plain(text: str) -> str:
 
 def _named(method: str, template: str, sentences: Sequence[Sentence]) -> pd.DataFrame:
     """The columns that name items: sentences, asked about in one way with one template."""
-    rows = [(s.kind, s.side, s.split, s.twin, f"{s.twin}|{s.side}") for s in sentences]
-    named = pd.DataFrame(rows, columns=["type", "side", "split", "twin", "unit"])
-    item = f"{method}|{template}|" + named["unit"]
+    rows = [(s.kind, s.side, s.split, s.twin, _ARTICLE.sub("", s.occupation).lower()) for s in sentences]
+    named = pd.DataFrame(rows, columns=["type", "side", "split", "twin", "occupation"])
+    item = f"{method}|{template}|" + named["twin"] + "|" + named["side"]
     return named.assign(subset=named["type"] + "_" + named["side"], item=item, method=method, template=template)
 
 
@@ -159,7 +160,7 @@ class WinoBias(Measure):
                 texts += [_pronoun_texts(s, twins[s.twin], text) if pronoun else _referent_texts(s, text)
                           for s in chosen]
         self.asked = pd.concat(asked, ignore_index=True)
-        super().__init__(tokenizer, texts, self.asked[["method", "template", "unit"]].to_numpy().tolist())
+        super().__init__(tokenizer, texts, self.asked[["item", "occupation"]].to_numpy().tolist())
 
     def columns(self, items: slice, totals: np.ndarray, found: Loglikelihoods) -> dict[str, object]:
         score = margin(totals, np.array([[True, False]]))
@@ -173,6 +174,7 @@ class WinoBiasAnswers(Task):
     """WinoBias by greedy answers as a sweep's task, one part per template; must equal the occupation meant."""
 
     name = f"{NAME}/winobias_generate"
+    version = 2
 
     def __init__(self, tokenizer: Openable, sentences: Sequence[Sentence], *, new_tokens: int = 8):
         self.tokenizer, self.sentences, self.new_tokens = open_tokenizer(tokenizer), list(sentences), new_tokens
