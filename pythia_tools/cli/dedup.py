@@ -17,16 +17,17 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools.cli.options import INPUTS, add, emit, positive, recorded, require_out
+from pythia_tools.cli.options import INPUTS, add, at_least, emit, positive, recorded, require_out
 from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.config import PRESETS, DedupConfig, preset
 
-LSH = {"num_perm", "seed", "scheme", "hashing", "bands", "rows", "verify"}
+LSH = {"num_perm", "seed", "scheme", "hashing", "bands", "rows", "verify", "judged"}
 """Options that only method lsh has."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     flag = parser.add_argument
+    clustering = "components: chains of near-duplicates (default); stars: each within the threshold of the one kept"
     add(parser, "inputs", nargs="*", help=f"{INPUTS}; documents are read in this order")
     flag("--preset", choices=sorted(PRESETS), help="exact (default), datasketch (128 hashes), pile_dedupe (10)")
     flag("--threshold", type=float, help="Jaccard similarity of sets of shingles, above 0 to 1 (default: 0.87)")
@@ -41,6 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     flag("--bands", type=positive, help="lsh: bands (default: chosen for the threshold as datasketch does)")
     flag("--rows", type=positive, help="lsh: rows of a band")
     flag("--verify", action="store_true", default=None, help="lsh: join documents only on exact similarity")
+    flag("--judged", type=at_least(0), help="lsh: documents judged exactly, to estimate recall (default: 500)")
+    flag("--clustering", choices=["components", "stars"], help=clustering)
     flag("--keep", choices=["first", "last", "longest"], help="which member of a cluster stays (default: first)")
     add(parser, "--text-key", "--id-key")
     flag("--group-by", help="metadata field that says a document's kind (default: the ending of its id)")
@@ -69,8 +72,9 @@ def run(args: argparse.Namespace) -> None:
     result = run_stages(
         args.inputs, out, config_of(args), backend=args.backend, workers=args.workers, request=recorded("dedup", args),
     )
-    sizes = {"documents": result.documents, "kept": result.documents - result.dropped, "dropped": result.dropped}
-    emit({**sizes, "clusters": result.clusters, "out": str(result.folder)}, args)
+    read = {"inputs": result.inputs, "documents": result.documents, "kept": result.documents - result.dropped}
+    lost = {"dropped": result.dropped, "dropped_below_threshold": result.below_threshold}
+    emit({**read, **lost, "clusters": result.clusters, "out": str(result.folder)}, args)
 
 
 def config_of(args: argparse.Namespace) -> DedupConfig:

@@ -130,7 +130,7 @@ def emit(value: Result, args: argparse.Namespace, shown: pd.DataFrame | str | No
 
 
 TRANSIENT = {"out": None, "json": False, "quiet": False, "dry_run": False, "device": "auto", "batch_size": None,
-             "budget": None, "workers": None, "typed": None}
+             "budget": None, "workers": None, "backend": "local", "memory_mb": 1024, "typed": None}
 """Arguments that do not decide a result, and what a repeated run sets them to: where it is written, how it is shown,
 what it is computed with, and the command line as it was typed.
 """

@@ -6,25 +6,28 @@ are connected already are not compared.
 Cost: 20 ns per record of a bucket; memory 16 bytes per document and one bucket file.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pythia_tools.core.parallel import worker_count
-from pythia_tools.dedup.band import bucket_parts, buckets_key
+from pythia_tools.dedup.band import bucket_parts
 from pythia_tools.dedup.config import DedupConfig
-from pythia_tools.dedup.connected import components, flatten, join_buckets, kept_member
+from pythia_tools.dedup.connected import components, flatten, join_buckets, kept_member, preference
 from pythia_tools.dedup.exact import exact_links, join_verified, similarities
 from pythia_tools.dedup.parts import Part, open_part, write_part
 from pythia_tools.dedup.sets import ShingleSets
 from pythia_tools.dedup.sign import Job, by_part, first_documents
+from pythia_tools.dedup.stars import stars
 
 PAIRS_AT_ONCE = 1 << 13
 
 
 def cluster_key(config: DedupConfig, signed: list[Part]) -> dict[str, Any]:
-    names = ("method", "threshold", "verify", "keep")
-    return {**buckets_key(config, signed), "stage": "cluster", **{name: getattr(config, name) for name in names}}
+    names = ("method", "threshold", "verify", "clustering", "keep")
+    chosen = {name: getattr(config, name) for name in names}
+    return {"stage": "cluster", "from": [p.facts for p in signed], **chosen}
 
 
 def write_clusters(job: Job, signed: list[Part], workers: int | None = None) -> Part:
@@ -45,11 +48,18 @@ def write_clusters(job: Job, signed: list[Part], workers: int | None = None) -> 
         else:
             join_buckets(parents, members, begins)
     flatten(parents)
-    kept = kept_member(parents, config.keep, text_bytes(signed) if config.keep == "longest" else None)
+    lengths = text_bytes(signed) if config.keep == "longest" else None
+    if config.clustering == "stars":
+        rank = preference(len(parents), config.keep, lengths)
+        parents = stars(parents, rank, config.threshold, partial(_gather_sets, signed, firsts))
+    kept = kept_member(parents, config.keep, lengths)
     dropped = np.flatnonzero(kept != np.arange(len(kept)))
     similarity = _similarity(config, signed, firsts, dropped, kept[dropped])
     arrays = {"roots": parents, "kept": kept, "dropped": dropped, "similarity": similarity}
-    facts = {"documents": len(kept), "dropped": len(dropped), "clusters": len(np.unique(parents[dropped]))}
+    facts = {
+        "documents": len(kept), "dropped": len(dropped), "clusters": len(np.unique(parents[dropped])),
+        "below_threshold": int((similarity < config.threshold).sum()),
+    }
     return write_part(path, key, arrays, facts)
 
 

@@ -28,7 +28,7 @@ UNITS = ("word", "char", "token")
 HASHES = ("sha1", "mix64")
 _CHOICES = {
     "method": ("exact", "lsh"), "unit": UNITS, "scheme": ("affine32", "legacy"), "hashing": HASHES,
-    "keep": ("first", "last", "longest"), "pack": ("", ".gz", ".zst"),
+    "clustering": ("components", "stars"), "keep": ("first", "last", "longest"), "pack": ("", ".gz", ".zst"),
 }
 
 
@@ -44,11 +44,14 @@ class DedupConfig:
     hashing: `sha1`, as datasketch, or `mix64`, faster and our own.
     bands, rows: of a signature, both or neither; by default chosen for the threshold as datasketch does.
     verify: for `lsh`, join candidates only if their exact similarity reaches the threshold.
+    clustering: `components` joins chains of near-duplicates, so a dropped document may lie below the threshold to the
+        kept one; `stars` drops a document only when its exact similarity to the kept one reaches the threshold.
     keep: the member of a cluster that stays: `first` or `last` in the order of the input, or `longest` in bytes (the
         first of these).
     tokenizer, text_key, id_key, group_by: how files are read (run_stages); group_by is a metadata field for the report.
     pack: suffix of the files written: none, `.gz` or `.zst`.
-    part_bytes, memory_bytes: text that is signed at once, and memory for one task's buckets.
+    judged: for `lsh` on files, documents whose near-duplicates are found exactly, for an estimate of recall; 0: none.
+    part_bytes, memory_bytes: text that is signed at once, and memory for one task's buckets (which changes no result).
     """
 
     method: str = "exact"
@@ -62,12 +65,14 @@ class DedupConfig:
     bands: int | None = None
     rows: int | None = None
     verify: bool = False
+    clustering: str = "components"
     keep: str = "first"
     tokenizer: str | None = None
     text_key: str = "text"
     id_key: str | None = None
     group_by: str | None = None
     pack: str = ""
+    judged: int = 500
     part_bytes: int = 64 << 20
     memory_bytes: int = 1 << 30
 
@@ -78,6 +83,8 @@ class DedupConfig:
         for name in ("ngram", "num_perm", "part_bytes", "memory_bytes"):
             if getattr(self, name) < 1:
                 raise RequestError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.judged < 0:
+            raise RequestError(f"judged is {self.judged}; it must be 0 or more")
         if (self.bands is None) != (self.rows is None):
             raise RequestError("bands and rows come together: give both or neither")
         if self.bands is not None and self.rows is not None and not 0 < self.bands * self.rows <= self.num_perm:
@@ -88,7 +95,12 @@ class DedupConfig:
     @property
     def needs_sets(self) -> bool:
         """Whether exact similarities are computed, for which documents are kept as sets of shingle hashes."""
-        return self.method == "exact" or self.verify
+        return self.method == "exact" or self.verify or self.clustering == "stars"
+
+    @property
+    def judges(self) -> bool:
+        """Whether recall is estimated on a sample."""
+        return self.method == "lsh" and self.judged > 0
 
     def bands_and_rows(self) -> tuple[int, int]:
         """As asked, else as datasketch chooses for the threshold."""

@@ -63,19 +63,25 @@ def members(roots: np.ndarray) -> list[list[int]]:
     return [cluster.tolist() for cluster in np.split(order, cuts)] if len(order) else []
 
 
-def kept_member(roots: np.ndarray, rule: str = "first", lengths: np.ndarray | None = None) -> np.ndarray:
-    """For each document the member of its component that is kept (itself when alone); int64.
+def preference(count: int, rule: str = "first", lengths: np.ndarray | None = None) -> np.ndarray:
+    """Rank of each document under a rule of DedupConfig.keep: of a cluster the lowest is kept; int64 (count,).
 
-    Raises: RequestError on an unknown rule (see DedupConfig.keep), or `longest` without lengths.
+    Raises: RequestError on an unknown rule, or `longest` without lengths.
     """
     check_choice("keep", rule)
-    numbers = np.arange(len(roots), dtype=np.int64)
+    numbers = np.arange(count, dtype=np.int64)
+    if rule != "longest":
+        return numbers if rule == "first" else -numbers
+    if lengths is None:
+        raise RequestError("keep rule 'longest' needs the documents' lengths")
+    rank = np.empty(count, np.int64)
+    rank[np.lexsort((numbers, -np.asarray(lengths)))] = numbers  # among equals the first
+    return rank
+
+
+def kept_member(roots: np.ndarray, rule: str = "first", lengths: np.ndarray | None = None) -> np.ndarray:
+    """For each document the member of its cluster that is kept (itself when alone); int64. Raises as `preference`."""
+    order = np.argsort(preference(len(roots), rule, lengths))[::-1]
     best = roots.astype(np.int64)
-    if rule == "last":
-        best[roots] = numbers  # a later assignment wins
-    elif rule == "longest":
-        if lengths is None:
-            raise RequestError("keep rule 'longest' needs the documents' lengths")
-        order = np.lexsort((-numbers, lengths))  # ends with the longest; among equals with the first
-        best[roots[order]] = order
+    best[roots[order]] = order  # a later assignment wins
     return best[roots]

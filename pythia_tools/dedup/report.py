@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.core import tables
+from pythia_tools.core.statistics import Estimate
 from pythia_tools.dedup.cluster import text_bytes
 from pythia_tools.dedup.config import DedupConfig
 from pythia_tools.dedup.parts import Part
@@ -25,6 +26,9 @@ METRICS = {
     "dropped_bytes": tables.Metric("bytes", "those of the documents left out"),
     "dropped_share": tables.Metric("share", "documents left out, of all"),
     "dropped_byte_share": tables.Metric("share", "bytes left out, of all"),
+    "dropped_below_threshold": tables.Metric("documents", "left out below the threshold to the one kept, by a chain"),
+    "dropped_below_threshold_share": tables.Metric("share", "those, of the documents left out"),
+    "recall": tables.Metric("share", "of a document's near-duplicates, those in its cluster; a sample judged exactly"),
 }
 
 
@@ -47,21 +51,23 @@ def member_table(signed: list[Part], clusters: Part, config: DedupConfig) -> pd.
     })
 
 
-def summary_table(signed: list[Part], clusters: Part) -> pd.DataFrame:
+def summary_table(signed: list[Part], clusters: Part, recall: Estimate | None = None) -> pd.DataFrame:
     """Counts as a summary table: of all documents, and how many were dropped of each kind, which `subset` names."""
     roots, kept = np.asarray(clusters.array("roots")), np.asarray(clusters.array("kept"))
     gone = kept != np.arange(len(kept))
     sizes = np.bincount(roots, minlength=len(roots))[np.unique(roots)] if len(roots) else np.zeros(1, np.int64)
     lengths = text_bytes(signed)
-    count = len(roots)
+    count, below = len(roots), clusters.facts["below_threshold"]
     values: dict[str, float] = {
         "documents": count, "dropped_documents": gone.sum(), "clusters": (sizes > 1).sum(),
         "largest_cluster": sizes.max(), "bytes": lengths.sum(), "dropped_bytes": lengths[gone].sum(),
         "dropped_share": gone.sum() / max(1, count),
         "dropped_byte_share": lengths[gone].sum() / max(1, lengths.sum()),
+        "dropped_below_threshold": below, "dropped_below_threshold_share": below / max(1, int(gone.sum())),
     }
     shared = {"unit": "document", "interval": "none"}
     rows = [{**shared, "metric": metric, "value": float(value), "n": count} for metric, value in values.items()]
+    rows += [] if recall is None else [{"metric": "recall", **recall.columns()}]
     kinds = kind_table(signed, clusters)[["kind", "dropped", "documents"]]
     for kind, dropped, documents in kinds.itertuples(index=False, name=None):
         rows.append({**shared, "subset": kind, "metric": "dropped_of_kind", "value": float(dropped), "n": documents})

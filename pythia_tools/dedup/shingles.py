@@ -56,6 +56,13 @@ def pack(documents: Documents, unit: str = "word") -> Packed:
     return Packed(np.frombuffer(b"".join(pieces), np.uint8), offsets, unit)
 
 
+def take(packed: Packed, documents: np.ndarray) -> Packed:
+    """Some documents, packed anew in the order given."""
+    pieces = [packed.data[packed.offsets[d] : packed.offsets[d + 1]] for d in documents.tolist()]
+    offsets = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
+    return Packed(np.concatenate([*pieces, np.zeros(SLACK, np.uint8)]), offsets, packed.unit)
+
+
 def spans(packed: Packed, most: int, smallest_bytes: int = 1 << 18) -> list[tuple[int, int]]:
     """Document ranges of about equal bytes, for threads to take."""
     total = int(packed.offsets[-1] - packed.offsets[0])

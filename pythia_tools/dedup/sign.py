@@ -24,13 +24,15 @@ from pythia_tools.core.parallel import map_ahead, worker_count
 from pythia_tools.dedup.config import DedupConfig
 from pythia_tools.dedup.lsh import sorted_keys
 from pythia_tools.dedup.parts import Part, need_part, open_part, write_part
-from pythia_tools.dedup.sets import shingle_sets
-from pythia_tools.dedup.shingles import Packed, pack
+from pythia_tools.dedup.recall import Sample, draw
+from pythia_tools.dedup.sets import ShingleSets, shingle_sets
+from pythia_tools.dedup.shingles import Packed, pack, take
 from pythia_tools.dedup.signatures import sign
 from pythia_tools.tokens import open_tokenizer
 from pythia_tools.tokens.documents import DATASET, Document, batched, read_documents, repaired
 
 PREVIEW_CHARS = 80
+LSH = ("num_perm", "seed", "scheme", "hashing", "threshold", "bands", "rows")
 _tokenizer = functools.cache(open_tokenizer)
 
 
@@ -82,7 +84,7 @@ def make_shards(sources: list[str], part_bytes: int) -> list[list[str]]:
 def sign_key(config: DedupConfig, shard: list[str]) -> dict[str, Any]:
     """What decides a signed part: the options that bear on it, and the files it was made from."""
     names = ["method", "ngram", "unit", "tokenizer", "text_key", "id_key", "group_by", "part_bytes"]
-    names += ["num_perm", "seed", "scheme", "hashing", "threshold", "bands", "rows"] if config.method == "lsh" else []
+    names += [*LSH, "judged"] if config.method == "lsh" else []
     sizes = [None if s.startswith(DATASET) else os.path.getsize(s) for s in shard]
     chosen = {name: getattr(config, name) for name in names}
     return {"stage": "sign", "format": 2, "sets": config.needs_sets, "shard": shard, "sizes": sizes, **chosen}
@@ -98,7 +100,12 @@ def sign_shard(job: Job, number: int, workers: int | None) -> None:
         count, skip = count + 1, skip + done.facts["documents"]
 
     def work(task: tuple[int, list[Document]]) -> None:
-        write_part(home / f"part-{task[0]:05}", key, *_signed(config, task[1], worker_count(workers)))
+        texts = pack([d.text for d in task[1]])
+        labels = pack([json.dumps(_label(config, d)) for d in task[1]])  # JSON, since it holds any string
+        facts = {"documents": len(task[1]), "bytes": int(texts.offsets[-1]), "text_sha256": _digest(texts)}
+        arrays = {"bytes": np.diff(texts.offsets), "labels": labels.data, "label_ends": labels.offsets}
+        arrays |= _signed(config, in_units(config, task[1], texts), worker_count(workers), [number, task[0]])
+        write_part(home / f"part-{task[0]:05}", key, arrays, facts)
 
     batches = enumerate(batched(job.read_shard(number, skip), config.part_bytes), count)
     for _ in map_ahead(work, batches, 1, ahead=2):  # one part is signed while the next is read
@@ -118,13 +125,14 @@ def by_part(firsts: np.ndarray, documents: np.ndarray) -> Iterator[tuple[int, np
         yield part, owner == part, documents[owner == part] - firsts[part]
 
 
-def check_unchanged(part: Part, documents: list[Document]) -> None:
-    """Raises DataError when the documents are not those the part was made from."""
-    digest = _digest(pack([d.text for d in documents]))
-    if len(documents) != part.facts["documents"] or digest != part.facts["text_sha256"]:
+def check_unchanged(part: Part, documents: list[Document]) -> Packed:
+    """Their texts, packed. Raises DataError when the documents are not those the part was made from."""
+    texts = pack([d.text for d in documents])
+    if len(documents) != part.facts["documents"] or _digest(texts) != part.facts["text_sha256"]:
         source, work = documents[0].source if documents else part.path, part.path.parents[1]
         advice = f"restore it, or delete {work} and run the same command again"
         raise DataError(f"{source}: changed since it was signed; {advice}")
+    return texts
 
 
 class Labels:
@@ -151,26 +159,42 @@ def _digest(packed: Packed) -> str:
     return mark.hexdigest()
 
 
-def _signed(
-    config: DedupConfig, documents: list[Document], threads: int
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and facts of a part."""
-    packed = pack([d.text for d in documents])
-    labels = pack([json.dumps(_label(config, d)) for d in documents])  # JSON, since it holds any string
-    facts = {"documents": len(documents), "bytes": int(packed.offsets[-1]), "text_sha256": _digest(packed)}
-    arrays = {"bytes": np.diff(packed.offsets), "labels": labels.data, "label_ends": labels.offsets}
-    if config.tokenizer is not None:
-        ids = _tokenizer(config.tokenizer).ids([repaired(d.text) for d in documents])
-        packed = pack(ids, "token")
-    else:
-        packed = Packed(packed.data, packed.offsets, config.unit)
+def in_units(config: DedupConfig, documents: list[Document], texts: Packed) -> Packed:
+    """Documents in the unit of their shingles; `texts` are theirs, packed."""
+    if config.tokenizer is None:
+        return Packed(texts.data, texts.offsets, config.unit)
+    return pack(_tokenizer(config.tokenizer).ids([repaired(d.text) for d in documents]), "token")
+
+
+def _signed(config: DedupConfig, packed: Packed, threads: int, seed: list[int]) -> dict[str, np.ndarray]:
+    """Signatures with the keys of their bands, sets, and a sample's sets, as far as the later stages need them."""
+    arrays: dict[str, np.ndarray] = {}
     if config.method == "lsh":
         signatures = sign(packed, config, threads).astype(np.uint32)  # legacy values are below 2^32 too
         arrays |= {"signatures": signatures, **sorted_keys(signatures, *config.bands_and_rows())}
+    if config.judges:
+        numbers, priorities = draw(len(packed), config.judged, seed)
+        sets = shingle_sets(take(packed, numbers), config.ngram, threads)
+        arrays |= {"judged": numbers, "judged_priorities": priorities}
+        arrays |= {"judged_values": sets.values, "judged_sizes": sets.sizes}
     if config.needs_sets:
         sets = shingle_sets(packed, config.ngram, threads)
-        arrays["set_values"], arrays["set_offsets"] = sets.values, sets.offsets
-    return arrays, facts
+        arrays |= {"set_values": sets.values, "set_offsets": sets.offsets}
+    return arrays
+
+
+def judged_sample(config: DedupConfig, signed: list[Part]) -> Sample:
+    """The documents to judge, of all parts, with their sets."""
+    firsts = first_documents(signed)
+    documents = np.concatenate([part.array("judged") + first for part, first in zip(signed, firsts, strict=False)])
+    priorities, sizes, values = (
+        np.concatenate([part.array(f"judged_{name}") for part in signed]) for name in ("priorities", "sizes", "values")
+    )
+    best = np.sort(np.argsort(priorities)[: config.judged])
+    best = best[sizes[best] > 0]
+    ends = np.cumsum(sizes)
+    pieces = [values[end - size : end] for end, size in zip(ends[best].tolist(), sizes[best].tolist(), strict=True)]
+    return Sample(documents[best], ShingleSets.of_sizes(np.concatenate([values[:0], *pieces]), sizes[best]))
 
 
 def _label(config: DedupConfig, document: Document) -> tuple[str, str, str]:

@@ -27,7 +27,7 @@ from pythia_tools.dedup.backends import Runner, open_backend
 from pythia_tools.dedup.band import bucket_tasks, write_buckets
 from pythia_tools.dedup.cluster import write_clusters
 from pythia_tools.dedup.config import DedupConfig, curve_in_words
-from pythia_tools.dedup.filter import filter_shard
+from pythia_tools.dedup.filter import estimated_recall, filter_shard
 from pythia_tools.dedup.parts import Part
 from pythia_tools.dedup.report import member_table, summary_table
 from pythia_tools.dedup.sign import Job, first_documents, make_shards, sign_shard
@@ -36,11 +36,14 @@ from pythia_tools.tokens.documents import DATASET, expand_inputs
 
 @dataclass(frozen=True)
 class DedupResult:
-    """A finished deduplication: counts, the folder, and per document its cluster and kept member (arrays on disk)."""
+    """A finished deduplication: the folder, counts (inputs: files or splits read; below_threshold: of the dropped,
+    those below the threshold to the one kept), and per document its cluster and kept member (arrays on disk)."""
 
     folder: Path
+    inputs: int
     documents: int
     dropped: int
+    below_threshold: int
     clusters: int
     roots: np.ndarray
     kept: np.ndarray
@@ -67,7 +70,8 @@ def run_stages(
         raise RequestError("unit 'token' needs a tokenizer, and a tokenizer is for unit 'token' only")
     sources = expand_inputs(inputs)
     sizes = [None if s.startswith(DATASET) else os.path.getsize(s) for s in sources]
-    decided = {"dedup": asdict(config), "inputs": sources, "input_bytes": sizes}
+    chosen = {name: value for name, value in asdict(config).items() if name != "memory_bytes"}  # it decides no result
+    decided = {"dedup": chosen, "inputs": sources, "input_bytes": sizes}
     run = RunFolder(out, {**(request or {"command": None}), **decided})
     for folder in {left.parent for left in run.path.rglob(".*.part")}:
         sweep_parts(folder)  # what a killed run was writing
@@ -83,10 +87,16 @@ def run_stages(
         facts = {"signature_scheme": scheme, "similarity": config.similarity_kind()}
         if config.method == "lsh":
             facts["curve"] = curve_in_words(config.threshold, *config.bands_and_rows())
+        found = estimated_recall(job, signed, clusters.array("roots")) if config.judges else None
+        if found is not None:
+            said = f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})" if found.n else "no near-duplicate in it"
+            progress.note(f"recall on this corpus, by {config.judged} documents judged exactly: {said}")
+        summary = summary_table(signed, clusters, found)
         texts = [str(p.facts["text_sha256"]) for p in signed]
-        run.finish(items, summary_table(signed, clusters), data=texts, timings=timings, extra={"dedup": facts})
-    counts = {name: clusters.facts[name] for name in ("documents", "dropped", "clusters")}
-    return DedupResult(run.path, **counts, roots=clusters.array("roots"), kept=clusters.array("kept"))
+        run.finish(items, summary, data=texts, timings=timings, extra={"dedup": facts})
+    counts = {name: clusters.facts[name] for name in ("documents", "dropped", "below_threshold", "clusters")}
+    roots, kept = clusters.array("roots"), clusters.array("kept")
+    return DedupResult(run.path, len(sources), **counts, roots=roots, kept=kept)
 
 
 def stored_parts(folder: str | os.PathLike[str]) -> tuple[list[Part], Part]:
@@ -117,6 +127,6 @@ def _all_stages(
     lap("band")
     clusters = write_clusters(job, signed, workers)
     lap("cluster")
-    run(filter_shard, [(job, i) for i in range(len(job.shards))], "filter")
+    run(filter_shard, [(job, i, workers) for i in range(len(job.shards))], "filter")
     lap("filter")
     return signed, clusters

@@ -38,7 +38,9 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text before packing. `source`: the input it came from; `position`: its 0-based line, row or example there."""
+    """One text before packing. `source`: the input it came from; `position`: its 0-based line, row or example there;
+    `metadata`: the record's other fields, and its id where that is no text.
+    """
 
     text: str
     id: str
@@ -299,5 +301,6 @@ def _document(record: Any, source: str, position: int, text_key: str, id_key: st
         raise DataError(f"{where}: no field {id_key!r} for the id (it has: {', '.join(record)})")
     key = id_key or "id"
     given = record.get(key)
-    metadata = {k: v for k, v in record.items() if k not in (text_key, key)}
+    left_out = (text_key, key) if given is None or isinstance(given, str) else (text_key,)  # a number stays a number
+    metadata = {k: v for k, v in record.items() if k not in left_out}
     return Document(text, str(given) if given is not None else f"{source}:{position}", source, position, metadata)

@@ -16,6 +16,8 @@ from pythia_tools import dedup
 from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.exact import exact_links, similarities
 from pythia_tools.dedup.lsh import buckets_by_band
+from pythia_tools.dedup.recall import Sample, draw, recall
+from pythia_tools.dedup.sets import ShingleSets
 
 
 def shingles(document: str, n: int) -> set[tuple[str, ...]]:
@@ -125,6 +127,66 @@ def test_verified_lsh_is_a_part_of_exact() -> None:
     assert len(verified) > 0.95 * len(truth)
     clusters = dedup.near_duplicates(documents, method="lsh", verify=True, bands=32, rows=4)
     assert clusters == clusters_of(verified)
+
+
+def better(documents: list[str], keep: str) -> list[int]:
+    """Documents from the most to the least preferred."""
+    numbers = list(range(len(documents)))
+    if keep == "longest":
+        return sorted(numbers, key=lambda i: (-len(documents[i].encode()), i))
+    return numbers if keep == "first" else numbers[::-1]
+
+
+@pytest.mark.parametrize("keep", ["first", "last", "longest"])
+@pytest.mark.parametrize("method", ["exact", "lsh"])
+def test_stars_drop_only_for_one_within_the_threshold(method: str, keep: str) -> None:
+    """Held against the rule written down plainly, on corpora whose components are chains."""
+    for seed in range(5):
+        documents = related_documents(seed, 120, 12)
+        n, threshold = 1, 0.6
+        truth = true_pairs(documents, threshold, n)
+        more = {"bands": 32, "rows": 2} if method == "lsh" else {}
+        options = {"threshold": threshold, "ngram": n, "method": method, "keep": keep, **more}
+        chains = dedup.near_duplicate_roots(documents, dedup.DedupConfig(**options))
+        roots = dedup.near_duplicate_roots(documents, dedup.DedupConfig(**options, clustering="stars"))
+        kept: list[int] = []
+        expected = {}
+        for i in better(documents, keep):
+            of = [j for j in kept if chains[j] == chains[i] and (min(i, j), max(i, j)) in truth]
+            expected[i] = of[0] if of else i
+            kept += [] if of else [i]
+        lengths = np.array([len(d.encode()) for d in documents])
+        assert dedup.kept_member(roots, keep, lengths).tolist() == [expected[i] for i in range(len(documents))]
+        if method == "exact" and keep == "first":
+            below = [i for i, k in enumerate(chains) if i != k and (k, i) not in truth]
+            assert below, "the corpus has no chain, so it proves nothing"
+
+
+def test_recall_of_a_sample_is_that_of_the_corpus() -> None:
+    """Judged by the kernel, by brute force, and on all documents: the estimate holds the true recall."""
+    documents = related_documents(11, 800, 40)
+    truth = true_pairs(documents, 0.87, 5)
+    roots = dedup.near_duplicate_roots(documents, dedup.preset("datasketch", bands=1, rows=40))
+    sets = dedup.shingle_sets(dedup.pack(documents))
+    partners: dict[int, list[int]] = {}
+    for i, j in truth:
+        partners.setdefault(i, []).append(j)
+        partners.setdefault(j, []).append(i)
+    full = np.mean([np.mean(roots[near] == roots[i]) for i, near in partners.items()])
+    assert full < 0.95, "nothing is missed, so it proves nothing"
+    values = []
+    for seed in range(40):
+        numbers, priorities = draw(len(documents), 150, [seed])
+        assert len(numbers) == len(set(numbers.tolist())) == 150 and priorities.max() < 0.35
+        numbers = numbers[sets.sizes[numbers] > 0]
+        sample = Sample(numbers, ShingleSets.of_sizes(np.concatenate([sets[i] for i in numbers]), sets.sizes[numbers]))
+        pairs = sample.near_duplicates(sets, 0, 0.87)
+        found = {(int(a), int(b)) for a, b in pairs if a != b}
+        assert found == {(i, j) for i in numbers.tolist() for j in partners.get(i, ())}
+        values.append(recall(pairs, roots))
+    assert abs(np.mean([v.value for v in values]) - full) < 0.02
+    assert np.mean([v.low <= full <= v.high for v in values]) > 0.8
+    assert recall(np.array([[3, 3]]), roots).n == 0
 
 
 def test_kept_members() -> None:

@@ -22,6 +22,7 @@ from pythia_tools.cli.main import main
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.results import load_run
 from pythia_tools.dedup import band, cluster, filter, parts, sign
+from pythia_tools.dedup.backends import open_backend
 from pythia_tools.dedup.sign import make_shards
 
 
@@ -238,6 +239,94 @@ def test_token_shingles(tmp_path: Path, inputs: list[str]) -> None:
     result = dedup.run_stages(inputs, tmp_path / "out", config)
     ids = [engine.encode(t.replace("\ud800", "\ufffd")).ids for t in texts_of(inputs)]
     np.testing.assert_array_equal(result.roots, dedup.near_duplicate_roots(ids, dedup.DedupConfig(unit="token")))
+
+
+@pytest.mark.parametrize("method", ["exact", "lsh"])
+def test_stars_on_disk_are_those_of_memory(tmp_path: Path, inputs: list[str], method: str) -> None:
+    for keep in ("first", "longest"):
+        config = config_of(method, threshold=0.7, clustering="stars", keep=keep)
+        result = dedup.run_stages(inputs, tmp_path / keep, config)
+        np.testing.assert_array_equal(result.roots, dedup.near_duplicate_roots(texts_of(inputs), config))
+        dropped = [json.loads(s) for p in (tmp_path / keep / "dropped").iterdir() for s in p.read_text().splitlines()]
+        assert result.below_threshold == 0 and dropped
+        assert all(r["dedup"]["similarity"] >= 0.7 and r["dedup"]["similarity_kind"] == "exact" for r in dropped)
+
+
+def test_what_a_chain_drops_below_the_threshold_is_told(tmp_path: Path) -> None:
+    words = [f"w{i}" for i in range(100)]
+    texts = [" ".join(words[a : a + 90]) for a in range(0, 10, 2)]  # each 0.95 to the next, the first 0.80 to the last
+    name = write(tmp_path / "chain.jsonl", [{"text": t} for t in texts])
+    result = dedup.run_stages([name], tmp_path / "out", dedup.preset("exact", threshold=0.93, ngram=1))
+    assert (result.dropped, result.below_threshold) == (4, 3)
+    value = load_run(tmp_path / "out").summary.set_index("metric").value
+    assert (value["dropped_below_threshold"], value["dropped_below_threshold_share"]) == (3, 0.75)
+    strict = dedup.preset("exact", threshold=0.93, ngram=1, clustering="stars")
+    assert dedup.run_stages([name], tmp_path / "strict", strict).dropped == 2
+
+
+def test_recall_is_estimated_on_the_corpus(tmp_path: Path, inputs: list[str]) -> None:
+    """All documents judged: the value is the recall by brute force, whatever the parts."""
+    config = config_of("lsh")
+    result = dedup.run_stages(inputs, tmp_path / "out", config)
+    sets = [set(zip(*(t.split()[i:] for i in range(5)), strict=False)) for t in texts_of(inputs)]
+    shares = []
+    for i, a in enumerate(sets):
+        near = [j for j, b in enumerate(sets) if i != j and a and len(a & b) / len(a | b) >= 0.87]
+        shares += [np.mean(result.roots[near] == result.roots[i])] if near else []
+    row = load_run(tmp_path / "out").summary.set_index("metric").loc["recall"]
+    assert row["value"] == pytest.approx(np.mean(shares)) and row["low"] <= row["value"] <= row["high"]
+    assert row["unit"] == "cluster of near-duplicates" and 1 < row["n"] < len(shares)
+    dedup.run_stages(inputs, tmp_path / "none", config_of("lsh", judged=0))
+    assert "recall" not in set(load_run(tmp_path / "none").summary.metric)
+
+
+def test_a_record_keeps_its_own_fields(tmp_path: Path) -> None:
+    records = [{"text": "a b c d e f", "id": i, "dedup": {"mine": i}, "score": 0.5} for i in range(3)]
+    dedup.run_stages([write(tmp_path / "a.jsonl", records)], tmp_path / "out", dedup.preset("exact"))
+    kept, dropped = (
+        [json.loads(line) for p in (tmp_path / "out" / kind).iterdir() for line in p.read_text().splitlines()]
+        for kind in ("kept", "dropped")
+    )
+    assert kept == records[:1]
+    assert [r.pop("pythia_dedup")["kept_id"] for r in dropped] == ["0", "0"] and dropped == records[1:]
+
+
+def test_how_it_is_computed_may_change_on_the_way(
+    tmp_path: Path, inputs: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stopped after signing, resumed with other workers, backend and memory: no part is signed again."""
+    command = ["dedup", *inputs, "--preset", "datasketch", "--quiet", "--json", "--out"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as stop:
+        stop.setattr("pythia_tools.dedup.stages.write_clusters", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main([*command, str(tmp_path / "out"), "--workers", "1", "--memory-mb", "1"]) == 130
+    with monkeypatch.context() as backend:  # Ray itself is tried in test_dedup_ray.py
+        backend.setattr("pythia_tools.dedup.stages.open_backend", lambda name, workers: open_backend("local"))
+        backend.setattr(sign, "_signed", lambda *_: pytest.fail("a part is signed again"))
+        other = ["--workers", "2", "--memory-mb", "64", "--backend", "ray"]
+        assert main([*command, str(tmp_path / "out"), *other]) == 0
+    assert outcome(tmp_path / "out") == outcome(tmp_path / "whole")
+    capsys.readouterr()
+    assert main(["dedup", "--report", str(tmp_path / "out"), "--json"]) == 0
+
+
+def test_a_saved_data_set_and_a_clone_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from datasets import Dataset
+
+    records = documents(40)
+    saved = [{**r, "text": r["text"].replace("\ud800", "?")} for r in records]
+    Dataset.from_list(saved).save_to_disk(str(tmp_path / "saved"))
+    (tmp_path / "clone").mkdir()
+    write(tmp_path / "clone" / "train.jsonl", saved)
+    (tmp_path / "clone" / "README.md").write_text("---\nlicense: mit\n---\nA data set.")
+    roots = []
+    for name in ("saved", "clone"):
+        assert main(["dedup", str(tmp_path / name), "--out", str(tmp_path / f"out-{name}"), "--json"]) == 0
+        out = capsys.readouterr()
+        said = json.loads(out.out)
+        assert (said["inputs"], said["documents"]) == (1, 40) and "reading " in out.err
+        roots.append(said["dropped"])
+    assert roots[0] == roots[1] > 0
 
 
 def test_the_command_and_its_report(tmp_path: Path, inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
