@@ -1,12 +1,13 @@
 """Audit a suite's integrity without downloading it: files, duplicates, sizes, shapes, embedding rows, step 0, NaN.
 
 example:
-  pythia-tools doctor pythia --models 70m                     # at most 1 MB per checkpoint
+  pythia-tools doctor pythia --models 70m                     # 1 MB per checkpoint and its one-dimensional tensors
   pythia-tools doctor pythia --models 2.8b --quick            # listings only, a few hundred kB in all
   pythia-tools doctor ./my-suite --out runs/doctor            # folders: read whole; findings.csv and norms.csv in --out
   pythia-tools doctor --results published_evals.json          # published evaluation results instead of weights
 
-Exit code 1 when something is wrong. Known defects are marked, not hidden.
+Exit code 1 when something is wrong. Known defects are marked, not hidden. The verdict says what was looked at and what
+was not; a suite is called sound only when everything was.
 """
 
 import argparse
@@ -35,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         suite = suites.load_suite(args.suite)
         audit = doctor.audit(suite, args.models, args.steps, quick=args.quick)
-    verdict = {"suite": audit.suite, "examined": audit.examined, "sound": audit.sound, "verdict": audit.verdict}
+    verdict = {"suite": audit.suite, "examined": audit.examined, "clean": audit.clean, "sound": audit.sound,
+               "verdict": audit.verdict}
     if args.out:
         files.write_text(Path(args.out) / "findings.csv", audit.findings.to_csv(index=False))
         files.write_text(Path(args.out) / "norms.csv", audit.curve.to_csv(index=False))
@@ -45,4 +47,4 @@ def run(args: argparse.Namespace) -> int:
     lines = [f"{mark:5}  {f['model']}  step {f['step']}  {f['check']}: {f['detail']}"
              for mark, f in zip(marks, findings, strict=True)]
     emit({**verdict, "findings": findings}, args, "\n".join([*lines, audit.verdict]))
-    return EXIT_DONE if audit.sound else EXIT_FOUND
+    return EXIT_DONE if audit.clean else EXIT_FOUND

@@ -1,47 +1,49 @@
-"""The checks of an audit: from evidence to findings, without a file or a connection.
+"""The checks of an audit that look at one checkpoint, or at what should be the same in all; `paths` follows tensors.
 
-Smoothness: training moves an embedding step by step, so the checkpoint between two others lies between them. For
-neighbours a, b, c with distances over the sampled rows, min(d(a,b), d(b,c)) / d(a,c) is about 0.5 on a straight
-path, 0.7 on a random walk and at most 1 for noise about a fixed point, whatever the spacing; weights that belong
-several checkpoints away give more. Threshold: 1.25. Weights of a near neighbour in time pass here; their files do not
-(`duplicates`), and saved once more, in another layout or number format, their rows do not (`same rows`).
+From evidence to findings, without a file or a connection.
 """
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from pythia_tools.doctor.evidence import Evidence
-from pythia_tools.suites import ModelInfo, initial_std, weight_bytes
+from pythia_tools.doctor.findings import Finding
+from pythia_tools.suites import Folder, ModelInfo, initial_std, weight_bytes
+from pythia_tools.suites.shapes import config_shape
 
-DETOUR = 1.25
 STD_TOLERANCE = 0.05
+FEWEST = 256
+"""Values of a matrix from which on its deviation is judged."""
 SIZE_SLACK = 0.01
 SIZE_SLACK_BYTES = 2_000_000
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One fault (`wrong`) or remark (`note`) about one checkpoint."""
-
-    model: str
-    step: int
-    check: str
-    detail: str
-    severity: str = "wrong"
+RESIDUAL = re.compile(r"(attention\.dense|dense_4h_to_h|o_proj|down_proj|c_proj)\.weight$")
+"""Projections whose output is added to the residual stream: some initialisations make them smaller."""
+LAYER = re.compile(r"\.(?:layers|blocks|h)\.(\d+)\.")
+INCIDENTAL = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "_commit_hash"}
+"""Keys of a config.json that do not decide what the model computes."""
+COARSER = 3
+"""So many more idle bits than at other steps: the values went through a coarser number format."""
 
 
 def _wrong(e: Evidence, check: str, detail: str) -> Finding:
     return Finding(e.model, e.step, check, detail)
 
 
-def loading(evidence: Sequence[Evidence]) -> list[Finding]:
-    """Checkpoints that are missing or cannot be read, and those that hold NaN or infinity."""
-    gone = [_wrong(e, "missing", e.problem) for e in evidence if e.problem is not None]
-    return gone + [
-        _wrong(e, "finite", f"NaN or infinity in {', '.join(e.not_finite[:4])}") for e in evidence if e.not_finite]
+def reading(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
+    """Checkpoints that are missing or damaged, and tensors that hold NaN or infinity, or one value only."""
+    found = [_wrong(e, check, what) for e in evidence for check, what in e.problems]
+    for e in evidence:
+        lost = [f"{t['stored']} ({t['nonfinite']:,})" for t in e.tensors.values() if t["nonfinite"]]
+        if lost:
+            found.append(_wrong(e, "finite", f"NaN or infinity in {_listed(lost)}"))
+        flat = [n for n, t in e.tensors.items() if len(t["shape"]) > 1 and t["size"] > 1 and t["low"] == t["high"]]
+        if flat:
+            found.append(_wrong(e, "constant", f"all values read are equal in {_listed(flat)}"))
+    return found
 
 
 def sizes(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
@@ -71,23 +73,74 @@ def expected_bytes(info: ModelInfo) -> list[int]:
 
 
 def shapes(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
-    """Tensor names and shapes: the same at every step, and as many parameters as stated."""
-    seen = [e for e in evidence if e.shapes]
-    if not seen:
-        return []
-    plain = {e.step: tuple(sorted((n, s) for n, (_, s) in e.shapes.items())) for e in seen}
-    usual = Counter(plain.values()).most_common(1)[0][0]
+    """Tensor names, shapes and number formats: the same at every step, and as many parameters as stated."""
+    seen = [e for e in evidence if e.tensors]
     found = []
-    for step, these in plain.items():
-        if these != usual:
-            odd = sorted(set(these) ^ set(usual))[:3]
-            found.append(Finding(info.name, step, "shapes", f"tensors differ from the other steps': {odd}"))
-            continue
-        total = sum(int(np.prod(shape)) for _, shape in these)
+    for e, odd in _unlike(seen, lambda e: {n: t["shape"] for n, t in e.tensors.items()}):
+        found.append(_wrong(e, "shapes", f"tensors differ from the other steps': {_listed(odd)}"))
+    for e, odd in _unlike(seen, lambda e: {n: t["dtype"] for n, t in e.tensors.items()}):
+        there = [n for n in odd if n in e.tensors]
+        if there:
+            kinds = ", ".join(sorted({e.tensors[n]["dtype"] for n in there}))
+            found.append(_wrong(e, "dtype", f"stored as {kinds}, unlike at the other steps: {_listed(there)}"))
+    for e in seen:
+        total = sum(t["values"] for t in e.tensors.values())
         tied = int(info.shape.get("vocab", 0)) * int(info.shape.get("d_model", 0))  # left out where it is the input's
         if info.params is not None and total not in (info.params, info.params - tied):
-            found.append(Finding(info.name, step, "shapes", f"{total:,} parameters, {info.params:,} expected"))
+            found.append(_wrong(e, "shapes", f"{total:,} parameters, {info.params:,} expected"))
     return found
+
+
+def precision(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
+    """Matrices whose values went through a coarser number format than at the other steps, whatever stores them."""
+    bits = {n: Counter(e.tensors[n]["idle_bits"] for e in evidence if n in e.tensors).most_common(1)[0][0]
+            for e in evidence for n, t in e.tensors.items() if len(t["shape"]) > 1}
+    found = []
+    for e in evidence:
+        coarse = [n for n in bits if n in e.tensors and bits[n] + COARSER <= e.tensors[n]["idle_bits"] < 24]
+        if coarse:
+            kept = 24 - min(e.tensors[n]["idle_bits"] for n in coarse)
+            what = f"no value has more than {kept} significant bits, unlike at the other steps: {_listed(coarse)}"
+            found.append(_wrong(e, "precision", what))
+    return found
+
+
+def configs(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
+    """config.json against the manifest, against the tensors, and against that of the other steps."""
+    found = []
+    seen = [e for e in evidence if e.config is not None]
+    for e in seen:
+        assert e.config is not None
+        said = config_shape(e.config)
+        for whose, shape in (("the manifest", info.shape), ("the tensors", _implied(e))):
+            odd = [f"{k} {said[k]!r}, {shape[k]!r} by {whose}" for k in said if k in shape and said[k] != shape[k]]
+            if odd:
+                found.append(_wrong(e, "config", f"config.json says {'; '.join(odd)}"))
+    for e, odd in _unlike(seen, lambda e: {k: repr(v) for k, v in (e.config or {}).items() if k not in INCIDENTAL}):
+        there = [f"{k} {(e.config or {}).get(k)!r}" for k in odd]
+        absent = all(k not in (e.config or {}) for k in odd)
+        severity = "note" if absent else "wrong"
+        found.append(Finding(e.model, e.step, "config", f"unlike at the other steps: {_listed(there)}", severity))
+    return found
+
+
+def _implied(e: Evidence) -> dict[str, Any]:
+    """What the tensors' names and shapes say of a model's shape."""
+    layers = [int(m[1]) for n in e.tensors if (m := LAYER.search(n))]
+    embeddings = [t["shape"] for n, t in e.tensors.items() if re.search(r"(embed_in|embed_tokens|wte)\.weight$", n)]
+    implied: dict[str, Any] = {"layers": max(layers) + 1} if layers else {}
+    return implied | (dict(zip(("vocab", "d_model"), embeddings[0], strict=True)) if embeddings else {})
+
+
+def _unlike(
+    evidence: Sequence[Evidence], stated: Callable[[Evidence], Mapping[str, Hashable]],
+) -> list[tuple[Evidence, list[str]]]:
+    """Checkpoints, and the names for which they state something else than most do (nothing counts as something)."""
+    each = [stated(e) for e in evidence]
+    names = dict.fromkeys(name for one in each for name in one)
+    usual = {name: Counter(one.get(name) for one in each).most_common(1)[0][0] for name in names}
+    odd = [(e, [n for n in names if one.get(n) != usual[n]]) for e, one in zip(evidence, each, strict=True)]
+    return [(e, them) for e, them in odd if them]
 
 
 def duplicates(evidence: Iterable[Evidence], main: Mapping[str, Mapping[str, str]]) -> list[Finding]:
@@ -95,7 +148,8 @@ def duplicates(evidence: Iterable[Evidence], main: Mapping[str, Mapping[str, str
 
     Expected: the first steps of a run whose first update has learning rate 0 (and whose second is below float16's
     resolution), runs that share an initialisation (at the same steps), and the last step with main. Of a group that
-    holds the last step, the others are the wrong ones. `main` gives {model: {file: digest}} of the main branch.
+    holds the last step of a repository, the others are the wrong ones; of a folder's nobody knows. `main` gives
+    {model: {file: digest}} of the main branch.
     """
     owners: dict[str, list[tuple[Evidence, str]]] = defaultdict(list)
     last: dict[str, int] = {}
@@ -111,7 +165,8 @@ def duplicates(evidence: Iterable[Evidence], main: Mapping[str, Mapping[str, str
             others = [(o.model, o.step) for o, _ in shared if o is not e]
             if model in mains and step != last[model]:
                 others.append((model, "main"))  # type: ignore[arg-type]
-            owned = (model in mains or not main.get(model)) and all(m == model for m, _ in others)
+            unsaid = not main.get(model) and not isinstance(e.checkpoint.location, Folder)
+            owned = (model in mains or unsaid) and all(m == model for m, _ in others)
             if not others or (step == last[model] and owned):  # the last step's own file
                 continue
             early = 2 if e.checkpoint.model.stored_dtype == "float16" else 1
@@ -133,103 +188,52 @@ def main_is_last(info: ModelInfo, evidence: Sequence[Evidence], main: Mapping[st
     return [Finding(info.name, final.step, "main", "the last step's weights are not those of main", "note")]
 
 
-def smooth(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
-    """Embedding rows that leave the path of training (see the module), or that lie in two places at once.
-
-    Checkpoints whose rows are another's are set aside first, and the worst offender before the next one is judged,
-    so that a good checkpoint between bad ones is not blamed.
-    """
-    seen = [e for e in evidence if e.rows is not None and np.isfinite(e.rows).all()]
-    usual = Counter(e.rows.shape for e in seen if e.rows is not None).most_common(1)
-    seen = [e for e in seen if e.rows is not None and e.rows.shape == usual[0][0]]
-    found, path = _same_rows(info, seen)
-    while len(path) > 2:
-        detours = [_detour(*three) for three in zip(path, path[1:], path[2:], strict=False)]
-        worst = int(np.argmax(detours))
-        if detours[worst] <= DETOUR:
-            break
-        before, here, after = path[worst : worst + 3]
-        del path[worst + 1]
-        a, b = before.step, after.checkpoint.step
-        found.append(_wrong(here, "smooth", f"embedding rows are {detours[worst]:.1f} times as far from steps {a} and "
-                                            f"{b} as these are from each other"))
-    return found
-
-
-def _detour(before: Evidence, here: Evidence, after: Evidence) -> float:
-    direct = _distance(before, after)
-    around = min(_distance(before, here), _distance(here, after))
-    return around / direct if direct > 0 else (0.0 if around == 0 else float("inf"))
-
-
-def _same_rows(info: ModelInfo, seen: Sequence[Evidence]) -> tuple[list[Finding], list[Evidence]]:
-    """(rows equal bit for bit in different weight files, the checkpoints whose rows are their own).
-
-    Where formats differ, rows are compared in the coarsest: a float16 copy of a float32 checkpoint has the same rows.
-    Whole files in two places are `duplicates`' business, and the first steps may stand still.
-    """
-    groups: dict[bytes, list[Evidence]] = defaultdict(list)
-    formats = {e.rows_dtype for e in seen}
-    for e in seen:
-        assert e.rows is not None
-        groups[_rounded(e.rows, formats).tobytes()].append(e)
-    last = max((e.step for e in seen), default=0)
-    found, own = [], []
-    for group in groups.values():
-        if len(group) == 1 or all(e.step <= 2 for e in group):
-            own += group
-            continue
-        own += [e for e in group if e.step == last]
-        for e in group:
-            others = [(info.name, o.step) for o in group if o.digests != e.digests]
-            if others and e.step != last:
-                detail = f"embedding rows are bit for bit those of {_names(info.name, others)}"
-                found.append(_wrong(e, "same rows", detail))
-    return found, sorted(own, key=lambda e: e.step)
-
-
 def first_update(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
     """With learning rate 0 in the first update, step 1 must equal step 0: else the run began from other weights."""
     if info.schedule.get("kind") != "neox-cosine" or not info.schedule.get("warmup"):
         return []
-    rows = {e.step: e.rows for e in evidence if e.rows is not None and e.step in (0, 1)}
-    if len(rows) < 2 or rows[0].shape != rows[1].shape:
+    early = {e.step: e.tensors for e in sorted(evidence, key=lambda e: e.step) if e.tensors}
+    if not {0, 1} <= early.keys():
         return []
-    moved = float(np.linalg.norm(rows[1] - rows[0]) / max(float(np.linalg.norm(rows[0])), 1e-30))
-    detail = f"step1 does not descend from step0: rows differ by {moved:.0%} of their norm"
-    return [Finding(info.name, 0, "first update", detail)] if moved >= 0.01 else []
+    moved = sorted(((_apart(early[0], early[1], n), n) for n in early[0].keys() & early[1].keys()), reverse=True)
+    moved = [(share, name) for share, name in moved if share >= 0.01]
+    if not moved:
+        return []
+    then = early[list(early)[2]] if len(early) > 2 else early[1]  # tells which of the two the run went on from
+    odd = max((0, 1), key=lambda step: sum(_apart(early[step], then, name) for _, name in moved if name in then))
+    detail = (f"step1 does not descend from step0: {moved[0][1]} differs by {min(moved[0][0], 99):.0%} of its norm; "
+              f"{_listed([name for _, name in moved])}")
+    return [Finding(info.name, odd, "first update", detail)]
+
+
+def _apart(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> float:
+    """Distance of a tensor at two checkpoints, as a share of its norm (of one of 1e-3 per value, where it is smaller).
+    """
+    a, b = (np.frombuffer(tensors[name]["sketch"], dtype=np.float32) for tensors in (one, other))
+    return float(np.linalg.norm(a - b)) / max(one[name]["norm"], 1e-3 * one[name]["size"] ** 0.5)
 
 
 def initialisation(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
-    """Standard deviations at step 0 against the declared initialisation."""
-    start = next((e for e in evidence if e.step == 0 and e.rows is not None), None)
+    """Every matrix at step 0 against the declared initialisation: its deviation, and a mean of 0."""
+    start = next((e for e in evidence if e.step == 0 and e.tensors), None)
     if start is None or info.initialisation is None or info.branch != "main":
         return []
     most, residual = initial_std(info.initialisation, info.shape)
-    found = []
-    for what, sample, expected in (("embedding", start.rows, most), ("attention output", start.residual, residual)):
-        if sample is None or sample.size < 1000 or not np.isfinite(sample).all():
-            continue
-        std = float(sample.std())
-        if abs(std / expected - 1) > STD_TOLERANCE + 3 / np.sqrt(2 * sample.size):
-            detail = f"{what} std is {std:.5f}; {info.initialisation} gives {expected:.5f}"
-            found.append(_wrong(start, "initialisation", detail))
-    return found
+    odd, judged = [], 0
+    for name, t in start.tensors.items():
+        if len(t["shape"]) > 1 and t["size"] >= FEWEST and not t["nonfinite"]:
+            std, few = residual if RESIDUAL.search(name) else most, t["size"] ** -0.5
+            judged += 1
+            if abs(t["std"] / std - 1) > STD_TOLERANCE + 2.2 * few or abs(t["mean"]) > std * (0.02 + 5 * few):
+                odd.append(f"{name} has std {t['std']:.5f} and mean {t['mean']:.5f}, not {std:.5f} and 0")
+    if not odd:
+        return []
+    more = f"; {len(odd)} of {judged} matrices" if len(odd) > 1 else ""
+    return [_wrong(start, "initialisation", f"{odd[0]}, which {info.initialisation} gives{more}")]
 
 
-def _rounded(rows: np.ndarray, formats: set[str]) -> np.ndarray:
-    """Rows as they would be in the coarsest of these formats."""
-    if len(formats) > 1 and "F16" in formats:
-        rows = rows.astype(np.float16).astype(np.float32)
-    if len(formats) > 1 and "BF16" in formats:
-        bits = rows.view(np.uint32)
-        rows = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16).view(np.float32)  # to nearest, ties to even
-    return rows
-
-
-def _distance(x: Evidence, y: Evidence) -> float:
-    assert x.rows is not None and y.rows is not None
-    return float(np.linalg.norm(x.rows - y.rows))
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")
 
 
 def _names(model: str, others: Sequence[tuple[str, int | str]]) -> str:

@@ -1,46 +1,50 @@
-"""What an audit looks at: file listings, tensor shapes, and a few hundred embedding rows of every checkpoint.
+"""What an audit looks at: file listings, configuration, and statistics of every tensor of every checkpoint.
 
-Cost per checkpoint on the hub: one small request for its files, and unless `quick` at most 1 MB of headers and rows
-(more only when more rows are asked for).
-Local checkpoints are read whole (digests, and every tensor for NaN).
+Cost per checkpoint on the hub: one small request for its files, and unless `quick` at most 1 MB of headers, config.json
+and samples, plus its one-dimensional tensors, which are read whole (70m: 0.2 MB, 12b: 5 MB).
+Local checkpoints are read whole, once (`models.statistics`).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pythia_tools import hub
-from pythia_tools.core import files, progress
-from pythia_tools.core.errors import DataError
+from pythia_tools.core import progress
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.models.digest import weights_record
+from pythia_tools.models.statistics import SKETCH, describe, weight_statistics
+from pythia_tools.models.weights import canonical_name, is_buffer
 from pythia_tools.suites import Checkpoint, Folder, HubRevision
 
 WORKERS = 8
 REAL_TOKENS = 50254
 """Sampled embedding rows are of ids below this (and below the vocabulary): padding rows do not train."""
-RESIDUAL = "gpt_neox.layers.0.attention.dense.weight"
-RESIDUAL_BYTES = 30_000
-BUFFER_NAMES = ("attention.bias", "attention.masked_bias", "rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")
+EMBEDDING_VALUES = 100_000
+"""Most values of sampled rows of the input embedding (at most 256 rows). The same ones at every step, as below."""
+MATRIX_VALUES = SKETCH
+"""First values of every other matrix that are read."""
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass
 class Evidence:
-    """What is known of one checkpoint; `problem` says why nothing more is."""
+    """What is known of one checkpoint; `problems` (check, what) say why no more is."""
 
     checkpoint: Checkpoint
-    problem: str | None = None
+    problems: list[tuple[str, str]] = field(default_factory=list)
     weights: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Weight file → (bytes, digest)."""
-    shapes: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
-    """Tensor → (dtype, shape), buffers left out; empty when quick."""
-    rows: np.ndarray | None = None
-    """Embedding rows (n, d_model) as float32."""
-    rows_dtype: str = ""
-    """The format in which the file holds them, as safetensors spells it."""
-    residual: np.ndarray | None = None
-    """Rows of the first layer's attention output projection, at the first step only."""
-    not_finite: list[str] = field(default_factory=list)
+    """Weight file → (bytes, digest); of a folder one entry, its weights' digest."""
+    config: dict[str, Any] | None = None
+    tensors: dict[str, dict[Hashable, Any]] = field(default_factory=dict)
+    """Canonical name → stored (its name), dtype, shape, values (how many it has), and `describe` of those read."""
+    row_norm: float = float("nan")
+    """Mean L2 norm of sampled rows of the input embedding."""
     network_bytes: int = 0
 
     @property
@@ -55,12 +59,16 @@ class Evidence:
     def digests(self) -> set[str]:
         return {digest for _, digest in self.weights.values()}
 
+    @property
+    def whole(self) -> bool:
+        """Every value of every tensor was read."""
+        return bool(self.tensors) and all(t["size"] == t["values"] for t in self.tensors.values())
 
-def gather(checkpoints: Sequence[Checkpoint], *, quick: bool = False, row_count: int | None = None) -> list[Evidence]:
+
+def gather(checkpoints: Sequence[Checkpoint], *, quick: bool = False) -> list[Evidence]:
     """Evidence for checkpoints of one model, in order. Raises: EnvironmentFailure (hub unreachable)."""
-    first = min(c.step for c in checkpoints)
     with ThreadPoolExecutor(WORKERS) as pool:
-        jobs = [pool.submit(_one, c, quick, row_count, c.step == first) for c in checkpoints]
+        jobs = [pool.submit(_one, c, quick) for c in checkpoints]
         return [job.result() for job in progress.track(jobs, f"examine {checkpoints[0].model.name}", unit="ckpt")]
 
 
@@ -74,40 +82,77 @@ def main_digests(place: Folder | HubRevision) -> dict[str, str]:
         return {}
 
 
-def _one(checkpoint: Checkpoint, quick: bool, row_count: int | None, is_first: bool) -> Evidence:
-    evidence = Evidence(checkpoint)
-    try:
-        if isinstance(checkpoint.location, Folder):
-            folder = checkpoint.location.path
-            if not (folder / "config.json").is_file():
-                raise DataError(f"{folder} holds no config.json")
-            paths = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-            evidence.weights = {p.name: (p.stat().st_size, files.sha256_file(p)) for p in paths}
-        else:
-            entry = hub.listing(checkpoint.location.repo, checkpoint.location.revision)
-            evidence.weights = {f.path: (f.size, f.key) for f in entry.needed if f in entry.tensor_files}
-        if not quick or isinstance(checkpoint.location, Folder):
-            _look_inside(evidence, row_count, is_first)
-    except DataError as error:
-        evidence.problem = str(error)
-    return evidence
+def _one(checkpoint: Checkpoint, quick: bool) -> Evidence:
+    found = Evidence(checkpoint)
+    local = isinstance(checkpoint.location, Folder)
+    for check, look in (("missing", _list_files), ("config", _read_config), ("damaged", _read_tensors)):
+        if check == "missing" or local or not quick:
+            try:
+                look(found)
+            except (DataError, RequestError, PermissionError, IsADirectoryError, ValueError) as error:
+                found.problems.append((check, " ".join(str(error).split())))
+                if check == "missing":
+                    break
+    return found
 
 
-def _look_inside(evidence: Evidence, row_count: int | None, is_first: bool) -> None:
-    weights = hub.open_weights(evidence.checkpoint)
-    spots = {name: weights.spot(name) for name in weights.names}
-    evidence.shapes = {n: (s.dtype, s.shape) for n, s in spots.items() if not n.endswith(BUFFER_NAMES)}
-    embedding = weights.embedding()
-    rows = weights.rows(embedding, hub.sample_rows(spots[embedding], row_count, vocab=REAL_TOKENS))
-    evidence.rows, evidence.rows_dtype = rows.astype(np.float32), spots[embedding].dtype
-    evidence.not_finite = [] if _finite(evidence.rows) else [embedding]
-    if is_first and RESIDUAL in spots:
-        count = max(1, min(spots[RESIDUAL].shape[0], RESIDUAL_BYTES // spots[RESIDUAL].row_bytes))
-        evidence.residual = weights.rows(RESIDUAL, np.arange(count)).astype(np.float32)
-    if isinstance(evidence.checkpoint.location, Folder):
-        evidence.not_finite += [n for n in evidence.shapes if n != embedding and not _finite(weights.tensor(n))]
-    evidence.network_bytes = weights.read_bytes
+def _list_files(found: Evidence) -> None:
+    place = found.checkpoint.location
+    if isinstance(place, Folder):
+        if not place.path.is_dir():
+            raise DataError(f"{place.path}: no such checkpoint folder")
+    else:
+        entry = hub.listing(place.repo, place.revision)
+        found.weights = {f.path: (f.size, f.key) for f in entry.needed if f in entry.tensor_files}
 
 
-def _finite(tensor: np.ndarray) -> bool:
-    return bool(np.isfinite(tensor).all()) if tensor.dtype.kind == "f" else True
+def _read_config(found: Evidence) -> None:
+    config, read = hub.read_config(found.checkpoint)
+    found.network_bytes += read
+    if not isinstance(config, dict):
+        raise DataError(f"config.json holds a {type(config).__name__}, not an object")
+    found.config = config
+
+
+def _read_tensors(found: Evidence) -> None:
+    place = found.checkpoint.location
+    weights = hub.open_weights(found.checkpoint)
+    if isinstance(place, Folder):
+        record = weights_record(place.path)
+        found.weights = {"weights": (record.bytes, record.digest)}
+        table = weight_statistics(place.path).assign(values=lambda t: t["size"])
+    else:
+        try:
+            table = _samples(weights)
+        finally:
+            found.network_bytes += weights.read_bytes
+    table["shape"] = table["shape"].map(tuple)
+    found.tensors = {str(row["tensor"]): row for row in table.to_dict("records")}
+    rows = _embedding_rows(weights)
+    if rows is not None:
+        found.row_norm = float(np.linalg.norm(rows.astype(np.float64), axis=1).mean())
+
+
+def _samples(weights: hub.Weights) -> pd.DataFrame:
+    """Statistics of the one-dimensional tensors, of rows of the embedding, and of the beginning of each matrix."""
+    spots = {n: weights.spot(n) for n in weights.names}
+    spots = {n: s for n, s in spots.items() if s.dtype in DTYPES and not is_buffer(n, s.shape)}
+    embedding, sizes = weights.embedding(), {n: math.prod(s.shape) for n, s in spots.items()}
+    values = weights.heads({n: MATRIX_VALUES if len(s.shape) > 1 else sizes[n] for n, s in spots.items()
+                            if n != embedding})
+    if (rows := _embedding_rows(weights)) is not None:
+        values[str(embedding)] = rows
+    return pd.DataFrame([
+        {"tensor": canonical_name(n), "stored": n, "dtype": DTYPES[s.dtype], "shape": list(s.shape),
+         "values": sizes[n], **describe(values[n])} for n, s in spots.items()
+    ])
+
+
+def _embedding_rows(weights: hub.Weights) -> np.ndarray | None:
+    """Sampled rows of the input embedding; None where none is known by name."""
+    name = weights.embedding()
+    if name is None:
+        return None
+    spot = weights.spot(name)
+    count = min(hub.SAMPLE_ROWS, max(1, EMBEDDING_VALUES // math.prod(spot.shape[1:])))
+    return weights.rows(name, hub.sample_rows(spot, count, vocab=REAL_TOKENS))

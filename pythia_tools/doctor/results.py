@@ -15,7 +15,7 @@ import pandas as pd
 from pythia_tools.core import files
 from pythia_tools.core.errors import DataError
 from pythia_tools.doctor.audit import COLUMNS, CURVE, Audit
-from pythia_tools.doctor.checks import Finding
+from pythia_tools.doctor.findings import Finding
 
 Results = Mapping[str, Mapping[int, Mapping[str, float]]]
 CONTINUOUS = ("ppl", "perplexity", "likdiff", "likelihood", "nll", "loss", "bits")
@@ -50,7 +50,8 @@ def audit_table(results: Results, name: str) -> Audit:
     found.sort(key=lambda f: (order.index(f.model), f.step, f.check))
     rows = [[name, f.model, f.step, f.check, f.severity, False, f.detail] for f in found]
     examined = sum(len(steps) for steps in results.values())
-    return Audit(name, examined, pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(columns=CURVE))
+    looked = f"published results of {len(results)} models"
+    return Audit(name, examined, pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(columns=CURVE), looked)
 
 
 def _same(results: Results) -> list[Finding]:

@@ -12,13 +12,13 @@ from pythia_tools.hub.client import BRIEF, RetryPolicy, fetch_url, offline
 from pythia_tools.hub.datasets import Dataset
 from pythia_tools.hub.downloading import Plan, download, drop_damaged, fetch, fetch_tokenizer, pinned, plan
 from pythia_tools.hub.ledger import default_budget, parse_bytes, set_budget
-from pythia_tools.hub.partial import Weights, open_weights, sample_rows
+from pythia_tools.hub.partial import SAMPLE_ROWS, Weights, open_weights, read_config, sample_rows
 from pythia_tools.hub.range_cache import RangeCache, shared_cache
 from pythia_tools.hub.repositories import Listing, RemoteFile, branches, grid_states, listing
 
 __all__ = [
-    "BRIEF", "Dataset", "Listing", "Plan", "RangeCache", "RemoteFile", "RetryPolicy", "Weights", "branches",
-    "default_budget", "delete_unfinished", "download", "drop_damaged", "fetch", "fetch_tokenizer", "fetch_url",
-    "grid_states", "listing", "offline", "open_weights", "parse_bytes", "pinned", "plan", "sample_rows", "set_budget",
-    "shared_cache",
+    "BRIEF", "SAMPLE_ROWS", "Dataset", "Listing", "Plan", "RangeCache", "RemoteFile", "RetryPolicy", "Weights",
+    "branches", "default_budget", "delete_unfinished", "download", "drop_damaged", "fetch", "fetch_tokenizer",
+    "fetch_url", "grid_states", "listing", "offline", "open_weights", "parse_bytes", "pinned", "plan", "read_config",
+    "sample_rows", "set_budget", "shared_cache",
 ]

@@ -5,13 +5,16 @@ Local files, cached blobs and the hub (by HTTP range) look alike. What came over
 by the file's digest, so a second look costs nothing and works offline.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pythia_tools.core import files
 from pythia_tools.core.errors import DataError, unknown
-from pythia_tools.hub import cache, client
+from pythia_tools.hub import cache, client, formats
 from pythia_tools.hub.formats import HEADER_GUESS, Spot, entry_data_start, safetensors_spots, to_array, torch_spots
 from pythia_tools.hub.range_cache import shared_cache
 from pythia_tools.hub.repositories import listing
@@ -20,6 +23,10 @@ from pythia_tools.suites import Checkpoint, Folder
 EMBEDDINGS = ("gpt_neox.embed_in.weight", "model.embed_tokens.weight", "transformer.wte.weight",
               "model.transformer.wte.weight")
 SAMPLE_ROWS = 256
+NEIGHBOURS = 1024
+"""Ranges at most so many bytes apart are read together."""
+ENTRY = 256
+"""What the header of an entry of a torch file takes at most, padding included."""
 SAMPLE_BYTES = 850_000
 """Most bytes of rows that `sample_rows` asks for unless told how many: with headers, at most 1 MB per checkpoint."""
 
@@ -77,12 +84,9 @@ class Weights:
             raise unknown(f"tensor of {self.what}", name, self._where)
         return self._where[name].spots[name]
 
-    def embedding(self) -> str:
-        """The name of the input embedding. Raises: DataError when none is recognised."""
-        for name in EMBEDDINGS:
-            if name in self._where:
-                return name
-        raise DataError(f"{self.what}: no input embedding among its tensors; known names: {', '.join(EMBEDDINGS)}")
+    def embedding(self) -> str | None:
+        """The name of the input embedding; None when none is recognised."""
+        return next((name for name in EMBEDDINGS if name in self._where), None)
 
     def tensor(self, name: str) -> np.ndarray:
         """A whole tensor; bfloat16 comes as float32."""
@@ -102,6 +106,20 @@ class Weights:
         blocks = [self._read(name, int(run[0]) * width, len(run) * width, (len(run), *spot.shape[1:])) for run in runs]
         sorted_rows = np.concatenate(blocks) if blocks else np.empty((0, *spot.shape[1:]), dtype=np.float32)
         return sorted_rows[np.searchsorted(unique, wanted)]
+
+    def heads(self, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """The first values of several tensors, flat; what lies side by side in a file comes in one request."""
+        spots = {name: self.spot(name) for name in counts}
+        wanted = {n: min(count * formats.ITEM_BYTES[spots[n].dtype], spots[n].bytes) for n, count in counts.items()}
+        for source in self.sources:  # what is read here waits in the range cache
+            ends = sorted((s.start, s.start + wanted[n]) if s.entry is None else (s.entry, s.entry + ENTRY + wanted[n])
+                          for n, s in spots.items() if self._where[n] is source)
+            while ends and not isinstance(source.place, Path):
+                start, stop = ends.pop(0)
+                while ends and ends[0][0] - stop <= NEIGHBOURS:
+                    stop = max(stop, ends.pop(0)[1])
+                source.read(start, stop)
+        return {n: self._read(n, 0, size, (size // formats.ITEM_BYTES[spots[n].dtype],)) for n, size in wanted.items()}
 
     def _read(self, name: str, offset: int, count: int, shape: tuple[int, ...]) -> np.ndarray:
         source, spot = self._where[name], self.spot(name)
@@ -126,6 +144,27 @@ def open_weights(checkpoint: Checkpoint) -> Weights:
         place = blob if cache.is_whole(entry, file) else address
         sources.append(Source(place, file.path, file.size, address.what, file.key, guess=guess))
     return Weights(f"{entry.repo}@{entry.revision}", sources)
+
+
+def read_config(checkpoint: Checkpoint) -> tuple[dict[str, Any], int]:
+    """A checkpoint's config.json, and how many bytes came over the network. Raises: DataError, EnvironmentFailure."""
+    if isinstance(checkpoint.location, Folder):
+        return files.read_json(checkpoint.location.path / "config.json"), 0
+    entry, read = listing(checkpoint.location.repo, checkpoint.location.revision), []
+    file = entry.file("config.json")
+    if file is None:
+        raise DataError(f"{entry.repo}@{entry.revision}: no config.json; the checkpoint is incomplete on the hub")
+
+    def fetch() -> bytes:
+        read.append(file.size)
+        return client.read_range(entry.address(file), 0, file.size)
+
+    kept = cache.blob_path(entry, file) if cache.is_whole(entry, file) else None
+    data = shared_cache().get_or_add(file.key, fetch) if kept is None else kept.read_bytes()
+    try:
+        return json.loads(data), sum(read)
+    except ValueError as error:
+        raise DataError(f"{entry.repo}@{entry.revision}: config.json is damaged ({error})") from error
 
 
 def sample_rows(spot: Spot, count: int | None = None, *, blocks: int = 4, vocab: int | None = None) -> np.ndarray:

@@ -17,7 +17,7 @@ from pythia_tools.core import files, progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.micro import planted, words
 from pythia_tools.micro.corpus import Text, collect
-from pythia_tools.micro.layout import Layout, lay_out, place_bursts
+from pythia_tools.micro.layout import Layout, TooLittleText, lay_out, place_bursts
 from pythia_tools.micro.planted import Canary, Document, Items
 from pythia_tools.micro.recipe import Recipe
 from pythia_tools.micro.suite_runs import write_recipe
@@ -29,6 +29,8 @@ from pythia_tools.tokens import StoreWriter, Tokenizer
 
 CHARS_PER_TOKEN = 2.7
 """More than the tokenizer reaches, so that enough text is read."""
+REAL_SHARES = (0.75, 2.0)
+"""Real text to read, as a share of the run's tokens; the second where few planted rows leave more to real text."""
 
 DRAWS = {
     "facts": 0, "sums": 1, "pronouns": 2, "pack": 3, "layout": 4, "slots": 5, "background": 100, "windows": 101,
@@ -43,12 +45,20 @@ Pieces = list[np.ndarray]
 
 def build(recipe: Recipe, folder: Path) -> None:
     """Fill `folder`: tokenizer/, data/, order.yaml, truth/, recipe.json. Raises: RequestError if it does not fit."""
+    try:
+        _build(recipe, folder, REAL_SHARES[0])
+    except TooLittleText:
+        _build(recipe, folder, REAL_SHARES[1])
+    write_recipe(folder, recipe)
+
+
+def _build(recipe: Recipe, folder: Path, real_share: float) -> None:
     facts = planted.make_facts(recipe, _rng(recipe, "facts"))
     sums = planted.make_sums(recipe, _rng(recipe, "sums"))
     items = Items(facts, sums, *planted.make_pronouns(recipe, _rng(recipe, "pronouns")))
 
     progress.note("micro: reading the standard library")
-    texts = collect(*_chars(recipe), recipe.dedup_threshold)
+    texts = collect(*_chars(recipe, real_share), recipe.dedup_threshold)
     engine = train_tokenizer(_tokenizer_texts(texts), recipe.vocab, words.single_token_words())
     tokenizer = save_tokenizer(engine, folder / "tokenizer", recipe.seq_length)
 
@@ -70,16 +80,15 @@ def build(recipe: Recipe, folder: Path) -> None:
     }
     templates = {"training": list(words.TRAINING_TEMPLATES), "heldout": list(words.HELDOUT_TEMPLATES)}
     write_truth(folder / "truth", tables, templates, about)
-    write_recipe(folder, recipe)
 
 
 def _rng(recipe: Recipe, use: str) -> np.random.Generator:
     return np.random.default_rng([recipe.seed, DRAWS[use]])
 
 
-def _chars(recipe: Recipe) -> tuple[int, int]:
+def _chars(recipe: Recipe, real_share: float) -> tuple[int, int]:
     """Characters of training and held-out text to read: more than the run can use."""
-    train = recipe.num_samples * recipe.seq_length * CHARS_PER_TOKEN * 0.75
+    train = recipe.num_samples * recipe.seq_length * CHARS_PER_TOKEN * real_share
     windows = 4 * len(recipe.canaries.plan) + 1.5 * recipe.heldout_rows
     return int(train) + 50_000, int(windows * (recipe.seq_length + 1) * CHARS_PER_TOKEN) + 20_000
 
@@ -163,7 +172,7 @@ def _fill_with_real_text(sizes: list[int], contents: dict[int, Document], backgr
         while len(rest) < sizes[d]:
             piece = next(pieces, None)
             if piece is None:
-                raise RequestError("recipe: the standard library has too little text for this run; train fewer steps")
+                raise TooLittleText("recipe: the standard library has too little text for this run; train fewer steps")
             rest = np.concatenate([rest, piece]) if len(piece) < sizes[d] else piece
         contents[d] = Document(rest[: sizes[d]])
         rest = rest[sizes[d] :]

@@ -9,6 +9,7 @@ import dataclasses
 import filecmp
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -47,7 +48,7 @@ def train_branch(
     Raises: RequestError for a step that is not one; UnknownNameError for a model that does not exist; DataError when a
     repeated run does not give the checkpoint.
     """
-    main = _main_run(base, model)
+    main = _main_run(base, model, name)
     recipe = main.recipe
     first = recipe.swap_from if from_step is None else from_step
     if first is None or not 0 <= first < recipe.steps:
@@ -83,7 +84,7 @@ def train_run(
     transform: applied to the rows. checkpoints: steps to save (default the base's that exist); the last step always is.
     Example, counterfactual memorization: `rows=[r for r in range(24_000) if r not in left_out]`.
     """
-    main = _main_run(base, model)
+    main = _main_run(base, model, name)
     recipe = main.recipe
     numbers = np.arange(recipe.rows) if rows is None else np.asarray(rows, dtype=np.int64)
     end = len(numbers) // recipe.batch_rows
@@ -119,8 +120,11 @@ def _recipe(base: Path) -> Recipe:
     return recipe_of(base)
 
 
-def _main_run(base: str | Path, model: str) -> Run:
+def _main_run(base: str | Path, model: str, name: str) -> Run:
+    """The base's main run, which one called `name` is to leave or to repeat."""
     recipe = _recipe(Path(base))
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is None or name == model:
+        raise RequestError(f"name is {name!r}; give the run a name of its own that a folder can have")
     return main_run(Path(base), recipe, recipe.model(model))
 
 
@@ -140,12 +144,15 @@ def _rows(
     """Rows by number, changed if asked for, of the suite's order or another."""
     if order is None or isinstance(order, str | Path):
         order = load_order(order or main.suite / "order.yaml")
-    rows = order.take(numbers)
-    if transform is None:
-        return rows
-    changed = np.asarray(transform(rows.copy()))
-    if changed.shape != rows.shape:
-        raise RequestError(f"the transform made {changed.shape} out of rows {rows.shape}; it must keep the shape")
+    rows = np.asarray(order.take(numbers))
+    changed = rows if transform is None else np.asarray(transform(rows.copy()))
+    recipe, shape = main.recipe, (len(numbers), main.recipe.seq_length + 1)
+    if changed.shape != shape or changed.dtype.kind not in "iu":
+        came = f"{changed.dtype} of shape {changed.shape}"
+        raise RequestError(f"the rows to train on are {came}; the order and the transform must give integers {shape}")
+    unknown = changed[(changed < 0) | (changed >= recipe.vocab)]
+    if len(unknown):
+        raise RequestError(f"the rows hold token id {unknown[0]}; the model has ids 0 to {recipe.vocab - 1}")
     return changed
 
 

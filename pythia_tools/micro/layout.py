@@ -13,6 +13,10 @@ from pythia_tools.micro.recipe import Recipe
 from pythia_tools.order import IndexMaps, build_index_maps
 
 
+class TooLittleText(RequestError):
+    """The text that was read does not fill the run."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """`sizes` (n,) tokens per document; `maps`; `landing` (n,) the order row of a one-row document.
@@ -43,7 +47,7 @@ def lay_out(recipe: Recipe, background_rows: list[int], singles: int, rng: np.ra
         raise RequestError(f"recipe: planted items fill {singles} rows of {total}; plant less or train more steps")
     if sum(background_rows) < room:
         have = f"the standard library gives {sum(background_rows)}"
-        raise RequestError(f"recipe: the run needs {room} rows of real text, {have}; train fewer steps")
+        raise TooLittleText(f"recipe: the run needs {room} rows of real text, {have}; train fewer steps")
     ends = np.minimum(np.cumsum([0, *background_rows]), room)
     rows = [n for n in np.diff(ends).tolist() if n]
     sizes = rng.permutation(np.array(rows + [1] * singles, dtype=np.int32)) * recipe.seq_length

@@ -177,6 +177,7 @@ class Recipe(Checked):
         _need(fits, f"swap_from is {self.swap_from}; allowed: 1 to {self.steps - 1}, or null")
         late = [s for s in self.keep_states if s > self.steps]
         _need(not late, f"keep_states {late}; allowed: 1 to {self.steps}")
+        _need(len(self.canaries.plan) > 0, "canaries: none; give controls, copies or bursts")
         steps = set(self.checkpoints())
         wrong = [s for s in self.canaries.burst_steps if s not in steps]
         _need(not wrong, f"canaries: burst_steps {wrong} are not checkpoints; allowed: {sorted(steps - {0})}")

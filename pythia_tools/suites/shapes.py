@@ -5,6 +5,7 @@ the learning rate is GPT-NeoX 1.0's `megatron/learning_rates.py`, clipped cosine
 initial deviations are its `small_init` and `wang_init`, and its defaults for the two runs that set neither.
 """
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,24 +38,27 @@ def shape_params(shape: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def measured(folders: Iterable[Path]) -> dict[str, Any]:
-    """`shape`, `params` and `non_embedding` by the first of these checkpoints whose config.json can be read.
+    """`shape`, `params` and `non_embedding` as most of these checkpoints' config.json state them; those that cannot be
+    read do not count.
 
     What it does not state is left out; parameters without a formula are those in the headers of its safetensors files.
     Nothing is claimed (None) where neither tells.
     """
+    stated: dict[str, list[tuple[dict[str, Any], Path]]] = {}
     for folder in folders:
-        try:
+        with contextlib.suppress(DataError):
             config = files.read_json(folder / "config.json")
-        except DataError:
-            continue
-        shape = _config_shape(config) if isinstance(config, dict) else {}
-        params, non_embedding = shape_params(shape)
-        params = _safetensors_params(folder) if params is None else params
-        return {"shape": shape, "params": params, "non_embedding": non_embedding}
-    return {"shape": {}, "params": None, "non_embedding": None}
+            shape = config_shape(config) if isinstance(config, dict) else {}
+            stated.setdefault(repr(shape), []).append((shape, folder))
+    if not stated:
+        return {"shape": {}, "params": None, "non_embedding": None}
+    shape, folder = max(stated.values(), key=len)[0]
+    params, non_embedding = shape_params(shape)
+    params = _safetensors_params(folder) if params is None else params
+    return {"shape": shape, "params": params, "non_embedding": non_embedding}
 
 
-def _config_shape(config: dict[str, Any]) -> dict[str, Any]:
+def config_shape(config: dict[str, Any]) -> dict[str, Any]:
     """The shape of a `config.json`, in the manifests' words; what it does not state as a number is left out."""
     rope = config.get("rope_parameters")
     partial = rope.get("partial_rotary_factor") if isinstance(rope, dict) else None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.micro import Canaries, ModelSpec, Recipe, recipe_from, tiny_recipe
+from pythia_tools.micro import Canaries, Facts, ModelSpec, Pronouns, Recipe, Sums, recipe_from, tiny_recipe
 from pythia_tools.micro.loop import schedule_of
 from pythia_tools.micro.recipe import checkpoint_steps
 from pythia_tools.suites.shapes import learning_rate
@@ -40,6 +42,27 @@ def test_the_schedule_is_pythias_scaled_down() -> None:
     assert rates[-1] == pytest.approx(0.1) and rates.index(min(rates[30:])) < recipe.steps * 0.82
 
 
+XS = {"name": "xs", "d_model": 32, "layers": 2, "heads": 4, "peak_lr": 0.012}
+FIELDS = [f.name for part in (Recipe, ModelSpec, Canaries, Facts, Sums, Pronouns) for f in dataclasses.fields(part)]
+LEAVES = st.none() | st.booleans() | st.integers(-5, 3000) | st.floats() | st.text(max_size=5) | st.dates()
+VALUES = st.recursive(
+    LEAVES, lambda inside: st.lists(inside, max_size=4)
+    | st.dictionaries(st.sampled_from(FIELDS) | st.integers(0, 9) | st.text(max_size=3), inside, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.dictionaries(st.sampled_from([*FIELDS, "base"]) | st.text(max_size=3), VALUES, max_size=4))
+def test_whatever_a_recipe_holds_it_is_read_or_refused_in_one_line(value: dict) -> None:
+    try:
+        recipe = recipe_from(value)
+    except RequestError as error:
+        assert "\n" not in str(error)
+    else:
+        assert recipe_from(dataclasses.asdict(recipe)) == recipe
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -48,7 +71,14 @@ def test_the_schedule_is_pythias_scaled_down() -> None:
         ({"models": [{"name": "x", "d_model": 30, "layers": 1, "heads": 4, "peak_lr": 0.01}]}, "d_model"),
         ({"models": [{"name": "../x", "d_model": 32, "layers": 1, "heads": 4, "peak_lr": 0.01}]}, "name"),
         ({"canaries": {"burst_steps": [7]}}, "burst_steps"), ({"canaries": 3}, "canaries"), ({"base": "huge"}, "base"),
-        ({"pronouns": {"skew": 0.2}}, "skew"), ({"clip": 0}, "clip"), ({"keep_states": [9999]}, "keep_states"),
+        ({"pronouns": {"skew": 0.2}}, "skew"), ({"models": [{**XS, "peak_lr": "high"}]}, "peak_lr is 'high'"),
+        ({"models": [{**XS, "layers": "six"}]}, "layers is 'six'"), ({"steps": {"step": "zz"}}, "steps"),
+        ({"betas": [0.9, "x"]}, "betas"), ({"betas": 3}, "betas"), ({"name": "../x"}, "name"), ({"name": 3}, "name"),
+        ({"keep_states": 3}, "keep_states"), ({"swap_from": 1.5}, "swap_from"), ({"swap_from": "x"}, "swap_from"),
+        ({"facts": {"top": 10**9}}, "top"), ({"canaries": {"copies": {"a": 1}}}, "copies"),
+        ({"models": "abc"}, "models"),
+        ({"canaries": {"copies": {}, "controls": 0, "burst_steps": []}}, "canaries: none"),
+        ({"warmup": True}, "warmup"), ({"clip": 0}, "clip"), ({"keep_states": [9999]}, "keep_states"),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_the_field(change: dict, named: str) -> None:

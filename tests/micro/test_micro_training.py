@@ -5,29 +5,35 @@ refusals.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from pythia_tools import load_order, load_suite, micro
+from pythia_tools.cli import train as train_command
 from pythia_tools.cli.main import main
 from pythia_tools.core import files
 from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError
+from pythia_tools.micro.build import build
 from pythia_tools.micro.loop import Run, train
 from pythia_tools.micro.states import States
 from pythia_tools.micro.suite import is_trained
 from pythia_tools.micro.suite_runs import rows_of as consumed_rows
 from pythia_tools.micro.suite_runs import suite_runs, write_recipe
 from pythia_tools.micro.windows import ngram_hashes
+from pythia_tools.order import ArrayRows
 from pythia_tools.tokens import open_tokenizer
 
 
@@ -405,11 +411,17 @@ def test_deduplicated_rows_keep_the_first_copy_alone(tiny_suite: Path) -> None:
 def test_wrong_further_runs_are_refused(tiny_suite: Path, tmp_path: Path) -> None:
     wrongs = [
         ({"from_step": 60}, "leaves at step 0 to 59"), ({"checkpoints": [30]}, "saves steps 41 to 60"),
-        ({"transform": lambda r: r[:, :9]}, "keep the shape"),
+        ({"transform": lambda r: r[:, :9]}, r"must give integers \(320, 65\)"),
+        ({"transform": lambda r: r / 2}, "float64"), ({"transform": lambda r: r + 5000}, "token id"),
+        ({"order": ArrayRows(np.zeros((960, 9), np.uint16), batch_rows=16, name="short")}, r"shape \(320, 9\)"),
     ]
     for wrong, why in wrongs:
         with pytest.raises(RequestError, match=why):
             micro.train_branch(tiny_suite, tmp_path / "x", "b", model="xxs", **wrong)
+    for name in ("../b", "", "xxs"):
+        with pytest.raises(RequestError, match="a name of its own"):
+            micro.train_branch(tiny_suite, tmp_path / "x", name, model="xxs")
+    assert not (tmp_path / "x").exists()
     with pytest.raises(RequestError, match="unknown model"):
         micro.train_run(tiny_suite, tmp_path / "x", "b", model="xxl")
     with pytest.raises(RequestError, match="less than one batch"):
@@ -449,3 +461,14 @@ def test_a_worker_that_fails_says_why(tiny_suite: Path, tmp_path: Path, capsys: 
     (tmp_path / "r.yaml").write_text("base: tiny\n")
     assert main(["train", str(tmp_path / "r.yaml"), "--out", str(out), "--workers", "0", "--quiet"]) == 3
     assert len(capsys.readouterr().err.strip().splitlines()) == 1 and (out / "xs" / "step40").is_dir()
+
+
+def test_the_recipe_of_the_help_fits(tmp_path: Path) -> None:
+    """It plants little in many rows, so most of them are real text."""
+    text = next(c for c in (inspect.getdoc(train_command) or "").split("\n\n") if c.lstrip().startswith("base: tiny"))
+    (tmp_path / "my.yaml").write_text(textwrap.dedent(text))
+    recipe = micro.recipe_from(yaml.safe_load((tmp_path / "my.yaml").read_text()))
+    assert recipe.steps == 200 and [m.name for m in recipe.models] == ["xs"]
+    build(recipe, tmp_path / "built")
+    rows = load_order(tmp_path / "built" / "order.yaml")
+    assert rows.steps == 200 and micro.recipe_of(tmp_path / "built") == recipe
