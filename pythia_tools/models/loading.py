@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from pythia_tools.core import files
@@ -29,6 +30,11 @@ from pythia_tools.suites.checkpoint import Checkpoint
 
 _NOT_ARCHITECTURE = {"_name_or_path", "dtype", "torch_dtype", "transformers_version"}
 _SAMPLES = 4096
+WHAT_TRANSFORMERS_RAISES = (
+    OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError, AssertionError,
+    ImportError, StrictDataclassError,
+)
+"""At a config.json or files that no model was ever saved with."""
 Copy = tuple[str, torch.Tensor, torch.Tensor]
 """A stored tensor's name, the module's tensor that it fills, its values."""
 
@@ -165,9 +171,9 @@ def _from_pretrained(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, list[
                 folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise DataError(f"{folder}: transformers cannot load it ({first[:200]})") from error
+        except WHAT_TRANSFORMERS_RAISES as error:
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DataError(f"{folder}: transformers cannot load it ({why}); fetch or write it again") from error
     complaints = [_misshapen(*mismatch) for mismatch in sorted(info["mismatched_keys"])]
     complaints += [f"missing tensor {name!r}" for name in sorted(info["missing_keys"])]
     unexpected = [name for name in sorted(info["unexpected_keys"]) if not is_buffer(name, (1, 1, 1, 1))]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.errors import DataError
 from pythia_tools.core.files import confined, read_json
 
 SINGLE, SHARDED = "model.safetensors", "model.safetensors.index.json"
@@ -109,7 +109,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
         paths = [
             folder / Path(name).name if (folder / name).is_symlink() else confined(folder, name) for name in shards
         ]
-    except (KeyError, AttributeError, TypeError, DataError, RequestError) as error:
+    except (LookupError, AttributeError, TypeError, ValueError, OSError) as error:
         raise DataError(f"{index}: not a valid shard index ({error}); download the checkpoint again") from error
     for path in paths:
         if not path.is_file():
@@ -141,6 +141,12 @@ def _open_torch(path: Path) -> dict[str, Callable[[], torch.Tensor]]:
         raise DataError(
             f"{path}: damaged or not a plain file of tensors ({first}); fetch or write the checkpoint again"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise DataError(f"{path}: not a mapping of names to tensors; give a save_pretrained folder")
+    if not isinstance(state, dict) or not all(isinstance(n, str) and _is_plain(t) for n, t in state.items()):
+        raise DataError(f"{path}: not a mapping of names to plain tensors; give a save_pretrained folder")
     return {name: partial(state.__getitem__, name) for name in state}
+
+
+def _is_plain(value: object) -> bool:
+    if not isinstance(value, torch.Tensor) or value.device.type != "cpu":
+        return False
+    return value.layout == torch.strided and not value.is_quantized

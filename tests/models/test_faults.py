@@ -226,3 +226,33 @@ def test_an_interrupted_swap_leaves_no_label(pair, monkeypatch):
         next(stream)
     with pytest.raises(RequestError, match="not known"):
         models.checkpoint_of(model)
+
+
+@pytest.mark.parametrize("value", [
+    {"hidden_size": "wide"}, {"hidden_size": 0}, {"num_attention_heads": 0}, {"model_type": []}, {"model_type": "nope"},
+    {"attention_bias": None}, {"num_hidden_layers": -1},
+])
+def test_a_config_that_no_model_was_saved_with(pair, value):
+    place = pair[1].location.path / "config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | value))
+    refused(pair, str(place.parent))
+
+
+@pytest.mark.parametrize("value", [
+    None, [], {}, {"weight_map": None}, {"weight_map": {"a": 3}}, {"weight_map": {"a": ["x"]}},
+    {"weight_map": {"a": "a\0b"}}, {"weight_map": {"a": "x" * 5000}},
+])
+def test_an_index_of_shards_that_is_none(tmp_path, pair, value):
+    folder = as_old_bin(pair[1].location.path, tmp_path / "old", shards=2)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(value))
+    refused([pair[0], checkpoint(folder, 2)], "pytorch_model.bin.index.json")
+
+
+@pytest.mark.parametrize("value", [
+    {1: torch.ones(2)}, {"a": {"b": torch.ones(2)}}, torch.ones(3), {"a": torch.ones(2).to_sparse()},
+    {"a": torch.ones(2, device="meta")},
+])
+def test_a_bin_file_of_other_things_than_plain_tensors(tmp_path, pair, value):
+    folder = as_old_bin(pair[1].location.path, tmp_path / "old")
+    torch.save(value, folder / "pytorch_model.bin")
+    refused([pair[0], checkpoint(folder, 2)], "not a mapping of names to plain tensors")
