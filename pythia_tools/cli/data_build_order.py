@@ -15,8 +15,7 @@ import yaml
 from pythia_tools.cli.options import add, emit, positive
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import RequestError
-from pythia_tools.order import MapName, build_index_maps, save_maps
-from pythia_tools.order.data_order import store_digest
+from pythia_tools.order import MapName, build_index_maps, save_maps, store_digest
 from pythia_tools.order.layout import num_samples, split_documents
 from pythia_tools.order.load import manifest_beside, tokenizer_beside
 from pythia_tools.order.verify import recorded_sums, store_files

@@ -24,8 +24,8 @@ from pythia_tools.micro.suite_runs import write_recipe
 from pythia_tools.micro.tokenizer import save_tokenizer, train_tokenizer
 from pythia_tools.micro.truth import read_back, truth_tables, write_truth
 from pythia_tools.micro.windows import distinct_windows, training_hashes
-from pythia_tools.order import IndexMaps, MapName, load_order, save_maps
-from pythia_tools.tokens import StoreWriter, Tokenizer
+from pythia_tools.order import IndexMaps, MapName, load_order, save_maps, store_digest
+from pythia_tools.tokens import StoreWriter, Tokenizer, open_store
 
 CHARS_PER_TOKEN = 2.7
 """More than the tokenizer reaches, so that enough text is read."""
@@ -188,7 +188,8 @@ def _write_data(recipe: Recipe, folder: Path, layout: Layout, contents: list[Doc
     save_maps(IndexMaps(*layout.maps), MapName(prefix, recipe.num_samples, recipe.seq_length, recipe.seed))
     manifest = {
         "name": recipe.name, "kind": "packed", "seq_length": recipe.seq_length, "batch_rows": recipe.batch_rows,
-        "steps": recipe.steps, "dtype": "uint16", "store": {"prefix": "data/train"},
+        "steps": recipe.steps, "dtype": "uint16",
+        "store": {"prefix": "data/train", "digest": store_digest(open_store(prefix))},
         "maps": {"folder": "data", "stem": "train"}, "seed": recipe.seed, "num_samples": recipe.num_samples,
         "documents": len(layout.sizes),
         "about": "standard library text with planted canaries, facts, sums and pronoun sentences, in GPT-NeoX order",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pythia_tools.order.data_order import DataOrder, packed_order
+from pythia_tools.order.data_order import DataOrder, packed_order, store_digest
 from pythia_tools.order.layout import Layout, num_samples, split_documents
 from pythia_tools.order.load import load_order
 from pythia_tools.order.map_files import MapName, find_maps, load_maps, save_maps, verify_maps
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArrayRows", "DataOrder", "IndexMaps", "Layout", "MapName", "OrderDataset", "OrderLoader", "Rows",
     "build_index_maps", "find_maps", "load_maps", "load_order", "num_samples", "packed_order", "plan_epochs",
-    "rebuild_shuffles", "save_maps", "split_documents", "verify_maps", "verify_order", "verify_store",
+    "rebuild_shuffles", "save_maps", "split_documents", "store_digest", "verify_maps", "verify_order", "verify_store",
 ]
 
 # These need torch or pandas, which an order itself does not.

@@ -18,10 +18,10 @@ import yaml
 
 from pythia_tools.core import files
 from pythia_tools.core.errors import RequestError
-from pythia_tools.order import IndexMaps, MapName, Rows, save_maps
+from pythia_tools.order import IndexMaps, MapName, Rows, save_maps, store_digest
 from pythia_tools.order import num_samples as samples_asked
 from pythia_tools.overlays.overlay import BLOCK_ROWS, Overlay
-from pythia_tools.tokens import StoreWriter
+from pythia_tools.tokens import StoreWriter, open_store
 
 INFIXES = {"v1": "", "current": "_packedpi_ac"}
 """What GPT-NeoX puts into the maps' names: nothing until August 2024, the packing since then."""
@@ -90,7 +90,7 @@ def _documents(order: Rows, maps: MapName, first: int, last: int) -> list[Path]:
     prefix, per, seq = maps.prefix, order.batch_rows, order.seq_length
     manifest = {
         "name": prefix.name, "kind": "preshuffled", "seq_length": seq, "batch_rows": per,
-        "steps": (last - first) // per, "store": {"prefix": prefix.name},
+        "steps": (last - first) // per, "store": {"prefix": prefix.name, "digest": store_digest(open_store(prefix))},
         "about": f"rows {first}:{last} of {order.name} ({order.fingerprint[:12]}); row 0 here is row {first} there",
     }
     config = {
