@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> None:
         ends, part = split_documents(args.split, len(store)), PARTS.index(args.part)
         documents, name = documents[ends[part] : ends[part + 1]], args.part
         samples = args.num_samples or args.steps * args.batch_rows
+        if not len(documents):
+            raise RequestError(f"--split {args.split} leaves none of {len(store)} documents to --part {args.part}")
     maps = build_index_maps(
         store.sizes, args.seq_length, args.seed, samples, documents, separate_last_epoch=args.separate_last_epoch,
     )

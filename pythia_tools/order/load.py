@@ -138,7 +138,7 @@ def _open_maps(manifest: OrderManifest, store: TokenStore, local: Path | None) -
     if spec.hub is not None:
         maps = open_remote_maps(manifest, local)
     elif spec.folder is None:
-        maps = _cached_build(manifest, store, wanted)
+        return _cached_build(manifest, store, wanted)  # named by a digest of the lengths they were built from
     else:
         near = [m for m in find_maps(spec.folder, spec.stem) if (m.num_samples, m.seq_length, m.seed) == wanted]
         found = [m for m in near if spec.name in (None, m.name)]

@@ -207,6 +207,20 @@ def test_from_text_to_rows_no_flag_is_given_twice(tmp_path: Path, capsys: pytest
     assert "make no batch of 1024" in capsys.readouterr().err
 
 
+def test_maps_that_cannot_be_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StoreWriter(tmp_path / "corpus") as out:
+        out.add_document(np.zeros(1_000_000, np.uint16))
+    given = ["data", "build-order", str(tmp_path / "corpus"), "--seq-length", "1", "--num-samples"]
+    for more, code, says in (
+        ([str(3 * 10**12)], 3, "of memory, "), ([str(10**16)], 2, "epochs of 1 documents pass int32"),
+        (["9", "--split", "1,0", "--part", "valid"], 2, "leaves none of 1 documents to --part valid"),
+    ):
+        assert main([*given, *more]) == code
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1
+    assert not list(tmp_path.glob("*.npy"))
+
+
 def test_what_is_no_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     preshuffled_store(tmp_path / "rows", np.arange(20, dtype=np.uint16).reshape(4, 5))
     (tmp_path / "rows.bin").rename(tmp_path / "away")
