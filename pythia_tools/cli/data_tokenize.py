@@ -20,7 +20,7 @@ NEOX = "EleutherAI/gpt-neox-20b"
 def configure(parser: argparse.ArgumentParser) -> None:
     end = "end every document with the end-of-document id (Pythia's data has none)"
     add(parser, "inputs", nargs="+")
-    files = "writes PREFIX.bin, .idx, .documents.parquet, .json"
+    files = "writes PREFIX.bin, .idx, .documents.parquet, .tokenizer.json, .json"
     add(parser, "--out", type=str, required=True, metavar="PREFIX", help=files)
     add(parser, "--tokenizer", default=NEOX, help=f"a tokenizer.json, its folder, or a hub name (default: {NEOX})")
     parser.add_argument("--append-eod", action="store_true", help=end)

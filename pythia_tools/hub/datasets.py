@@ -6,7 +6,7 @@ from pathlib import Path
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError
 from pythia_tools.hub import cache, client, parts
-from pythia_tools.hub.repositories import Listing, RemoteFile, ask_listing, kept_listing
+from pythia_tools.hub.repositories import Listing, RemoteFile, ask_listing, cached_listing, kept_listing
 
 NOTED_BYTES = 100_000_000
 
@@ -31,6 +31,8 @@ class Dataset:
             commit = cache.ref(self.repo, self.revision, "dataset") if self._listing is None else None
             if commit is not None:
                 self._listing = kept_listing(self.repo, self.revision, commit, "dataset")
+                if self._listing is None and client.offline():
+                    self._listing = cached_listing(self.repo, self.revision, commit, "dataset")
             if self._listing is None or (fresh and not self._fresh):
                 self._listing = ask_listing(self.repo, self.revision, "dataset")
                 self._fresh = True

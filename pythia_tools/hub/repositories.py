@@ -131,7 +131,9 @@ def listing(repo: str, revision: str, kind: str = "model") -> Listing:
         commit = branches(repo, kind).get(revision)
     kept = kept_listing(repo, revision, commit, kind) if commit is not None else None
     if kept is None and commit is not None and client.offline():
-        kept = _cached_listing(repo, revision, commit, kind)
+        found = cached_listing(repo, revision, commit, kind)
+        with contextlib.suppress(DataError):
+            kept = found if found and found.needed else None
     return kept or ask_listing(repo, revision, kind, commit)
 
 
@@ -162,21 +164,15 @@ def _checked(found: Listing) -> Listing:
     return found
 
 
-def _cached_listing(repo: str, revision: str, commit: str, kind: str) -> Listing | None:
-    """The files of a snapshot in the hub cache that another tool fetched, as its links to blobs name them.
-
-    None when they are not enough to load a checkpoint.
-    """
+def cached_listing(repo: str, revision: str, commit: str, kind: str) -> Listing | None:
+    """The files of a snapshot in the hub cache, perhaps not all, as its links to blobs name them; None for no files."""
     folder = cache.repo_folder(repo, kind) / "snapshots" / commit
     links = [(path, path.resolve().name) for path in sorted(folder.rglob("*")) if path.is_symlink() and path.is_file()]
-    found = Listing(repo, revision, commit, tuple(
+    found = tuple(
         RemoteFile(path.relative_to(folder).as_posix(), path.stat().st_size, name if len(name) == 64 else None, name)
         for path, name in links if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name)
-    ), kind)
-    try:
-        return found if found.needed else None
-    except DataError:
-        return None
+    )
+    return Listing(repo, revision, commit, found, kind) if found else None
 
 
 def listings(places: Iterable[tuple[str, str]]) -> list[Listing | DataError]:

@@ -22,7 +22,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from pythia_tools.core import files, progress
-from pythia_tools.core.errors import DataError, EnvironmentFailure, RequestError, UnknownNameError
+from pythia_tools.core.errors import DataError, EnvironmentFailure, PythiaToolsError, RequestError, UnknownNameError
 
 KINDS = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "json"), ".parquet": "parquet",
@@ -80,8 +80,12 @@ def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 def _below(folder: Path) -> tuple[list[str], list[str]]:
     """(What can be read below a folder, sorted; files that describe it)."""
-    if (splits := folder / "dataset_dict.json").is_file():
-        return [f"{DATASET}{folder}@{split}" for split in files.read_json(splits).get("splits", ())], []
+    if (listed := folder / "dataset_dict.json").is_file():
+        splits = files.read_json(listed)
+        splits = splits.get("splits") if isinstance(splits, dict) else None
+        if not isinstance(splits, list) or not splits:
+            raise DataError(f"{listed}: lists no splits; the data set that save_to_disk wrote is damaged")
+        return [f"{DATASET}{folder}@{split}" for split in splits], []
     if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
         return [f"{DATASET}{folder}"], []
     found: list[str] = []
@@ -253,7 +257,14 @@ def _parquet_records(name: str, skip: int) -> Iterator[tuple[int, Any]]:
 
 
 def _dataset_records(name: str, skip: int) -> Iterator[tuple[int, Any]]:
-    yield from enumerate(open_dataset(name).skip(skip), skip)
+    import datasets
+
+    try:
+        yield from enumerate(open_dataset(name).skip(skip), skip)
+    except PythiaToolsError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{name}: cannot be read ({' '.join(str(error).split())[:200]}); fetch it again") from error
 
 
 def open_dataset(name: str) -> Any:
@@ -279,7 +290,7 @@ def _local_dataset(folder: str, split: str) -> Any:
 
     try:
         found = datasets.load_from_disk(folder)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: not a data set written by save_to_disk ({error})") from error
     if isinstance(found, datasets.DatasetDict):
         chosen = split or ("train" if "train" in found else next(iter(found)))

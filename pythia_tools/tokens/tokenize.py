@@ -118,9 +118,12 @@ def read_provenance(prefix: str | os.PathLike[str]) -> pd.DataFrame:
     """The store's documents: document, source, position, id, tokens, metadata. Raises DataError when absent."""
     base = prefix_of(prefix)
     path = beside(base, PROVENANCE)
-    if not path.exists():
+    if not path.is_file():
         raise DataError(f"{path}: no such file; `pythia-tools data tokenize` writes it beside a store")
-    return pd.read_parquet(path)
+    try:
+        return pq.read_table(path, columns=COLUMNS.names, schema=COLUMNS).to_pandas()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path}: not the documents of a store ({error}); run `data tokenize` again") from error
 
 
 @contextlib.contextmanager

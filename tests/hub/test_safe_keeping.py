@@ -273,3 +273,19 @@ def test_any_entry_of_the_ledger_is_read_or_forgotten(home: Path, value: Any, go
     (cache.repo_folder("me/x") / "snapshots" / ("a" * 40)).mkdir(parents=True, exist_ok=True)
     write_json(ledger._folder() / f"{ledger._name('me/x', 'a' * 40)}.json", value)
     assert ledger.used_bytes() >= 0 and ledger.make_room(0, 10**12) == 0
+
+
+def test_a_data_set_that_another_tool_fetched_is_read_offline(
+    server: Hub, home: Path, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
+    from huggingface_hub import HfApi
+
+    server.add_dataset("me/sets", {"main": {"a.csv": b"a,b", "b.csv": b"c"}})
+    HfApi(endpoint=server.url).hf_hub_download(
+        "me/sets", "a.csv", repo_type="dataset", cache_dir=home / "cache")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    server.forget()
+    assert pt_hub.Dataset("me/sets").download("a.csv").read_bytes() == b"a,b"
+    with pytest.raises(EnvironmentFailure, match="HF_HUB_OFFLINE"):
+        pt_hub.Dataset("me/sets").download("b.csv")
+    assert server.requests == []
