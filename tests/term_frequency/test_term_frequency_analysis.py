@@ -104,6 +104,8 @@ def test_ties_at_the_edge_of_the_gap_count_in_part() -> None:
     estimate = gap([5, 5, 5, 1, 1, 1], y, top=2)
     assert estimate.value == pytest.approx(100 * (0.5 - 0.1))
     assert np.isnan(gap([4, 4, 4, 4], [0, 1, 0, 1]).value)
+    never = gap(range(8), np.zeros(8))
+    assert never.value == 0 and never.interval == "none", "eight terms never right are no proof that none ever is"
 
 
 def test_controls_enter_the_summary() -> None:
@@ -248,3 +250,13 @@ def test_models_of_unknown_size_are_not_put_in_order() -> None:
     nothing = summary.assign(value=np.nan, low=np.nan, high=np.nan)
     told = [str(s) for s in analysis.sentences(nothing)]
     assert told and all("defined" in s and "detectably" not in s for s in told), "undefined is said to be undefined"
+
+
+def test_every_definition_of_exposures_resamples_relations_too() -> None:
+    relation = np.repeat([f"r{k}" for k in range(8)], 5)
+    y = np.random.default_rng(1).random((2, 40))
+    exposures = pd.concat([seen_at(1, np.arange(40)), seen_at(1, np.arange(40) ** 2 % 37).assign(step=1)])
+    found = tf.compare_definitions(accuracies(y, relation=np.tile(relation, 2)), exposures)
+    assert set(found["unit"]) == {"relation"} and set(found["n"]) == {8}
+    emerged = tf.emergence(accuracies(y, relation=np.tile(relation, 2)), exposures, resamples=50)
+    assert set(emerged["unit"]) == {"relation"} and set(emerged["n"]) == {8}

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analyses.term_frequency.columns import IN_LAST, IN_TOTAL, summary
-from pythia_tools.analyses.term_frequency.statistics import by_term
+from pythia_tools.analyses.term_frequency.statistics import by_term, independent
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, from_draws, rank_correlation, spearman, statistic, wilson
+from pythia_tools.core.statistics import Estimate, rank_correlation, spearman, statistic, wilson
 from pythia_tools.core.tables import IDENTITY, by_identity
 
 
@@ -51,8 +51,8 @@ def compare_definitions(
     table: pd.DataFrame, exposures: pd.DataFrame, *, last: int | None = None, seed: int = 0
 ) -> pd.DataFrame:
     """Summary: per checkpoint and task `spearman` by each other definition of exposures (subset), and
-    `spearman_difference` of exposures up to the step minus each other one (reference), bootstrapped over terms in
-    pairs.
+    `spearman_difference` of exposures up to the step minus each other one (reference), bootstrapped in pairs over
+    terms or relations.
     """
     rows = []
     for name, counted in exposure_definitions(exposures, last=last).items():
@@ -61,10 +61,10 @@ def compare_definitions(
         terms["other"] = by_term(within, counted)["exposures"]  # the same terms in the same order
         for identity, (task,), part in by_identity(terms, "task"):
             x, z, y = (part[column].to_numpy(np.float64) for column in ("exposures", "other", "accuracy"))
-            known = {**identity, "task": task}
-            correlation = rank_correlation(z, y, unit="term", seed=seed)
+            known, (unit, labels) = {**identity, "task": task}, independent(part)
+            correlation = rank_correlation(z, y, unit=unit, clusters=labels, seed=seed)
             rows.append({**known, "subset": name, "metric": "spearman", **correlation.columns()})
-            difference = _difference(x, z, y, seed)
+            difference = statistic(_difference, x, z, y, unit=unit, clusters=labels, seed=seed, vectorized=True)
             rows.append({**known, "reference": name, "metric": "spearman_difference", **difference.columns()})
     return summary(rows)
 
@@ -86,7 +86,6 @@ def trajectory(table: pd.DataFrame, exposures: pd.DataFrame, term: str) -> pd.Da
     return summary(rows)
 
 
-def _difference(x: np.ndarray, z: np.ndarray, y: np.ndarray, seed: int) -> Estimate:
-    if len(y) < 3:
-        return from_draws(np.nan, [], n=len(y), unit="term")
-    return statistic(lambda a, b, c: spearman(a, c) - spearman(b, c), x, z, y, unit="term", seed=seed, vectorized=True)
+def _difference(x: np.ndarray, z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(r,) how much closer y goes with x than with z, in ranks, in each row of (r, n) arrays."""
+    return spearman(x, y) - spearman(z, y)

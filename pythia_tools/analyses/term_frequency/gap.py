@@ -7,7 +7,7 @@ Source: Biderman et al. 2023 (arXiv 2304.01373), table 4.
 import numpy as np
 import numpy.typing as npt
 
-from pythia_tools.core.statistics import Estimate, statistic
+from pythia_tools.core.statistics import Estimate, statistic, units
 
 TOP = 10
 
@@ -19,9 +19,11 @@ def gap(
     """100 × (mean accuracy of the `top` most frequent terms − of the `top` least frequent), in percentage points.
 
     Of (n,) terms tied at the edge each counts in part. With fewer than 2·top terms, half of them on each side. NaN when
-    all exposures are equal.
+    all exposures are equal; no interval when all accuracies are.
     """
     k = max(1, min(top, np.size(exposures) // 2))
+    if np.ptp(accuracy) == 0:  # every resample gives 0, which is no certainty
+        return Estimate(0.0 if np.ptp(exposures) > 0 else np.nan, n=units(np.size(accuracy), clusters).n, unit=unit)
 
     def gaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where(np.ptp(a, axis=1) > 0, 100 * (_mean_of_top(a, b, k) - _mean_of_top(-a, b, k)), np.nan)

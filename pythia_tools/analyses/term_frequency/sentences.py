@@ -29,7 +29,7 @@ def _relations(spearman: pd.DataFrame, several: bool) -> Iterator[Sentence]:
         final = words.records(read)
         told = [_relation(r) for r in final]
         values = words.listing([f"{r['model']} {words.signed(r['value'])}{words.interval(r)}" for r in final])
-        by = "size" if read["params"].notna().all() else "model"
+        by = "size" if read["params"].notna().all() and read["params"].is_unique else "model"
         if len(set(told)) == 1:
             common = f"{told[0]} in every {by}"
         else:
