@@ -24,7 +24,7 @@ from pythia_tools.micro.loop import schedule_of
 from pythia_tools.micro.network import shape_of
 from pythia_tools.micro.pool import train_all
 from pythia_tools.micro.recipe import Recipe
-from pythia_tools.micro.suite_runs import suite_runs
+from pythia_tools.micro.suite_runs import recipe_record, suite_runs
 from pythia_tools.suites.shapes import neox_params
 
 
@@ -119,8 +119,7 @@ def _beside(target: Path, digest: str) -> Path:
 
 def _digest(folder: Path) -> str | None:
     """The digest of the recipe in a folder; None when there is none."""
-    path = folder / "recipe.json"
-    return str(files.read_json(path).get("digest")) if path.is_file() else None
+    return str(recipe_record(folder)["digest"]) if (folder / "recipe.json").exists() else None
 
 
 @contextlib.contextmanager

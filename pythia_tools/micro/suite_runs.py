@@ -3,10 +3,13 @@
 import dataclasses
 import platform
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pythia_tools.core import files
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.manifests import checked, mapping, text
 from pythia_tools.micro.loop import OnStep, Run, train
 from pythia_tools.micro.recipe import ModelSpec, Recipe, recipe_from
 from pythia_tools.micro.states import States
@@ -20,9 +23,18 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
     files.write_json(folder / "recipe.json", value)
 
 
+def recipe_record(folder: Path) -> dict[str, Any]:
+    """What `write_recipe` wrote. Raises: DataError when it is missing or something else."""
+    path = folder / "recipe.json"
+    return checked(path, files.read_json(path), {"recipe": mapping, "digest": text}, {"python": text})
+
+
 def recipe_of(folder: str | Path) -> Recipe:
     """The recipe of a suite's folder. Raises: DataError when it holds none."""
-    return recipe_from(files.read_json(Path(folder) / "recipe.json")["recipe"])
+    try:
+        return recipe_from(recipe_record(Path(folder))["recipe"])
+    except RequestError as error:
+        raise DataError(f"{Path(folder) / 'recipe.json'}: {error}; train the suite again") from error
 
 
 def suite_runs(folder: Path) -> list[Run]:

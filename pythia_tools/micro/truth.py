@@ -17,9 +17,11 @@ truth.json         counts, candidates, pronoun continuations, totals of planted 
                    fingerprint of the order.
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import pandas as pd
 
 from pythia_tools.core import files
 from pythia_tools.core.errors import DataError
+from pythia_tools.core.manifests import Check, checked, list_of, mapping, number, text, whole
 from pythia_tools.micro import words
 from pythia_tools.micro.layout import Layout
 from pythia_tools.micro.planted import Canary, Document, Fact, Items, Occupation, Sum
@@ -35,7 +38,10 @@ from pythia_tools.micro.recipe import Recipe
 from pythia_tools.micro.windows import ngram_hashes
 from pythia_tools.tokens import Tokenizer
 
-TABLES = ("canaries", "facts", "sums", "pronouns")
+TABLES: dict[str, type] = {"canaries": Canary, "facts": Fact, "sums": Sum, "pronouns": Occupation}
+"""Table → its items, whose fields are columns."""
+LANDED = ("rows", "steps", "intact")
+"""Columns that say where the items' exposures landed."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,17 @@ def load_truth(folder: str | Path) -> Truth:
     path = path if (path / "truth.json").is_file() else path / "truth"
     if not (path / "truth.json").is_file():
         raise DataError(f"{folder}: no truth manifest, the truth/ folder of a suite that `pythia-tools train` made")
-    tables = {name: _read(path / f"{name}.parquet") for name in TABLES}
-    templates, about = (files.read_json(path / name) for name in ("templates.json", "truth.json"))
+    tables = {name: _read(path / f"{name}.parquet", kind) for name, kind in TABLES.items()}
+    texts = list_of(text)
+    templates = _checked(path / "templates.json", {"training": texts, "heldout": texts})
+    counts = {name: partial(checked, required={"planted": whole(0), "intact": whole(0)}) for name in TABLES}
+    about = _checked(path / "truth.json", {
+        "exposures": partial(checked, required=counts),
+        "pronouns": partial(checked, required={"he": text, "she": text}),
+        "candidates": lambda where, value: {k: texts(f"{where}: {k}", v) for k, v in mapping(where, value).items()},
+        "order_fingerprint": text, **dict.fromkeys(("batch_rows", "seq_length", "steps"), whole()),
+        **dict.fromkeys(("skew", "tokens", "texts", "modules"), number),
+    })
     return Truth(path, **tables, templates=templates, about=about)
 
 
@@ -92,11 +107,17 @@ def write_truth(
     files.write_json(folder / "truth.json", about)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _checked(path: Path, required: dict[str, Check]) -> dict[str, Any]:
+    return checked(path, files.read_json(path), required)
+
+
+def _read(path: Path, kind: type) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({error}); train the suite again") from error
+        table = pd.read_parquet(path)
+        table[[*(f.name for f in dataclasses.fields(kind)), *LANDED]]  # a KeyError names those that are missing
+        return table
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: not a readable table of the truth ({error}); train the suite again") from error
 
 
 # making the tables from the layout, checked against the rows that training reads

@@ -185,6 +185,24 @@ def test_a_missing_or_damaged_truth_is_one_line(tiny_suite: Path, tmp_path: Path
     (tmp_path / "truth" / "facts.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(DataError, match=r"facts\.parquet"):
         micro.load_truth(tmp_path)
+    micro.load_truth(tiny_suite).facts.drop(columns="steps").to_parquet(tmp_path / "truth" / "facts.parquet")
+    with pytest.raises(DataError, match=r"facts\.parquet.*steps"):
+        micro.load_truth(tmp_path)
+    shutil.copy(tiny_suite / "truth" / "facts.parquet", tmp_path / "truth")
+    whole = micro.load_truth(tmp_path).about
+    for wrong in ([], None, {}, {**whole, "exposures": {"facts": 3}}, {**whole, "candidates": {"sums": 4}}):
+        (tmp_path / "truth" / "truth.json").write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=r"truth\.json"):
+            micro.load_truth(tmp_path)
+
+
+def test_a_damaged_record_of_the_recipe_is_one_line(tiny_suite: Path, tmp_path: Path) -> None:
+    whole = json.loads((tiny_suite / "recipe.json").read_text())
+    for wrong in ([], 3, {}, {**whole, "recipe": 3}, {**whole, "recipe": {"steps": "x"}}, {**whole, "digest": 5}):
+        (tmp_path / "recipe.json").write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=r"recipe\.json") as error:
+            micro.recipe_of(tmp_path)
+        assert "\n" not in str(error.value)
 
 
 # repeating and resuming
