@@ -147,7 +147,7 @@ def cache_dir() -> Path:
     """Where trained suites, range caches and indexes live: $PYTHIA_TOOLS_HOME, or the user's cache folder."""
     home = os.environ.get("PYTHIA_TOOLS_HOME")
     if home:
-        return Path(home).expanduser()
+        return Path(os.path.expanduser(home))
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "pythia_tools"
 

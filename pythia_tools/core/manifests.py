@@ -4,6 +4,7 @@ A user's own manifest works by path exactly as a shipped one.
 """
 
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,7 @@ def find(kind: str, name_or_path: str | Path) -> Path:
     """The manifest file for a shipped name or a path. Raises UnknownNameError with what is known."""
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")) or "/" in text:
-        path = Path(text).expanduser()
+        path = Path(os.path.expanduser(text))
         if not path.is_file():
             raise RequestError(
                 f"{text}: no such manifest file; give a path to a .yaml or one of: {', '.join(names(kind))}"

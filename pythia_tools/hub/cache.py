@@ -229,7 +229,8 @@ def delete_unfinished(older_than_seconds: float = 24 * 3600) -> list[tuple[Path,
     patterns = [f"*--*/blobs/*{end}" for end in leftovers]
     patterns += [f"*--*/snapshots/*/**/.*{PART}", f"*--*/refs/**/.*{PART}"]
     found = [path for pattern in patterns for path in client.cache_root().glob(pattern)]
-    for path in (*found, *(files.cache_dir() / "hub").rglob(f".*{PART}")):
+    ours = [path for name in ("hub", "ranges") for path in (files.cache_dir() / name).rglob(f".*{PART}")]
+    for path in (*found, *ours):
         with contextlib.suppress(FileNotFoundError):
             status = path.lstat()
             if status.st_mtime < before:

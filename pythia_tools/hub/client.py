@@ -118,7 +118,7 @@ def cache_root() -> Path:
 
     home = os.environ.get("HF_HOME")
     chosen = os.environ.get("HF_HUB_CACHE") or (f"{home}/hub" if home else constants.HF_HUB_CACHE)
-    return Path(chosen).expanduser()
+    return Path(os.path.expanduser(chosen))
 
 
 def offline() -> bool:

@@ -47,7 +47,7 @@ class Entry:
 
 def parse_bytes(text: str | int) -> int:
     """`50GB`, `1.5 TB`, `300MB`, or plain bytes; decimal units. Raises: RequestError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", str(text).strip().lower())
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kmgt]?)i?b?", str(text).strip().lower())
     if not match:
         raise RequestError(f"{text!r} is not an amount of bytes such as 50GB, 1.5TB or 300MB")
     return round(float(match[1]) * _UNITS[match[2]])

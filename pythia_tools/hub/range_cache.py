@@ -101,7 +101,9 @@ class RangeCache:
             if self._total is not None and self._total <= self.limit:
                 return
             entries = []
-            for path in self.folder.glob("*/*/*"):
+            for path in self.folder.glob("*/*/*-*-*"):
+                if not NAME.match(path.name):  # what another process is writing, and what is not ours
+                    continue
                 with contextlib.suppress(OSError):
                     status = path.stat()
                     entries.append((status.st_mtime, status.st_size, path))
@@ -131,5 +133,5 @@ def _limit() -> int:
         return DEFAULT_LIMIT
     try:
         return max(0, int(float(text)))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise RequestError(f"PYTHIA_TOOLS_RANGE_CACHE_BYTES={text!r} is not a number of bytes") from None

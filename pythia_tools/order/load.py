@@ -37,7 +37,7 @@ def load_order(
         text = str(files.cache_dir() / "suites" / MICRO / "order.yaml")
         if not Path(text).is_file():
             raise DataError(f"{MICRO} is not trained here (no {text}); run `pythia-tools train` first")
-    elif (Path(text).expanduser() / "order.yaml").is_file():
+    elif (Path(os.path.expanduser(text)) / "order.yaml").is_file():
         text = str(Path(text) / "order.yaml")
     rows = None
     if not text.endswith((".yaml", ".yml")) and _is_prefix(text):

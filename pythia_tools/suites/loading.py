@@ -1,5 +1,6 @@
 """`load_suite`: a shipped name, the trained micro suite, a manifest path, or a folder of checkpoints."""
 
+import os
 import re
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
             return read_suite(trained)
         if text == MICRO:
             raise RequestError(f"{MICRO} has not been trained on this machine yet; run `pythia-tools train` first")
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.is_dir():
         return read_suite(path / MANIFEST) if (path / MANIFEST).is_file() else discover(path)
     if path.is_file():

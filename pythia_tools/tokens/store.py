@@ -96,7 +96,7 @@ class TokenStore:
 
 def prefix_of(path: str | os.PathLike[str]) -> Path:
     """A store's prefix from a prefix or from one of its files (`.bin`, `.idx`)."""
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     return path.with_suffix("") if path.suffix in (".bin", ".idx") else path
 
 

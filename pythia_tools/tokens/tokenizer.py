@@ -106,7 +106,7 @@ def open_tokenizer(place: Openable) -> Tokenizer:
         return place
     if not isinstance(place, str | os.PathLike):
         return _of_object(place)
-    path = Path(place).expanduser()
+    path = Path(os.path.expanduser(place))
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
         if not (isinstance(place, str) and _HUB_NAME.fullmatch(place) and path.suffix != ".json"):

@@ -289,3 +289,24 @@ def test_a_data_set_that_another_tool_fetched_is_read_offline(
     with pytest.raises(EnvironmentFailure, match="HF_HUB_OFFLINE"):
         pt_hub.Dataset("me/sets").download("b.csv")
     assert server.requests == []
+
+
+def test_the_range_cache_deletes_only_ranges(home: Path) -> None:  # noqa: F811
+    ranges = pt_hub.RangeCache(home / "ranges", limit=100)
+    ranges.add("aa", 0, b"x" * 60)
+    folder = home / "ranges" / "aa" / "aa"
+    for name in (".0-60-ff.k.part", "notes-of-mine", "README"):
+        (folder / name).write_bytes(b"y" * 80)
+    ranges.add("aa", 60, b"x" * 60)
+    kept = sorted(p.name for p in folder.iterdir())
+    assert len(kept) == 4 and {".0-60-ff.k.part", "notes-of-mine", "README"} < set(kept)
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 400 + "GB", "1e9", "inf", "nan", "-1", "\u0663GB", ""])
+def test_odd_amounts_are_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match="not an amount of bytes"):
+        pt_hub.parse_bytes(text)
+    monkeypatch.setenv("PYTHIA_TOOLS_RANGE_CACHE_BYTES", "inf" if "9" in text else text or "none")
+    if text not in ("1e9", "-1", "\u0663GB"):
+        with pytest.raises(RequestError, match="is not a number of bytes"):
+            pt_hub.shared_cache()
