@@ -27,7 +27,7 @@ class PairMachine(NamedTuple):
     member: np.ndarray
     """(leaves,) uint8: 1 for terms of these pairs"""
     lead: np.ndarray
-    """(leaves,) int32: leading white space of an n-gram, in bytes; that of a text is left out when it is found"""
+    """(n-grams,) int32: their leading white space in bytes; that of a text is left out when it is found"""
     window: int
     in_words: bool
 
@@ -48,10 +48,12 @@ class SetMachine(NamedTuple):
     """(sets,) int32: number of the set's pattern"""
 
 
-def compile_pairs(pairs: list[tuple[int, int, int]], lead: list[int], window: int, unit: str) -> PairMachine:
+def compile_pairs(
+    pairs: list[tuple[int, int, int]], leaves: int, lead: list[int], window: int, unit: str,
+) -> PairMachine:
     """pairs: (leaf, leaf, pattern number). unit: words or tokens."""
     keys, values = table_of({min(a, b) << ID_BITS | max(a, b): p for a, b, p in pairs})
-    member = np.zeros(len(lead), dtype=np.uint8)
+    member = np.zeros(leaves, dtype=np.uint8)
     member[[leaf for a, b, _ in pairs for leaf in (a, b)]] = 1
     return PairMachine(keys, values, member, np.array(lead, dtype=np.int32), window, unit == "words")
 
@@ -94,11 +96,11 @@ def _sort(found, n):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _to_characters(row, found, n, lead, texts, room):  # type: ignore[no-untyped-def]
-    """Move each occurrence on past its leading white space, and back to the beginning of a character that it cuts."""
+def _to_characters(row, found, first, n, lead, texts, room):  # type: ignore[no-untyped-def]
+    """Move n-grams on past their leading white space, and back to the beginning of a character that they cut."""
     flat, starts = texts.flat, texts.starts
-    for k in range(n):
-        token, offset = step_on(row, found[k, 1], found[k, 2] + lead[found[k, 0]], starts)
+    for k in range(first, n):
+        token, offset = step_on(row, found[k, 1], lead[found[k, 0] - len(texts.kind)], starts)
         if bytes_after(row, token, offset, flat, starts, room[:1]) and room[0] & 0xC0 == 0x80:
             back = 1
             known = bytes_before(row, token, offset, flat, starts, room)
@@ -149,9 +151,10 @@ def number_words(row, found, n, most, texts, room, words):  # type: ignore[no-un
                 inside = True
         if word > far:
             token, offset, word, inside = goal, goal_offset, far + 1, False
-        known = bytes_after(row, goal, goal_offset, flat, starts, room)
-        within = inside or known == 0 or classes[next_char(room, 0, known)[0]] & SPACE
-        words[k] = word if within else word + 1
+        words[k] = word
+        if not inside:  # the occurrence begins the next word, unless it is white space itself
+            known = bytes_after(row, goal, goal_offset, flat, starts, room)
+            words[k] += known > 0 and classes[next_char(room, 0, known)[0]] & SPACE == 0
 
 
 @kernel
@@ -227,6 +230,7 @@ def _count_from(first, rows, group, texts, ngrams, pairs, sets, counts, scratch)
         row = rows[r]
         out = counts[group[r]]
         n = scan_texts(row, texts, room, out, found, 0) if shift else 0
+        texts_found = n
         if n >= 0 and any_ngrams:
             n = find_ngrams(row, ngrams, shift, hits2, hits3, out, found, n)
         if n < 0:
@@ -236,7 +240,7 @@ def _count_from(first, rows, group, texts, ngrams, pairs, sets, counts, scratch)
         if n < 2 or not any_pairs:
             continue
         if pairs.in_words:
-            _to_characters(row, found, n, pairs.lead, texts, room)
+            _to_characters(row, found, texts_found, n, pairs.lead, texts, room)
         _sort(found, n)
         if pairs.in_words:
             number_words(row, found, n, pairs.window, texts, room, place)

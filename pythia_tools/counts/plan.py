@@ -134,10 +134,10 @@ def _together(place: dict[Pattern, int], vocabulary: TokenBytes, ids: int) -> It
             windows.setdefault((p.window, p.unit), []).append((first, second, place[p]))
     sizes = [len(leaf.text if isinstance(leaf, Text) else leaf.digits) for leaf in texts]
     sizes += [4 * len(leaf.ids) for leaf in ngrams]
-    lead = [0] * len(texts) + [leading_space(vocabulary.decode(leaf.ids)) for leaf in ngrams]
+    lead = [leading_space(vocabulary.decode(leaf.ids)) for leaf in ngrams]
     machines = compile_texts(texts, vocabulary, ids), compile_ngrams([leaf.ids for leaf in ngrams], ids)
     for (window, unit), pairs in windows.items() or [((0, "tokens"), [])]:
-        near, whole = compile_pairs(pairs, lead, window, unit), compile_sets(sets, len(number), sizes)
+        near, whole = compile_pairs(pairs, len(number), lead, window, unit), compile_sets(sets, len(number), sizes)
         yield partial(count_together, texts=machines[0], ngrams=machines[1], pairs=near, sets=whole)
         sets = []
 
