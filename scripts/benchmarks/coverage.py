@@ -19,6 +19,9 @@ import numpy as np
 from pythia_tools.core import statistics
 from pythia_tools.core.statistics import Estimate
 
+if __name__ == "coverage":  # a benchmark beside it asks for the package of that name, as numba does
+    raise ImportError("this is a benchmark, not the package coverage")
+
 R = 600
 """Resamples; fewer than the package's own, which changes no coverage."""
 Draw = Callable[[np.random.Generator, int], np.ndarray]
