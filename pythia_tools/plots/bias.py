@@ -47,9 +47,9 @@ def interventions(
         else:
             style.plain_steps(ax)
             ax.locator_params(axis="x", nbins=4)
-    style.name_units(figure, rows)
     figure.supylabel(label or f"{metric} ({subset})", fontsize=10)
     lines = [Line2D([], [], color=c, linestyle=line, marker="o", markersize=3.5) for c, line in looks.values()]
+    style.name_unit(figure, rows)
     figure.legend(lines, list(looks), loc="outside lower center", ncols=len(lines), frameon=False)
     return figure
 
@@ -66,7 +66,8 @@ def by_subset(table: pd.DataFrame, metric: str, *, reference: float | None = Non
     """The metric of every subset at each model's last step, as points with intervals; subsets down the side."""
     last = at_last_step(style.require(table, metric))
     subsets = sorted(last["subset"].unique(), key=lambda s: (s != "all", s), reverse=True)
-    ax = _down_the_side(subsets, metric)
+    defined = set(last.dropna(subset=["value"])["subset"])
+    ax = _down_the_side([s if s in defined else f"{s} (undefined)" for s in subsets], metric, last)
     models = last["model"].nunique()
     for number, (found, name, colour) in enumerate(style.each_size(last)):
         shift = (number - (models - 1) / 2) * 0.6 / models
@@ -74,7 +75,6 @@ def by_subset(table: pd.DataFrame, metric: str, *, reference: float | None = Non
         ax.errorbar(found["value"], places, xerr=style.error_bars(found), fmt="o", capsize=2, color=colour, label=name)
     if reference is not None:
         ax.axvline(reference, color="0.4", linewidth=0.8)
-    style.name_units(ax, last)
     style.legend(ax)
     return ax
 
@@ -82,17 +82,18 @@ def by_subset(table: pd.DataFrame, metric: str, *, reference: float | None = Non
 def agreement(table: pd.DataFrame) -> Axes:
     """Rank correlations of pairs of measures over checkpoints (metric `agreement`), with intervals; zero marked."""
     rows = style.require(table, "agreement")
-    ax = _down_the_side(list(rows["task"] + "  ·  " + rows["reference"]), "rank correlation over checkpoints")
+    names = rows["task"] + "  ·  " + rows["reference"] + rows["value"].isna().map({True: " (undefined)", False: ""})
+    ax = _down_the_side(list(names), "rank correlation over checkpoints", rows)
     ax.errorbar(rows["value"], range(len(rows)), xerr=style.error_bars(rows), fmt="o", capsize=2)
     ax.axvline(0, color="0.4", linewidth=0.8)
     ax.set_xlim(-1.05, 1.05)
-    style.name_units(ax, rows)
     return ax
 
 
-def _down_the_side(names: list[str], label: str) -> Axes:
-    """Axes as high as these names down their side need."""
+def _down_the_side(names: list[str], label: str, rows: pd.DataFrame) -> Axes:
+    """Axes as high as these names down their side need, with the unit of the rows' intervals."""
     ax = style.axes(size=(6.4, 0.9 + 0.34 * len(names)))
     ax.set_yticks(range(len(names)), names)
     ax.set_xlabel(label)
+    ax.set_title(style.unit_of(rows), loc="right", **style.NOTE)
     return ax

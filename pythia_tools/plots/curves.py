@@ -24,7 +24,7 @@ def learning(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     rows = style.require(table, "nll")
     ax = style.axes(ax)
     style.curves_by_kind(ax, rows, rows["subset"], {s: SUBSET_NAMES.get(s, s) for s in rows["subset"].unique()})
-    return style.finished(ax, "loss (nats per token)", steps=rows["step"])
+    return style.finished(ax, "loss (nats per token)", rows, steps=True)
 
 
 def branches_over_training(table: pd.DataFrame, metric: str, *, label: str, ax: Axes | None = None) -> Axes:
@@ -38,8 +38,7 @@ def branches_over_training(table: pd.DataFrame, metric: str, *, label: str, ax: 
         style.curve(ax, points, label=name if branch == "main" else None, colour=colour, style=looks[branch])
     for branch in branches[1:]:
         ax.plot([], [], color="0.35", linestyle=looks[branch], label=f"branch: {branch}")
-    style.name_units(ax, rows)
-    return style.finished(ax, label, steps=rows["step"])
+    return style.finished(ax, label, rows, steps=True)
 
 
 def paired_differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -54,8 +53,7 @@ def paired_differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.errorbar(points["step"], points["value"], yerr=style.error_bars(points), marker="o", capsize=3, color=colour,
                     label=name)
     ax.axhline(0, color="0.4", linewidth=0.9)
-    style.name_units(ax, rows)
-    return style.finished(ax, "change in log-odds of she over he", xlabel="training step")
+    return style.finished(ax, "change in log-odds of she over he", rows, xlabel="training step")
 
 
 def levels(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -79,8 +77,7 @@ def by_exposures(
         ax.errorbar(x, points["value"], yerr=style.error_bars(points), marker="o", capsize=2, color=colour, label=name,
                     linewidth=1.6, elinewidth=0.9)
     _exposure_axis(ax, rows["exposures_low"])
-    style.name_units(ax, rows)
-    return style.finished(ax, label)
+    return style.finished(ax, label, rows)
 
 
 def panels_over_training(table: pd.DataFrame, metric: str, *, label: str) -> Figure:
@@ -94,7 +91,7 @@ def panels_over_training(table: pd.DataFrame, metric: str, *, label: str) -> Fig
             style.curve(ax, points, label=f"{level:,}", colour=colour, ribbon=0.07)
         style.step_axis(ax, here["step"], short=True)
     figure.axes[0].set_ylabel(label)
-    style.name_units(figure, rows)
+    style.name_unit(figure, rows)
     style.legend(figure.axes[-1], title="exposures\n(from)", outside=True)
     return figure
 

@@ -42,7 +42,7 @@ def memorization(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "
         low, top = ax.get_ylim()
         ax.set_ylim(bottom=min(0.0, low))
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.1 else 2))
-    return style.finished(ax, NAMES.get(metric, metric), steps=rows["step"])
+    return style.finished(ax, NAMES.get(metric, metric), rows, steps=True)
 
 
 def poisson_qq(points: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -84,7 +84,7 @@ def order_effect(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.errorbar(points["step"].astype(float), points["value"], yerr=style.error_bars(points), fmt="o", color=colour,
                     capsize=2, label=name)
     ax.axhline(1.0, color="0.5", linewidth=1, linestyle="--", label="Poisson; bands: rows permuted")
-    return style.finished(ax, "variance / mean of memorized rows per block", steps=rows["step"])
+    return style.finished(ax, "variance / mean of memorized rows per block", rows, steps=True)
 
 
 def predictability(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -108,13 +108,15 @@ def predictability(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(x[-1:], y[-1:], "o", markersize=9, color=colour)
     ax.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="recall: memorized rows that were predicted")
     ax.set_title(f"predicting {', '.join(dict.fromkeys(precision['reference']))}")
-    return style.finished(ax, "precision: predicted rows that were memorized")
+    return style.finished(ax, "precision: predicted rows that were memorized", precision)
 
 
 def memorization_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Share memorized against parameters, a line per step, on logarithmic axes; shares of zero are open points."""
     rows = _decided(table, "memorized_share").dropna(subset=["params"])
     rows = rows[rows["exposures_low"].isna() & rows["cohort"].isna() & (rows["branch"] == "main")]
+    if rows.empty:
+        raise RequestError("no main model's size is known, so nothing can be drawn against it")
     ax = style.axes(ax)
     shown = style.spread(sorted(rows["step"].unique()), 6)
     floor = rows.loc[rows["value"] > 0, "value"].min() / 2 if (rows["value"] > 0).any() else 1e-3
@@ -125,7 +127,7 @@ def memorization_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
                     capsize=2, label=f"step {style.human_count(step)}")
         ax.plot(none["params"].astype(float), [floor] * len(none), "o", markerfacecolor="none", color=colour)
     ax.set(xscale="log", yscale="log", xlabel="parameters")
-    return style.finished(ax, "share of rows memorized (open: none)")
+    return style.finished(ax, "share of rows memorized (open: none)", rows)
 
 
 def _decided(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -171,7 +173,7 @@ def memorization_persistence(table: pd.DataFrame, ax: Axes | None = None) -> Axe
     if len(gaps) and gaps.max() > 2 * gaps.min():  # bins that double
         ax.set_xscale("symlog", linthresh=1, linscale=0.4)
     since = "steps since the first checkpoint that holds the rows (below 0: placebo)"
-    return style.finished(ax, "memorization (effect)", xlabel=since)
+    return style.finished(ax, "memorization (effect)", rows, xlabel=since)
 
 
 def forgetting(table: pd.DataFrame, ax: Axes | None = None, *, measure: str | None = None) -> Axes:
@@ -188,7 +190,7 @@ def forgetting(table: pd.DataFrame, ax: Axes | None = None, *, measure: str | No
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
     if measure == "advantage":
         ax.axhline(0, color="0.5", linewidth=1)
-    return style.finished(ax, MEASURE_NAMES.get(measure, measure), xlabel="steps since the last exposure")
+    return style.finished(ax, MEASURE_NAMES.get(measure, measure), rows, xlabel="steps since the last exposure")
 
 
 def membership(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "auc", model: str | None = None) -> Axes:
@@ -201,11 +203,13 @@ def membership(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "au
     ax.axhline(chance, color="0.5", linewidth=1, linestyle="--", label="chance")
     ax.set_title(name)
     rate = f"true-positive rate at {chance:.1%} false positives"
-    return style.finished(ax, "AUC, members against non-members" if metric == "auc" else rate, steps=rows["step"])
+    return style.finished(ax, "AUC, members against non-members" if metric == "auc" else rate, rows, steps=True)
 
 
 def memorization_kinds(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Shares of kinds of memorized rows, stacked bars per model at its last step."""
+    """Shares of kinds of memorized rows, stacked bars per model at its last step; where none was memorized they are
+    undefined, and said to be.
+    """
     rows = style.require(table, "kind_share")
     ax = style.axes(ax)
     models = style.by_size(rows)
@@ -216,7 +220,10 @@ def memorization_kinds(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         height = last.reindex(models).fillna(0).to_numpy(float)
         ax.bar(models, height, bottom=bottom, color=colour, label=kind, width=0.65)
         bottom += height
+    undefined = rows.groupby("model")["value"].count() == 0
+    ax.set_xticks(range(len(models)), [f"{m}\n(undefined)" if undefined[m] else m for m in models])
     ax.set_ylim(0, 1.0)
+    ax.set_title(style.unit_of(rows), loc="right", **style.NOTE)
     ax.set_ylabel("share of memorized rows")
     style.legend(ax, outside=True)
     return ax

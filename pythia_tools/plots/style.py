@@ -28,6 +28,7 @@ RC: Any = {
     "svg.hashsalt": "pythia_tools",
     "axes.prop_cycle": cycler(color=["#3b6ea8", "#c8553d", "#3f8f5f", "#8a6bb1", "#a8803b", "#5c6670"])
 }
+NOTE: Any = {"fontsize": 8, "color": "0.4"}
 LINE_STYLES = ["-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1))]
 
 
@@ -93,13 +94,18 @@ def each_size(
     colours = size_colours(table if coloured_as is None else coloured_as)
     for model in by_size(table):
         points = table[table["model"] == model]
-        yield points, model_label(model, points["params"].iloc[0]), colours[model]
+        undefined = "value" in points and points["value"].isna().all()
+        label = model_label(model, points["params"].iloc[0])
+        yield points, f"{label}: undefined" if undefined else label, colours[model]
 
 
 def one_model(rows: pd.DataFrame, model: str | None) -> tuple[pd.DataFrame, str]:
-    """Rows and label of one model, the largest by default. Raises RequestError for a model that is not there."""
+    """Rows and label of one model, by default the largest of those whose size is known, else the first.
+
+    Raises RequestError for a model that is not there.
+    """
     known = by_size(rows)
-    name = model or known[-1]
+    name = model or (by_size(rows.dropna(subset=["params"])) or known[:1])[-1]
     if name not in known:
         raise RequestError(f"this summary has no model {name!r}; it has: {', '.join(known)}")
     own = rows[rows["model"] == name]
@@ -117,9 +123,9 @@ def spread(values: Sequence[Any], most: int) -> list[Any]:
 
 
 def model_label(model: str, params: Any) -> str:
-    """`m (1.1M)`, or the name alone when it already tells the size."""
+    """`m (1.1M)`, or the name alone when it already tells the size; `m (size unknown)`."""
     if pd.isna(params):
-        return model
+        return f"{model} (size unknown)"
     size = human_count(int(params))
     return model if model.lower().startswith(size.lower()) else f"{model} ({size})"
 
@@ -139,22 +145,14 @@ def error_bars(points: pd.DataFrame) -> np.ndarray:
     return np.clip(np.vstack([value - points["low"].to_numpy(float), points["high"].to_numpy(float) - value]), 0, None)
 
 
-def name_units(target: Axes | Figure, rows: pd.DataFrame) -> None:
-    """Say below the figure what the intervals of these rows of a summary resample; nothing where there are none."""
-    units = sorted(rows.loc[rows["low"].notna(), "unit"].dropna().unique())
-    if units:
-        figure = target if isinstance(target, Figure) else target.figure
-        note = f"95 % intervals; independent unit: {', '.join(units)}"
-        figure.supxlabel(note, x=0.99, horizontalalignment="right", fontsize=7, color="0.4")
-
-
 def curve(
     ax: Axes, points: pd.DataFrame, *, x: str = "step", label: str | None = None, colour: Any = None, style: Any = "-",
     marker: str = "o", ribbon: float = 0.16,
 ) -> None:
     """value against x with its interval as a ribbon, points where something was measured."""
     data = points.sort_values(x).dropna(subset=["value"])
-    if data.empty:
+    if data.empty:  # the legend says so
+        ax.plot([], [], linestyle=style, color=colour, label=label)
         return
     xs, ys = data[x].astype(float).to_numpy(), data["value"].to_numpy()
     (line,) = ax.plot(xs, ys, marker=marker, linestyle=style, color=colour, label=label, markersize=3.5)
@@ -222,15 +220,35 @@ def legend(ax: Axes, *, title: str | None = None, outside: bool = False) -> None
         ax.legend(title=title, frameon=False, fontsize=9, **place)
 
 
-def finished(ax: Axes, ylabel: str, *, steps: Iterable[int] | None = None, xlabel: str | None = None) -> Axes:
-    """The axes with a legend and their labels; `steps`: with the axis of training steps."""
-    if steps is not None:
-        step_axis(ax, steps)
+def finished(
+    ax: Axes, ylabel: str, rows: pd.DataFrame | None = None, *, steps: bool = False, xlabel: str | None = None
+) -> Axes:
+    """The axes with a legend, their labels and the unit of the rows' intervals; `steps`: with the axis of steps."""
+    if rows is not None:
+        ax.set_title(unit_of(rows), loc="right", **NOTE)
+        if steps:
+            step_axis(ax, rows["step"])
     if xlabel is not None:
         ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     legend(ax)
     return ax
+
+
+def name_unit(figure: Figure, rows: pd.DataFrame) -> None:
+    """The unit of the rows' intervals, above a figure of panels."""
+    figure.suptitle(unit_of(rows), x=0.99, ha="right", **NOTE)
+
+
+def unit_of(rows: pd.DataFrame) -> str:
+    """What is independent behind the intervals of these rows: `unit: occupation (n = 24)`; nothing where none has one.
+    """
+    bounded = rows[rows["low"].notna() & rows["unit"].notna()]
+    said = []
+    for unit, n in bounded.groupby("unit", sort=False)["n"]:
+        few, most = n.min(), n.max()
+        said.append(str(unit) + ("" if pd.isna(few) else f" (n = {few:,}" + (f" to {most:,})" if most > few else ")")))
+    return f"unit: {'; '.join(said)}" if said else ""
 
 
 def save(target: Axes | Figure, folder: str | os.PathLike[str], name: str) -> list[Path]:

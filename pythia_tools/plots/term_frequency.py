@@ -89,7 +89,7 @@ def correlation_over_training(table: pd.DataFrame, metric: str = "spearman") -> 
         ax.axhline(0, color="0.5", linewidth=0.8)
         style.step_axis(ax, here["step"])
     figure.axes[0].set_ylabel("rank correlation with exposures")
-    style.name_units(figure, rows)
+    style.name_unit(figure, rows)
     style.legend(figure.axes[-1])
     return figure
 
@@ -104,8 +104,7 @@ def gap_over_training(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     style.curves(ax, rows)
     ax.axhline(0, color="0.5", linewidth=0.8)
     _steps(ax, rows["step"])
-    style.name_units(ax, rows)
-    return style.finished(ax, "performance gap (percentage points)")
+    return style.finished(ax, "performance gap (percentage points)", rows)
 
 
 def term_trajectory(table: pd.DataFrame) -> Figure:
@@ -132,6 +131,7 @@ def term_trajectory(table: pd.DataFrame) -> Figure:
         ax.set_ylim(-0.02, 1.02)
         ax.set_title(f"{ax.get_title()}, {rows['subset'].iloc[0]}", fontsize=10)
     figure.axes[0].set_ylabel("accuracy")
+    style.name_unit(figure, rows)
     return figure
 
 

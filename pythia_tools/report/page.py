@@ -17,6 +17,8 @@ import pandas as pd
 
 from pythia_tools.core.errors import DataError
 
+UNDEFINED = {"value": "undefined"}
+"""Columns in which nothing means more than that nothing applies."""
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 
 _CSS = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
@@ -92,7 +94,8 @@ def table_html(frame: pd.DataFrame, *, limit: int = 60) -> str:
     """A small table; more rows than `limit` are counted, not shown."""
     kinds = ["num" if pd.api.types.is_numeric_dtype(frame[c]) else "text" for c in frame.columns]
     head = _row("th", kinds, map(str, frame.columns))
-    rows = "".join(_row("td", kinds, map(_cell, values)) for values in frame.head(limit).itertuples(index=False))
+    gaps = [UNDEFINED.get(str(c), "–") for c in frame.columns]
+    rows = "".join(_row("td", kinds, map(_cell, values, gaps)) for values in frame.head(limit).itertuples(index=False))
     more = f'<p class="soft">… and {len(frame) - limit} more rows in summary.csv</p>' if len(frame) > limit else ""
     return f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>{more}'
 
@@ -102,9 +105,9 @@ def _row(tag: str, kinds: Iterable[str], values: Iterable[str]) -> str:
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, gap: str) -> str:
     if pd.isna(value):
-        return "–"
+        return gap
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

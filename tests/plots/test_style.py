@@ -58,3 +58,41 @@ def test_saving_writes_both_formats(tmp_path: Path) -> None:
     paths = plots.save(plots.learning(_table()), tmp_path, "loss")
     assert [p.name for p in paths] == ["loss.svg", "loss.png"]
     assert all(p.stat().st_size > 1000 for p in paths)
+
+
+@pytest.mark.parametrize("kind", ["learning", "panels", "subset"])
+def test_a_figure_names_the_unit_of_its_intervals(kind: str) -> None:
+    table = _table().assign(unit="occupation", n=[24, 20] * 8)
+    if kind == "learning":
+        assert plots.learning(table).get_title(loc="right") == "unit: occupation (n = 20 to 24)"
+    elif kind == "panels":
+        figure = plots.correlation_over_training(table.assign(metric="spearman", subset="all", task="t"))
+        assert figure.get_suptitle() == "unit: occupation (n = 20 to 24)"
+    else:
+        assert plots.by_subset(table, "nll").get_title(loc="right") == "unit: occupation (n = 20 to 24)"
+        assert plots.by_subset(table.assign(low=None), "nll").get_title(loc="right") == "", "no interval, no unit"
+
+
+def test_unknown_sizes_are_said_and_not_ranked() -> None:
+    table = _table()
+    table = tables.concat([table, table[table["model"] == "s"].assign(model="zz", params=None)])
+    labels = [t.get_text() for t in plots.learning(table).get_legend().get_texts()]
+    assert labels[:3] == ["xs (90k)", "s (280k)", "zz (size unknown)"]
+    assert style.one_model(table, None)[1] == "s (280k)", "the largest of those whose size is known"
+    assert style.one_model(table[table["model"] == "zz"], None)[1] == "zz (size unknown)"
+    shares = table.assign(metric="memorized_share", subset="all")
+    with pytest.raises(RequestError, match="no main model's size is known"):
+        plots.memorization_scaling(shares[shares["model"] == "zz"])
+
+
+def test_what_is_undefined_is_said_to_be() -> None:
+    table = _table()
+    table.loc[table["model"] == "xs", ["value", "low", "high"]] = None
+    labels = [t.get_text() for t in plots.learning(table).get_legend().get_texts()]
+    assert labels[:2] == ["xs (90k): undefined", "s (280k)"]
+    table.loc[table["subset"] == "before", "value"] = None
+    assert [t.get_text() for t in plots.by_subset(table, "nll").get_yticklabels()] == ["heldout", "before (undefined)"]
+    kinds = tables.concat([_table().assign(metric="kind_share", subset=kind, value=None if kind else 0)
+                           for kind in ("recitation", "reconstruction", "recollection")])
+    ticks = [t.get_text() for t in plots.memorization_kinds(kinds).get_xticklabels()]
+    assert ticks == ["xs\n(undefined)", "s\n(undefined)"]

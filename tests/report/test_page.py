@@ -118,3 +118,9 @@ def test_report_command_reads_runs_and_refuses_the_rest(tmp_path: Path, capsys: 
 def test_a_report_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         build_report([], title="t", lead="l", command="c")
+
+
+def test_an_undefined_value_is_said_to_be() -> None:
+    page = render("t", "l", [Section("s", table=pd.DataFrame({"value": [None, 1.5], "cohort": [None, 2.0]}))],
+                  command="c", record={}, timings={})
+    assert '<td class="num">undefined</td><td class="num">–</td>' in page
