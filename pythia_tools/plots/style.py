@@ -241,14 +241,12 @@ def name_unit(figure: Figure, rows: pd.DataFrame) -> None:
 
 
 def unit_of(rows: pd.DataFrame) -> str:
-    """What is independent behind the intervals of these rows: `unit: occupation (n = 24)`; nothing where none has one.
-    """
-    bounded = rows[rows["low"].notna() & rows["unit"].notna()]
+    """`independent unit: occupation (n = 24)`, of the rows that have an interval; nothing where none has."""
     said = []
-    for unit, n in bounded.groupby("unit", sort=False)["n"]:
+    for unit, n in rows[rows["low"].notna()].groupby("unit", sort=False)["n"]:
         few, most = n.min(), n.max()
-        said.append(str(unit) + ("" if pd.isna(few) else f" (n = {few:,}" + (f" to {most:,})" if most > few else ")")))
-    return f"unit: {'; '.join(said)}" if said else ""
+        said.append(f"{unit} (n = {few:,} to {most:,})" if most is not pd.NA and most > few else f"{unit} (n = {few})")
+    return f"independent unit: {'; '.join(said)}" if said else ""
 
 
 def save(target: Axes | Figure, folder: str | os.PathLike[str], name: str) -> list[Path]:

@@ -64,12 +64,12 @@ def test_saving_writes_both_formats(tmp_path: Path) -> None:
 def test_a_figure_names_the_unit_of_its_intervals(kind: str) -> None:
     table = _table().assign(unit="occupation", n=[24, 20] * 8)
     if kind == "learning":
-        assert plots.learning(table).get_title(loc="right") == "unit: occupation (n = 20 to 24)"
+        assert plots.learning(table).get_title(loc="right") == "independent unit: occupation (n = 20 to 24)"
     elif kind == "panels":
         figure = plots.correlation_over_training(table.assign(metric="spearman", subset="all", task="t"))
-        assert figure.get_suptitle() == "unit: occupation (n = 20 to 24)"
+        assert figure.get_suptitle() == "independent unit: occupation (n = 20 to 24)"
     else:
-        assert plots.by_subset(table, "nll").get_title(loc="right") == "unit: occupation (n = 20 to 24)"
+        assert plots.by_subset(table, "nll").get_title(loc="right") == "independent unit: occupation (n = 20 to 24)"
         assert plots.by_subset(table.assign(low=None), "nll").get_title(loc="right") == "", "no interval, no unit"
 
 
