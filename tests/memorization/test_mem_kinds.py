@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import base64
 import difflib
+import random
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +46,8 @@ def test_texts_that_do_not_step(text: str) -> None:
     assert not is_incrementing(text)
 
 
-REPEATS = [("abcabcab", True), ("--------", True), ("abcd", False), ("a", False), ("abcabd", False), (" abab ", True)]
+REPEATS = [("abcabcab", True), ("--------", True), ("abcd", False), ("a", False), ("abcabd", False), (" abab ", True),
+    ("xababab,", True), ("ab", False), ("aaa", False)]
 
 
 @pytest.mark.parametrize(("text", "repeats"), REPEATS)
@@ -55,9 +58,63 @@ def test_texts_that_repeat(text: str, repeats: bool) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet="ab ", min_size=0, max_size=14))
 def test_repeating_is_a_period_of_at_most_half(text: str) -> None:
-    plain = text.strip()
+    plain = text[1:-1] if len(text) > 4 else text
     slow = any(all(plain[i] == plain[i + p] for i in range(len(plain) - p)) for p in range(1, len(plain) // 2 + 1))
-    assert is_repeating(text) == slow
+    assert is_repeating(text) == (slow and len(text) > 3)
+
+
+INCREMENTING = (
+    "oAAIAiCBQAAQAAAAAIYQAAIQAgAAAAEECABCAQAACAgAgIQABsABAABIIAgCAECgCUAiEIBACAAQAEABAAAEhJACCAAAEkAAACAAAAgAIAAwgQ"
+    "AIAIAAAggAAEQyAAEAEEshASUAABACCAAACAFAAACEAIAABAJBAAQAgCDACACAAUAAAAEAAAABCAIAAIAAABAAEEYAAAAYAAAIAJDAIRABAgAA"
+    "AQAAAAAEARAAAAEIAAAoAEIwCAACIAAAQBAAAGgCAABAAIBAAAAAAA0EFyAAIQAABEgIAQgAAAIBACBAACAABAEAoAAACACEIgAGCASAiAAJgA"
+    "EAwIAACIIQIAAAQIAAAABAAAAACAIEAARANEQABAAACAEQIDBEAIgCAgQgSgDAAFBBIAAgAABAAKEABAIAEEobQAAAEgAAQgAgQGAAQgCEAAAA"
+    "AEQBAAAAEQAACAACAEBBAIAiAAAEgAFBgQAAAgACAAAAAgGAEAAIQgAhChDA"
+)
+TEMPLATE = (
+    "/Go+hvLZeayeadfzqocZTIrf5gBeXYf1egZuU+wofltopNRyN/jrDLZe+Rwey+ih6Vq6u/DffDkYF3bXrcBurdgGfHSqN+fyt34sBQjK4lb+x2"
+    "H5SNKg2ptV2VYzr/XGEf91ZT0DBFGTqq1xPNX/EIKX7K93ravtP2y12nnRv1PfD8ldK9W4/jiZvcesVNVs1rvofG/9jUPcrwzvmPPWZ9vJi8gB"
+    "9yGQ1sR1uxpPoUf6s/Gs9/a332kP9s/r+/ffyO16q/l7otXTdl0/Y60X33TP58my701+eT6RujJVPv7aDmDtH6M9os/sz0WXtrgm2JW+/PvroR"
+    "+k5c2InpZfs/XGbvj9Drz0Sf2CLT9Mw9bstuRut9f+KzH9PvX1Rdrvb2Xpa/31ZdvZ4G6prsZ7ROu+BIIVVE57w9x4EkQxXkNzzmKbZpPHfvgE"
+    "Zc7lpm/bGXJpfVSvE033d933UcYXmTtR2d78zkDKbQUTS92t9AXK6/e//pr8"
+)
+"""Packed bits: what the original's own code (EleutherAI/semantic-memorization, filters/pattern.py at 84ab8c0) said of
+`made_texts()`: incrementing, and incrementing or repeating.
+"""
+
+
+def made_texts() -> list[str]:
+    """3,000 texts of words and numbers with a period, some broken, some cut off, some of random digits."""
+    rng, texts = random.Random(11), []
+    words = ["a", "b", "item", "x:", ",", "(", "it's", '"q"', "\\n", "v1.", "No", "٣", "\u200b", "-", "1,", "0b1"]
+    for _ in range(3000):
+        period = [rng.choice([*words, None, None]) for _ in range(rng.randint(1, 4))]
+        start, step = rng.randint(-3, 40), rng.choice([0, 1, 1, 2, 5, -1, 10**6])
+        base = rng.choice(["d", "d", "d", "#x", "#b", "03d"])
+        made = []
+        for i in range(rng.choice([1, 2, 3, 4, 5, 7, 12])):
+            at = start + i * step if rng.random() < 0.97 else rng.randint(0, 99)
+            made += [word if word is not None else format(at, base) for word in period]
+        if rng.random() < 0.15:
+            made = [str(rng.randint(0, 9)) for _ in range(rng.choice([2, 3, 3, 4, 6, 20]))]
+        text = rng.choice([" ", " ", "", ", ", "\n", "-"]).join(made)
+        texts.append(text[rng.randint(0, 2) :] if rng.random() < 0.3 else text)
+    return texts
+
+
+def test_kinds_of_texts_are_those_of_the_original_code() -> None:
+    texts = made_texts()
+    steps = [is_incrementing(text) for text in texts]
+    made = [step or is_repeating(text) for step, text in zip(steps, texts, strict=True)]
+    for found, said in ((steps, INCREMENTING), (made, TEMPLATE)):
+        wanted = np.unpackbits(np.frombuffer(base64.b64decode(said), np.uint8))[: len(texts)].astype(bool)
+        wrong = [text for text, mine, theirs in zip(texts, found, wanted, strict=True) if mine != theirs]
+        assert not wrong, wrong[:5]
+
+
+def test_random_numbers_do_not_step() -> None:
+    rng = random.Random(1)
+    texts = [" ".join(str(rng.randint(0, 999)) for _ in range(20)) for _ in range(200)]
+    assert not any(is_incrementing(text) for text in texts)
 
 
 def test_kinds_are_decided_in_order() -> None:

@@ -95,6 +95,12 @@ def test_the_published_tables_as_a_summary_and_a_figure(published: dict[str, lis
     assert f"{at['70m', 143_000, '12b/step143000', 'precision']:.4f}" == "0.9563"
     assert f"{at['6.9b', 123_000, '6.9b/step143000', 'recall']:.3f}" == ".918".zfill(5)
     assert not ((table["model"] == "12b") & (table["step"] == 143_000)).any()
+    assert not table.duplicated(tables.KEYS).any() and len(table) == 9 * (7 * 7 + 8 * 6)
+    own = table[table["metric"] == "true_share"].set_index(["model", "step", "reference"])["value"]
+    steps = (*range(23_000, 143_000, 20_000), 143_000)
+    for step, share in zip(steps, (*SHARES_12B, "1.54564"), strict=True):
+        small = own.xs((step, f"12b/step{step}"), level=["step", "reference"])  # 12B's own share there, as printed
+        assert len(small) == 7 and 100 * small.to_numpy() == pytest.approx(float(share), abs=1.5e-5)
     small = table[(table["reference"] == "12b/step143000") & (table["step"] == 143_000)]
     ax = plots.predictability(small)
     drawn = {tuple(np.round(line.get_xydata()[-1], 6)) for line in ax.lines if len(line.get_xdata()) == 1}
@@ -103,7 +109,9 @@ def test_the_published_tables_as_a_summary_and_a_figure(published: dict[str, lis
     assert len(wanted) == 7 and wanted <= drawn
     plt.close(ax.figure)
     with pytest.raises(RequestError, match="is not like"):
-        published_summary({"table|70M|final": [1, 2, 3, 94]})
+        published_summary({f"{SMALL}|70M|final": [1, 2, 3, 94]})
+    with pytest.raises(RequestError, match="is not like"):
+        published_summary({"memorization_large_predicts_small|70M|146m": [1, 2, 3, 94]})
 
 
 def test_truth_and_prediction_are_not_exchanged(published: dict[str, list[float]]) -> None:

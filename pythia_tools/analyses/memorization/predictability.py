@@ -109,6 +109,7 @@ def predictability(table: pd.DataFrame, *, model: str | None = None, step: int |
 PUBLISHED_ROWS = 23_552_000
 """Rows that the published tables are over: the first 23,000 steps' worth."""
 _LAST = 143_000
+_TABLES = ("small_model_predict_large_model", "early_checkpoint_predict_last_checkpoint")
 _STEPS = {"23m": 23_000, "44m": 43_000, "65m": 63_000, "85m": 83_000, "105m": 103_000, "126m": 123_000, "146m": _LAST}
 
 
@@ -117,22 +118,24 @@ def published(cells: Mapping[str, Sequence[float]], *, rows: int = PUBLISHED_ROW
     intervals.
 
     cells: `TABLE|MODEL|CHECKPOINT` (`…small_model_predict_large_model|70M|146m`) → percentages (both, missed, false
-    alarm, neither). The truth is 12B at its last step where small models predict, the model's own last step where its
-    earlier checkpoints do. Raises RequestError for keys of another shape.
+    alarm, neither). The truth is 12B at the same checkpoint where small models predict, the model's own last step where
+    its earlier checkpoints do (`…early_checkpoint_predict_last_checkpoint`); what would predict itself is left out.
+    Raises RequestError for keys of another shape.
     """
     lines: list[dict[str, object]] = []
     for key, percent in cells.items():
         table, _, rest = key.partition("|")
         model, _, checkpoint = rest.partition("|")
-        if checkpoint not in _STEPS:
-            raise RequestError(f"{key!r} is not like TABLE|70M|146m; checkpoints are {', '.join(_STEPS)}")
+        if checkpoint not in _STEPS or not table.endswith(tuple(_TABLES)):
+            raise RequestError(
+                f"{key!r} is not like TABLE|70M|146m; tables are {', '.join(_TABLES)}, checkpoints {', '.join(_STEPS)}")
         name, step = model.lower(), _STEPS[checkpoint]
-        truth = "12b" if "small_model" in table else name
-        if (truth, _LAST) == (name, step):
+        truth = ("12b", step) if table.endswith(_TABLES[0]) else (name, _LAST)
+        if truth == (name, step):
             continue
         start = {
             "suite": "pythia-v0", "model": name, "params": _size(name), "step": step, "tokens": step << 21,
-            "branch": "main", "reference": f"{truth}/step{_LAST}",
+            "branch": "main", "reference": f"{truth[0]}/step{truth[1]}",
         }
         lines += _lines(from_percent(percent, rows), start)
     return declared.summary(lines)

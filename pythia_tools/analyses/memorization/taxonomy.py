@@ -5,10 +5,11 @@ In this order: *recitation*, the window occurs at least `threshold` times in the
 come from one scan of the rows consumed (`overlap.duplicate_counts`) or from an index of them.
 
 A text is *incrementing* when its elements (words and numbers, the cut-off first and last left out) repeat with some
-period up to half their number, words alike and numbers by constant differences, one of them not zero; *repeating* when
-its characters do with no difference. Near-verbatim: edit distance and longest common span between what greedy decoding
-gives and what truly followed. Cost: microseconds per row. Source: Prashanth et al. 2024, "Recite, Reconstruct,
-Recollect", arXiv:2406.17746.
+period up to half their number, words alike and numbers by constant differences, one of them not zero and one of them
+met twice; *repeating* when its characters do, the first and last left out. Both decide as the original's code does
+(EleutherAI/semantic-memorization, filters/pattern.py), its oddities included. Near-verbatim: edit distance and longest
+common span between what greedy decoding gives and what truly followed. Cost: microseconds per row. Source: Prashanth et
+al. 2024, "Recite, Reconstruct, Recollect", arXiv:2406.17746.
 """
 
 import re
@@ -23,8 +24,6 @@ from pythia_tools.core.errors import RequestError
 
 THRESHOLD = 6
 KINDS = ("recitation", "reconstruction", "recollection")
-_ELEMENT = re.compile(r"0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|\d+|[^\s\d]+")
-_TOLERANCE = 1e-10
 
 
 def kinds(duplicates: npt.ArrayLike, texts: Sequence[str], *, threshold: int = THRESHOLD) -> np.ndarray:
@@ -37,38 +36,65 @@ def kinds(duplicates: npt.ArrayLike, texts: Sequence[str], *, threshold: int = T
 
 
 def is_incrementing(text: str) -> bool:
-    """Whether numbers in the text step by constant amounts while the words around them repeat."""
-    elements = [_value(e) for e in _ELEMENT.findall(text)]
+    """Whether numbers in the text step by constant amounts, at least twice, while the words around them repeat."""
+    elements = _elements(text)
+    if len(elements) == 3:
+        if not all(isinstance(e, int) for e in elements):
+            return False
+        first, second, third = map(int, elements)
+        return third - second <= second - first and third != second  # so the original: slower steps pass, faster do not
     if len(elements) > 4:
         elements = elements[1:-1]
-    return any(_steps(elements, period) for period in range(1, len(elements) // 2 + 1))
+    moved = False  # by any period tried so far: the original does not forget it
+    for period in range(1, len(elements) // 2 + 1):
+        fits, sure = True, False
+        for start in range(period):
+            steps = _steps(elements[start::period])
+            if len(set(steps)) > 1 or None in steps:
+                fits = False
+                break
+            sure |= len(steps) > 1 and steps[0] != ""
+            moved |= bool(steps and steps[0])
+        if fits and (sure or not moved):
+            return moved
+    return False
 
 
 def is_repeating(text: str) -> bool:
-    """Whether the text's characters repeat with a period of at most half its length."""
-    characters = text.strip()
-    return any(characters.startswith(characters[period:]) for period in range(1, len(characters) // 2 + 1))
+    """Whether the text's characters, but the first and last of more than four, repeat within half their number."""
+    characters = text[1:-1] if len(text) > 4 else text
+    periods = range(1, len(characters) // 2 + 1) if len(text) > 3 else ()
+    return any(characters.startswith(characters[period:]) for period in periods)
 
 
-def _value(element: str) -> int | str:
+def _elements(text: str) -> list[int | str]:
+    """Words and numbers; numbers with a base's prefix in decimals, what cannot be printed by its escape, no quotes."""
+    shown = repr(" ".join(map(_decimal, re.split(r"\s+", text))).strip())
+    for mark in ("\\n", "\\x", "\\", "'", '"'):
+        shown = shown.replace(mark, "")
+    return [_number(piece) for piece in re.findall("[0-9]+|[^0-9 ]+", shown)]
+
+
+def _decimal(word: str) -> str:
     try:
-        return int(element, 0 if element[:2].lower() in ("0x", "0b", "0o") else 10)
+        return str(int(word, 0))
     except ValueError:
-        return element
+        return word
 
 
-def _steps(elements: list[int | str], period: int) -> bool:
-    moved = False
-    for start in range(period):
-        chain = elements[start::period]
-        if all(isinstance(e, int) for e in chain):
-            differences = [float(b) - float(a) for a, b in pairwise(chain)]
-            if any(abs(d - differences[0]) > _TOLERANCE for d in differences):
-                return False
-            moved |= bool(differences) and abs(differences[0]) > _TOLERANCE
-        elif any(e != chain[0] for e in chain):
-            return False
-    return moved
+def _number(piece: str) -> int | str:
+    try:
+        return int(piece)
+    except ValueError:
+        return piece
+
+
+def _steps(chain: list[int | str]) -> list[int | str | None]:
+    """From each element to the next: a number's difference, "" between equal words, None where nothing fits."""
+    steps: list[int | str | None] = []
+    for a, b in pairwise(chain):
+        steps.append(b - a if isinstance(a, int) and isinstance(b, int) else "" if a == b else None)
+    return steps
 
 
 def features(
