@@ -183,7 +183,7 @@ class _Work:
                 else:
                     model = model if model is not None else self.live.show(prepared)
                     frame = self._compute(task, part, model, key)
-                self._keep(task, checkpoint, frame)
+                self._keep(task, prepared, frame)
             bar.update(1)
         if model is None:
             self.live.skip(checkpoint)
@@ -201,9 +201,12 @@ class _Work:
         dtype = dtype_name(choose_dtype(checkpoint, self.dtype, self.device, named_dtype(record.stored)))
         return [record.digest, task.name, task.version, task.digest, dtype, part, own]
 
-    def _keep(self, task: Task, checkpoint: Checkpoint, frame: pd.DataFrame) -> None:
+    def _keep(self, task: Task, prepared: Prepared, frame: pd.DataFrame) -> None:
+        """A size that the suite does not state is that of the weights."""
         if len(frame):
-            identity = {column: pd.NA if value is None else value for column, value in checkpoint.identity.items()}
+            known = {"params": prepared.record.parameters}
+            known |= {c: value for c, value in prepared.checkpoint.identity.items() if value is not None}
+            identity = {column: known.get(column, pd.NA) for column in IDENTITY}
             self.frames[task.name].append(check_items(frame.assign(**identity)))  # type: ignore[arg-type]
 
     def result(self) -> SweepResult:

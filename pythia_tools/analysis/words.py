@@ -1,6 +1,7 @@
 """Words for numbers, and small readings of summary tables, for sentences that are computed.
 
-A difference within its interval is called undetected, never a trend.
+A difference within its interval is called undetected, never a trend; what has no value, or no interval to judge it by,
+is called undefined, never undetected. No size is claimed of models whose sizes are not known.
 """
 
 import math
@@ -12,31 +13,33 @@ import pandas as pd
 from pythia_tools.core.tables import at_last_step
 
 __all__ = [
-    "at_last_step", "average", "by_size", "clear_of", "compare_ends", "direction", "interval", "largest", "listing",
-    "over", "percent", "plural", "records", "seen", "signed", "times", "units",
+    "Words", "at_last_step", "average", "by_size", "compare_ends", "direction", "interval", "largest", "listing",
+    "number", "over", "percent", "plural", "records", "seen", "signed", "sized", "times", "units",
 ]
 
 Row: TypeAlias = dict[Hashable, Any]
 """A row of a summary as a mapping: text, numbers, NaN or <NA> by column."""
+Words: TypeAlias = tuple[str, str, str, str]
+"""For an effect that is positive, negative, not told apart from zero by its interval, or without value or interval."""
+TREND: Words = ("rises", "falls", "does not change detectably", "has no defined trend")
 
 
-def direction(
-    value: float, low: float, high: float, words: tuple[str, str, str] = ("rises", "falls", "shows no clear change")
-) -> str:
-    """The word for an effect: positive, negative, or not told apart from zero by its interval."""
-    if not all(map(math.isfinite, (value, low, high))):
-        return words[2]
-    if low > 0:
-        return words[0]
-    if high < 0:
-        return words[1]
-    return words[2]
+def direction(value: float, low: float, high: float, words: Words = TREND) -> str:
+    """The word for an effect, by where its interval lies."""
+    if any(pd.isna(number) or not math.isfinite(number) for number in (value, low, high)):
+        return words[3]
+    return words[0] if low > 0 else words[1] if high < 0 else words[2]
+
+
+def number(value: float, form: str) -> str:
+    """A number in a format of `format`; what is undefined is said to be."""
+    return "undefined" if pd.isna(value) else format(value, form)
 
 
 def percent(share: float) -> str:
-    return "–" if pd.isna(
-        share
-    ) else f"{100 * share:.0f} %" if share in (0, 1) or 0.095 <= share <= 0.995 else f"{100 * share:.1f} %"
+    if pd.isna(share):
+        return "undefined"
+    return f"{100 * share:.0f} %" if share in (0, 1) or 0.095 <= share <= 0.995 else f"{100 * share:.1f} %"
 
 
 def interval(row: Row, form: Callable[[float], str] = lambda v: f"{v:.2f}") -> str:
@@ -48,7 +51,7 @@ def interval(row: Row, form: Callable[[float], str] = lambda v: f"{v:.2f}") -> s
 
 def signed(value: float) -> str:
     """A number with its sign and two digits; what is undefined is said to be."""
-    return "undefined" if pd.isna(value) else f"{value:+.2f}"
+    return number(value, "+.2f")
 
 
 def listing(parts: Sequence[str]) -> str:
@@ -98,18 +101,22 @@ def by_size(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def largest(table: pd.DataFrame) -> str:
-    """The name of the largest model."""
-    return str(by_size(table)["model"].iloc[-1])
+    """The name of the largest model, or of one of the largest; of the last one by name where no size is known."""
+    known = table.dropna(subset=["params"])
+    return str(by_size(known if len(known) else table)["model"].iloc[-1])
 
 
-def clear_of(a: Row, b: Row) -> bool:
-    """The two estimates' intervals do not overlap."""
-    return bool(a["low"] > b["high"] or b["low"] > a["high"])
+def sized(table: pd.DataFrame) -> bool:
+    """Whether one model is known to be the smallest and another one the largest."""
+    sizes = table.drop_duplicates("model")["params"]
+    ends = [int((sizes == end).sum()) for end in (sizes.min(), sizes.max())] if sizes.notna().all() else []
+    return len(sizes) > 1 and ends == [1, 1]
 
 
-def compare_ends(rows: pd.DataFrame, words: tuple[str, str, str]) -> str:
-    """A word for the change from the first row to the last, undetected when their intervals overlap."""
+def compare_ends(rows: pd.DataFrame, words: Words = TREND) -> str:
+    """A word for the change from the first row to the last, undetected when their intervals overlap; one row has none.
+    """
     first, last = records(rows.iloc[[0, -1]])
-    if not clear_of(first, last):
-        return words[2]
-    return words[0] if last["value"] > first["value"] else words[1]
+    if len(rows) < 2:
+        return words[3]
+    return direction(last["value"] - first["value"], last["low"] - first["high"], last["high"] - first["low"], words)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -57,6 +58,14 @@ def test_one_table_per_task_in_the_order_of_the_checkpoints(steps):
         head = tensors_of(c.location.path)
         weight = head["embed_out.weight" if "embed_out.weight" in head else "lm_head.weight"]
         assert table.query("step == @c.step and item == 1")["norm"].item() == float(weight.double().norm())
+
+
+def test_a_size_that_no_manifest_states_is_that_of_the_weights(steps, cells):
+    unknown = [replace(c, model=replace(c.model, params=None)) for c in steps]
+    stored = {n: t for n, t in tensors_of(steps[0].location.path).items() if not n.endswith("inv_freq")}
+    for _ in range(2):  # computed, then from the cells
+        table = sweep(unknown, [NormTask()], cells=cells, device="cpu")["norms"]
+        assert table["params"].unique().tolist() == [sum(t.numel() for t in stored.values())]
 
 
 def test_an_interrupted_sweep_goes_on_at_the_next_cell(steps, cells):

@@ -80,7 +80,10 @@ def test_only_figures_are_embedded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "word"), [((1, 0.5, 2), "rises"), ((-1, -2, -0.5), "falls"), ((1, -0.5, 2), "shows no clear change")]
+    ("bounds", "word"), [
+        ((1, 0.5, 2), "rises"), ((-1, -2, -0.5), "falls"), ((1, -0.5, 2), "does not change detectably"),
+        ((1, float("nan"), 2), "has no defined trend"),
+    ]
 )
 def test_direction_needs_an_interval_clear_of_zero(bounds: tuple, word: str) -> None:
     assert direction(*bounds) == word

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -44,7 +45,7 @@ def _memorization(sign: int, half: float = 0.02) -> pd.DataFrame:
     lines.append(dict(at, reference="xs", metric="memorized_share_difference", **difference))
     lines.append(dict(at, task="order", metric="dispersion", **_around(1 + sign * 0.5, half)))
     lines.append(dict(at, task="order", metric="dispersion_permuted", value=1, low=0.9, high=1.1))
-    lines.append(dict(at, exposures_low=16, exposures_high=16, metric="burst_gain", **_around(sign * 8.0, half)))
+    lines.append(dict(at, exposures_low=16, exposures_high=16, metric="mean_burst_gain", **_around(sign * 8.0, half)))
     return _rows(lines)
 
 
@@ -94,7 +95,7 @@ PAIRS: list[tuple[str, Callable[..., pd.DataFrame], list[tuple[str, str]]]] = [
     (
         "term-frequency", _term_frequency,
         [
-            ("accuracy rises with exposures in every size", "accuracy falls with exposures in every size"),
+            ("accuracy rises with exposures in every model", "accuracy falls with exposures in every model"),
             ("rises from 20 % at step 0 to 80 %", "falls from 80 % at step 0 to 20 %")
         ]
     ),
@@ -110,6 +111,12 @@ PAIRS: list[tuple[str, Callable[..., pd.DataFrame], list[tuple[str, str]]]] = [
         [("m falls from 5.00", "m rises from 3.00"), ("just consumed is lower", "just consumed is higher")]
     )
 ]
+
+
+CLAIMS = (
+    "rises", "falls", "moved towards", "memorized more", "memorized fewer", "more often", "less often", "is lower",
+    "is higher"
+)
 
 
 @pytest.mark.parametrize(("analysis", "make", "pairs"), PAIRS, ids=[p[0] for p in PAIRS])
@@ -129,11 +136,35 @@ def test_wide_intervals_give_no_claim(
     analysis: str, make: Callable[..., pd.DataFrame], pairs: list[tuple[str, str]]
 ) -> None:
     text = "\n".join(sentences_for(analysis, make(+1, half=9.0)))
-    claims = (
-        "rises", "falls", "moved towards", "memorized more", "memorized fewer", "more often", "less often", "is lower",
-        "is higher"
-    )
-    assert not [c for c in claims if c in text.replace("detectably more or fewer", "")]
+    assert not [c for c in CLAIMS if c in text.replace("detectably more or fewer", "")]
+
+
+@pytest.mark.parametrize("gone", [["low", "high"], ["value", "low", "high"]], ids=["no interval", "no value"])
+@pytest.mark.parametrize(("analysis", "make", "pairs"), PAIRS, ids=[p[0] for p in PAIRS])
+def test_what_is_undefined_is_neither_a_claim_nor_undetected(
+    analysis: str, make: Callable[..., pd.DataFrame], pairs: list[tuple[str, str]], gone: list[str]
+) -> None:
+    text = "\n".join(sentences_for(analysis, make(+1).assign(**dict.fromkeys(gone, float("nan")))))
+    assert not re.search(r"detect|no more and no less|about as often|\bnan\b", text)
+    told = re.sub(r"\w+ or [\w ]+ \(no interval says which\)", "", text)
+    assert not [c for c in CLAIMS if c in told]
+
+
+@pytest.mark.parametrize(("analysis", "make", "pairs"), PAIRS, ids=[p[0] for p in PAIRS])
+@pytest.mark.parametrize("params", [pd.NA, 900], ids=["unknown", "equal"])
+def test_no_size_is_claimed_of_models_whose_sizes_do_not_differ_or_are_not_known(
+    analysis: str, make: Callable[..., pd.DataFrame], pairs: list[tuple[str, str]], params: object
+) -> None:
+    table = pd.concat([make(+1), make(-1).assign(model="aa")], ignore_index=True)
+    told = sentences_for(analysis, tables.check_summary(table.assign(params=params)))
+    assert told and not re.search("largest|smallest|size", "\n".join(told))
+
+
+@pytest.mark.parametrize("analysis", ["learning", "term-frequency"])
+def test_one_checkpoint_has_no_trend(analysis: str) -> None:
+    make = {"learning": _learning, "term-frequency": _term_frequency}[analysis]
+    text = "\n".join(sentences_for(analysis, make(+1).query("step == 10 and metric in ['nll', 'accuracy']")))
+    assert "at step 10" in text and "step 0" not in text and not re.search("detect|rises|falls|undefined", text)
 
 
 def test_swapping_two_models_swaps_the_size_sentence() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
+from pythia_tools import analyses
 from pythia_tools.analysis import Context
 from pythia_tools.cli.main import main
 from pythia_tools.core import tables
@@ -43,6 +46,16 @@ def test_every_analysis_is_a_finished_run_with_figures(study: Path) -> None:
     page = (study / "report.html").read_text()
     assert page.count("<img") >= 8
     assert "pythia-tools study" in page
+
+
+def test_figures_and_sentences_do_without_sizes(study: Path) -> None:
+    for name in FOUR[1:]:
+        run, analysis = load_run(study / name), analyses.get(name)
+        items, summary = (t.assign(params=pd.array([pd.NA] * len(t), "Int64")) for t in (run.items, run.summary))
+        told = [s.text for s in analysis.sentences(summary)]
+        assert told and not re.search("largest|smallest", " ".join(told))
+        drawn = [(figure.name, plt.close(figure.target.figure)) for figure in analysis.figures(items, summary)]
+        assert drawn or name == "bias"
 
 
 def test_exposures_counted_equal_exposures_planted(study: Path, tiny_suite: Path) -> None:

@@ -9,8 +9,10 @@ from pythia_tools.analyses.bias.columns import PRONOUNS, QUANTITIES
 from pythia_tools.analyses.bias.statistics import ALPHA
 from pythia_tools.analysis import Sentence, words
 
-PREFERS = ("more often than not", "less often than not", "about as often as not")
-MOVED = ("moved towards the feminine pronoun", "moved towards the masculine pronoun", "did not move detectably")
+PREFERS = ("more often than not", "less often than not", "about as often as not",
+           "more or less often than not (no interval says which)")
+MOVED = ("moved towards the feminine pronoun", "moved towards the masculine pronoun", "did not move detectably",
+         "moved by an amount without an interval")
 
 
 def sentences(summary: pd.DataFrame) -> list[Sentence]:
@@ -38,7 +40,7 @@ def _branches(whole: pd.DataFrame) -> Iterator[Sentence]:
     read = words.by_size(words.at_last_step(whole[whole["metric"] == "paired_difference"]))
     for index, row in zip(read.index, words.records(read), strict=True):
         here = read.loc[[index]]
-        if not row["n"]:
+        if not row["n"] or pd.isna(row["value"]):
             text = "cannot be compared: no item has both pronouns hold most of the probability"
             yield Sentence.of(f"The branch {row['model']} {text}.", here)
             continue
@@ -107,7 +109,7 @@ def _verdict(row: words.Row, what: str, numbers: dict[str, float], looks: int) -
     p = numbers["paired_p_adjusted"]
     p_text = f"p = {p:.2g}" if p >= 0.001 else f"p = {p:.1g}"
     p_text += f" after correction over {words.plural(looks, 'comparison')}"
-    word = words.direction(value, row["low"], row["high"], ("higher", "lower", "")) if p < ALPHA else ""
+    word = words.direction(value, row["low"], row["high"], ("higher", "lower", "", "")) if p < ALPHA else ""
     if word:
         return f"{who}: {word} by {told}, {p_text}."
     floor = numbers["minimal_detectable_effect"]

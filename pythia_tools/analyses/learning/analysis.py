@@ -87,25 +87,30 @@ def _heldout(heldout: pd.DataFrame) -> Iterator[Sentence]:
     if heldout.empty:
         return
     big = heldout[heldout["model"] == say.largest(heldout)].sort_values("step")
-    verb = say.compare_ends(big, ("rises", "falls", "does not change detectably"))
     first, last = say.records(big.iloc[[0, -1]])
+    start = f"{say.number(first['value'], '.2f')} nats per token at step {first['step']:,}"
+    told, unit = (f"{say.compare_ends(big)} from {start} to", "") if len(big) > 1 else ("is", " nats per token")
     yield Sentence.of(
-        f"Held-out loss of {last['model']} {verb} from {first['value']:.2f} nats per token at step {first['step']:,} "
-        f"to {last['value']:.2f} at step {last['step']:,}.", big.iloc[[0, -1]],
+        f"Held-out loss of {last['model']} {told} {say.number(last['value'], '.2f')}{unit} at step {last['step']:,}.",
+        big.iloc[[0, -1]],
     )
     final = say.by_size(at_last_step(heldout))
     if len(final) > 1:
-        word = say.compare_ends(final, ("higher", "lower", "not detectably different"))
-        values = say.listing([f"{r['model']} {r['value']:.2f}" for r in say.records(final)])
-        yield Sentence.of(f"At the last step it is {word} in the largest model than in the smallest: {values}.", final)
+        values = say.listing([f"{r['model']} {say.number(r['value'], '.2f')}" for r in say.records(final)])
+        ends = "in the largest model than in the smallest"
+        words = (f"higher {ends}", f"lower {ends}", f"not detectably different {ends}", "not defined at both ends")
+        told = f" {say.compare_ends(final, words)}:" if say.sized(final) else ""
+        yield Sentence.of(f"At the last step it is{told} {values}.", final)
 
 
 def _gap(gap: pd.DataFrame) -> Iterator[Sentence]:
     if gap.empty:
         return
-    read = say.by_size(at_last_step(gap)).tail(1)
+    read = say.by_size(at_last_step(gap.dropna(subset=["value"]))).tail(1)
+    if read.empty:
+        return
     (last,) = say.records(read)
-    words = ("lower", "higher", "not detectably lower or higher")
+    words = ("lower", "higher", "not detectably lower or higher", "lower or higher (no interval says which)")
     word = say.direction(last["value"], last["low"], last["high"], words)
     bounds = say.interval(last, lambda v: f"{v:+.3f}")
     yield Sentence.of(

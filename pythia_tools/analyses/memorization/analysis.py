@@ -87,7 +87,7 @@ class Memorization(Analysis[MemorizationOptions]):
         window = _window(context, options, chosen)
         tokens = rows.tokens_of(context, chosen, options.rows, window.offset + window.length)
         if options.kinds:
-            kinds.last_checkpoint(context)
+            kinds.last_checkpoint(context, {})
         found: list[Task] = [
             MemorizationTask(tokens, window, score=options.score, screen=options.screen, row_ids=chosen.rows)
         ]
@@ -203,7 +203,7 @@ class Memorization(Analysis[MemorizationOptions]):
                 "Variance over mean of memorized rows per block, with the band that shuffled rows give."),
             "predictability": (
                 partial(plots.predictability, summary),
-                "Precision and recall of every checkpoint as a prediction of the largest model's last."),
+                "Precision and recall of every other checkpoint as a prediction of the one that the title names."),
             "memorization_scaling": (
                 partial(plots.memorization_scaling, summary),
                 f"Share of {things} memorized against parameters, by step."),

@@ -5,7 +5,7 @@ Perplexities are those of the largest main model's last checkpoint, counts those
 Cost: one scan of the rows consumed, and a pass over the memorized rows.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -24,12 +24,15 @@ from pythia_tools.core.tables import by_identity
 from pythia_tools.suites import Checkpoint
 
 
-def last_checkpoint(context: Context) -> Checkpoint:
-    """The largest main model at its last step. Raises RequestError when the order does not hold all it consumed."""
+def last_checkpoint(context: Context, sizes: Mapping[str, int]) -> Checkpoint:
+    """The last main checkpoint, of the largest model there by its name's size.
+
+    Raises RequestError when the order does not hold all it consumed.
+    """
     main = [c for c in context.checkpoints if c.model.branch == "main"]
     if not main:
         raise RequestError("kinds of memorization need a main run; choose one with --models")
-    last = max(main, key=lambda c: (c.step, c.model.params or 0))
+    last = max(main, key=lambda c: (c.step, sizes.get(c.model.name, 0)))
     rows_by(context.order, last.step)
     return last
 
@@ -47,7 +50,8 @@ def with_kinds(
         progress.note("no row was memorized by any checkpoint")
         none = {"kind": pd.Series(pd.NA, table.index, "string"), "duplicates": pd.Series(pd.NA, table.index, "Int64")}
         return table.assign(**none)
-    last, order = last_checkpoint(context), context.order
+    sizes = table.dropna(subset=["params"]).drop_duplicates("model").set_index("model")["params"].to_dict()
+    last, order = last_checkpoint(context, sizes), context.order
     held = windows[np.searchsorted(numbers, rows)]
     counts = np.zeros(int(held.max()) + 1, np.int64)
     duplicates = duplicate_counts(held, _counted(order.chunks(0, rows_by(order, last.step), CHUNK), counts))

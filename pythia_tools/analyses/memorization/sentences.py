@@ -8,7 +8,7 @@ from pythia_tools.analysis import Sentence
 from pythia_tools.analysis import words as say
 from pythia_tools.core.tables import at_last_step
 
-DETECTED = ("rises", "falls", "does not change detectably")
+NO_INTERVAL = "(no interval says which)"
 
 
 def memorization(summary: pd.DataFrame) -> Iterator[Sentence]:
@@ -33,7 +33,7 @@ def memorization(summary: pd.DataFrame) -> Iterator[Sentence]:
 
 
 def _by_exposures(rows: pd.DataFrame) -> Iterator[Sentence]:
-    """The largest model's share at the fewest exposures, at one, and at the most."""
+    """One model's share at the fewest exposures, at one, and at the most."""
     if len(rows) < 2:
         return
     low, high = say.records(rows.iloc[[0, -1]])
@@ -44,15 +44,15 @@ def _by_exposures(rows: pd.DataFrame) -> Iterator[Sentence]:
     ]
     yield Sentence.of(
         f"At step {low['step']:,} the share of sequences that {low['model']} has memorized "
-        f"{say.compare_ends(rows, DETECTED)} with exposures: {', '.join(told)} or more.", rows,
+        f"{say.compare_ends(rows)} with exposures: {', '.join(told)} or more.", rows,
     )
 
 
 def _by_size(sizes: pd.DataFrame, differences: pd.DataFrame) -> Iterator[Sentence]:
     """The largest model against the smallest on the same sequences: paired where the table holds it."""
-    if len(sizes) < 2:
+    if not say.sized(sizes):
         return
-    words = ("more", "fewer", "not detectably more or fewer")
+    words = ("more", "fewer", "not detectably more or fewer", f"more or fewer {NO_INTERVAL}")
     paired = at_last_step(differences[differences["model"] == sizes["model"].iloc[-1]])
     if len(paired):
         last = say.records(paired)[-1]
@@ -67,7 +67,7 @@ def _by_size(sizes: pd.DataFrame, differences: pd.DataFrame) -> Iterator[Sentenc
 
 
 def _bursts(gains: pd.DataFrame) -> Iterator[Sentence]:
-    """What a burst of exposures right before a checkpoint adds in the largest model, by number of copies."""
+    """What a burst of exposures right before a checkpoint adds in one model, by number of copies, over all bursts."""
     if gains.empty:
         return
     name = say.largest(gains)
@@ -76,14 +76,14 @@ def _bursts(gains: pd.DataFrame) -> Iterator[Sentence]:
     for copies, part in big.groupby("exposures_low"):
         whole = part[part["metric"] == "mean_burst_gain"]
         told = say.records(whole)[0] if len(whole) else say.average(part)
-        word = say.direction(told["value"], told["low"], told["high"], ("", "", " (not detected)"))
-        parts.append(f"{say.times(int(str(copies)))} {told['value']:+.1f}{word}")
+        sure = say.direction(told["value"], told["low"], told["high"], ("", "", " (not detected)", " (no interval)"))
+        parts.append(f"{say.times(int(str(copies)))} {say.number(told['value'], '+.1f')}{sure}")
     text = f"Tokens of a continuation that {name} gains at the checkpoint right after a burst of exposures"
     yield Sentence.of(f"{text}: {say.listing(parts)}.", big)
 
 
 def _order(main: pd.DataFrame) -> Iterator[Sentence]:
-    """Whether memorized rows clump along the training order more or less than shuffled rows do, in the largest model.
+    """Whether memorized rows clump along the training order more or less than shuffled rows do, in one model.
 
     The judge is the permutation null, not the Poisson law: memorized rows need not be rare.
     """
@@ -93,8 +93,9 @@ def _order(main: pd.DataFrame) -> Iterator[Sentence]:
     if spread.empty or null.empty:
         return
     last, shuffled = say.records(spread)[0], say.records(null)[0]
-    words = ("more than", "less than", "no more and no less than")
-    word = words[0] if last["value"] > shuffled["high"] else words[1] if last["value"] < shuffled["low"] else words[2]
+    words = ("more than", "less than", "no more and no less than", f"more or less than {NO_INTERVAL}")
+    apart = [last["value"] - shuffled[bound] for bound in ("value", "high", "low")]
+    word = say.direction(*apart, words)
     yield Sentence.of(
         f"Along the training order, memorized rows per block of {last['model']} vary {word} those of shuffled rows: "
         f"variance over mean {last['value']:.2f}, shuffled{say.interval(shuffled)}; it is 1 for a Poisson process, and "
@@ -103,7 +104,7 @@ def _order(main: pd.DataFrame) -> Iterator[Sentence]:
 
 
 def _prediction(main: pd.DataFrame) -> Iterator[Sentence]:
-    """How much of what the largest model memorized at the end the smallest model's last checkpoint shows."""
+    """How much of what the reference memorized another model's last checkpoint shows."""
     recall = say.by_size(at_last_step(main[main["metric"] == "recall"].dropna(subset=["value"])))
     if recall["model"].nunique() < 2:
         return
@@ -117,9 +118,9 @@ def _prediction(main: pd.DataFrame) -> Iterator[Sentence]:
 
 
 def effects(summary: pd.DataFrame) -> Iterator[Sentence]:
-    """What consuming a row did to the largest model's loss, what is left of it, and whether membership shows."""
+    """What consuming a row did to one model's loss, what is left of it, and whether membership shows."""
     main = summary[summary["branch"] == "main"]
-    words = ("better", "worse", "not detectably better or worse")
+    words = ("better", "worse", "not detectably better or worse", f"better or worse {NO_INTERVAL}")
     moments = {"mean_instantaneous": "at the first checkpoint after", "mean_residual": "at the last checkpoint"}
     for metric, when in moments.items():
         found = say.by_size(main[main["metric"] == metric].dropna(subset=["value"])).iloc[-1:]
@@ -130,7 +131,8 @@ def effects(summary: pd.DataFrame) -> Iterator[Sentence]:
     found = say.by_size(at_last_step(main[(main["metric"] == "auc") & (main["task"] == "loss")])).iloc[-1:]
     for row in say.records(found.dropna(subset=["value"])):
         value, low, high = (row[c] - 0.5 for c in ("value", "low", "high"))
-        word = say.direction(value, low, high, ("above", "below", "not detectably off"))
+        words = ("above", "below", "not detectably off", f"above or below {NO_INTERVAL}")
+        word = say.direction(value, low, high, words)
         shown = f"{row['value']:.2f}{say.interval(row)}"
         text = f"At step {row['step']:,} the AUC of membership by the loss of {row['model']} is {shown}, {word} chance."
         yield Sentence.of(text, found)

@@ -6,8 +6,10 @@ import pandas as pd
 
 from pythia_tools.analysis import Sentence, words
 
-VERBS = ("rises", "falls", "does not change detectably")
-RELATIONS = ("rises with exposures", "falls with exposures", "does not change detectably with exposures")
+RELATIONS: words.Words = (
+    "rises with exposures", "falls with exposures", "does not change detectably with exposures",
+    "has no defined relation with exposures",
+)
 
 
 def sentences(summary: pd.DataFrame) -> list[Sentence]:
@@ -27,7 +29,7 @@ def _relations(spearman: pd.DataFrame, several: bool) -> Iterator[Sentence]:
     for task, part in _tasks(spearman):
         read = words.by_size(words.at_last_step(part))
         final = words.records(read)
-        told = [_relation(r) for r in final]
+        told = [words.direction(r["value"], r["low"], r["high"], RELATIONS) for r in final]
         values = words.listing([f"{r['model']} {words.signed(r['value'])}{words.interval(r)}" for r in final])
         by = "size" if read["params"].notna().all() and read["params"].is_unique else "model"
         if len(set(told)) == 1:
@@ -40,12 +42,6 @@ def _relations(spearman: pd.DataFrame, several: bool) -> Iterator[Sentence]:
             f"At step {final[-1]['step']:,} accuracy{on} {common}: rank correlation over {words.units(final[-1])} "
             f"{values}.", read
         )
-
-
-def _relation(row: words.Row) -> str:
-    if pd.isna(row["value"]):
-        return "has no defined relation with exposures"
-    return words.direction(row["value"], row["low"], row["high"], RELATIONS)
 
 
 def _skills(accuracy: pd.DataFrame, several: bool) -> Iterator[Sentence]:
@@ -61,6 +57,6 @@ def _skills(accuracy: pd.DataFrame, several: bool) -> Iterator[Sentence]:
             if ends["value"].isna().any():
                 text = f"Accuracy of {model}{on} is undefined where no answer could be judged; {shown}."
             else:
-                word, start = words.compare_ends(here, VERBS), words.percent(first["value"])
-                text = f"Accuracy of {model}{on} {word} from {start} at step {first['step']:,} to {shown}."
+                start = f"{words.compare_ends(here)} from {words.percent(first['value'])} at step {first['step']:,} to"
+                text = f"Accuracy of {model}{on} {start if len(here) > 1 else 'is'} {shown}."
             yield Sentence.of(text, ends)
