@@ -14,9 +14,10 @@ from pythia_tools.analyses.memorization import summary as shares
 from pythia_tools.analyses.memorization.extract import Window
 from pythia_tools.analyses.memorization.measure import MemorizationTask
 from pythia_tools.analyses.memorization.order_effect import BLOCK, FEWEST, block_counts, qq_points, summarize_order
+from pythia_tools.analyses.memorization.overlap import window_exposures
 from pythia_tools.analyses.memorization.predictability import predictability, scaling
 from pythia_tools.analysis import Analysis, Context, Export, Figure, Options, Sentence, Task, compare_with_truth, option
-from pythia_tools.core import tables
+from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
 
 ORDER_ROWS = 4096
@@ -70,16 +71,16 @@ class Memorization(Analysis[MemorizationOptions]):
     """
 
     name = declared.NAME
-    version = 3
+    version = 4
     Options = MemorizationOptions
     metrics = declared.METRICS
     columns = declared.COLUMNS
     shown = ("memorized_share", "mean_matched", "spearman_exposures", "memorized_share_difference", "dispersion")
     methods = (
         "A sequence is memorized when greedy decoding from its first {context} tokens gives exactly the next "
-        "{continuation}. Exposures are occurrences of the whole planted window, or of the row itself, in rows consumed "
-        "before the checkpoint. Intervals of shares are Wilson's over distinct sequences. The order test counts "
-        "memorized rows in blocks along the training order and compares their variance with that of shuffled rows."
+        "{continuation}. Exposures are occurrences of the whole planted text, or of a row's window, anywhere in the "
+        "rows consumed before the checkpoint. Intervals of shares are Wilson's over distinct sequences. The order test "
+        "counts memorized rows in blocks along the training order and compares their variance with that of shuffled rows."
     )
 
     def tasks(self, context: Context, options: MemorizationOptions) -> list[Task]:
@@ -118,7 +119,8 @@ class Memorization(Analysis[MemorizationOptions]):
             if canaries:
                 table = self._canary_exposures(table, context)
             elif chosen.source == "order":
-                table["exposures"] = (context.order.step_of(table["row"]) < table["step"]).astype(int)
+                table["consumed"] = context.order.step_of(table["row"]) < table["step"]
+                table = self._row_exposures(table, context, options, chosen)
             if options.kinds:
                 window = _window(context, options, chosen)
                 table = kinds.with_kinds(table, _windows(context, options, chosen), chosen.rows, context, window)
@@ -126,6 +128,17 @@ class Memorization(Analysis[MemorizationOptions]):
             table = pd.concat([t for t in (table, spaced.assign(task="order")) if len(t)], ignore_index=True)
         known = table if "exposures" not in table.columns else table.astype({"exposures": "Int64"})
         return tables.check_items(known)
+
+    def _row_exposures(
+        self, table: pd.DataFrame, context: Context, options: MemorizationOptions, chosen: rows.Selection
+    ) -> pd.DataFrame:
+        """With `exposures`: occurrences of the row's window in the order, whichever rows hold it."""
+        if context.order.remote:
+            progress.note("exposures are not counted in a remote order; `consumed` says which rows had had their turn")
+            return table
+        counted = window_exposures(context.order, _windows(context, options, chosen), table["step"])
+        at = np.searchsorted(chosen.rows, table["row"]), counted.columns.get_indexer(table["step"])
+        return table.assign(exposures=counted.to_numpy()[at])
 
     def _canary_exposures(self, table: pd.DataFrame, context: Context) -> pd.DataFrame:
         """With `exposures`: occurrences of the whole planted window in the order, counted there."""

@@ -30,7 +30,9 @@ COLUMNS = {
     "edit_distance": Column("int64", "ids to insert, delete or replace in what was decoded"),
     "span": Column("int64", "longest run of ids that decoded and true continuation share"),
     "mask": Column("object", "packed bits, one per position from keep_from on: whether the true id is the argmax"),
-    "exposures": Column("Int64", "occurrences in rows consumed before the checkpoint"),
+    "exposures": Column(
+        "Int64", "occurrences of the planted text, or of the row's window, in rows consumed before the checkpoint"),
+    "consumed": Column("boolean", "the row itself was consumed before the checkpoint"),
     "kind": Column("string", "of memorized rows: recitation, reconstruction or recollection"),
     "duplicates": Column("Int64", "of memorized rows: occurrences of the window in the rows consumed"),
 }

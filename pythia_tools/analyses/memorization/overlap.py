@@ -12,10 +12,12 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.counts.compiled import kernel
 from pythia_tools.counts.ngram_scan import find, hash_table
+from pythia_tools.order import Rows
 
 CHUNK = 8192
 """Rows read at a time by scans."""
@@ -77,6 +79,21 @@ def duplicate_counts(windows: npt.ArrayLike, consumed: Iterable[npt.ArrayLike]) 
     for rows in consumed:
         overlap.scan(rows)
     return overlap.copies()
+
+
+def window_exposures(order: Rows, windows: npt.ArrayLike, steps: Iterable[int]) -> pd.DataFrame:
+    """How often each window (m, w) occurs, at any offset, in the rows consumed by each step: m rows, a column a step.
+
+    Cost: one scan of the rows consumed by the last step.
+    """
+    array, found, start = np.asarray(windows), {}, 0
+    overlap = Overlap(array, array.shape[1])
+    for step in sorted({int(step) for step in steps}):
+        stop = min(order.n_rows, step * order.batch_rows)
+        for _, rows in order.chunks(start, stop, CHUNK):
+            overlap.scan(rows)
+        start, found[step] = stop, overlap.copies()
+    return pd.DataFrame(found)
 
 
 @kernel
