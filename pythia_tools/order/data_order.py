@@ -102,6 +102,11 @@ class DataOrder(Rows):
         """Rows by number, in the order asked: (n, L+1). Raises RequestError for a row that does not exist."""
         return self.source.take(self.check_numbers(numbers))
 
+    def documents(self, numbers: npt.ArrayLike) -> np.ndarray:
+        """As `Rows.documents`; an order of preshuffled rows does not know."""
+        checked, source = self.check_numbers(numbers), self.source
+        return source.documents(checked) if isinstance(source, PackedRows) else super().documents(checked)
+
 
 def packed_order(
     store: TokenStore, maps: IndexMaps, seq_length: int, batch_rows: int, *, name: str = "order",

@@ -96,6 +96,10 @@ class Rows(Protocol):
         """The batch that consumes each row, (n,) int64; the first checkpoint that contains it is one later."""
         return np.asarray(rows, dtype=np.int64) // self.batch_rows
 
+    def documents(self, numbers: npt.ArrayLike) -> np.ndarray:
+        """(n,) number of the document in which each row begins, −1 where the order does not know."""
+        return np.full(len(self.check_numbers(numbers)), -1, dtype=np.int64)
+
     def check_span(self, start: SupportsIndex, stop: SupportsIndex) -> tuple[int, int]:
         """A row range as ints. Raises RequestError unless 0 <= start <= stop <= n_rows."""
         a, b = _whole(start, "row"), _whole(stop, "row")

@@ -68,6 +68,12 @@ class PackedRows:
         self._gather(out, indices)
         return out
 
+    def documents(self, indices: np.ndarray) -> np.ndarray:
+        """(n,) the document in which each row begins."""
+        doc_idx, sample_idx, shuffle_idx = self.maps
+        slots = np.asarray(sample_idx[shuffle_idx[indices].astype(np.int64), 0]).astype(np.int64)
+        return np.asarray(doc_idx[slots]).astype(np.int64)
+
     def _gather(self, out: np.ndarray, indices: np.ndarray) -> None:
         """Find the stretch of every document touched, then copy them all at once.
 

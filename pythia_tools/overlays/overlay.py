@@ -64,6 +64,10 @@ class Overlay(Rows):
         """Rows by number, in the order asked: (n, L + 1). Raises RequestError for a row that does not exist."""
         return self.apply(numbers).rows
 
+    def documents(self, numbers: npt.ArrayLike) -> np.ndarray:
+        """As `Rows.documents`, of the order below."""
+        return self.order.documents(numbers)
+
     def apply(self, numbers: npt.ArrayLike) -> Applied:
         """Rows by number, with what the rules did to them."""
         account = Applied(np.empty(0), [], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from pythia_tools.analyses.memorization import (
     with_exposures,
 )
 from pythia_tools.analyses.memorization import measure as measure_function
+from pythia_tools.analyses.memorization.overlap import texts
 from pythia_tools.analysis import ScoreTask, sweep
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
@@ -126,6 +128,31 @@ def _items(flags: list[bool], **columns: object) -> pd.DataFrame:
     for position, (name, value) in enumerate(identity.items()):
         frame.insert(position, name, value)
     return tables.check_items(frame)
+
+
+def test_rows_of_one_text_count_as_one_unit() -> None:
+    """Forty texts of ten rows each, of which each is memorized whole or not at all: the share knows forty, not 400."""
+    flags = np.repeat(np.arange(40) % 4 == 0, 10)
+    table = _items(flags.tolist(), text=np.repeat(np.arange(40) * 10, 10))
+    by_row = summarize(table).set_index("metric").loc["memorized_share"]
+    by_text = summarize(table, unit="text").set_index("metric").loc["memorized_share"]
+    assert by_text["value"] == by_row["value"] == 0.25 and (by_text["n"], by_text["unit"]) == (40, "text")
+    assert (by_text["high"] - by_text["low"]) / (by_row["high"] - by_row["low"]) == pytest.approx(np.sqrt(10), rel=0.1)
+    alone = summarize(table.assign(text=table["row"]), unit="text").set_index("metric").loc["memorized_share"]
+    assert (alone["low"], alone["high"], alone["n"]) == (by_row["low"], by_row["high"], 400)
+
+
+def test_rows_that_share_a_document_or_a_window_are_one_text() -> None:
+    rng = np.random.default_rng(0)
+    numbers, windows = np.arange(100, 140), rng.integers(0, 3, (40, 2))
+    documents = np.where(rng.random(40) < 0.5, rng.integers(0, 30, 40), -1)
+    found = texts(numbers, windows, documents)
+    together = {number: {number} for number in numbers.tolist()}
+    for a, b in itertools.combinations(range(40), 2):
+        if (windows[a] == windows[b]).all() or (documents[a] >= 0 and documents[a] == documents[b]):
+            joined = together[numbers[a]] | together[numbers[b]]
+            together |= dict.fromkeys(joined, joined)
+    assert found.to_dict() == {number: min(group) for number, group in together.items()}
 
 
 def test_shares_have_wilson_intervals_over_rows() -> None:

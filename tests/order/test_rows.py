@@ -99,3 +99,16 @@ def test_rows_that_cannot_be_taken_are_not_rows() -> None:
 
     with pytest.raises(TypeError, match="abstract"):
         Nothing()  # type: ignore[abstract]
+
+
+def test_a_packed_order_knows_the_document_in_which_a_row_begins(tmp_path: Path) -> None:
+    """Every token of a document is its number; a row that begins with a document's last token begins in it."""
+    sizes = np.random.default_rng(2).integers(1, 60, 40)
+    documents = [[number] * size for number, size in enumerate(sizes.tolist())]
+    packed_folder(tmp_path, documents, LENGTH, 200, batch_rows=BATCH)
+    order = load_order(tmp_path)
+    numbers = np.random.default_rng(3).permutation(order.n_rows)[:90]
+    assert order.documents(numbers).tolist() == order.take(numbers)[:, 0].tolist()
+    edited = Overlay(order, RemoveRows([0], Reserve([0], ArrayRows(order.rows(0, 1)))))
+    assert edited.documents([5]).tolist() == order.take([5])[:, 0].tolist()
+    assert ArrayRows(order.rows(0, 4)).documents([3, 1]).tolist() == [-1, -1]

@@ -14,11 +14,12 @@ from pythia_tools.analyses.memorization import summary as shares
 from pythia_tools.analyses.memorization.extract import Window
 from pythia_tools.analyses.memorization.measure import MemorizationTask
 from pythia_tools.analyses.memorization.order_effect import BLOCK, FEWEST, block_counts, qq_points, summarize_order
-from pythia_tools.analyses.memorization.overlap import window_exposures
+from pythia_tools.analyses.memorization.overlap import texts, window_exposures
 from pythia_tools.analyses.memorization.predictability import predictability, scaling
 from pythia_tools.analysis import Analysis, Context, Export, Figure, Options, Sentence, Task, compare_with_truth, option
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
+from pythia_tools.order import Rows
 
 ORDER_ROWS = 4096
 SPACED_BLOCK = 128
@@ -79,8 +80,9 @@ class Memorization(Analysis[MemorizationOptions]):
     methods = (
         "A sequence is memorized when greedy decoding from its first {context} tokens gives exactly the next "
         "{continuation}. Exposures are occurrences of the whole planted text, or of a row's window, anywhere in the "
-        "rows consumed before the checkpoint. Intervals of shares are Wilson's over distinct sequences. The order test "
-        "counts memorized rows in blocks along the training order and compares their variance with that of shuffled rows."
+        "rows consumed before the checkpoint. Intervals are over distinct texts: rows of one document, or with one "
+        "window, are resampled together. The order test counts memorized rows in blocks along the training order and "
+        "compares their variance with that of shuffled rows."
     )
 
     def tasks(self, context: Context, options: MemorizationOptions) -> list[Task]:
@@ -116,28 +118,32 @@ class Memorization(Analysis[MemorizationOptions]):
             table = table.assign(task=rows.CANARIES if canaries else "rows")
             if chosen.cohorts is not None:
                 table["cohort"] = table["row"].map(pd.Series(chosen.cohorts, index=chosen.rows)).astype("Int64")
+            windows = _windows(context, options, chosen)
             if canaries:
                 table = self._canary_exposures(table, context)
-            elif chosen.source == "order":
+            else:
+                known = context.order.documents(chosen.rows) if chosen.source == "order" else -1
+                shared = texts(chosen.rows, windows, np.broadcast_to(known, len(windows)))
+                table["text"] = shared.loc[table["row"]].to_numpy()
+            if chosen.source == "order":
                 table["consumed"] = context.order.step_of(table["row"]) < table["step"]
-                table = self._row_exposures(table, context, options, chosen)
+                table = self._row_exposures(table, context.order, chosen.rows, windows)
             if options.kinds:
                 window = _window(context, options, chosen)
-                table = kinds.with_kinds(table, _windows(context, options, chosen), chosen.rows, context, window)
+                table = kinds.with_kinds(table, windows, chosen.rows, context, window)
         if spaced is not None and len(spaced):
             table = pd.concat([t for t in (table, spaced.assign(task="order")) if len(t)], ignore_index=True)
-        known = table if "exposures" not in table.columns else table.astype({"exposures": "Int64"})
-        return tables.check_items(known)
+        return tables.check_items(table.astype({"exposures": "Int64"} if "exposures" in table.columns else {}))
 
     def _row_exposures(
-        self, table: pd.DataFrame, context: Context, options: MemorizationOptions, chosen: rows.Selection
+        self, table: pd.DataFrame, order: Rows, numbers: np.ndarray, windows: np.ndarray
     ) -> pd.DataFrame:
         """With `exposures`: occurrences of the row's window in the order, whichever rows hold it."""
-        if context.order.remote:
+        if order.remote:
             progress.note("exposures are not counted in a remote order; `consumed` says which rows had had their turn")
             return table
-        counted = window_exposures(context.order, _windows(context, options, chosen), table["step"])
-        at = np.searchsorted(chosen.rows, table["row"]), counted.columns.get_indexer(table["step"])
+        counted = window_exposures(order, windows, table["step"])
+        at = np.searchsorted(numbers, table["row"]), counted.columns.get_indexer(pd.Index(table["step"]))
         return table.assign(exposures=counted.to_numpy()[at])
 
     def _canary_exposures(self, table: pd.DataFrame, context: Context) -> pd.DataFrame:
@@ -151,8 +157,8 @@ class Memorization(Analysis[MemorizationOptions]):
 
     def summarize(self, items: pd.DataFrame, context: Context, options: MemorizationOptions) -> pd.DataFrame:
         chosen = rows.select(context, options.rows, options.seed)
-        unit = "canary" if chosen.source == rows.CANARIES else "row"
-        judged = items[items["task"] != "order"].assign(**{unit: lambda t: t["row"]})
+        unit = "canary" if chosen.source == rows.CANARIES else shares.TEXT
+        judged = items[items["task"] != "order"].assign(canary=lambda t: t["row"])
         main = judged[judged["branch"] == "main"]
         parts = [shares.summarize(judged, by=["task"], unit=unit)]
         if chosen.cohorts is not None:
@@ -168,7 +174,7 @@ class Memorization(Analysis[MemorizationOptions]):
                 counted = last["exposures"].loc[canaries["canary"]].to_numpy(dtype=np.int64)
                 compared = declared.summary(compare_with_truth(context, rows.CANARIES, counted))
                 parts.append(compared.assign(unit=unit))
-        parts.append(shares.branch_differences(judged, self._bases(context)))
+        parts.append(shares.branch_differences(judged, self._bases(context), unit))
         if context.execution.shard is None:
             parts += [shares.size_differences(main, unit), *self._along(items, chosen, options)]
             if len(main[["model", "step"]].drop_duplicates()) > 1:
@@ -176,7 +182,7 @@ class Memorization(Analysis[MemorizationOptions]):
         if "kind" in judged.columns:
             parts.append(kinds.kind_shares(judged))
         found = tables.concat(parts)
-        return found.assign(unit=found["unit"].replace("row", unit))
+        return found.assign(unit=found["unit"].replace("row", "canary")) if unit == "canary" else found
 
     def _along(
         self, items: pd.DataFrame, chosen: rows.Selection, options: MemorizationOptions

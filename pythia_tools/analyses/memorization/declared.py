@@ -18,6 +18,7 @@ COLUMNS = {
     "task": Column("string", "`canaries`, `rows` (of the order or a file), `order`: evenly spaced rows of the order"),
     "row": Column("int64", "number of the canary, or of the row in the order or file"),
     "cohort": Column("Int64", "the row was consumed before this step, and not before the previous cohort's"),
+    "text": Column("int64", "first of the rows that share a document or the window, which count as one unit"),
     "memorized": Column("boolean", "greedy decoding gives the whole continuation; <NA> unless status is `ok`"),
     "status": Column("string", "`ok`, or why there is no answer"),
     "matched": Column("Int32", "leading ids of the continuation that greedy decoding gives"),

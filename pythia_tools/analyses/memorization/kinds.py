@@ -50,8 +50,8 @@ def with_kinds(
         progress.note("no row was memorized by any checkpoint")
         none = {"kind": pd.Series(pd.NA, table.index, "string"), "duplicates": pd.Series(pd.NA, table.index, "Int64")}
         return table.assign(**none)
-    sizes = table.dropna(subset=["params"]).drop_duplicates("model").set_index("model")["params"].to_dict()
-    last, order = last_checkpoint(context, sizes), context.order
+    sizes = table.dropna(subset=["params"]).drop_duplicates("model").set_index("model")["params"]
+    last, order = last_checkpoint(context, {str(k): int(v) for k, v in sizes.items()}), context.order
     held = windows[np.searchsorted(numbers, rows)]
     counts = np.zeros(int(held.max()) + 1, np.int64)
     duplicates = duplicate_counts(held, _counted(order.chunks(0, rows_by(order, last.step), CHUNK), counts))

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.counts.compiled import kernel
@@ -79,6 +81,22 @@ def duplicate_counts(windows: npt.ArrayLike, consumed: Iterable[npt.ArrayLike]) 
     for rows in consumed:
         overlap.scan(rows)
     return overlap.copies()
+
+
+def texts(numbers: np.ndarray, windows: npt.ArrayLike, documents: np.ndarray) -> pd.Series:
+    """Row → the first of the rows `numbers` (m,) that share its document or its window (m, w), or share with those.
+
+    documents: (m,) numbers, negative where unknown. Such rows are not independent.
+    """
+    _, same = np.unique(np.asarray(windows), axis=0, return_inverse=True)
+    keys = np.concatenate([same.ravel(), np.where(documents < 0, same.max(initial=0) + 1 + np.arange(len(same)),
+                                                  same.max(initial=0) + 1 + len(same) + documents)])
+    _, node = np.unique(keys, return_inverse=True)
+    ends = (np.tile(np.arange(len(numbers)), 2), len(numbers) + node)
+    size = len(numbers) + int(node.max(initial=-1)) + 1
+    _, part = connected_components(coo_matrix((np.ones(len(node), bool), ends), shape=(size, size)), directed=False)
+    rows = pd.Series(numbers, index=numbers)
+    return rows.groupby(part[: len(numbers)]).transform("min")
 
 
 def window_exposures(order: Rows, windows: npt.ArrayLike, steps: Iterable[int]) -> pd.DataFrame:

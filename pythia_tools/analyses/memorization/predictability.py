@@ -18,8 +18,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from pythia_tools.analyses.memorization import declared
+from pythia_tools.analyses.memorization.summary import TEXT
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import RESAMPLES, Estimate, frequencies, from_draws, wilson
+from pythia_tools.core.statistics import RESAMPLES, Estimate, frequencies, from_draws, mean, statistic, wilson
 from pythia_tools.core.tables import IDENTITY, by_identity
 
 
@@ -99,11 +100,24 @@ def predictability(table: pd.DataFrame, *, model: str | None = None, step: int |
     for identity, _, part in by_identity(table):
         if (identity["model"], identity["step"]) == (name, at):
             continue
-        flags = part.set_index("row")["memorized"]
-        rows = target.index.intersection(flags.index)
-        found = confusion(target.loc[rows], flags.loc[rows])
-        lines += _lines(found, {**identity, "reference": f"{name}/step{at}"})
+        pair = part.join(target.rename("truth"), on="row", how="inner").dropna(subset=["truth", "memorized"])
+        found = confusion(pair["truth"], pair["memorized"]).estimates()
+        if TEXT in pair.columns and pair[TEXT].duplicated().any():
+            found |= _of_texts(pair["truth"].astype(float), pair["memorized"].astype(float), pair[TEXT])
+        start = {**identity, "reference": f"{name}/step{at}"}
+        lines += [{**start, "metric": metric, **e.columns()} for metric, e in found.items()]
     return declared.summary(lines)
+
+
+def _of_texts(truth: pd.Series, said: pd.Series, text: pd.Series) -> dict[str, Estimate]:
+    """The shares of a confusion and F1 where rows that share a text count as one unit."""
+    wanted = {"precision": truth[said > 0], "recall": said[truth > 0], "predicted_share": said, "true_share": truth}
+    found = {name: mean(flags, unit=TEXT, clusters=text[flags.index]) for name, flags in wanted.items()}
+    return found | {"f1": statistic(_f1, truth, said, unit=TEXT, clusters=text)}
+
+
+def _f1(truth: np.ndarray, said: np.ndarray) -> float:
+    return float(2 * (truth * said).sum() / total) if (total := truth.sum() + said.sum()) else float("nan")
 
 
 PUBLISHED_ROWS = 23_552_000
@@ -137,7 +151,8 @@ def published(cells: Mapping[str, Sequence[float]], *, rows: int = PUBLISHED_ROW
             "suite": "pythia-v0", "model": name, "params": _size(name), "step": step, "tokens": step << 21,
             "branch": "main", "reference": f"{truth[0]}/step{truth[1]}",
         }
-        lines += _lines(from_percent(percent, rows), start)
+        found = from_percent(percent, rows).estimates()
+        lines += [{**start, "metric": metric, **e.columns()} for metric, e in found.items()]
     return declared.summary(lines)
 
 
@@ -146,33 +161,32 @@ def _size(name: str) -> int:
     return round(float(name[:-1]) * {"m": 1e6, "b": 1e9}[name[-1]])
 
 
-def _lines(found: Confusion, start: Mapping[str, object]) -> list[dict[str, object]]:
-    return [{**start, "metric": metric, **e.columns()} for metric, e in found.estimates().items()]
-
-
 def scaling(table: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """How the memorized share grows: exponents of share ~ params^a (per step, over models: model is <NA>) and
     share ~ tokens^b (per model, over steps), as a summary.
 
-    Least squares on logarithms of non-zero shares. Rows are resampled with all their checkpoints kept together, so the
-    interval knows that the same rows are judged everywhere. Slopes with fewer than two points are left out; with two or
-    three points a slope is a description, not a law. Checkpoints that decided no row are left out; without rows that
-    all others decided there are no slopes.
+    Least squares on logarithms of non-zero shares. Rows (with a column `text`: texts) are resampled with all their
+    checkpoints kept together, so the interval knows that the same rows are judged everywhere. Slopes with fewer than
+    two points are left out; with two or three points a slope is a description, not a law. Checkpoints that decided no
+    row are left out; without rows that all others decided there are no slopes.
     """
     wide, checkpoints = _wide(table)
     if wide.empty:
         return declared.summary([])
     flags = wide.to_numpy(dtype=bool)
-    # Rows with the same flags everywhere are interchangeable, so resampling rows is a multinomial draw of patterns.
-    patterns, counts = np.unique(flags, axis=0, return_counts=True)
-    weights = frequencies(counts, resamples, seed) / len(flags)
-    shares = np.vstack([flags.mean(axis=0), weights @ patterns])
+    text = table.drop_duplicates("row").set_index("row").loc[wide.index, TEXT] if TEXT in table.columns else wide.index
+    units = pd.DataFrame(flags.astype(np.int64)).assign(rows=1).groupby(np.asarray(text)).sum()
+    # Units with the same flags everywhere are interchangeable, so resampling them is a multinomial draw of patterns.
+    patterns, counts = np.unique(units.to_numpy(), axis=0, return_counts=True)
+    drawn = frequencies(counts, resamples, seed) @ patterns
+    shares = np.vstack([flags.mean(axis=0), drawn[:, :-1] / drawn[:, -1:]])
+    unit = TEXT if TEXT in table.columns else "row"
     lines = []
     for start, place, size in _families(checkpoints):
         if len(place) < 2 or len(set(size)) < 2:
             continue
         slopes = np.array([_slope(size, line[place]) for line in shares])
-        lines.append({**start, **from_draws(slopes[0], slopes[1:], n=len(flags), unit="row").columns()})
+        lines.append({**start, **from_draws(slopes[0], slopes[1:], n=len(units), unit=unit).columns()})
     return declared.summary(lines)
 
 

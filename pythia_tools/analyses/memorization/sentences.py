@@ -94,8 +94,8 @@ def _order(main: pd.DataFrame) -> Iterator[Sentence]:
         return
     last, shuffled = say.records(spread)[0], say.records(null)[0]
     words = ("more than", "less than", "no more and no less than", f"more or less than {NO_INTERVAL}")
-    apart = [last["value"] - shuffled[bound] for bound in ("value", "high", "low")]
-    word = say.direction(*apart, words)
+    apart, low, high = (last["value"] - shuffled[bound] for bound in ("value", "high", "low"))
+    word = say.direction(apart, low, high, words)
     yield Sentence.of(
         f"Along the training order, memorized rows per block of {last['model']} vary {word} those of shuffled rows: "
         f"variance over mean {last['value']:.2f}, shuffled{say.interval(shuffled)}; it is 1 for a Poisson process, and "

@@ -5,6 +5,7 @@ Cost: one pass over the table. Intervals are over rows (or the units named), nev
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,15 @@ import pandas as pd
 
 from pythia_tools.analyses.memorization import declared
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, difference, mean, paired_shares, rank_correlation, wilson
+from pythia_tools.core.statistics import Estimate, difference, mean, rank_correlation, wilson
 from pythia_tools.core.tables import IDENTITY, by_identity
 
 MEANS = {
     "memorized": "memorized_share", "matched": "mean_matched", "score": "mean_score",
     "edit_distance": "mean_edit_distance", "span": "mean_span",
 }
+TEXT = "text"
+"""The unit of rows: those that share a document or their window are one text."""
 GROUPS = ("task", "subset", "cohort", "exposures", "exposure_bins")
 """What `summarize` tells rows apart by; the last two by the column `exposures`."""
 
@@ -93,11 +96,13 @@ def _estimates(part: pd.DataFrame, unit: str) -> Iterator[tuple[str, Estimate]]:
     known = part[part["memorized"].notna()]
     for column, metric in MEANS.items():
         if column in part.columns:
-            values = known[column].astype(float).groupby(known[unit], sort=False).mean().to_numpy()
-            if column == "memorized" and len(values) == len(known):
+            values = known[column].astype(float)
+            if unit != TEXT:
+                values = values.groupby(known[unit], sort=False).mean()
+            if column == "memorized" and len(values) == known[unit].nunique() == len(known):
                 yield metric, wilson(float(values.sum()), len(values), unit=unit)
             else:
-                yield metric, mean(values, unit=unit)
+                yield metric, mean(values, **_units(known, unit))
     if "decided" in part.columns:
         audited = part[part["decided"] == "audit"]
         wrong = int(audited["memorized"].fillna(False).astype(bool).sum())
@@ -107,12 +112,18 @@ def _estimates(part: pd.DataFrame, unit: str) -> Iterator[tuple[str, Estimate]]:
         yield "undecided", Estimate(float(undecided), n=len(part), unit="row")
 
 
+def _units(rows: pd.DataFrame, unit: str) -> dict[str, Any]:
+    """What statistics over rows resample: whole texts, where rows share some."""
+    return {"unit": unit, "clusters": rows[TEXT] if unit == TEXT else None}
+
+
 def correlations(items: pd.DataFrame, unit: str = "row") -> pd.DataFrame:
     """Within each checkpoint: Spearman's rho of matched continuation tokens with exposures, over rows."""
     lines = []
     for identity, (task,), part in by_identity(items, "task"):
         known = part[part["matched"].notna()]
-        found = rank_correlation(known["exposures"].astype(float), known["matched"].astype(float), unit=unit)
+        exposures, matched = known["exposures"].astype(float), known["matched"].astype(float)
+        found = rank_correlation(exposures, matched, **_units(known, unit))
         lines.append({**identity, "task": task, "metric": "spearman_exposures", **found.columns()})
     return declared.summary(lines)
 
@@ -122,8 +133,8 @@ def size_differences(main: pd.DataFrame, unit: str = "row") -> pd.DataFrame:
     known = main[main["memorized"].notna()].sort_values("params", kind="stable", na_position="last")
     names = [str(name) for name in known["model"].unique()]
     lines = []
-    for start, own, other in _paired(known, {name: names[0] for name in names[1:]}):
-        found = difference(own.astype(float), other.astype(float), unit=unit)
+    for start, pair in _paired(known, {name: names[0] for name in names[1:]}, unit):
+        found = difference(pair["own"].astype(float), pair["other"].astype(float), **_units(pair, unit))
         named = {"task": known["task"].iloc[0], "metric": "memorized_share_difference"}
         lines.append({**start, **named, **found.columns()})
     return declared.summary(lines)
@@ -162,30 +173,30 @@ def burst_gains(main: pd.DataFrame, canaries: pd.DataFrame) -> pd.DataFrame:
     return declared.summary(lines)
 
 
-def branch_differences(items: pd.DataFrame, bases: Mapping[str, str]) -> pd.DataFrame:
+def branch_differences(items: pd.DataFrame, bases: Mapping[str, str], unit: str = "row") -> pd.DataFrame:
     """`memorized_difference`: share of rows that a branch memorized minus its base's, paired by row at the same step.
 
     bases: branch model → the model it left (`m-swap` → `m`), which becomes the reference. One line per branch and step
     that both have. Rows that either leaves undecided are left out.
     """
     lines = []
-    for start, own, other in _paired(items, bases):
-        found = paired_shares(int((own & ~other).sum()), int((other & ~own).sum()), len(own), unit="row")
+    for start, pair in _paired(items, bases, unit):
+        found = difference(pair["own"].astype(float), pair["other"].astype(float), **_units(pair, unit))
         lines.append({**start, "metric": "memorized_difference", **found.columns()})
     return declared.summary(lines)
 
 
 def _paired(
-    items: pd.DataFrame, references: Mapping[str, str]
-) -> Iterator[tuple[dict[str, object], pd.Series, pd.Series]]:
-    """Per checkpoint of a model with a reference: a line's beginning, its flags and the reference's at the same step,
-    of the rows that both decided.
+    items: pd.DataFrame, references: Mapping[str, str], unit: str
+) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+    """Per checkpoint of a model with a reference: a line's beginning, and the rows that both decided at the same step
+    with its flags `own`, the reference's `other`, and what the unit is read off.
     """
     known = items[items["memorized"].notna()]
     for identity, _, part in by_identity(known[known["model"].isin(list(references))]):
         reference = references[str(identity["model"])]
-        other = known[(known["model"] == reference) & (known["step"] == identity["step"])]
-        flags = {name: t.set_index("row")["memorized"] for name, t in (("own", part), ("other", other))}
-        pair = pd.concat(flags, axis=1).dropna().astype(bool)
+        there = known[(known["model"] == reference) & (known["step"] == identity["step"])]
+        other = there.set_index("row")["memorized"].astype(bool).rename("other")
+        pair = part.astype({"memorized": bool}).rename(columns={"memorized": "own"}).join(other, on="row", how="inner")
         if len(pair):
-            yield {**identity, "reference": reference}, pair["own"], pair["other"]
+            yield {**identity, "reference": reference}, pair
