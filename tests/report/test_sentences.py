@@ -95,7 +95,7 @@ PAIRS: list[tuple[str, Callable[..., pd.DataFrame], list[tuple[str, str]]]] = [
     (
         "term-frequency", _term_frequency,
         [
-            ("accuracy rises with exposures in every model", "accuracy falls with exposures in every model"),
+            ("accuracy rises with exposures in every size", "accuracy falls with exposures in every size"),
             ("rises from 20 % at step 0 to 80 %", "falls from 80 % at step 0 to 20 %")
         ]
     ),
@@ -216,7 +216,7 @@ def test_an_average_over_bursts_is_detected_by_its_own_interval() -> None:
     chance = [(1.0, 0.2, 1.8), *[(0.0, -0.8, 0.8)] * 9]
     assert "4 times +0.1 (not detected)" in _bursts(chance)
     assert _bursts([(0.5, -0.2, 1.2)] * 9).endswith("4 times +0.5."), "many small gains are one that is there"
-    assert "(not detected)" in _bursts([(0.5, -0.2, 1.2), (0.6, float("nan"), float("nan"))])
+    assert "(no interval)" in _bursts([(0.5, -0.2, 1.2), (0.6, float("nan"), float("nan"))])
 
 
 def test_the_mean_over_bursts_is_over_bursts_not_canaries() -> None:

@@ -51,7 +51,6 @@ METRICS = {
     "burst_gain": Metric("tokens", "matched after a burst of exposures minus before; exposures are its copies"),
     "mean_burst_gain": Metric("tokens", "the same, mean over all bursts of so many copies"),
     **TRUTH_METRICS,
-    "mean_burst_gain": Metric("tokens", "the same over this burst and those before it"),
     "block_rows": Metric("rows", "rows per block of the order test"),
     "block_mean": Metric("rows", "memorized rows per block"),
     "dispersion": Metric("ratio", "variance over mean of memorized rows per block; 1 for a Poisson process"),

@@ -150,8 +150,8 @@ def burst_gains(main: pd.DataFrame, canaries: pd.DataFrame) -> pd.DataFrame:
     bursts = canaries.dropna(subset=["burst"])
     lines = []
     for _, here in main.groupby("model", sort=False):
-        gains: dict[int, dict[int, pd.Series]] = {}
-        last: dict[int, dict[str, object]] = {}
+        gains: dict[object, dict[object, pd.Series]] = {}
+        last: dict[object, dict[str, object]] = {}
         steps = sorted(here["step"].astype("int64").unique().tolist())
         matched = {s: here[here["step"] == s].set_index("row")["matched"].astype(float) for s in steps}
         for (step, copies), chosen in bursts.astype({"burst": "int64"}).groupby(["burst", "copies"]):
