@@ -115,8 +115,9 @@ def _reserve(args: argparse.Namespace) -> overlays.Reserve:
 
 
 def _numbers(path: str) -> list[int]:
+    lines = read_lines(path, "row numbers")
     try:
-        return [int(line) for line in read_lines(path, "row numbers")]
+        return [int(line) for line in lines]
     except ValueError as error:
         raise DataError(f"{path}: row numbers are wanted, one a line ({error})") from error
 

@@ -98,9 +98,13 @@ SWEEP = (*SELECTION, "--order", "--tokenizer", *COMPUTE)
 
 
 def read_lines(path: str, what: str) -> list[str]:
-    """The lines of a text file that are not blank. Raises DataError when it cannot be read or holds none."""
+    """The lines of a text file that are not blank. Raises RequestError when there is no such file, DataError when it
+    cannot be read or holds none.
+    """
     try:
         lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: no such file of {what}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {what} cannot be read ({error})") from error
     if not lines:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pythia_tools.core.errors import DataError
+from pythia_tools.core.errors import DataError, RequestError
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def at_last_step(table: pd.DataFrame) -> pd.DataFrame:
 def read_table(path: str | os.PathLike[str], required: Iterable[str] = ()) -> pd.DataFrame:
     """A user's table: .parquet, .json (a list of records), .jsonl, .tsv, or else .csv; cells of the last two are text.
 
-    Raises DataError when it cannot be read, or has not the required columns.
+    Raises RequestError when there is no such file, DataError when it cannot be read, or has not the required columns.
     """
     kind = os.path.splitext(path)[1]
     try:
@@ -135,6 +135,8 @@ def read_table(path: str | os.PathLike[str], required: Iterable[str] = ()) -> pd
             frame = pd.read_json(path, dtype=False, lines=kind == ".jsonl")
         else:
             frame = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: no such file") from error
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read ({str(error)[:200]})") from error
     missing = [c for c in required if c not in frame.columns]

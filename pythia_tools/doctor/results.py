@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.core import files
-from pythia_tools.core.errors import DataError
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.doctor.audit import COLUMNS, CURVE, Audit
 from pythia_tools.doctor.findings import Finding
 
@@ -31,7 +31,11 @@ CLOSER = 0.25
 
 
 def audit_results(path: str | Path) -> Audit:
-    """Audits a JSON `{model: {step: {metric: value}}}`. Raises: DataError when it is not one."""
+    """Audits a JSON `{model: {step: {metric: value}}}`. Raises: RequestError when there is no such file, DataError when
+    it is not one.
+    """
+    if not Path(path).is_file():
+        raise RequestError(f"{path}: no such file of results")
     value = files.read_json(path)
     try:
         results = {str(model): {int(step): {k: float(x) for k, x in found.items() if isinstance(x, int | float)}

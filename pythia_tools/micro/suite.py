@@ -131,6 +131,7 @@ def _lock(target: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()  # a lock that cannot be made would be waited for
             try:
                 held.enter_context(WeakFileLock(place, timeout=0.1))
             except TimeoutError:

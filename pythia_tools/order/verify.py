@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pythia_tools.core import files, progress
-from pythia_tools.core.errors import DataError
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.hub import Dataset
 from pythia_tools.order.data_order import DataOrder
 from pythia_tools.order.load import manifest_beside
@@ -36,10 +36,14 @@ class Record(NamedTuple):
 
 
 def read_sums(path: str | Path) -> dict[str, str]:
-    """{file name: sha256} of a checksum file, in `sha256sum`'s order of columns or the other. Raises DataError."""
+    """{file name: sha256} of a checksum file, in `sha256sum`'s order of columns or the other. Raises RequestError
+    when there is no such file, DataError when it is none of the kind.
+    """
     sums = {}
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: no such file of checksums") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: checksums cannot be read ({error})") from error
     for n, line in enumerate(lines, 1):

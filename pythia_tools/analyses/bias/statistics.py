@@ -163,7 +163,7 @@ def combine_seeds(comparison: pd.DataFrame) -> pd.DataFrame:
 
     comparison: rows of `compare`, one branch model per seed; models without a seed are left out, models of equal size
     are one family. Summary rows per family of two seeds or more × step × task × subset, model <NA>: mean over seeds
-    with a bootstrap over seeds, exact sign-flip p, minimal effect.
+    with Student's interval and p over few seeds, minimal effect.
     """
     rows = []
     keys = ["suite", "params", "step", "tokens", "branch", "task", "subset", "quantity"]
