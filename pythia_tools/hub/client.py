@@ -165,14 +165,27 @@ def ask(what: str, call: Callable[[], T], retries: RetryPolicy = RETRIES, where:
 
 
 def _check_access() -> None:
-    """Raises: EnvironmentFailure for an endpoint that is no address, and a token that no request can carry."""
+    """Raises: EnvironmentFailure for an endpoint that is no address, a token that no request can carry, and proxies or
+    certificates with which no client can be made.
+    """
     from huggingface_hub import get_token
+    from huggingface_hub.utils import get_session
 
-    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", endpoint()):
+    try:
+        address = urlsplit(endpoint())
+        sound = address.scheme in ("http", "https") and address.hostname and address.port != 0
+    except ValueError:
+        sound = False
+    if not sound or re.search(r"[\s?#]", endpoint()):
         raise EnvironmentFailure(f"HF_ENDPOINT={shown(''.join(endpoint().split()))!r} is no address such as https://huggingface.co")
     if not re.fullmatch(r"[!-~]*", get_token() or ""):
         raise EnvironmentFailure("the hub token (HF_TOKEN, or of `hf auth login`) holds characters that no token has; "
                                  "set it again, or unset it")
+    try:
+        get_session()
+    except (ValueError, OSError) as error:
+        raise EnvironmentFailure(
+            f"no connection can be made ({_short(error)}); check HTTP_PROXY, HTTPS_PROXY and SSL_CERT_FILE") from error
 
 
 @contextlib.contextmanager

@@ -199,6 +199,10 @@ def _plan(entry: pt_hub.Listing) -> pt_hub.Plan:
         ("HF_ENDPOINT", "http://", "HF_ENDPOINT='http:' is no address"),
         ("HF_ENDPOINT", "huggingface.co", "HF_ENDPOINT='huggingface.co' is no address"),
         ("HF_ENDPOINT", "http://user:pass word@x", "is no address"),
+        ("HF_ENDPOINT", "http://host:port", "is no address"),
+        ("HF_ENDPOINT", "http://host:99999", "is no address"),
+        ("HF_ENDPOINT", "http://[::1", "is no address"),
+        ("HTTP_PROXY", "ftp://me:pass@nowhere", "no connection can be made .* check HTTP_PROXY"),
         ("HF_HUB_CACHE", "A FILE", "cannot be written"),
         ("PYTHIA_TOOLS_HOME", "A FILE", "a file where a folder is needed|cannot be written"),
     ],
@@ -209,10 +213,14 @@ def test_a_wrong_environment_is_told_in_one_line(
 ) -> None:
     import re
 
+    from huggingface_hub import close_session
+
     (home / "file").write_text("")
+    close_session()
     monkeypatch.setenv(name, value.replace("A FILE", str(home / "file")))
     (home / "mine.yaml").write_text(MINE)
     assert main(["download", str(home / "mine.yaml"), "--quiet"]) == 3
+    close_session()
     err = capsys.readouterr().err
     assert re.search(said, err) and err.count("\n") == 1
     assert "hf_" not in err and "pass" not in err
