@@ -18,7 +18,7 @@ from pathlib import Path
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import DataError
 from pythia_tools.hub import cache, client
-from pythia_tools.suites import Folder, Suite
+from pythia_tools.suites import Folder, HubRevision, Suite
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "vocab.json",
              "merges.txt", "added_tokens.json", "chat_template.jinja")
@@ -199,19 +199,17 @@ def grid_states(suite: Suite, model: str) -> tuple[dict[int, str], list[str]]:
     Cost: one request per repository; one that does not exist misses every step. Raises: EnvironmentFailure when the hub
     cannot be reached.
     """
-    repo, there, named, states = suite.places[model].repo, set(), {"main"}, {}
-    if repo is not None:
+    locations = {step: suite.checkpoint(model, step).location for step in suite.steps(model)}
+    on_hub = {place for place in locations.values() if isinstance(place, HubRevision)}
+    own, there = suite.places[model].repo, set[HubRevision]()
+    for repo in {place.repo for place in on_hub} | ({own} if own else set()):
         with contextlib.suppress(DataError):
-            there = set(branches(repo))
-    for step in suite.steps(model):
-        location = suite.checkpoint(model, step).location
-        if isinstance(location, Folder):
-            present = (location.path / "config.json").is_file()
-        else:
-            named.add(location.revision)
-            present = location.revision in there
+            there |= {HubRevision(repo, branch) for branch in branches(repo)}
+    states = {}
+    for step, place in locations.items():
+        present = (place.path / "config.json").is_file() if isinstance(place, Folder) else place in there
         states[step] = "present" if present else "missing"
-    return states, sorted(there - named)
+    return states, sorted(place.revision for place in there - on_hub if place.repo == own and place.revision != "main")
 
 
 def kept_listing(repo: str, revision: str, commit: str, kind: str = "model") -> Listing | None:

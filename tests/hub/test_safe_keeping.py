@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from test_download import REPO, Waits, assert_only_whole_blobs, at, files, home, server  # noqa: F401 - fixtures
 
 from pythia_tools import hub as pt_hub
+from pythia_tools import suites
 from pythia_tools.cli.main import main
 from pythia_tools.core.errors import EnvironmentFailure, PythiaToolsError, RequestError
 from pythia_tools.hub import cache, formats, ledger, repositories
@@ -281,6 +282,17 @@ def test_any_entry_of_the_ledger_is_read_or_forgotten(home: Path, value: Any, go
     (cache.repo_folder("me/x") / "snapshots" / ("a" * 40)).mkdir(parents=True, exist_ok=True)
     write_json(ledger._folder() / f"{ledger._name('me/x', 'a' * 40)}.json", value)
     assert ledger.used_bytes() >= 0 and ledger.make_room(0, 10**12) == 0
+
+
+def test_steps_in_repositories_of_their_own_are_looked_for_there(server: Hub, home: Path) -> None:  # noqa: F811
+    server.add_model("me/first", {"main": files(home, 0)})
+    (home / "mine.yaml").write_text(
+        'name: mine\ndescription: x\nlocation: {hub: "me/{model}", revision: null}\n'
+        "models: {tiny: {revisions: {1: step1, 5: {repo: me/first}, 7: {repo: me/none}, 9: step9}}}\n")
+    states, others = pt_hub.grid_states(suites.load_suite(home / "mine.yaml"), "tiny")
+    assert states == {1: "present", 5: "present", 7: "missing", 9: "missing"} and others == ["step0", "step2", "step3"]
+    checkpoint = suites.load_suite(home / "mine.yaml").checkpoint("tiny", 5)
+    assert (pt_hub.fetch(checkpoint) / "config.json").is_file()
 
 
 def test_a_data_set_that_another_tool_fetched_is_read_offline(
