@@ -45,6 +45,7 @@ class Track:
         self.early = EARLY if rows[0]["dtype"] == "float16" else 1
         square = np.diag(self.gram)
         self.distance = np.sqrt(np.clip(square[:, None] + square[None, :] - 2 * self.gram, 0, None))
+        self.known: dict[tuple[int, int, int], tuple[float, str]] = {}
         self.stays = [k for k in range(1, len(steps)) if rows[k]["same"] == rows[k - 1]["same"]]
         self.at = [k for k in range(len(steps)) if k not in self.stays]
 
@@ -79,7 +80,9 @@ class Track:
         """Places off the path, the worst set aside before the next is judged; the rest becomes the path, `at`."""
         found = {}
         while len(self.at) > 2:
-            scores = [self.off(*three) for three in zip(self.at, self.at[1:], self.at[2:], strict=False)]
+            threes = list(zip(self.at, self.at[1:], self.at[2:], strict=False))
+            self.known |= {three: self.off(*three) for three in threes if three not in self.known}
+            scores = [self.known[three] for three in threes]
             worst = max(range(len(scores)), key=lambda k: scores[k][0])
             if scores[worst][0] <= 1:
                 break

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
-from test_doctor import RUNS, STEPS, D, V, wrong
+from test_doctor import RUNS, STEPS, D, V, patient, wrong  # noqa: F401
 
 from pythia_tools import doctor, hub
 from pythia_tools.cli.main import main
@@ -118,6 +118,15 @@ def test_weights_off_their_path_are_found(plant: Callable[..., doctor.Audit], fa
     assert ("a", step) in found
     assert found - {("a", step)} <= ({("a", 40)} if "another checkpoint" in fault else set()), "who else is blamed"
     assert not audit.clean and f"{len(found)} of 15 checkpoints are defective" in audit.verdict
+
+
+@pytest.mark.parametrize("fault", [f for f in PATH if "checkpoint" not in f])
+def test_samples_by_range_find_them_too(patient: Any, fault: str) -> None:  # noqa: F811
+    """On the hub, where a matrix's first 1,024 values and every one-dimensional tensor are read."""
+    patient.serve("a", {70: {n: np.ascontiguousarray(t) for n, t in PATH[fault](dict(RUNS["a"][70]), 70).items()}})
+    audit = patient.examine()
+    assert {at for _, at, _ in wrong(audit)} == {70}
+    assert "one-dimensional tensors whole and samples of the others" in audit.verdict and not audit.sound
 
 
 @pytest.mark.parametrize("step", [4, 50, 100])
@@ -289,3 +298,13 @@ def test_pythia_micro_is_sound_and_its_planted_faults_are_not(micro_suite: Path,
         save_file({n: np.ascontiguousarray(t) for n, t in PATH[fault](load_file(path), step).items()}, path)
     assert {(model, step) for model, step, _ in wrong(doctor.audit(load_suite(tmp_path), ["xs", "xs-swap"]))} == {
         (model, step) for model, step, _ in planted}
+
+
+def test_a_suite_trained_for_a_few_steps_is_sound(tiny_suite: Path, tmp_path: Path) -> None:
+    """Nothing is learned yet, the schedule is short: whatever the grid, with its manifest or without."""
+    assert doctor.audit(load_suite(tiny_suite)).sound
+    for steps in ("first,last", "0:8", "log"):
+        assert doctor.audit(load_suite(tiny_suite), steps=steps).clean, steps
+    model = next(iter(load_suite(tiny_suite).models))
+    shutil.copytree(tiny_suite / model, tmp_path / "bare")
+    assert doctor.audit(load_suite(tmp_path / "bare")).sound
