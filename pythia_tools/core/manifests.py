@@ -50,15 +50,19 @@ def find(kind: str, name_or_path: str | Path) -> Path:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A manifest's mapping. Raises DataError naming file and line when it is not valid YAML."""
+    """A manifest's mapping. Raises RequestError when there is no such file, DataError naming file and line when it is
+    not valid YAML.
+    """
     try:
         value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError as error:
         raise RequestError(f"{path}: no such manifest file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:  # of values: 2024-99-99
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
-        raise DataError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from error
+        raise DataError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: a manifest is a mapping, this is a {type(value).__name__}")
     return value
@@ -68,7 +72,7 @@ def check_fields(path: str | Path, value: dict[str, Any], required: Iterable[str
     """Raises DataError naming each missing and each unknown field, so that a typo is never ignored."""
     required, optional = set(required), set(optional)
     missing = sorted(required - value.keys())
-    extra = sorted(value.keys() - required - optional)
+    extra = sorted(value.keys() - required - optional, key=repr)
     if missing or extra:
         parts = [f"missing {missing}"] if missing else []
         parts += [f"unknown {extra}"] if extra else []

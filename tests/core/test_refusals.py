@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from pythia_tools import analyses
 from pythia_tools.cli import main as cli
-from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core import manifests
+from pythia_tools.core.errors import DataError, PythiaToolsError, RequestError
 from pythia_tools.core.results import RunFolder
 
 STUDIES = [*analyses.BUILT_IN, "study"]
@@ -140,3 +144,55 @@ def test_the_config_says_which_checkpoints_the_steps_came_to(tiny_suite: Path, t
     assert cli.main([*argv, str(tmp_path / "run"), "--quiet"]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["arguments"]["steps"] == "1,39" and config["checkpoints"] == {"xs": [1, 40]}
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=4) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
+    max_leaves=8,
+)
+CHECKS = [
+    manifests.mapping, manifests.text, manifests.words, manifests.boolean, manifests.whole(), manifests.whole(None),
+    manifests.number, manifests.list_of(manifests.text), manifests.list_of(manifests.whole(0)),
+    manifests.one_of(("packed", "rows")),
+]
+
+
+@given(ANY, st.sampled_from(CHECKS))
+@settings(max_examples=400, deadline=None)
+def test_a_check_gives_a_value_or_says_in_one_line_what_is_wrong(value: object, check: manifests.Check) -> None:
+    try:
+        check("orders.yaml: field", value)
+    except DataError as error:
+        assert str(error).startswith("orders.yaml: field")
+    try:
+        manifests.checked("orders.yaml", {"name": value, **(value if isinstance(value, dict) else {})}, {"name": check})
+    except DataError as error:
+        assert str(error).startswith("orders.yaml")
+
+
+@given(ANY.map(yaml.safe_dump).map(str.encode) | st.text().map(str.encode) | st.binary(max_size=60))
+@example(b"when: 2024-99-99")
+@example(b"? [a]\n: 1")
+@example(b"? {a: b}\n: 1")
+@example(b"a: &a [*a]")
+@example(b"[" * 20_000)
+@example(b"n: " + b"9" * 5000)
+@example(b"n: !!int x")
+@example(b"n: !!python/object:os.system {}")
+@example(b"\x00")
+@example(b"<<: 1")
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_manifest_holds_only_our_own_errors_come_out(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_bytes(content)
+    try:
+        value = manifests.read(path)
+        manifests.checked(path, value, {"name": manifests.text}, {"steps": manifests.list_of(manifests.whole())})
+    except PythiaToolsError as error:
+        assert str(error).startswith(str(path))
+
+
+def test_a_manifest_that_is_a_folder_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        manifests.read(tmp_path)
