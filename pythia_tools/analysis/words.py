@@ -77,7 +77,8 @@ def average(rows: pd.DataFrame) -> Row:
 
 def over(rows: pd.DataFrame) -> str:
     """`95 % intervals over occupations`: what the intervals of these rows of a summary resample."""
-    return f"95 % intervals over {listing([f'{unit}s' for unit in sorted(rows['unit'].dropna().unique())])}"
+    units = sorted(rows.loc[rows["low"].notna(), "unit"].dropna().unique())
+    return f"95 % intervals over {listing([f'{unit}s' for unit in units])}" if units else "without intervals"
 
 
 def times(count: float) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import tiny_bias
 import torch
+from matplotlib import pyplot as plt
 from scipy.stats import ttest_1samp
 
 from pythia_tools.analyses import bias
@@ -135,6 +136,7 @@ def test_a_summary_counts_occupations_and_says_so():
     told = [str(s) for s in bias.Bias().sentences(whole)]
     assert "over 12 occupations" in told[0] and "paired by item over 12 occupations" in told[1]
     captions = {f.name: f.caption for f in bias.Bias().figures(items, whole)}
+    plt.close("all")
     assert "over occupations" in captions["paired_difference"] and "over occupations" in captions["pronoun_preference"]
 
 

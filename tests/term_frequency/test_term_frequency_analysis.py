@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from scipy import stats
 
 from pythia_tools.analyses import term_frequency as tf
@@ -246,6 +247,7 @@ def test_models_of_unknown_size_are_not_put_in_order() -> None:
         makers = (tf.summarize, tf.compare_definitions, tf.emergence)
         summary = tables.concat(make(items, exposures) for make in makers)
         assert len(list(analysis.figures(items, summary))) > 5
+        plt.close("all")
         assert not any("every size" in str(s) or "by size" in str(s) for s in analysis.sentences(summary))
     nothing = summary.assign(value=np.nan, low=np.nan, high=np.nan)
     told = [str(s) for s in analysis.sentences(nothing)]

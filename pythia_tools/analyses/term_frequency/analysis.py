@@ -13,7 +13,7 @@ from pythia_tools.analyses.term_frequency.options import TermFrequencyOptions
 from pythia_tools.analyses.term_frequency.paper_figures import PAPER_EDGES, binned_accuracy, number_controls
 from pythia_tools.analyses.term_frequency.sentences import sentences
 from pythia_tools.analyses.term_frequency.statistics import by_term, power_bins, summarize
-from pythia_tools.analysis import Analysis, Context, Figure, Sentence, Task, compare_with_truth
+from pythia_tools.analysis import Analysis, Context, Figure, Sentence, Task, compare_with_truth, words
 from pythia_tools.core import tables
 from pythia_tools.core.errors import unknown
 
@@ -46,7 +46,8 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
         "Pythia paper's rule in the rows' text; its script of 2023 cleaned up spaces first, which changes some counts "
         "(of 0.4 % of the keys on prose, 6 % on code; --count-as cleaned does the same). Accuracy is averaged over the "
         "questions of a term; correlations and gaps are computed within each checkpoint, over terms, with bootstrap "
-        "intervals over terms. Checkpoints are never pooled, because exposures and skill both grow with training."
+        "intervals over terms (over relations, where facts have six or more). Checkpoints are never pooled, because "
+        "exposures and skill both grow with training."
     )
 
     def tasks(self, context: Context, options: TermFrequencyOptions) -> list[Task]:
@@ -76,14 +77,14 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
         terms = by_term(items)
         for task in dict.fromkeys(terms["task"]):
             own = summary[summary["task"] == task]
-            what = f"accuracy on {task}"
+            what, over = f"accuracy on {task}", words.over(own[own["metric"] == "accuracy"])
             if own["exposures_low"].notna().any():
                 yield Figure(
                     f"accuracy_by_exposures_{task}", plots.by_exposures(own, "accuracy", label=what),
-                    f"{what.capitalize()} against exposures of their term, at each model's last step; 95 % intervals."
+                    f"{what.capitalize()} against exposures of their term, at each model's last step; {over}."
                 )
                 yield Figure(f"accuracy_over_training_{task}", plots.panels_over_training(own, "accuracy", label=what),
-                             f"{what.capitalize()} over training, by exposures so far at each checkpoint.")
+                             f"{what.capitalize()} over training, by exposures so far at each checkpoint; {over}.")
             yield from paper_figures(terms[terms["task"] == task], own, task)
             for term in own.loc[own["metric"] == "term_exposures", "subset"].unique():
                 path = own[(own["subset"] == term) & own["metric"].isin(("term_exposures", "term_accuracy"))]
@@ -92,7 +93,8 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
                              f"Accuracy on {term!r} over training, and its exposures so far.")
         yield Figure(
             "correlation_over_training", plots.correlation_over_training(summary, "spearman"),
-            "Rank correlation of accuracy with exposures within each checkpoint; ribbons are 95 % intervals over terms."
+            "Rank correlation of accuracy with exposures within each checkpoint; "
+            f"{words.over(summary[summary['metric'] == 'spearman'])}."
         )
         yield Figure(
             "accuracy_over_training", plots.accuracy_over_training(terms), "Mean accuracy over terms, by task and size."
@@ -112,7 +114,8 @@ def paper_figures(terms: pd.DataFrame, summary: pd.DataFrame, task: str) -> Iter
             f"Mean accuracy on {task} by exposures of the term up to the step; a line per checkpoint, darker is later."
         )
     yield Figure(f"gap_over_training_{task}", plots.gap_over_training(summary),
-                 f"Accuracy on {task}: most seen terms minus least seen ones; 95 % intervals.")
+                 f"Accuracy on {task}: most seen terms minus least seen ones; "
+                 f"{words.over(summary[summary['metric'] == 'gap'])}.")
 
 
 def _controls(found: Sequence[CountedTask], context: Context) -> dict[str, Mapping[str, float]]:
