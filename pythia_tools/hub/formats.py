@@ -13,7 +13,7 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -57,6 +57,14 @@ class Spot:
         return ITEM_BYTES[self.dtype] * math.prod(self.shape[1:])
 
 
+def _checked(counts: Iterable[Any]) -> tuple[int, ...]:
+    """A shape as a file states it. Raises: ValueError when it is none."""
+    found = tuple(counts)
+    if not all(type(n) is int and n >= 0 for n in found):
+        raise ValueError(f"{found} is no shape")
+    return found
+
+
 def to_array(data: bytes, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """Bytes as an array of `shape`; bfloat16, which numpy lacks, becomes float32 without loss."""
     if dtype == "BF16":
@@ -79,12 +87,12 @@ def safetensors_spots(read: Read, size: int, what: str, guess: int = HEADER_GUES
             if name == "__metadata__":
                 continue
             start, stop = entry["data_offsets"]
-            spot = Spot(entry["dtype"], tuple(entry["shape"]), 8 + length + start)
+            spot = Spot(entry["dtype"], _checked(entry["shape"]), 8 + length + start)
             if spot.bytes != stop - start or not 0 <= start <= stop <= size - 8 - length:
                 raise DataError(f"{what}: {name} claims bytes {start} to {stop} of {size - 8 - length}; "
                                 "the file is cut short or damaged")
             spots[name] = spot
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{what}: its safetensors header is damaged ({error})") from error
     end = max((s.start + s.bytes for s in spots.values()), default=8 + length)
     if end != size:
@@ -103,7 +111,8 @@ def torch_spots(read: Read, size: int, what: str, guess: int = HEADER_GUESS) -> 
     data = _entry_bytes(read, offset, length, what)
     try:
         value = _TensorUnpickler(io.BytesIO(data), what).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError,
+            RecursionError, MemoryError) as error:
         raise DataError(f"{what}: its directory of tensors is damaged ({error})") from error
     spots = {}
     for name, tensor in value.items() if isinstance(value, dict) else ():
@@ -141,7 +150,7 @@ def _zip_entries(read: Read, size: int, what: str, guess: int) -> dict[str, tupl
     """{name: (offset of the local header, bytes)} from the zip's central directory."""
     try:
         entries = zipfile.ZipFile(_Tail(read, size, guess)).infolist()  # type: ignore[call-overload]
-    except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError) as error:
         legacy = read(0, 2) == b"\x80\x02"
         old = "a torch file from before 1.6, which cannot be read in part"
         raise DataError(f"{what}: {old if legacy else 'not a torch file, or cut short'}") from error
@@ -216,7 +225,7 @@ def _rebuild(
             raise DataError(
                 f"a tensor of shape {tuple(shape)} is stored with strides {tuple(stride)}; parts of it cannot be read")
         expected *= n
-    return _Tensor(*storage, int(offset), tuple(shape))
+    return _Tensor(*storage, _checked([offset])[0], _checked(shape))
 
 
 _KNOWN: dict[tuple[str, str], Any] = {

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hub_server import Hub
 from hypothesis import HealthCheck, given, settings
@@ -253,6 +254,35 @@ def test_any_bytes_in_place_of_weights_are_refused(data: bytes) -> None:
             assert "\n" not in str(error)
 
 
+@settings(max_examples=300, deadline=None)
+@given(places=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4),
+       cut=st.integers(0, 10**6), zipped=st.booleans())
+def test_damaged_weights_are_read_or_refused(places: list[tuple[int, int]], cut: int, zipped: bool) -> None:
+    data = bytearray(WEIGHTS[zipped])
+    for place, byte in places:
+        data[place % len(data)] = byte
+    raw = bytes(data[: len(data) if cut % 5 else cut % len(data)])
+    find = formats.torch_spots if zipped else formats.safetensors_spots
+    try:
+        for spot in find(lambda a, b: raw[a:b], len(raw), "w", 64).values():
+            assert spot.bytes >= 0
+    except PythiaToolsError as error:
+        assert str(error)
+
+
+def _weights() -> tuple[bytes, bytes]:
+    import io
+    from collections import OrderedDict
+
+    import torch
+    from safetensors.numpy import save
+
+    out = io.BytesIO()
+    torch.save(OrderedDict(a=torch.ones(3, 4), b=torch.zeros(2).half()), out)
+    return save({"a": np.ones((3, 4), np.float32), "b": np.zeros(2, np.float16)}), out.getvalue()
+
+
+WEIGHTS = _weights()
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3) | st.floats(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=8,
