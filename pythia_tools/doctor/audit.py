@@ -81,6 +81,7 @@ def audit(
         evidence[name] = gather(checkpoints, quick=quick)
         mains[name] = main_digests(checkpoints[-1].location) if steps in ("all", ["all"]) else {}
     everything = [e for seen in evidence.values() for e in seen]
+    bases = _unasked_bases(suite, evidence)
     found = checks.duplicates(everything, mains)
     copied = {(f.model, f.step) for name, seen in evidence.items()  # whose place on the path is another step's
               for f in checks.duplicates(seen, {name: mains[name]}) if f.severity == "wrong"}
@@ -90,12 +91,23 @@ def audit(
         for check in ALONE:
             found += check(info, seen)
         found += checks.main_is_last(info, seen, mains[name])
-        runs[name] = [e for e in _with_base(info, evidence) if (e.model, e.step) not in copied]
+        runs[name] = [e for e in _with_base(info, bases | evidence) if (e.model, e.step) not in copied]
         found += [f for f in paths.along(runs[name], _progress(info, runs[name])) if f.model == name]
     curve = [[suite.name, e.model, e.step, e.checkpoint.tokens, e.row_norm, e.network_bytes]
              for e in everything if e.tensors]
     return Audit(suite.name, len(asked), _table(suite, found), pd.DataFrame(curve, columns=CURVE),
                  _looked_at(everything), _left_out(everything, runs))
+
+
+def _unasked_bases(suite: Suite, evidence: dict[str, list[Evidence]]) -> dict[str, list[Evidence]]:
+    """The last checkpoints before the branch point of local bases that were not asked for: branches are held to them.
+    """
+    found = {}
+    for info in (suite.models[name] for name in evidence):
+        if info.base is not None and info.base not in evidence and suite.places[info.base].folder is not None:
+            before = [step for step in suite.steps(info.base) if step <= (info.branch_step or 0)]
+            found[info.base] = gather([suite.checkpoint(info.base, step) for step in before[-3:]]) if before else []
+    return found
 
 
 def _with_base(info: ModelInfo, evidence: dict[str, list[Evidence]]) -> list[Evidence]:

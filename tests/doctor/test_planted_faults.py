@@ -247,9 +247,21 @@ def test_a_clean_suite_with_a_branch_is_sound(plant: Callable[..., doctor.Audit]
 
 def test_what_is_not_compared_is_said(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHIA_TOOLS_HOME", str(whole / "home"))
-    audit = doctor.audit(load_suite(whole), "a-cut")
+    audit = doctor.audit(load_suite(whole), "a", steps=[90, 100])
     assert audit.clean and not audit.sound
-    assert audit.verdict.endswith("Not looked at: the path of a-cut through training (fewer than three steps).")
+    assert audit.verdict.endswith("Not looked at: the path of a through training (fewer than three steps).")
+
+
+def test_a_branch_is_held_to_its_base_though_nobody_asked_for_it(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHIA_TOOLS_HOME", str(whole / "home"))
+    assert doctor.audit(load_suite(whole), "a-cut").sound
+    shutil.copytree(whole, tmp_path / "copy", ignore=shutil.ignore_patterns("home"))
+    path = tmp_path / "copy" / "a-cut" / "step80" / "model.safetensors"
+    save_file({n: np.ascontiguousarray(t) for n, t in layers_swapped(load_file(path), 80).items()}, path)
+    audit = doctor.audit(load_suite(tmp_path / "copy"), "a-cut")
+    assert wrong(audit) == {("a-cut", 80, "jump")} and audit.examined == 2
 
 
 def test_statistics_are_those_of_the_tensors_and_kept(
