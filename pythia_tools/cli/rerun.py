@@ -7,6 +7,8 @@ Exit code 0: every number of the summary is the same. Exit code 1: some differ; 
 """
 
 import argparse
+import contextlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     before = load_run(args.run)
     out = args.out or f"{before.path}-rerun"
-    run_recorded(before.config, out=out, quiet=args.quiet, device=args.device, typed=args.typed)
+    with contextlib.redirect_stdout(sys.stderr):  # what the command itself shows; the comparison is the result
+        run_recorded(before.config, out=out, quiet=args.quiet, device=args.device, typed=args.typed)
     report = compare(before, load_run(out))
     emit(report, args)
     return EXIT_DONE if report["same"] else EXIT_FOUND

@@ -139,11 +139,16 @@ def test_what_failed_before_it_kept_anything_is_forgotten_and_what_was_kept_is_n
     assert (tmp_path / "kept" / "config.json").exists()
 
 
-def test_the_config_says_which_checkpoints_the_steps_came_to(tiny_suite: Path, tmp_path: Path) -> None:
+def test_the_config_says_which_checkpoints_the_steps_came_to(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     argv = ["learning", str(tiny_suite), "--models", "xs", "--steps", "1,39", "--device", "cpu", "--out"]
     assert cli.main([*argv, str(tmp_path / "run"), "--quiet"]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["arguments"]["steps"] == "1,39" and config["checkpoints"] == {"xs": [1, 40]}
+    capsys.readouterr()
+    assert cli.main(["rerun", str(tmp_path / "run"), "--json", "--quiet", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["same"] is True, "the comparison alone is on stdout"
 
 
 ANY = st.recursive(
