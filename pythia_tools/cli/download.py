@@ -41,11 +41,11 @@ def run(args: argparse.Namespace) -> int:
     checkpoints = suite.checkpoints(args.models, args.steps, allow_defective=args.allow_defective)
     todo, cache = hub.plan(checkpoints), client.cache_root()
     peak = min(todo.disk_peak, budget) if budget else todo.disk_peak
+    trusted = 0 if args.verify else todo.trusted
     summary = {
         "checkpoints": len(checkpoints), "files_to_fetch": len(todo.missing), "bytes_to_fetch": todo.bytes,
-        "bytes_cached": todo.already, "bytes_compared_by_size": 0 if args.verify else todo.trusted,
-        "disk_peak": peak, "budget": budget, "cache": str(cache),
-        "missing_on_hub": list(todo.problems),
+        "bytes_cached": todo.already, "bytes_compared_by_size": trusted, "disk_peak": peak,
+        "budget": budget, "cache": str(cache), "missing_on_hub": list(todo.problems),
     }
     if args.dry_run:
         shown = [
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         todo = hub.plan(checkpoints)
     folders = hub.download(checkpoints, budget=budget, workers=args.workers, pin=args.pin, made=todo)
     said = [f"{human_bytes(todo.bytes)} fetched", f"{human_bytes(todo.already)} were there"]
-    if trusted := summary["bytes_compared_by_size"]:
+    if trusted:
         said.append(f"digests verified but of {human_bytes(trusted)}, which were verified when they came and compared "
                     "by size now: --verify reads them again")
     else:
