@@ -74,15 +74,15 @@ def warn_of_tokenizer(order: Rows, given: TokenBytes | Openable | None) -> None:
     """Say when a tokenizer cannot be the one of the order's rows, whose ids then stand for other text."""
     if given is None or isinstance(given, TokenBytes):
         return
-    known, own = open_tokenizer(given), order.tokenizer
+    known, own = open_tokenizer(given).engine.get_vocab(), order.tokenizer
     if own is None:
-        largest = int(order.rows(0, min(order.n_rows, SAMPLE_ROWS)).max())
-        if largest >= len(known):
-            progress.warn(f"rows of order {order.name} hold token id {largest}, the tokenizer given ends at "
-                          f"{len(known) - 1}: it is another one's, and what is found means other text")
+        largest, last = int(order.rows(0, min(order.n_rows, SAMPLE_ROWS)).max()), max(known.values())
+        if largest > last:
+            progress.warn(f"rows of order {order.name} hold token id {largest}, the tokenizer given ends at {last}: "
+                          "it is another one's, and what is found means other text")
     elif _at_hand(order, own):
         with suppress(PythiaToolsError):
-            if open_tokenizer(own).engine.get_vocab() != known.engine.get_vocab():
+            if open_tokenizer(own).engine.get_vocab() != known:
                 progress.warn(f"the tokenizer given is not that of order {order.name}: its ids stand for other text")
 
 
@@ -92,10 +92,13 @@ def warn_of_ids(order: Rows, ids: Collection[int], given: TokenBytes | Openable 
     if not ids or tokenizer is None or not _at_hand(order, tokenizer):
         return
     with suppress(PythiaToolsError):
-        known = len(tokenizer if isinstance(tokenizer, TokenBytes) else open_tokenizer(tokenizer))
-        if beyond := sorted({i for i in ids if i >= known}):
+        if isinstance(tokenizer, TokenBytes):
+            last = len(tokenizer) - 1
+        else:
+            last = max(open_tokenizer(tokenizer).engine.get_vocab().values())
+        if beyond := sorted({i for i in ids if i > last}):
             named = f"{', '.join(map(str, beyond[:8]))} {'is' if len(beyond) == 1 else 'are'}"
-            progress.warn(f"token id {named} beyond the vocabulary of order {order.name} (0 to {known - 1})")
+            progress.warn(f"token id {named} beyond the vocabulary of order {order.name} (0 to {last})")
 
 
 def _at_hand(order: Rows, tokenizer: TokenBytes | Openable) -> bool:
