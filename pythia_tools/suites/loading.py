@@ -54,6 +54,10 @@ def load_suite(name_or_path: str | Path) -> Suite:
                   hint="(or give a path to a manifest or a folder of checkpoints)")
 
 
+HELD = ("config.json", "*.safetensors", "pytorch_model*.bin")
+"""Any of these makes a `stepN` folder a checkpoint, be it a damaged one."""
+
+
 def discover(folder: str | Path) -> Suite:
     """The suite in a folder without a manifest: FOLDER/stepN (one model) or FOLDER/MODEL/stepN.
 
@@ -74,6 +78,6 @@ def discover(folder: str | Path) -> Suite:
 
 
 def _steps(folder: Path) -> tuple[int, ...]:
-    """Steps of the `stepN` sub-folders that hold a config.json; `step007` and the like are not ours."""
-    found = (STEP_FOLDER.fullmatch(p.name) for p in folder.iterdir() if (p / "config.json").is_file())
+    """Steps of the `stepN` sub-folders with a config.json or weights; `step007` and the like are not ours."""
+    found = (STEP_FOLDER.fullmatch(p.name) for p in folder.iterdir() if any(map(any, map(p.glob, HELD))))
     return tuple(sorted(int(m[1]) for m in found if m and str(int(m[1])) == m[1]))
