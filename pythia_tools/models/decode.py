@@ -30,20 +30,24 @@ class Decoder:
         self.model: Any = model
         self.vocabulary = min(vocabulary or 1 << 62, score.vocabulary_size(model))
         self.device = score.device_of(model)
-        self._cache: Any = None
+        self.start()
 
     def start(self) -> None:
         """Forget all rows; the next ids begin a new batch."""
-        self._cache = None
+        self._cache: Any = None
+        self._begun = False
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with the rows at these places only."""
-        self._cache.batch_select_indices(rows)
+        if self._cache is not None:
+            self._cache.batch_select_indices(rows)
 
     def feed(self, ids: torch.Tensor, truth: torch.Tensor) -> Verdict:
         """Verdict (n, p) on the true ids (n, p) that come after the last p of the ids (n, t), which follow those
         before.
         """
+        if self._begun and self._cache is None:
+            raise RequestError(f"{type(self.model).__name__} keeps no keys and values, so it is not decoded here")
         last = truth.shape[1]
         inputs = {"input_ids": ids, "past_key_values": self._cache, "use_cache": True}
         if score.has_plain_head(self.model):
@@ -54,7 +58,7 @@ class Decoder:
             out = self.model(**inputs, logits_to_keep=last)
             logits = out.logits[:, -last:, : self.vocabulary].reshape(-1, self.vocabulary).contiguous()
             verdict = judge_logits(logits, truth.reshape(-1))
-        self._cache = out.past_key_values
+        self._cache, self._begun = getattr(out, "past_key_values", None), True
         return verdict.reshape(*truth.shape)
 
     def _judge(self, hidden: torch.Tensor, truth: torch.Tensor) -> Verdict:

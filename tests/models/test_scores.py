@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 from scipy.stats import entropy
 from tiny_checkpoints import VOCAB, checkpoint, neox_config, write_model, write_step
-from transformers import GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 import pythia_tools as pt
 from pythia_tools import models
@@ -21,6 +28,9 @@ from pythia_tools.analysis import Context, ScoreTask
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.tables import IDENTITY
 from pythia_tools.models import score as scoring
+from pythia_tools.models.continuations import Request, Scorer
+from pythia_tools.models.decode import greedy
+from pythia_tools.models.packing import mask_type
 
 NOWHERE = Context([])
 """Tasks that ask nothing of their context."""
@@ -181,3 +191,53 @@ def test_half_precision_is_scored_in_single(tmp_path):
     rough = models.score_rows(models.load(folder, device="cpu", dtype="bfloat16"), ROWS)
     np.testing.assert_allclose(rough.nll, exact.nll, atol=0.1)
     assert isinstance(pd.DataFrame(rough.nll).sum().sum(), np.floating)
+
+
+def randomize(model, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
+
+
+SMALL = {"vocab_size": VOCAB, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32,
+         "intermediate_size": 64, "max_position_embeddings": 128, "pad_token_id": 0}
+
+
+@pytest.mark.parametrize("first", [1e-4, 1.0], ids=["tried at tiny logits", "tried at large ones"])
+def test_capped_logits_are_scored_as_the_model_gives_them(first):
+    """Near 0 a cap changes nothing, so what a first checkpoint's small logits show does not hold for later ones."""
+    config = AutoConfig.for_model("gemma2", num_key_value_heads=1, head_dim=16, final_logit_softcapping=2.0, **SMALL)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(first)
+    models.score_rows(model, ROWS)
+    randomize(model, 1)
+    np.testing.assert_allclose(models.score_rows(model, ROWS).nll, expected(model, ROWS)[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "more"), [
+    ("mistral", {"num_key_value_heads": 2, "sliding_window": 16}), ("gpt_neox", {}),
+    ("qwen2", {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}),
+])
+def test_texts_share_rows_only_where_attention_reaches_all_of_them(kind, more):
+    """A mask of a packed row would take the place of a sliding window: the last ids of a long text show it."""
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL, **more)).eval()
+    randomize(model, 2)
+    draw = np.random.default_rng(0).integers(1, VOCAB, (7, 40)).tolist()
+    asked = [Request(tuple(draw[0]), tuple(end[:4])) for end in draw[1:]]
+    found = Scorer(asked)(model).total
+    for request, total in zip(asked, found, strict=True):
+        ids = torch.tensor([request.context + request.continuation])
+        logs = model(ids).logits.detach()[0, len(request.context) - 1 : -1].log_softmax(-1)
+        assert total == pytest.approx(float(logs.gather(1, ids[0, -4:, None]).sum()), abs=1e-4)
+    assert (mask_type(model) is None) == bool(more)
+
+
+def test_models_without_keys_and_values_are_not_decoded(tmp_path):
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(
+        "mamba", vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1, state_size=8
+    )).eval()
+    assert len(greedy(model, [[1, 2, 3]], 1)[0]) == 1
+    with pytest.raises(RequestError, match="MambaForCausalLM keeps no keys and values"):
+        greedy(model, [[1, 2, 3]], 2)
