@@ -12,16 +12,19 @@ from greedy_models import neox
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from pythia_tools.analyses.memorization import (
+    EffectOptions,
     Overlap,
     auc,
     duplicate_counts,
     score_model,
 )
+from pythia_tools.analyses.memorization.effects import followed
 from pythia_tools.analyses.memorization.membership import signals, summarize_membership, zlib_bytes
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import roc
 from pythia_tools.models import score_rows
+from pythia_tools.order import ArrayRows
 
 RNG = np.random.default_rng(3)
 
@@ -59,6 +62,39 @@ def test_overlap_is_that_of_plain_sets() -> None:
     assert duplicate_counts(windows, [seen]).tolist() == counts and min(counts[:3]) >= 1
     with pytest.raises(RequestError, match="need rows of at least 20"):
         Overlap(rows, 20)
+
+
+def _half_boilerplate(seed: int, rows: int = 2400) -> ArrayRows:
+    """Rows of 32 ids: half of them one of 40 texts of low ids, the rest texts of their own; no two halves of training
+    differ.
+    """
+    rng = np.random.default_rng(seed)
+    common, own = rng.integers(0, 300, (40, 32)), rng.integers(0, 1000, (rows, 32))
+    return ArrayRows(np.where(rng.random((rows, 1)) < 0.5, common[rng.integers(0, 40, rows)], own), 8)
+
+
+def test_what_tells_texts_apart_tells_nothing_of_membership() -> None:
+    """Members and non-members pass one filter: a score that knows texts, and no training, is at chance."""
+    inside = []
+    for seed in range(20):
+        order = _half_boilerplate(seed)
+        rows = followed(order, [0, 100, 200], EffectOptions(per_cohort=60, controls=120, seed=seed))
+        score, consumed = -order.take(rows).mean(axis=1), rows < 200 * 8
+        assert consumed.sum() == 120 and (~consumed).sum() == 120
+        found = auc(score[consumed], score[~consumed], resamples=200)
+        inside.append(found.low <= 0.5 <= found.high)
+        assert found.high - found.low < 0.2
+    assert sum(inside) >= 16
+
+
+def test_few_rows_that_pass_the_filter_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    order = _half_boilerplate(1)
+    options = EffectOptions(per_cohort=60, controls=120)
+    followed(order, [0, 100, 200], options)
+    assert "few rows pass" not in capsys.readouterr().err
+    repeated = ArrayRows(np.where(np.arange(2400)[:, None] % 20 > 0, order.array[:1], order.array), 8)
+    followed(repeated, [0, 100, 200], options)
+    assert "3 of 3 groups have less than half of the rows asked for" in capsys.readouterr().err
 
 
 def test_scores_per_row_follow_their_definitions() -> None:

@@ -30,7 +30,7 @@ from pythia_tools.analyses.memorization import (
     summarize_order,
     summarize_profiles,
 )
-from pythia_tools.analysis import Context, Execution, prepare, sweep
+from pythia_tools.analysis import Context, Execution, plan, prepare, sweep
 from pythia_tools.analysis.perform import checked
 from pythia_tools.cli.main import main
 from pythia_tools.core import tables
@@ -141,6 +141,19 @@ def test_exposures_of_rows_are_occurrences_of_their_windows(study: Study, world)
     share = told.set_index(["model", "step", "exposures_low"])["value"]
     memorized = {*range(0, 240, 4), *range(40, 47)}
     assert share["large", 10, 0] == pytest.approx(np.mean([r in memorized for r in range(80, 240)]))
+
+
+def test_a_plan_reads_no_row(world) -> None:  # type: ignore[no-untyped-def]
+    checkpoints, order = world
+
+    class Unread(ArrayRows):
+        def take(self, numbers: object) -> np.ndarray:
+            raise AssertionError("a row was read")
+
+    context = Context(checkpoints, Execution(device="cpu"), order=Unread(order.array, 8), tokenizer=WORDS)
+    options = MemorizationOptions(rows="sample=40", context=8, continuation=16, order_rows=64)
+    planned = plan(context, prepare(Memorization(), context, options).tasks)
+    assert planned["cells"] == 10 + 2 and planned["problems"] == []
 
 
 def test_evenly_spaced_rows_reach_to_the_last_row_consumed(world) -> None:  # type: ignore[no-untyped-def]

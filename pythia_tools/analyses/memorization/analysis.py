@@ -12,7 +12,7 @@ from pythia_tools import counts, plots
 from pythia_tools.analyses.memorization import declared, kinds, public_format, rows, sentences
 from pythia_tools.analyses.memorization import summary as shares
 from pythia_tools.analyses.memorization.extract import Window
-from pythia_tools.analyses.memorization.measure import MemorizationTask
+from pythia_tools.analyses.memorization.measure import MemorizationTask, RowsOf
 from pythia_tools.analyses.memorization.order_effect import BLOCK, FEWEST, block_counts, qq_points, summarize_order
 from pythia_tools.analyses.memorization.overlap import texts, window_exposures
 from pythia_tools.analyses.memorization.predictability import predictability, scaling
@@ -88,17 +88,20 @@ class Memorization(Analysis[MemorizationOptions]):
     def tasks(self, context: Context, options: MemorizationOptions) -> list[Task]:
         chosen = rows.select(context, options.rows, options.seed)
         window = _window(context, options, chosen)
-        tokens = rows.tokens_of(context, chosen, options.rows, window.offset + window.length)
+        stop = window.offset + window.length
+        asked = (
+            RowsOf(context.order, chosen.rows, stop) if chosen.source == "order"
+            else rows.tokens_of(context, chosen, options.rows, stop)
+        )
         if options.kinds:
             kinds.last_checkpoint(context, {})
         found: list[Task] = [
-            MemorizationTask(tokens, window, score=options.score, screen=options.screen, row_ids=chosen.rows)
+            MemorizationTask(asked, window, score=options.score, screen=options.screen, row_ids=chosen.rows)
         ]
         spaced = self._spaced(context, options, chosen)
         if len(spaced):
-            held = context.order.take(spaced)[:, : window.offset + window.length]
-            plain = replace(window, keep_from=None)
-            found.append(MemorizationTask(held, plain, row_ids=spaced, name=ORDER_TASK, last=context.last_steps))
+            held, plain = RowsOf(context.order, spaced, stop), replace(window, keep_from=None)
+            found.append(MemorizationTask(held, plain, name=ORDER_TASK, last=context.last_steps))
         return found
 
     def _spaced(self, context: Context, options: MemorizationOptions, chosen: rows.Selection) -> np.ndarray:

@@ -196,6 +196,12 @@ def followed(order: Rows, steps: Sequence[int], options: EffectOptions) -> np.nd
         f"with other consumed rows; of these {sum(map(len, picked[:-1]))} are followed, and {len(picked[-1])} that "
         "were never consumed are their controls"
     )
+    short = [c for c, limit in enumerate(most) if len(picked[c]) < min(limit, len(drawn[c])) / 2]
+    if short:
+        progress.warn(
+            f"few rows pass the filter: {len(short)} of {len(most)} groups have less than half of the rows asked for, "
+            f"the smallest {min(map(len, picked))}; those that pass may be unlike the rest (see --max-share)"
+        )
     return np.concatenate(picked)
 
 
@@ -214,6 +220,11 @@ def _membership(items: pd.DataFrame, rows: np.ndarray, batches: np.ndarray, opti
     steps = sorted(items["step"].unique())
     first = int(steps[len(steps) // 2])
     members, never = rows[(batches >= 0) & (batches < first)], rows[batches < 0]
+    if len(members) < FEWEST_CONTROLS:
+        progress.warn(
+            f"only {len(members)} rows followed were consumed before step {first}; without {FEWEST_CONTROLS} of them "
+            "there is no membership test")
+        return declared.effects([])
     late = items[(items["step"] >= first) & items["row"].isin([*members, *never])]
     progress.note(f"membership: {len(members)} rows consumed before step {first} against {len(never)} never consumed")
     sized = items.drop_duplicates("model").sort_values("params", kind="stable")["model"]

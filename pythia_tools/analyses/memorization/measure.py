@@ -12,9 +12,10 @@ Cost: one pass over the context per row and checkpoint, a little more for memori
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
-from typing import Unpack
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ from pythia_tools.core import files, progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.models import rows_digest
 from pythia_tools.models.devices import dtype_name
+from pythia_tools.order import Rows
 from pythia_tools.suites import Checkpoint
 
 PART_ROWS = 4096
@@ -46,10 +48,21 @@ class Request(Where, total=False):
     keep_from: int | None
 
 
+@dataclass(frozen=True)
+class RowsOf:
+    """Rows of an order by their numbers (n,), `length` ids of each; read when the first model runs, so planning reads
+    none.
+    """
+
+    order: Rows
+    numbers: np.ndarray
+    length: int
+
+
 class MemorizationTask(Task):
     """Extractability as a task of `analysis.sweep`, so that it shares live models with other analyses.
 
-    rows: (n, L) integer array or n integer sequences; row_ids: (n,) whole numbers.
+    rows: (n, L) integer array or n integer sequences, or `RowsOf` an order; row_ids: (n,) whole numbers of an array's.
     screen: None, or the number format of a first, faster pass (`bfloat16`), with doubtful rows judged again exactly.
     last: main run → its last step, for rows that are judged there alone.
     """
@@ -57,20 +70,30 @@ class MemorizationTask(Task):
     version = 2
 
     def __init__(
-        self, rows: npt.ArrayLike, window: Window, *, score: bool = False, screen: str | None = None,
+        self, rows: npt.ArrayLike | RowsOf, window: Window, *, score: bool = False, screen: str | None = None,
         row_ids: npt.ArrayLike | None = None, name: str = "memorization", last: Mapping[str, int] | None = None,
     ):
         if screen is not None and screen not in SCREENS:
             raise RequestError(f"screen {screen!r} is not known; use one of {', '.join(SCREENS)}, or None")
         if screen is not None and window.keep_from is not None:
             raise RequestError("a screen decides rows, not every position; use either keep_from or a screen")
-        self.rows, self.row_ids = as_rows(rows, row_ids)
+        if isinstance(rows, RowsOf):
+            self._asked, self.row_ids = rows, rows.numbers
+            content = [rows.order.fingerprint, rows.length]
+        else:
+            self.rows, self.row_ids = as_rows(rows, row_ids)
+            content = [rows_digest(self.rows)]
         self.window, self.score, self.screen, self.name, self.last = window, score, screen, name, last
-        self.digest = files.digest([rows_digest(self.rows), self.row_ids, asdict(window), score, screen])
-        self.parts = -(-len(self.rows) // PART_ROWS)
+        self.digest = files.digest([*content, self.row_ids, asdict(window), score, screen])
+        self.parts = -(-len(self.row_ids) // PART_ROWS)
         every_position = window.keep_from is not None or score
         each = window.context + (window.continuation - 1 if every_position else 0)
-        self.ids = len(self.rows) * each if last is None else 0
+        self.ids = len(self.row_ids) * each if last is None else 0
+
+    @cached_property
+    def rows(self) -> np.ndarray | Sequence[Any]:
+        """The rows, read now where they were asked of an order."""
+        return self._asked.order.take(self._asked.numbers)[:, : self._asked.length]
 
     def key(self, checkpoint: Checkpoint) -> Key | None:
         """Nothing to do before a run's last step where rows are judged there alone."""
