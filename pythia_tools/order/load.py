@@ -77,6 +77,8 @@ def _is_prefix(text: str) -> bool:
 
 def _from_prefix(prefix: Path) -> tuple[OrderManifest, RowSource]:
     """What the files of a prefix say of an order that nobody has written down."""
+    if not any(prefix.with_name(prefix.name + end).exists() for end in (".idx", ".bin")):
+        raise RequestError(f"{prefix}: no such order; give a name, a manifest (.yaml), or the prefix of .idx and .bin")
     store = open_store(prefix)
     found = find_maps(prefix.parent, prefix.name)
     found = [m for m in found if m.name.startswith("train")] or found  # a split run writes valid and test beside it

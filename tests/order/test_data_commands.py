@@ -243,7 +243,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["data", "batch", rows, "--step", "0", "--batch-rows", "2", "--rows", "0:3"], 2, "has rows 0:2"),
         (["data", "batch", rows, "--step", "0", "--rows", "3:1"], 2, "must rise"),
         (["data", "batch", rows, "--step", "0", "--batch-rows", "2", "--text"], 2, "names no tokenizer"),
-        (["data", "batch", str(tmp_path / "none"), "--step", "0"], 3, "no such index"),
+        (["data", "batch", str(tmp_path / "none"), "--step", "0"], 2, "no such order"),
         (["data", "frob"], 2, "invalid choice"),
         (["data", "batch", rows], 2, "--step"),
     ):

@@ -147,7 +147,7 @@ def test_unknown_names_and_missing_suites(tmp_path: Path, monkeypatch: pytest.Mo
     assert load_order("pythia-micro").n_rows == 17
     with pytest.raises(RequestError, match="no such manifest"):
         load_order(tmp_path / "nothing.yaml")
-    with pytest.raises(DataError, match="no such index"):
+    with pytest.raises(RequestError, match="no such order"):
         load_order(tmp_path / "nothing")
 
 

@@ -100,9 +100,10 @@ def test_arithmetic_and_templates_from_the_command_line(tiny_suite: Path, tmp_pa
     (["count", "a", "--order", "nowhere"], 2, "unknown"),
     (["count", "pair:a", "--order", "ORDER"], 2, "a pair is written pair:A & B"),
     (["count", "a", "--order", "ORDER", "--shard", "0/2"], 2, "--shard needs --out DIR"),
-    (["count", "@none.txt", "--order", "ORDER"], 3, "terms cannot be read"),
+    (["count", "@none.txt", "--order", "ORDER"], 2, "no such file of terms"),
     (["published", "term-frequency"], 2, "the following arguments are required: RESULTS"),
     (["term-frequency", "SUITE", "--task", "template", "--out", "x"], 2, "--task template needs --file FILE"),
+    (["term-frequency", "SUITE", "--exposures", "none.csv", "--out", "x"], 2, "none.csv: no such file"),
     (["term-frequency", "SUITE", "--trajectory", "zebra", "--out", "x"], 2, "unknown term 'zebra'"),
 ])
 def test_wrong_requests_are_one_line(

@@ -42,6 +42,8 @@ def counted_tasks(context: Context, options: TermFrequencyOptions) -> tuple[Coun
         raise RequestError(
             f"{context.name} names no data order; give --order, or --exposures with counts made elsewhere"
         )
+    if options.exposures:
+        exposures(context, options)  # a table that will not do is refused before anything is computed
     names = options.task or (("planted",) if context.truth is not None else ("multiplication",))
     return tuple(a for name in dict.fromkeys(names) for a in _made_of(name, context, options))
 
