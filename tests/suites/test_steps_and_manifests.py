@@ -293,9 +293,10 @@ def test_folders_without_a_manifest_are_discovered(tmp_path: Path) -> None:
     suite = load_suite(tmp_path / "runs")
     assert list(suite.models) == ["one", "two"] and suite.steps("one") == [0, 9, 10]
     assert suite.model("one").params == suites.neox_params(2, 8, 32)
-    (tmp_path / "runs" / "two" / "step9" / "config.json").rename(tmp_path / "runs" / "two" / "step9" / "model.safetensors")
+    bare = tmp_path / "runs" / "two" / "step9"
+    (bare / "config.json").rename(bare / "model.safetensors")
     alone = load_suite(str(tmp_path / "runs" / "two"))
-    assert list(alone.models) == ["two"] and alone.steps("two") == [0, 9, 10]  # weights without a config are not hidden
+    assert list(alone.models) == ["two"] and alone.steps("two") == [0, 9, 10]  # nor are weights without a config hidden
     assert alone.checkpoints(steps="last")[0].location == Folder((tmp_path / "runs/two/step10").resolve())
     with pytest.raises(RequestError, match="tokens=1B: the tokens per step of two/two are not known; ask by step"):
         alone.checkpoints(steps="tokens=1B")
