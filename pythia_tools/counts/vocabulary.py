@@ -76,7 +76,7 @@ def warn_of_tokenizer(order: Rows, given: TokenBytes | Openable | None) -> None:
         return
     known, own = open_tokenizer(given).engine.get_vocab(), order.tokenizer
     if own is None:
-        largest, last = int(order.rows(0, min(order.n_rows, SAMPLE_ROWS)).max()), max(known.values())
+        largest, last = int(order.rows(0, min(order.n_rows, SAMPLE_ROWS)).max()), max(known.values(), default=-1)
         if largest > last:
             progress.warn(f"rows of order {order.name} hold token id {largest}, the tokenizer given ends at {last}: "
                           "it is another one's, and what is found means other text")
@@ -95,7 +95,7 @@ def warn_of_ids(order: Rows, ids: Collection[int], given: TokenBytes | Openable 
         if isinstance(tokenizer, TokenBytes):
             last = len(tokenizer) - 1
         else:
-            last = max(open_tokenizer(tokenizer).engine.get_vocab().values())
+            last = max(open_tokenizer(tokenizer).engine.get_vocab().values(), default=-1)
         if beyond := sorted({i for i in ids if i > last}):
             named = f"{', '.join(map(str, beyond[:8]))} {'is' if len(beyond) == 1 else 'are'}"
             progress.warn(f"token id {named} beyond the vocabulary of order {order.name} (0 to {last})")

@@ -77,7 +77,8 @@ def _is_prefix(text: str) -> bool:
 
 def _from_prefix(prefix: Path) -> tuple[OrderManifest, RowSource]:
     """What the files of a prefix say of an order that nobody has written down."""
-    if not any(prefix.with_name(prefix.name + end).exists() for end in (".idx", ".bin")):
+    there = any(prefix.with_name(prefix.name + end).exists() for end in (".idx", ".bin"))
+    if not there and not prefix.parent.is_file():  # under a file it is the system that refuses
         raise RequestError(f"{prefix}: no such order; give a name, a manifest (.yaml), or the prefix of .idx and .bin")
     store = open_store(prefix)
     found = find_maps(prefix.parent, prefix.name)

@@ -420,3 +420,11 @@ def test_permutation_pvalues_count_both_tails_and_what_was_seen() -> None:
     assert statistics.permutation_pvalue(draws, 98.5) == statistics.permutation_pvalue(draws, -1) == 2 / 100
     assert statistics.permutation_pvalue(draws, 49) == 1
     assert np.isnan(statistics.permutation_pvalue(np.full(5, np.nan), 1.0))
+
+
+def test_means_of_shares_end_at_0_and_1() -> None:
+    few = [0.0, 0.0, 0.0, 0.0, 0.25, 0.5]
+    plain, shares = statistics.mean(few, unit="term"), statistics.mean(few, unit="term", share=True)
+    assert plain.low < 0 and shares.low == 0 and (shares.value, shares.high) == (plain.value, plain.high)
+    assert statistics.mean([1.0, 0.9, 1.0, 1.0, 0.8], unit="term", share=True).high == 1
+    assert np.isnan(statistics.mean([0.5], unit="term", share=True).low)

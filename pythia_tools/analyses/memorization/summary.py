@@ -102,7 +102,7 @@ def _estimates(part: pd.DataFrame, unit: str) -> Iterator[tuple[str, Estimate]]:
             if column == "memorized" and len(values) == known[unit].nunique() == len(known):
                 yield metric, wilson(float(values.sum()), len(values), unit=unit)
             else:
-                yield metric, mean(values, **_units(known, unit))
+                yield metric, mean(values, **_units(known, unit), share=column in ("memorized", "score"))
     if "decided" in part.columns:
         audited = part[part["decided"] == "audit"]
         wrong = int(audited["memorized"].fillna(False).astype(bool).sum())

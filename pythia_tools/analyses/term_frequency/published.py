@@ -112,7 +112,8 @@ def publish_run(source: Path, folder: RunFolder, *, models: Sequence[str] = (), 
             "...`, keys cleaned:0 to cleaned:99 (the script of 2023 cleaned up spaces; pythia:0 to pythia:99 do not)"
         )
         whole = summary(
-            {**identity, "task": task, "metric": "accuracy", **mean(part["accuracy"], unit="term").columns()}
+            {**identity, "task": task, "metric": "accuracy",
+             **mean(part["accuracy"], unit="term", share=True).columns()}
             for identity, (task,), part in tables.by_identity(table, "task")
         )
     for operation, part in table.groupby("operation"):

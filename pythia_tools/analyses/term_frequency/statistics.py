@@ -70,7 +70,7 @@ def _estimates(
 ) -> Iterator[tuple[dict[str, object], str, Estimate]]:
     x, y = part["exposures"].to_numpy(np.float64), part["accuracy"].to_numpy(np.float64)
     unit, labels = independent(part)
-    yield {}, "accuracy", mean(y, unit=unit, clusters=labels, seed=seed)
+    yield {}, "accuracy", mean(y, unit=unit, clusters=labels, seed=seed, share=True)
     yield {}, "spearman", rank_correlation(x, y, unit=unit, clusters=labels, seed=seed)
     yield {}, "gap", gap(x, y, top=top, unit=unit, clusters=labels, seed=seed)
     rise, p = isotonic_rise(x, 100 * y, clusters=labels, seed=seed)
@@ -84,7 +84,8 @@ def _estimates(
     place = np.searchsorted(edges, x, side="right")
     for k in np.unique(place):
         here = place == k
-        yield bin_of(edges, int(k)), "accuracy", mean(y[here], unit=unit, clusters=labels[here], seed=seed)
+        found = mean(y[here], unit=unit, clusters=labels[here], seed=seed, share=True)
+        yield bin_of(edges, int(k)), "accuracy", found
 
 
 def independent(terms: pd.DataFrame) -> tuple[str, pd.Series]:

@@ -154,7 +154,7 @@ def normal_bounds(values: npt.ArrayLike, errors: npt.ArrayLike, level: float = 0
 
 def mean(
     values: npt.ArrayLike, *, unit: str, clusters: npt.ArrayLike | None = None, level: float = 0.95,
-    resamples: int = RESAMPLES, seed: int = 0,
+    resamples: int = RESAMPLES, seed: int = 0, share: bool = False,
 ) -> Estimate:
     """Mean of (n,) values with an interval: Wilson's for values that are 0 or 1, else by the studentized bootstrap.
 
@@ -166,7 +166,8 @@ def mean(
     data = _finite(values)
     who = units(data.size, clusters)
     if not data.size or not np.isin(data, (0.0, 1.0)).all():
-        return _mean(data, who, unit, level, resamples, seed)
+        found = _mean(data, who, unit, level, resamples, seed)
+        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if share else found
     if who.place is None:
         return wilson(float(data.sum()), data.size, unit=unit, level=level)
     share = float(data.mean())
