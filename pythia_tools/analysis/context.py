@@ -148,7 +148,8 @@ class Context:
 
     @cached_property
     def heldout(self) -> np.ndarray | None:
-        """(n, L + 1) rows that no step consumed: those of the order beyond the last step, else the suite's own.
+        """(n, L + 1) rows that no step consumed, at most one of a document: those of the order beyond the last step,
+        else the suite's own.
 
         The former are like the rows that were consumed; a store of the suite's own may come from other documents.
         """
@@ -156,7 +157,7 @@ class Context:
             first = self.last_step * self.order.batch_rows
             stop = min(self.order.n_rows, first + HELDOUT_ROWS)
             if stop >= first + 64:
-                return self.order.rows(first, stop)
+                return self.order.rows(first, stop)[self.order.apart(np.arange(first, stop))]
         own = self.suite.folder / "data" / "heldout" if self.suite is not None and self.suite.folder else None
         if own is not None and Path(f"{own}.bin").is_file():
             store = open_store(own)

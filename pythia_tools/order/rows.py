@@ -100,6 +100,16 @@ class Rows(Protocol):
         """(n,) number of the document in which each row begins, −1 where the order does not know."""
         return np.full(len(self.check_numbers(numbers)), -1, dtype=np.int64)
 
+    def apart(self, numbers: npt.ArrayLike) -> np.ndarray:
+        """(n,) bool: no row before it in `numbers` begins in the same document; all true where that is not known.
+
+        Rows chosen so are independent units as they stand.
+        """
+        place = self.documents(numbers)
+        first = np.zeros(len(place), dtype=bool)
+        first[np.unique(np.where(place < 0, -1 - np.arange(len(place)), place), return_index=True)[1]] = True
+        return first
+
     def check_span(self, start: SupportsIndex, stop: SupportsIndex) -> tuple[int, int]:
         """A row range as ints. Raises RequestError unless 0 <= start <= stop <= n_rows."""
         a, b = _whole(start, "row"), _whole(stop, "row")

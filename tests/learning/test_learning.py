@@ -17,29 +17,16 @@ from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import CellStore
 from pythia_tools.micro import load_truth
+from pythia_tools.order import ArrayRows
 from pythia_tools.plots.curves import learning as plot
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 
 VOCAB, BATCH, STEPS = 32, 8, 40
 
 
-class Order:
-    """A local order of random rows: the interface that learning relies on."""
-
-    batch_rows = BATCH
-
-    def __init__(self, rows: np.ndarray):
-        self._rows = rows
-        self.n_rows = len(rows)
-        self.steps = self.n_rows // BATCH
-
-    def take(self, indices) -> np.ndarray:
-        return self._rows[np.asarray(indices)]
-
-
 @pytest.fixture(scope="module")
-def order() -> Order:
-    return Order(np.random.default_rng(0).integers(0, VOCAB, (BATCH * STEPS, 17)).astype(np.uint16))
+def order() -> ArrayRows:
+    return ArrayRows(np.random.default_rng(0).integers(0, VOCAB, (BATCH * STEPS, 17)).astype(np.uint16), BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +94,7 @@ def test_a_sample_of_the_rows_is_drawn_the_same_every_time(order, checkpoints):
 
 
 def test_steps_beyond_the_order_are_refused(order, checkpoints):
-    short = Order(order.take(range(BATCH * 30)))
+    short = ArrayRows(order.take(range(BATCH * 30)), BATCH)
     with pytest.raises(RequestError, match="step 40 lies beyond the order"):
         learning.before_and_after(short, checkpoints)
     with pytest.raises(RequestError, match="must be positive"):

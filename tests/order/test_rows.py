@@ -112,3 +112,9 @@ def test_a_packed_order_knows_the_document_in_which_a_row_begins(tmp_path: Path)
     edited = Overlay(order, RemoveRows([0], Reserve([0], ArrayRows(order.rows(0, 1)))))
     assert edited.documents([5]).tolist() == order.take([5])[:, 0].tolist()
     assert ArrayRows(order.rows(0, 4)).documents([3, 1]).tolist() == [-1, -1]
+    seen, expected = set(), []
+    for place in order.documents(numbers).tolist():
+        expected.append(place not in seen)
+        seen.add(place)
+    assert order.apart(numbers).tolist() == expected and not all(expected)
+    assert ArrayRows(order.rows(0, 4)).apart([3, 1, 2]).all() and order.apart([]).shape == (0,)

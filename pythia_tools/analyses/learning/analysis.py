@@ -45,7 +45,8 @@ class Learning(Analysis[LearningOptions]):
         "Loss is the mean negative log-likelihood in nats per token, over {rows} rows of the batches right before a "
         "checkpoint (just consumed), as many of those right after it (about to be consumed), and held-out rows where "
         "the suite has some. The first two differ only in having been trained on; rows that hold planted items are "
-        "left out, so that the third differs from the second in nothing. Intervals are bootstraps over rows."
+        "left out, so that the third differs from the second in nothing. Intervals are over rows, "
+        "of which no two on a side begin in one document."
     )
 
     def tasks(self, context: Context, options: LearningOptions) -> list[Task]:

@@ -31,7 +31,7 @@ def before_and_after(
     order: Rows, checkpoints: Iterable[Checkpoint], *, batches: int = 1, rows: int = 128, seed: int = 0,
     leave_out: Sequence[int] | np.ndarray = (),
 ) -> dict[str, RowsByStep]:
-    """Rows of the batches `before` and `after` every checkpoint's step.
+    """Rows of the batches `before` and `after` every checkpoint's step, at most one of a document on either side.
 
     `batches`: how many on either side. `rows`: at most so many on a side, drawn at random without replacement (by
     `seed` and step) when the batches hold more. `leave_out`: numbers of rows that are not taken. A step with nothing on
@@ -54,6 +54,7 @@ def before_and_after(
     for side, of_steps in spans.items():
         for step, (first, stop) in of_steps.items():
             numbers = np.setdiff1d(np.arange(first * order.batch_rows, stop * order.batch_rows), leave_out)
+            numbers = numbers[order.apart(numbers)]
             if len(numbers) > rows:
                 numbers = np.sort(np.random.default_rng([seed, step]).choice(numbers, rows, replace=False))
             if len(numbers):

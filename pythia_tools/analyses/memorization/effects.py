@@ -70,7 +70,7 @@ class MemorizationEffects(Analysis[EffectOptions]):
         "Up to {per_cohort} rows of each interval between checkpoints and up to {controls} rows never consumed, all "
         "with at most {max_share:.0%} of their 13-grams in other consumed rows. Effects are differences in "
         "differences of the loss against the rows never consumed, from the checkpoint before a row was consumed; "
-        "intervals resample rows with all their checkpoints."
+        "intervals resample rows, of which no two begin in one document, with all their checkpoints."
     )
 
     def tasks(self, context: Context, options: EffectOptions) -> list[Task]:
@@ -176,14 +176,18 @@ def _main_steps(context: Context) -> list[int]:
 
 
 def followed(order: Rows, steps: Sequence[int], options: EffectOptions) -> np.ndarray:
-    """Rows of each cohort, then rows never consumed, all with hardly any text that other consumed rows hold."""
+    """Rows of each cohort, then rows never consumed, all with hardly any text that other consumed rows hold, and no two
+    of one document.
+    """
     rng = np.random.default_rng(options.seed)
     size, last = order.batch_rows, steps[-1] * order.batch_rows
     spans = [(a * size, b * size) for a, b in pairwise(steps)]
     drawn = [a + rng.permutation(b - a)[: 4 * options.per_cohort] for a, b in spans]
     drawn.append(last + rng.permutation(order.n_rows - last)[: 4 * options.controls])
     rows = np.concatenate(drawn).astype(np.int64)
-    cohort = np.repeat(np.arange(len(drawn)), [len(d) for d in drawn])
+    apart = order.apart(rows)
+    cohort = np.repeat(np.arange(len(drawn)), [len(d) for d in drawn])[apart]
+    rows = rows[apart]
     overlap = Overlap(order.take(rows), min(NGRAM, order.row_tokens))
     for _, chunk in order.chunks(0, last, CHUNK):
         overlap.scan(chunk)

@@ -170,13 +170,13 @@ def mean(
         return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if share else found
     if who.place is None:
         return wilson(float(data.sum()), data.size, unit=unit, level=level)
-    share = float(data.mean())
+    value = float(data.mean())
     if who.n < 2:
-        return Estimate(share, n=who.n, unit=unit)
+        return Estimate(value, n=who.n, unit=unit)
     error = max(_error(*_rests(data, who)), 1e-12)
-    worth = min(float(data.size), share * (1 - share) / error**2) or who.n  # all alike: one for each cluster
-    bounds = _score_bounds(share, worth, float(student.ppf(0.5 + level / 2, who.n - 1)))
-    return Estimate(share, *bounds, who.n, unit, _name("clustered wilson", level))
+    worth = min(float(data.size), value * (1 - value) / error**2) or who.n  # all alike: one for each cluster
+    bounds = _score_bounds(value, worth, float(student.ppf(0.5 + level / 2, who.n - 1)))
+    return Estimate(value, *bounds, who.n, unit, _name("clustered wilson", level))
 
 
 def difference(
