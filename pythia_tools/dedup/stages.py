@@ -1,7 +1,7 @@
 """Deduplication of corpora on disk: sign → band → cluster → filter, with files between, each restartable.
 
     OUT/config.json      the request; another request into the same folder is refused
-    OUT/work/sign|buckets|clusters|filter/   what the stages hand on, each part with its digests
+    OUT/work             what the stages hand on (sign, buckets, clusters, filter), each part with its digests
     OUT/kept/*.jsonl, OUT/dropped/*.jsonl         the documents, dropped ones with cluster, kept member and similarity
     OUT/items.parquet    one row per member of a cluster; summary.csv; run.json last: its presence means complete
 
