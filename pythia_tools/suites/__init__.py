@@ -12,7 +12,8 @@ sources: [URL or citation, ...]      # where the facts below come from
 location:                            # required: exactly one of hub and folder
   hub: "me/my-{model}"               #   repository pattern; a model may state its own `repo`
   revision: "step{step}"             #   branch pattern over {step}, {model}, {label} (= step × label_factor +
-                                     #   label_offset), {tokens_b} (billions of tokens, rounded up); or null
+                                     #   label_offset), {tokens_b} (billions of tokens, rounded up),
+                                     #   {tokens_b_nearest} (to the nearest); or null
   folder: "{model}/step{step}"       #   or: save_pretrained folders beside the manifest
 models:                              # required, in the order in which they are listed and plotted
   70m:

@@ -20,7 +20,7 @@ from pythia_tools.suites.suite import Places, Suite
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(@\S+)?")
 """`owner/name`, or `owner/name@revision`."""
 WIDTH = re.compile("0?[1-9]?[0-9]d?")
-REVISION_KEYS = {"step", "label", "model", "tokens_b"}
+REVISION_KEYS = {"step", "label", "model", "tokens_b", "tokens_b_nearest"}
 SCHEDULE_FIELDS: dict[str, dict[str, Check]] = {
     "neox-cosine": {"kind": words, "warmup": number, "decay_steps": whole(), "floor": number},
     "cosine": {"kind": words, "warmup_steps": number, "decay_steps": number, "floor": number},

@@ -86,9 +86,10 @@ class Suite:
         if place.revision is None:
             raise RequestError(
                 f"{self.name}/{info.name}: no revision is known for step {step}; name it under revisions in a manifest")
+        tokens = step * (info.tokens_per_step or 0)
         return place.revision.format(
             step=step, label=step * place.label_factor + place.label_offset, model=info.name,
-            tokens_b=-(-step * (info.tokens_per_step or 0) // 10**9),
+            tokens_b=-(-tokens // 10**9), tokens_b_nearest=(tokens + 5 * 10**8) // 10**9,
         )
 
     def checkpoints(

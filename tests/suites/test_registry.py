@@ -212,6 +212,56 @@ def test_revisions_that_olmo_publishes(model: str, step: int, revision: str) -> 
     assert suite.checkpoint(model, step).revision == revision
 
 
+@pytest.mark.parametrize(
+    ("model", "revisions"),
+    [
+        ("1B", "step20000-tokens84B step117850-tokens494B step330000-tokens1384B step482050-tokens2022B "
+               "step558000-tokens2340B step738020-tokens3095B"),
+        ("7B", "step0-tokens0B step2000-tokens9B step398000-tokens1761B step452000-tokens2000B "
+               "step556000-tokens2460B step557000-tokens2464B"),
+        ("7B-Twin-2T", "step0-tokens0B step3000-tokens13B step33600-tokens141B step43000-tokens180B step59000-tokens247B"),
+    ],
+)
+def test_revisions_of_the_first_olmo(model: str, revisions: str) -> None:
+    suite = load_suite("olmo")
+    names = {suite.checkpoint(model, step).revision for step in suite.steps(model)}
+    assert set(revisions.split()) <= names
+
+
+def test_the_first_olmo_holds_the_steps_of_its_lists() -> None:
+    """335 and 558 revisions on the hub; 316 checkpoints of the twin on the project's list, 4000 not on the hub's."""
+    suite = load_suite("olmo")
+    assert {m: len(suite.steps(m)) for m in suite.models} == {"1B": 335, "7B": 558, "7B-Twin-2T": 315}
+    assert not {491_000, 670_000} & set(suite.steps("1B")) and 4000 not in suite.steps("7B-Twin-2T")
+    assert suite.steps("7B") == list(range(0, 557_001, 1000))
+    noted = {c.step for c in suite.checkpoints("7B-Twin-2T") if c.defects}
+    assert noted == {s for s in suite.steps("7B-Twin-2T") if s > 59_000}
+
+
+def test_olmo_3_and_apertus_as_far_as_they_are_known() -> None:
+    olmo = load_suite("olmo3")
+    steps = olmo.steps("1025-7B")
+    assert len(steps) == 1415 and str(olmo.checkpoint("1025-7B", steps[-1]).location) == (
+        "allenai/Olmo-3-1025-7B@stage1-step1413814")
+    assert olmo.checkpoint("1025-7B", 1_413_814).tokens == 5_929_965_715_456  # as the list states
+    assert str(olmo.checkpoints("1125-32B")[0].location) == "allenai/Olmo-3-1125-32B@stage1-step10000"
+    apertus = load_suite("apertus")
+    found = apertus.checkpoints("8B")
+    assert (len(found), found[0].revision, found[-1].revision) == (44, "step50000-tokens210B", "step2627139-tokens15T")
+    for one in found[:-1]:  # a batch of 1,024 rows of 4,096, then of 2,048, by the revisions' names
+        billions = one.step * 4.2e-3 + max(0, one.step - 1_678_000) * 4.2e-3
+        assert one.revision == f"step{one.step}-tokens{billions:.0f}B" or one.step in (1_194_000, 1_678_000)
+
+
+@pytest.mark.parametrize(("model", "last"), [("135M", 2_000_000), ("360M", 2_600_000), ("1.7B", 5_240_000)])
+def test_smollm2_is_listed_to_the_end_of_its_training(model: str, last: int) -> None:
+    """The training configurations state the steps, the cards the interval: about 250 billion tokens."""
+    suite = load_suite("smollm")
+    steps, per_step = suite.steps(model), suite.model(model).tokens_per_step
+    assert per_step is not None and steps[0] * per_step == pytest.approx(255e9, rel=0.03)
+    assert steps == list(range(steps[0], last + 1, steps[0]))
+
+
 @pytest.mark.parametrize("model", ["0425-1B", "1124-7B", "1124-13B"])
 def test_schedules_that_are_stated_in_tokens(model: str) -> None:
     suite = load_suite("olmo2")
@@ -250,8 +300,8 @@ def test_the_other_suites() -> None:
     smollm = load_suite("smollm")
     assert smollm.checkpoints("135M", "240000")[0].tokens == pytest.approx(250e9, rel=0.01)
     assert len(smollm.steps("SmolLM3-3B")) == 86
-    with pytest.raises(RequestError, match=r"smollm/1\.7B: its manifest lists no steps, so name them one by one"):
-        smollm.checkpoints("1.7B", "log")
+    with pytest.raises(RequestError, match=r"apertus/70B: its manifest lists no steps, so name them one by one"):
+        load_suite("apertus").checkpoints("70B", "log")
     with pytest.raises(RequestError, match="pico/tiny: no revision is known for step 1000"):
         load_suite("pico").checkpoints("tiny", 1000)
 
