@@ -1,13 +1,21 @@
 """`count` and `data seen` as a user types them: labels, resuming, and answers that explain themselves."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from pythia_tools.cli.main import main
+from pythia_tools.core.results import load_run
 from pythia_tools.counts import counting
 from tests.order.order_stores import preshuffled_store
 
@@ -66,6 +74,69 @@ def test_a_killed_count_resumes_with_any_number_of_threads(
     assert len(cells) == 2 and sum(path.stat().st_mtime_ns == before for path, before in cells.items()) == 1
     assert main(["count", "a", "--order", order, "--steps", "last", "--out", str(out)]) == 2
     assert "holds a run with another config" in capsys.readouterr().err
+
+
+STALLS_AT_A_PART = textwrap.dedent("""
+    import os, sys, time
+    from pythia_tools.cli.main import main
+    from pythia_tools.counts import counting
+    counting.PART_TOKENS = 8 * 33
+    replace, left = os.replace, int(sys.argv[1])
+    def stalling(source, target):
+        global left
+        if os.path.basename(os.path.dirname(target)) == "cells":
+            if left == 0:
+                time.sleep(600)  # written beside its place and not yet renamed
+            left -= 1
+        replace(source, target)
+    os.replace = stalling
+    sys.exit(main(sys.argv[2:]))
+""")
+"""The command in parts of one batch, which stops for ever at the part after a number of finished ones."""
+PARTS = 60
+
+
+@pytest.mark.parametrize(("workers", "others", "finished"), [("1", "4", 7), ("3", "1", 31), ("2", "3", PARTS - 1)])
+def test_sigkill_in_the_middle_and_other_workers_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str, others: str, finished: int,
+) -> None:
+    tokenizer(tmp_path / "tokenizer.json", PIECES)
+    rows = np.random.default_rng(7).integers(0, len(PIECES), (8 * PARTS, 33), dtype=np.uint16)
+    preshuffled_store(tmp_path / "rows", rows)
+    order = tmp_path / "order.yaml"
+    order.write_text(
+        f"name: longer\nkind: preshuffled\nseq_length: 32\nbatch_rows: 8\nsteps: {PARTS}\n"
+        "store: {prefix: rows}\ntokenizer: tokenizer.json\n"
+    )
+    terms = ["a", "number:12", "word:1", "tokens:5,6", "pair:a & number:1", "set:a + ="]
+    command = ["count", *terms, "--order", str(order), "--steps", "0:60:7,last", "--quiet", "--out"]
+    assert main([*command, str(tmp_path / "whole"), "--workers", "1"]) == 0
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-c", STALLS_AT_A_PART, str(finished), *command, str(killed), "--workers", workers],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    halves: list[Path] = []
+    while time.monotonic() < deadline and process.poll() is None and not halves:
+        time.sleep(0.02)
+        if len(list((killed / "cells").glob("*.parquet"))) == finished:
+            halves = [path for path in (killed / "cells").iterdir() if path.suffix != ".parquet"]
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and halves and not (killed / "run.json").exists()
+    kept = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (killed / "cells").glob("*.parquet")}
+    scanned = []
+    reader = counting.reader
+    monkeypatch.setattr(counting, "PART_TOKENS", 8 * 33)
+    monkeypatch.setattr(counting, "reader", lambda order: scanned.append(order) or reader(order))
+    assert main([*command, str(killed), "--workers", others]) == 0
+    assert len(scanned) == PARTS - finished
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept} == kept
+    assert {path.suffix for path in (killed / "cells").iterdir()} == {".parquet"}
+    resumed, whole = load_run(killed), load_run(tmp_path / "whole")
+    pd.testing.assert_frame_equal(resumed.items, whole.items)
+    pd.testing.assert_frame_equal(resumed.summary, whole.summary)
+    assert whole.items["exposures"].max() > 100
 
 
 def test_ids_that_cannot_occur_are_refused_or_said(order: str, capsys: pytest.CaptureFixture[str]) -> None:

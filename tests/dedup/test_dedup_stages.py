@@ -56,7 +56,8 @@ LSH = {"part_bytes": 9000, "bands": 16, "rows": 8, "memory_bytes": 4000}
 
 
 def config_of(method: str, **more: object) -> dedup.DedupConfig:
-    return dedup.preset("exact", **EXACT, **more) if method == "exact" else dedup.preset("datasketch", **LSH, **more)
+    name, options = ("exact", EXACT) if method == "exact" else ("datasketch", LSH)
+    return dedup.preset(name, **options | more)
 
 
 def texts_of(inputs: list[str]) -> list[str]:
@@ -149,9 +150,10 @@ def test_stopped_after_any_file_the_result_is_the_same(
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
 
 
-def test_killed_without_warning_and_resumed(tmp_path: Path, inputs: list[str]) -> None:
-    config = config_of("lsh")
-    dedup.run_stages(inputs, tmp_path / "whole", config)
+@pytest.mark.parametrize("renames", [(3, 12, 40), (21,)])
+def test_killed_without_warning_and_resumed(tmp_path: Path, inputs: list[str], renames: tuple[int, ...]) -> None:
+    """With other workers and memory than before; what was finished is not written again."""
+    dedup.run_stages(inputs, tmp_path / "whole", config_of("lsh"))
     script = textwrap.dedent("""
         import os, signal, sys
         from pythia_tools import dedup
@@ -166,15 +168,18 @@ def test_killed_without_warning_and_resumed(tmp_path: Path, inputs: list[str]) -
             replace(a, b)
         os.replace = killing
         config = dedup.preset("datasketch", part_bytes=9000, bands=16, rows=8, memory_bytes=4000)
-        dedup.run_stages(sys.argv[3:], sys.argv[2], config)
+        dedup.run_stages(sys.argv[3:], sys.argv[2], config, workers=1)
     """)
     codes = []
-    for renames in (3, 12, 40):  # in sign, in band, later
-        command = [sys.executable, "-c", script, str(renames), str(tmp_path / "killed"), *inputs]
+    for count in renames:
+        command = [sys.executable, "-c", script, str(count), str(tmp_path / "killed"), *inputs]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         codes.append(subprocess.run(command, check=False, capture_output=True, env=environment).returncode)
-    assert codes == [-signal.SIGKILL] * 3
-    dedup.run_stages(inputs, tmp_path / "killed", config)
+    assert codes == [-signal.SIGKILL] * len(renames)
+    signed = {path: path.stat().st_ino for path in (tmp_path / "killed").glob("work/sign/*/part-*/part.json")}
+    assert signed
+    dedup.run_stages(inputs, tmp_path / "killed", config_of("lsh", memory_bytes=50_000), workers=3)
+    assert {path: path.stat().st_ino for path in signed} == signed
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
     assert not list((tmp_path / "killed").rglob("*.part"))
 
