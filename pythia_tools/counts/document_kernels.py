@@ -25,31 +25,6 @@ def slots_of_documents(doc_idx, n_documents):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)
-def slot_starts(sizes, doc_idx):  # type: ignore[no-untyped-def]
-    """(slots,) int64: stream position of each slot's first token."""
-    out = np.empty(doc_idx.size, np.int64)
-    total = np.int64(0)
-    for i in range(doc_idx.size):
-        out[i] = total
-        total += np.int64(sizes[np.int64(doc_idx[i])])
-    return out
-
-
-@numba.njit(nogil=True, cache=True, boundscheck=False)
-def mark_rows(shuffle_idx, count, out):  # type: ignore[no-untyped-def]
-    """Set out[s] for the stream rows consumed first: shuffle_idx[0] … shuffle_idx[count-1]."""
-    for i in range(count):
-        out[np.int64(shuffle_idx[i])] = 1
-
-
-@numba.njit(nogil=True, cache=True, boundscheck=False)
-def inverse(shuffle_idx, out):  # type: ignore[no-untyped-def]
-    """out[stream row] = row of the order."""
-    for i in range(shuffle_idx.size):
-        out[np.int64(shuffle_idx[i])] = i
-
-
-@numba.njit(nogil=True, cache=True, boundscheck=False)
 def exposure_counts(sizes, begin, slots, starts, consumed, length, out, first, last):  # type: ignore[no-untyped-def]
     """out[d, c] = tokens of document d in [first, last) trained on c times, c capped at the last column.
 

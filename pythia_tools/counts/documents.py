@@ -11,7 +11,6 @@ For the deduplicated Pile (2 epochs, mixed, 72.4 % of the rows used) the shares 
 
 from __future__ import annotations
 
-from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,7 +18,7 @@ import pandas as pd
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.parallel import parallel_for
-from pythia_tools.counts.document_kernels import exposure_counts, inverse, mark_rows, slot_starts, slots_of_documents
+from pythia_tools.counts.document_kernels import exposure_counts, slots_of_documents
 from pythia_tools.order import DataOrder
 from pythia_tools.order.sources import PackedRows
 
@@ -36,16 +35,9 @@ class DocumentMap:
     def __init__(self, rows: PackedRows):
         self.sizes = rows.store.sizes
         self.begin, self.slots = slots_of_documents(rows.maps.doc_idx, self.sizes.size)
-        self.starts = slot_starts(self.sizes, rows.maps.doc_idx)
+        in_slots = self.sizes.take(rows.maps.doc_idx)
+        self.starts = np.cumsum(in_slots, dtype=np.int64) - in_slots
         self.epochs = int(np.diff(self.begin).max())
-        self._shuffle = rows.maps.shuffle_idx
-
-    @cached_property
-    def row_of(self) -> np.ndarray:
-        """(rows,) int64: row of the order that holds each stream row."""
-        out = np.empty(len(self._shuffle), dtype=np.int64)
-        inverse(self._shuffle, out)
-        return out
 
 
 def document_map(order: DataOrder) -> DocumentMap:
@@ -78,7 +70,7 @@ def document_exposures(order: DataOrder, step: int) -> pd.DataFrame:
         raise RequestError(f"checkpoint {step} of order {order.name}: it has checkpoints 0 to {order.steps}")
     rows, known = packed_rows(order), document_map(order)
     consumed = np.zeros(rows.n_rows, dtype=np.uint8)
-    mark_rows(rows.maps.shuffle_idx, step * order.batch_rows, consumed)
+    consumed[rows.maps.shuffle_idx[: step * order.batch_rows]] = 1
     sizes = known.sizes
     counts = np.zeros((sizes.size, known.epochs + 1), dtype=np.int32)
 
@@ -90,30 +82,6 @@ def document_exposures(order: DataOrder, step: int) -> pd.DataFrame:
         mean = counts @ np.arange(counts.shape[1]) / sizes
     seen = {f"seen_{times}": column for times, column in enumerate(counts.T)}
     return pd.DataFrame({"document": np.arange(sizes.size), "tokens": sizes, **seen, "mean": mean})
-
-
-def steps_of_document(order: DataOrder, document: int) -> pd.DataFrame:
-    """Every row that holds tokens of a document, in training order.
-
-    Columns: step, row, copy (which of its epochs' copies), doc_start, doc_stop (tokens of the document), row_start
-    (offset in the row); the shared end token of two rows appears in both, as the rows themselves hold it. Raises:
-    RequestError for preshuffled orders and documents that do not exist.
-    """
-    rows, known = packed_rows(order), document_map(order)
-    if not 0 <= document < known.sizes.size:
-        raise RequestError(f"document {document} of order {order.name}: it has documents 0 to {known.sizes.size - 1}")
-    length = order.seq_length
-    records = []
-    for copy, slot in enumerate(known.slots[known.begin[document] : known.begin[document + 1]]):
-        start = int(known.starts[slot])
-        stop = start + int(known.sizes[document])
-        for stream_row in range(max(0, -(-(start - length) // length)), min(rows.n_rows, -(-stop // length))):
-            a, b = max(start, stream_row * length), min(stop, stream_row * length + length + 1)
-            if a < b:
-                row = int(known.row_of[stream_row])
-                records.append((row // order.batch_rows, row, copy, a - start, b - start, a - stream_row * length))
-    columns = ["step", "row", "copy", "doc_start", "doc_stop", "row_start"]
-    return pd.DataFrame(sorted(records), columns=columns).astype(np.int64)
 
 
 def documents_of_rows(order: DataOrder, start: int, stop: int) -> pd.DataFrame:

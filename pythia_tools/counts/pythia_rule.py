@@ -18,26 +18,23 @@ the space from before . ? ! , n't 'm 's 've 're and both from around a lone apos
 row: 0.4 % of the keys' counts differed on prose, 6 % on Python code. `clean_up=True` does the same; by default the rule
 reads what the rows say.
 
-Cost: 4 to 5 ns per token and core; only the few words after a number or a unit are ever decoded, and the share is
-reported. Cleaned rows are decoded whole, at 0.15 µs per token. Source: Biderman et al. 2023, section 4.3, and its
-published script.
+Cost: 4 to 5 ns per token and core; only the few words after a number or a unit are ever decoded. Cleaned rows
+are decoded whole, at 0.15 µs per token. Source: Biderman et al. 2023, section 4.3, and its published script.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from pythia_tools.counts import pythia_scan as scan
 from pythia_tools.counts.characters import character_classes, digit_values
-from pythia_tools.counts.ngram_scan import as_kernel_rows, table_of
+from pythia_tools.counts.ngram_scan import table_of
 from pythia_tools.counts.patterns import TIME_UNITS, PythiaRule
 from pythia_tools.counts.pythia_scan import LARGEST, PAIR, TIME, PythiaMachine
-from pythia_tools.counts.vocabulary import TokenBytes, token_bytes
-from pythia_tools.tokens import Openable
+from pythia_tools.counts.vocabulary import TokenBytes
 
 CLEAN_UP = {
     b" .": b".", b" ?": b"?", b" !": b"!", b" ,": b",", b" ' ": b"'",
@@ -59,64 +56,18 @@ def compile_keys(rules: Sequence[PythiaRule], vocabulary: TokenBytes, ids: int) 
     for code in codes:
         if PAIR <= code < TIME:
             paired[[(code - PAIR) // LARGEST, (code - PAIR) % LARGEST]] = 1
-    return _rule(vocabulary, ids, paired, rules[0].clean_up), table_of(codes)
+    return compile_rule(vocabulary, ids, paired, rules[0].clean_up), table_of(codes)
 
 
 def count_keys(rows: np.ndarray, group: np.ndarray, machine: KeyMachine, counts: np.ndarray) -> None:
     """counts[group[r], key] += how often the rule counts a key in row r. rows (n, length) of ids; counts int64."""
     rule, wanted = machine
-    log, stats = _logged(rows, group, rule, np.empty((1 << 14, 2), dtype=np.int64))
+    log, stats = logged(rows, group, rule, np.empty((1 << 14, 2), dtype=np.int64))
     scan.tally(log, stats[scan.LOGGED], *wanted, counts)
 
 
-@dataclass(frozen=True)
-class PythiaCounts:
-    """All keys of the rule in some rows: `keys` (k,) int64 codes ascending, `counts` (k,) int64.
-
-    `decoded` of `tokens` were read as text, in `windows` windows.
-    """
-
-    keys: np.ndarray
-    counts: np.ndarray
-    decoded: int
-    tokens: int
-    windows: int
-
-    def __add__(self, other: PythiaCounts) -> PythiaCounts:
-        keys, place = np.unique(np.concatenate([self.keys, other.keys]), return_inverse=True)
-        counts = np.zeros(len(keys), dtype=np.int64)
-        np.add.at(counts, place, np.concatenate([self.counts, other.counts]))
-        both = (self.decoded + other.decoded, self.tokens + other.tokens, self.windows + other.windows)
-        return PythiaCounts(keys, counts, *both)
-
-    def to_dict(self) -> dict[str, int]:
-        """As the published script saves them: `{"7": 12, "7-12": 3, "7-day": 1}`."""
-        return {key_name(int(k)): int(c) for k, c in zip(self.keys, self.counts, strict=True)}
-
-
-class PythiaCounter:
-    """The rule over one tokenizer, for every key that occurs.
-
-    Memory grows with the number of distinct keys, not with the rows. To count chosen keys up to many steps, give
-    `PythiaRule("7")` patterns to `count_terms` instead.
-    """
-
-    def __init__(self, tokenizer: TokenBytes | Openable, ids: int = 1 << 16, *, clean_up: bool = False):
-        """`ids`: token ids in rows are below this. `clean_up`: as in `PythiaRule`."""
-        self._ids = ids
-        self._rule = _rule(token_bytes(tokenizer), ids, np.ones(LARGEST, dtype=np.uint8), clean_up)
-        self._log = np.empty((1 << 18, 2), dtype=np.int64)
-
-    def count(self, rows: np.ndarray) -> PythiaCounts:
-        """All keys in `rows` (n, length). Give a thousand rows at a time and add the results."""
-        rows = as_kernel_rows(np.asarray(rows), self._ids)
-        self._log, stats = _logged(rows, np.zeros(len(rows), dtype=np.int64), self._rule, self._log)
-        keys, counts = np.unique(self._log[:stats[scan.LOGGED], 1], return_counts=True)
-        decoded = rows.size if self._rule[1] else int(stats[scan.DECODED])
-        return PythiaCounts(keys, counts.astype(np.int64), decoded, rows.size, int(stats[scan.WINDOWS]))
-
-
 def key_code(key: str) -> int:
+    """The number of a key in logs."""
     first, _, second = key.partition("-")
     if not second:
         return int(first)
@@ -125,13 +76,8 @@ def key_code(key: str) -> int:
     return PAIR + int(first) * LARGEST + int(second)
 
 
-def key_name(code: int) -> str:
-    if code >= TIME:
-        return f"{(code - TIME) // 8}-{TIME_UNITS[(code - TIME) % 8]}"
-    return f"{(code - PAIR) // LARGEST}-{(code - PAIR) % LARGEST}" if code >= PAIR else str(code)
-
-
-def _rule(vocabulary: TokenBytes, ids: int, paired: np.ndarray, clean_up: bool) -> Rule:
+def compile_rule(vocabulary: TokenBytes, ids: int, paired: np.ndarray, clean_up: bool) -> Rule:
+    """The rule over token ids below `ids`. paired (LARGEST,) uint8: 1 for numbers whose pairs are wanted."""
     pieces = None
     if clean_up:
         table = vocabulary.sized(ids)
@@ -152,10 +98,13 @@ def _cleaned(rows: np.ndarray, pieces: list[bytes]) -> np.ndarray:
     return cleaned
 
 
-def _logged(
+def logged(
     rows: np.ndarray, group: np.ndarray, rule: Rule, log: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(log, statistics) of the rows; a log that turns out too short is made longer, and the rows are scanned again."""
+    """(log, statistics) of every key in rows (n, length) of ids, as `scan_windows` writes them.
+
+    A log that turns out too short is made longer, and the rows are scanned again.
+    """
     machine, pieces = rule
     rows = rows if pieces is None else _cleaned(rows, pieces)
     while True:

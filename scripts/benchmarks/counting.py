@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import operator
 import re
 import resource
 import string
@@ -23,7 +22,6 @@ import sysconfig
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,9 @@ import numpy as np
 from pythia_tools import counts, load_order
 from pythia_tools.core import progress
 from pythia_tools.core.errors import PythiaToolsError
-from pythia_tools.counts import reading
+from pythia_tools.counts.pythia_rule import compile_rule, key_code, logged
+from pythia_tools.counts.pythia_scan import DECODED, LARGEST, LOGGED, WINDOWS
+from pythia_tools.counts.reading import blocks, reader
 from pythia_tools.order import ArrayRows, DataOrder
 from pythia_tools.tokens import StoreWriter, open_tokenizer
 
@@ -205,15 +205,23 @@ def _text_lines(
 def _paper_lines(
     table: list[Any], order: DataOrder, tokens: int, tokenizer: Any, args: argparse.Namespace,
 ) -> float:
-    rule, read = counts.PythiaCounter(tokenizer), reading.reader(order)
+    rule, read = compile_rule(counts.token_bytes(tokenizer), 1 << 16, np.ones(LARGEST, np.uint8), False), reader(order)
 
-    def every_key() -> counts.PythiaCounts:
-        parts = (rule.count(read(a, b)) for a, b in reading.blocks(order, 0, order.n_rows))
-        return reduce(operator.add, parts)
+    def every_key(spans: list[tuple[int, int]]) -> tuple[dict[int, int], np.ndarray]:
+        """How often each key occurs, by its code, and the scan's statistics."""
+        log, total = np.empty((1 << 18, 2), dtype=np.int64), np.zeros(4, dtype=np.int64)
+        found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+        for a, b in spans:
+            log, stats = logged(read(a, b), np.zeros(b - a, dtype=np.int64), rule, log)
+            found.append(np.unique(log[: stats[LOGGED], 1], return_counts=True))
+            total += stats
+        codes, hits = map(np.concatenate, zip(*found, strict=True))
+        keys, place = np.unique(codes, return_inverse=True)
+        return dict(zip(keys.tolist(), np.bincount(place, hits).astype(int).tolist(), strict=True)), total
 
-    total, cpu, wall = timed(every_key, args.repeats)
+    (_, stats), cpu, wall = timed(lambda: every_key(blocks(order, 0, order.n_rows)), args.repeats)
     table.append(
-        _line("the paper's rule, every key", "pythia_tools, 1 thread", cpu, wall, tokens, f"{total.windows:,} windows")
+        _line("the paper's rule, every key", "pythia_tools, 1 thread", cpu, wall, tokens, f"{stats[WINDOWS]:,} windows")
     )
     sample = min(args.sample, order.n_rows)
     rows = order.rows(0, sample)
@@ -225,10 +233,11 @@ def _paper_lines(
         return found
 
     expected, cpu, wall = timed(direct, 1)
-    assert rule.count(rows).to_dict() == dict(expected), "the rule differs from regular expressions"
+    coded = {key_code(key): n for key, n in expected.items()}
+    assert every_key(blocks(order, 0, sample))[0] == coded, "the rule differs from regular expressions"
     name = f"decode, regular expressions ({sample} rows)"
     table.append(_line("the paper's rule, every key", name, cpu, wall, sample * ROW, f"equal, {len(expected):,} keys"))
-    return total.decoded / total.tokens
+    return int(stats[DECODED]) / tokens
 
 
 def _direct_rule(text: str, found: Counter[str]) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pythia_tools import counts
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.counts import CoOccurrence, Ngram, Number, Pair, Text, TokenBytes
+from pythia_tools.counts.ngram_scan import as_kernel_rows
 from pythia_tools.order import ArrayRows
 
 PIECES = ["a", "b", "ab", "ba", " a", " b", " ", "  ", "\n", "1", "2", "12", " 12", "3", ".", ",", "_", "é",
@@ -168,9 +169,9 @@ def test_ids_beyond_the_vocabulary_are_refused_before_any_table_is_read() -> Non
     with pytest.raises(DataError, match="token id 2000000 is in the rows, where ids below 1048576 are expected"):
         counts.count_terms(ArrayRows(np.array([[1, 2_000_000]]), 1), [(1,)], [1])
     with pytest.raises(DataError, match="token id 70000 is in the rows, where ids below 65536 are expected"):
-        counts.PythiaCounter(VOCABULARY).count(np.array([[70_000, 1]]))
+        as_kernel_rows(np.array([[70_000, 1]]), 1 << 16)
     with pytest.raises(DataError, match="token id -1 is in the rows; ids are not negative"):
-        counts.PythiaCounter(VOCABULARY).count(np.array([[-1, 1]]))
+        as_kernel_rows(np.array([[-1, 1]]), 1 << 16)
 
 
 @pytest.mark.parametrize(("terms", "steps", "message"), [

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from pythia_tools import counts
 from pythia_tools.core.errors import RequestError
-from pythia_tools.counts import PythiaCounter, PythiaRule, TokenBytes
+from pythia_tools.counts import PythiaRule, TokenBytes, token_bytes
+from pythia_tools.counts.pythia_rule import Rule, compile_rule, key_code, logged
+from pythia_tools.counts.pythia_scan import DECODED, LARGEST, LOGGED
 from pythia_tools.order import ArrayRows
 
 UNITS = "minute|hour|day|week|month|year|decade"
@@ -54,10 +56,24 @@ def direct(text: str) -> Counter[str]:
 @given(st.lists(st.lists(st.integers(0, len(BYTES) - 1), min_size=24, max_size=24), min_size=1, max_size=3))
 def test_every_key_of_any_rows_equals_the_direct_rule(rows: list[list[int]]) -> None:
     expected = sum((direct(VOCABULARY.decode(r)) for r in rows), Counter())
-    assert RULE.count(np.array(rows, dtype=np.uint16)).to_dict() == dict(expected)
+    assert every_key(np.array(rows, dtype=np.uint16), RULE) == coded(expected)
 
 
-RULE = PythiaCounter(VOCABULARY)
+def rule_of(vocabulary: TokenBytes, *, clean_up: bool = False) -> Rule:
+    """The rule for every pair of numbers, over uint16 rows."""
+    return compile_rule(vocabulary, 1 << 16, np.ones(LARGEST, dtype=np.uint8), clean_up)
+
+
+def every_key(rows: np.ndarray, rule: Rule) -> Counter[int]:
+    log, stats = logged(rows, np.zeros(len(rows), dtype=np.int64), rule, np.empty((8, 2), dtype=np.int64))
+    return Counter(log[:stats[LOGGED], 1].tolist())
+
+
+def coded(found: Counter[str]) -> Counter[int]:
+    return Counter({key_code(key): n for key, n in found.items()})
+
+
+RULE = rule_of(VOCABULARY)
 
 
 @settings(max_examples=300, deadline=None)
@@ -66,7 +82,7 @@ def test_cleaned_keys_equal_the_direct_rule_on_what_transformers_cleans_up(rows:
     clean_up = transformers_clean_up()
     expected = sum((direct(clean_up(VOCABULARY.decode(r))) for r in rows), Counter())
     array = np.array(rows, dtype=np.uint16)
-    assert CLEANED.count(array).to_dict() == dict(expected)
+    assert every_key(array, CLEANED) == coded(expected)
     keys = sorted(expected)[:20] or ["7"]
     both = [*(PythiaRule(k, clean_up=True) for k in keys), *map(PythiaRule, keys)]
     got = counts.count(ArrayRows(array, len(rows), tokenizer=VOCABULARY), both, [1]).matrix()[:, 0].tolist()
@@ -74,7 +90,7 @@ def test_cleaned_keys_equal_the_direct_rule_on_what_transformers_cleans_up(rows:
     assert got == [expected[k] for k in keys] + [plain[k] for k in keys]
 
 
-CLEANED = PythiaCounter(VOCABULARY, clean_up=True)
+CLEANED = rule_of(VOCABULARY, clean_up=True)
 
 
 @cache
@@ -91,7 +107,7 @@ def test_white_space_of_any_kind_is_one_gap(gap: str) -> None:
     row = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)[None]
     letters = TokenBytes(np.arange(256, dtype=np.uint8), np.arange(257, dtype=np.int32))
     assert direct(text)["5-71"] == 1
-    assert PythiaCounter(letters).count(row).to_dict() == dict(direct(text))
+    assert every_key(row, rule_of(letters)) == coded(direct(text))
 
 
 def test_text_full_of_numbers_with_the_real_tokenizer() -> None:
@@ -111,9 +127,9 @@ def test_text_full_of_numbers_with_the_real_tokenizer() -> None:
     ids = np.array(tokenizer.encode(text).ids, dtype=np.uint16)
     rows = ids[:len(ids) // 65 * 65].reshape(-1, 65)
     expected = sum((direct(tokenizer.decode(r.tolist(), skip_special_tokens=False)) for r in rows), Counter())
-    got = PythiaCounter(str(path)).count(rows)
-    assert got.to_dict() == dict(expected)
-    assert 0 < got.decoded <= got.tokens == rows.size
+    rule, group = rule_of(token_bytes(str(path))), np.zeros(len(rows), dtype=np.int64)
+    assert every_key(rows, rule) == coded(expected)
+    assert 0 < logged(rows, group, rule, np.empty((8, 2), dtype=np.int64))[1][DECODED] <= rows.size
     assert sum(expected.values()) > 3000
 
 
@@ -127,10 +143,10 @@ def test_keys_as_patterns_give_exposures_up_to_each_step() -> None:
     assert any("-" in k for k in keys)
     got = counts.count(order, [*map(PythiaRule, keys), PythiaRule(keys[0], label="twice")], steps).matrix()
     np.testing.assert_array_equal(got, [[truth[s][k] for s in steps] for k in [*keys, keys[0]]])
-    total = RULE.count(rows[:0])
+    total = every_key(rows[:0], RULE)
     for a, b in itertools.pairwise(steps):
-        total = total + RULE.count(rows[10 * a:10 * b])
-        assert total.to_dict() == dict(truth[b])
+        total += every_key(rows[10 * a:10 * b], RULE)
+        assert total == coded(truth[b])
 
 
 @pytest.mark.parametrize("key", ["007", "5-3", "123456", "7-fortnight", "-3", "٣"])
