@@ -117,52 +117,42 @@ def _hash_block(hashing, data, offsets, first, end, kind, n, text, starts, flags
 
 
 @njit(nogil=True, cache=True)
-def _minima_affine32(hashes, a, b, signature):  # type: ignore[no-untyped-def]
-    """signature[k] = min over hashes of a[k]·fmix32(h) + b[k] mod 2^32. `hashes` is overwritten."""
-    count = len(hashes)
-    for i in range(count):  # MurmurHash3's finalizer
+def _mix32(hashes):  # type: ignore[no-untyped-def]
+    """MurmurHash3's finalizer of each hash, in place."""
+    for i in range(len(hashes)):
         h = hashes[i]
         h = np.uint32(h ^ (h >> np.uint32(16)))
         h = np.uint32(h * np.uint32(0x85EBCA6B))
         h = np.uint32(h ^ (h >> np.uint32(13)))
         h = np.uint32(h * np.uint32(0xC2B2AE35))
         hashes[i] = np.uint32(h ^ (h >> np.uint32(16)))
-    signature[:] = np.uint32(0xFFFFFFFF)
+
+
+@njit(inline="always")
+def _permuted(legacy, x, y, h):  # type: ignore[no-untyped-def]
+    """x·h + y mod 2^32, of a hash that `_mix32` has mixed; `legacy`: (x·h + y mod 2^64) mod (2^61 − 1), low 32 bits."""
+    if not legacy:
+        return np.uint32(x * h + y)
+    v = np.uint64(x * np.uint64(h) + y)  # fold the top three bits, subtract the prime once if due
+    v = (v >> np.uint64(61)) + (v & _PRIME)
+    return np.uint32((v + np.uint64(v >= _PRIME)) & _LOW)
+
+
+@njit(nogil=True, cache=True)
+def _minima(legacy, hashes, a, b, signature):  # type: ignore[no-untyped-def]
+    """signature[k] = min over hashes of the k-th permutation's value."""
+    count = len(hashes)
+    signature[:] = _LOW
     whole = count - count % _GROUP
     for i in range(0, whole, _GROUP):  # several hashes per pass, so that a signature is loaded and stored less often
         for k in range(len(a)):
             least = signature[k]
             for j in range(_GROUP):
-                least = min(least, np.uint32(a[k] * hashes[i + j] + b[k]))
+                least = min(least, _permuted(legacy, a[k], b[k], hashes[i + j]))
             signature[k] = least
     for i in range(whole, count):
         for k in range(len(a)):
-            signature[k] = min(signature[k], np.uint32(a[k] * hashes[i] + b[k]))
-
-
-@njit(inline="always")
-def _legacy(x, y, h):  # type: ignore[no-untyped-def]
-    """(x·h + y mod 2^64) mod (2^61 − 1), low 32 bits: fold the top three bits, subtract the prime once if due."""
-    v = np.uint64(x * h + y)
-    v = (v >> np.uint64(61)) + (v & _PRIME)
-    return (v + np.uint64(v >= _PRIME)) & _LOW
-
-
-@njit(nogil=True, cache=True)
-def _minima_legacy(hashes, a, b, signature):  # type: ignore[no-untyped-def]
-    """signature[k] = min over hashes of legacy(a[k], b[k], h)."""
-    count = len(hashes)
-    signature[:] = _LOW
-    whole = count - count % 4
-    for i in range(0, whole, 4):
-        for k in range(len(a)):
-            least = signature[k]
-            for j in range(4):
-                least = min(least, _legacy(a[k], b[k], np.uint64(hashes[i + j])))
-            signature[k] = least
-    for i in range(whole, count):
-        for k in range(len(a)):
-            signature[k] = min(signature[k], _legacy(a[k], b[k], np.uint64(hashes[i])))
+            signature[k] = min(signature[k], _permuted(legacy, a[k], b[k], hashes[i]))
 
 
 @njit(nogil=True, cache=True)
@@ -189,9 +179,9 @@ def _sign(data, offsets, lo, hi, kind, n, hashing, legacy, a, b, out):  # type: 
         )
         at = 0
         for d in range(first, end):
-            if legacy:
-                _minima_legacy(hashes[at : at + counts[d - first]], a, b, out[d])
-            else:
-                _minima_affine32(hashes[at : at + counts[d - first]], a, b, out[d])
+            own = hashes[at : at + counts[d - first]]
+            if not legacy:
+                _mix32(own)
+            _minima(legacy, own, a, b, out[d])
             at += counts[d - first]
         first = end

@@ -8,9 +8,7 @@ deleted and fetched once more from the start; wrong again is an error. Cost: the
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from pythia_tools.core import files, progress
-from pythia_tools.core.errors import DataError, EnvironmentFailure
-from pythia_tools.core.files import human_bytes
+from pythia_tools.core.errors import ADVICE, DataError, EnvironmentFailure
 from pythia_tools.hub import cache, client
 from pythia_tools.hub.client import RETRIES, Refused, RetryPolicy
 from pythia_tools.hub.repositories import Listing, RemoteFile
@@ -27,9 +24,6 @@ from pythia_tools.hub.repositories import Listing, RemoteFile
 BLOCK = 1 << 20
 BLOCK_SECONDS = 0.25
 SYNC = 1 << 24
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
-              errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class Stopped(Exception):
@@ -203,16 +197,8 @@ def one_line_disk_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        root = client.cache_root()
-        if error.errno in FULL:
-            free = ""
-            with contextlib.suppress(OSError):
-                free = f", {human_bytes(shutil.disk_usage(root).free)} free"
-            raise EnvironmentFailure(
-                f"{what}: the disk of {root} is full ({error.strerror}{free}); what came is kept, "
-                "free some space or set HF_HUB_CACHE to another disk, and run the same command again to resume"
-            ) from error
-        if error.errno in UNWRITABLE:
-            raise EnvironmentFailure(
-                f"{what}: {root} cannot be written ({error.strerror}); set HF_HUB_CACHE to another folder") from error
-        raise
+        if error.errno not in ADVICE:
+            raise
+        raise EnvironmentFailure(
+            f"{what}: {client.cache_root()} cannot be written ({error.strerror}): {ADVICE[error.errno]} "
+            "(HF_HUB_CACHE names the folder); what came is kept") from error

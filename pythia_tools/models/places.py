@@ -5,7 +5,6 @@ held, a disk budget does not evict it. The sha256 that the hub states for each w
 weights it has already worked through without downloading them again.
 """
 
-import contextlib
 import os
 import re
 import threading
@@ -28,14 +27,6 @@ def local_folder(checkpoint: Checkpoint, stop: threading.Event | None = None) ->
         return checkpoint.location.path
 
     return Path(hub.fetch(checkpoint, stop=stop))
-
-
-def pinned(checkpoint: Checkpoint) -> contextlib.AbstractContextManager[None]:
-    """Keeps a fetched checkpoint from being evicted while its files are in use."""
-    if isinstance(checkpoint.location, Folder):
-        return contextlib.nullcontext()
-
-    return hub.pinned(checkpoint)
 
 
 def stated_contents(checkpoint: Checkpoint) -> list[str] | None:

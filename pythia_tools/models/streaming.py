@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pythia_tools import hub
 from pythia_tools.core.errors import RequestError
 from pythia_tools.models.devices import choose_device, choose_dtype, named_dtype
 from pythia_tools.models.digest import Cancelled, WeightsRecord, record_of_contents, weights_record
 from pythia_tools.models.loading import architecture, build, label, require_finite, swap
-from pythia_tools.models.places import local_folder, pinned, stated_contents
+from pythia_tools.models.places import local_folder, stated_contents
 from pythia_tools.models.weights import weight_files
 from pythia_tools.suites import Checkpoint, check_defects
 
@@ -122,7 +123,7 @@ def prepare(
             fetched = current.wait_for_files()
             if not fetched:
                 current.result()  # an error surfaces before anything further is asked for
-            with pinned(checkpoint) if fetched else contextlib.nullcontext():
+            with hub.pinned(checkpoint) if fetched else contextlib.nullcontext():
                 more = position + 1 < len(checkpoints)
                 # before the digest is waited for, so that one fetch follows the other without a gap
                 ahead = _Ahead(checkpoints[position + 1], cancel, wanted) if prefetch and more else None

@@ -128,34 +128,27 @@ class RemoveRows:
 class Deduplicate:
     """Rows whose content stood at an earlier chosen row, replaced from a reserve; the first of equals stays.
 
-    Exact by default: equal ids (128-bit digests; one read of all chosen rows and of the reserve). Near-duplicates come
-    from `duplicates`: the row numbers that a deduplication dropped. In the exact mode, reserve rows whose content
-    stands among the chosen rows, or earlier in the reserve, are passed over.
+    Equal are equal ids (128-bit digests; one read of all chosen rows and of the reserve); near-duplicates that a
+    deduplication dropped are for `RemoveRows`. Reserve rows whose content stands among the chosen rows, or earlier in
+    the reserve, are passed over.
     """
 
     reserve: Reserve
-    duplicates: RowNumbers | None = None
     name: str = "deduplicate"
 
     @property
     def config(self) -> dict[str, Any]:
-        given = None if self.duplicates is None else digest(_numbers(self.duplicates).tolist())
-        return {"rule": self.name, "duplicates": given, "reserve": self.reserve.config}
+        return {"rule": self.name, "reserve": self.reserve.config}
 
     def bind(self, chosen: Chosen, below: Below) -> BoundRule:
-        reserve = self.reserve
-        if self.duplicates is not None:
-            removed = np.unique(_existing(self.duplicates, chosen, "duplicate"))
-            removed = removed[chosen.has(removed)]
-        else:
-            numbers = chosen.numbers()
-            contents, first = np.unique(_keys(numbers, below), return_index=True)
-            removed = np.delete(numbers, first)
-            reserve.check(len(removed), chosen)  # before its rows are read
-            keys = _keys(_numbers(reserve.rows), lambda numbers: reserve.take(numbers, below))
-            fresh = np.unique(keys, return_index=True)[1]
-            fresh = np.sort(fresh[~np.isin(keys[fresh], contents)])
-            reserve = Reserve(_numbers(reserve.rows)[fresh], reserve.order)
+        reserve, numbers = self.reserve, chosen.numbers()
+        contents, first = np.unique(_keys(numbers, below), return_index=True)
+        removed = np.delete(numbers, first)
+        reserve.check(len(removed), chosen)  # before its rows are read
+        keys = _keys(_numbers(reserve.rows), lambda numbers: reserve.take(numbers, below))
+        fresh = np.unique(keys, return_index=True)[1]
+        fresh = np.sort(fresh[~np.isin(keys[fresh], contents)])
+        reserve = Reserve(_numbers(reserve.rows)[fresh], reserve.order)
         reserve.check(len(removed), chosen)
         return _substituted(self, removed, reserve, "duplicate")
 
@@ -173,39 +166,26 @@ def _keys(numbers: np.ndarray, take: Below) -> np.ndarray:
 class RepeatRows:
     """Copies of some rows put in the place of others.
 
-    `into` names the places (one per copy, sources taken in turn), or `copies` draws that many places per source among
-    the chosen rows, without replacement, from `seed`. Sources are never overwritten.
+    `copies` places for each row are drawn among the other chosen rows, without replacement, from `seed`; the rows are
+    taken in turn.
     """
 
     rows: RowNumbers
-    into: RowNumbers | None = None
     copies: int = 1
     seed: int = 0
     name: str = "repeat_rows"
 
     @property
     def config(self) -> dict[str, Any]:
-        places = None if self.into is None else _numbers(self.into).tolist()
-        rows = _numbers(self.rows).tolist()
-        return {"rule": self.name, "rows": rows, "into": places, "copies": self.copies, "seed": self.seed}
+        return {"rule": self.name, "rows": _numbers(self.rows).tolist(), "copies": self.copies, "seed": self.seed}
 
     def bind(self, chosen: Chosen, below: Below) -> BoundRule:
         rows = _existing(self.rows, chosen, "repeated")
         if not rows.size:
             raise RequestError("no rows to repeat were given")
-        if self.into is None:
-            places = _drawn(rows.size * self.copies, np.setdiff1d(chosen.numbers(), rows), self.seed)
-        else:
-            places = _numbers(self.into)
-        if len(np.unique(places)) < len(places):
-            raise RequestError("a place is named twice in `into`; every copy needs a place of its own")
-        inside = _touched(places, chosen, "overwrite")
-        clash = np.intersect1d(places, rows)
-        if clash.size:
-            raise RequestError(f"row {clash[0]} is both repeated and overwritten; choose other places")
+        places = _drawn(rows.size * self.copies, np.setdiff1d(chosen.numbers(), rows), self.seed)
         by_place = np.argsort(places)
-        sources = np.resize(rows, len(places))[by_place][np.isin(places[by_place], inside)]
-        return _substituted(self, inside, Reserve(sources))
+        return _substituted(self, places[by_place], Reserve(np.resize(rows, len(places))[by_place]))
 
 
 @dataclass(frozen=True)

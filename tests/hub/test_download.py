@@ -322,7 +322,7 @@ def test_no_space_left_is_one_line_and_resumes_when_there_is_room(server: Hub, h
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "open", _FullDisk, raising=False)
     with pytest.raises(EnvironmentFailure,
-                       match=r"me/tiny@step0/model.safetensors: the disk of .* is full \(No space left on device"):
+                       match=r"me/tiny@step0/model.safetensors: .* \(No space left on device\): the disk is full"):
         pt_hub.fetch(at(0))
     assert_only_whole_blobs(home)
     monkeypatch.delattr(parts, "open")
@@ -340,7 +340,7 @@ def test_a_real_limit_of_the_system_reads_the_same(server: Hub, home: Path) -> N
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
         with pytest.raises(EnvironmentFailure,
-                           match=r"the disk of .* is full \(File too large, .* free\); what came is kept"):
+                           match=r"\(File too large\): the disk is full; .*; what came is kept"):
             pt_hub.fetch(at(0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
