@@ -72,12 +72,16 @@ def run_stages(
     sizes = [None if s.startswith(DATASET) else os.path.getsize(s) for s in sources]
     chosen = {name: value for name, value in asdict(config).items() if name != "memory_bytes"}  # it decides no result
     decided = {"dedup": chosen, "inputs": sources, "input_bytes": sizes}
-    run = RunFolder(out, {**(request or {"command": None}), **decided})
+    with RunFolder(out, {**(request or {"command": None}), **decided}) as run:
+        return _run_in(run, Job(config, make_shards(sources, config.part_bytes), run.path), backend, workers)
+
+
+def _run_in(run: RunFolder, job: Job, backend: str, workers: int | None) -> DedupResult:
+    config = job.config
     for folder in {left.parent for left in run.path.rglob(".*.part")}:
         sweep_parts(folder)  # what a killed run was writing
     if config.method == "lsh":
         progress.note(curve_in_words(config.threshold, *config.bands_and_rows()))
-    job = Job(config, make_shards(sources, config.part_bytes), run.path)
     timings: dict[str, float] = {}
     with open_backend(backend, workers) as runner:
         signed, clusters = _all_stages(job, runner, workers, timings)
@@ -96,7 +100,7 @@ def run_stages(
         run.finish(items, summary, data=texts, timings=timings, extra={"dedup": facts})
     counts = {name: clusters.facts[name] for name in ("documents", "dropped", "below_threshold", "clusters")}
     roots, kept = clusters.array("roots"), clusters.array("kept")
-    return DedupResult(run.path, len(sources), **counts, roots=roots, kept=kept)
+    return DedupResult(run.path, sum(map(len, job.shards)), **counts, roots=roots, kept=kept)
 
 
 def stored_parts(folder: str | os.PathLike[str]) -> tuple[list[Part], Part]:

@@ -77,6 +77,8 @@ def tokenize(
     Raises: RequestError on a wrong option; DataError on a damaged input, or inputs that hold no text;
     EnvironmentFailure when the disk is full.
     """
+    if eod is not None and not append_eod:
+        raise RequestError(f"end-of-document id {eod} is given and no document ends with it; say --append-eod as well")
     sources, base, opened = expand_inputs(inputs), prefix_of(prefix), open_tokenizer(tokenizer)
     dtype, end = dtype_for_vocab(len(opened)), _end_id(opened, eod) if append_eod else None
     beside(base, RECORD).unlink(missing_ok=True)

@@ -99,8 +99,8 @@ def open_tokenizer(place: Openable) -> Tokenizer:
     """The tokenizer of a tokenizer.json, its folder, or a hub repository (`owner/name`, `owner/name@revision`).
 
     Tokenizers of the `tokenizers` and `transformers` packages are taken as they are.
-    Raises: RequestError for what is no tokenizer, DataError for a missing or damaged file, EnvironmentFailure when the
-    hub cannot be reached.
+    Raises: RequestError for what is no tokenizer or not there, DataError for a damaged file, EnvironmentFailure when
+    the hub cannot be reached.
     """
     if isinstance(place, Tokenizer):
         return place
@@ -110,7 +110,7 @@ def open_tokenizer(place: Openable) -> Tokenizer:
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
         if not (isinstance(place, str) and _HUB_NAME.fullmatch(place) and path.suffix != ".json"):
-            raise DataError(
+            raise RequestError(
                 f"{path}: no such tokenizer; give a {FILE}, the folder that holds it, or a hub name owner/name"
             )
         repo, _, revision = place.partition("@")

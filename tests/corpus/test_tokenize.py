@@ -125,7 +125,9 @@ def test_a_failed_run_leaves_no_store_that_passes_for_the_new_one(
 def test_wrong_requests(tmp_path: Path, tokenizer: Path, corpus: Path) -> None:
     with pytest.raises(RequestError, match="not in the vocabulary"):
         tokenize([corpus], tmp_path / "o", tokenizer, append_eod=True, eod=10**6)
-    with pytest.raises(DataError, match=r"no such tokenizer; give a tokenizer.json"):
+    with pytest.raises(RequestError, match="say --append-eod as well"):
+        tokenize([corpus], tmp_path / "o", tokenizer, eod=1)
+    with pytest.raises(RequestError, match=r"no such tokenizer; give a tokenizer.json"):
         tokenize([corpus], tmp_path / "o", str(tmp_path / "nothing"))
 
 

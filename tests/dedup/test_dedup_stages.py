@@ -315,6 +315,23 @@ def test_how_it_is_computed_may_change_on_the_way(
     assert main(["dedup", "--report", str(tmp_path / "out"), "--json"]) == 0
 
 
+@pytest.mark.parametrize("part_mb", ["64", "1"])
+def test_a_refused_run_does_not_stand_in_the_way_of_the_corrected_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], part_mb: str
+) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out"
+    write(source, documents(20)[3:])
+    command = ["dedup", str(source), "--out", str(out), "--part-mb", part_mb, "--quiet"]
+    assert main([*command, "--unit", "token", "--tokenizer", str(tmp_path / "nowhere.json")]) == 2
+    assert "nowhere.json: no such tokenizer" in capsys.readouterr().err and not out.exists()
+    right = source.read_text()
+    source.write_text(right + "{")
+    assert main(command) == 3
+    assert "line 18: not valid JSON" in capsys.readouterr().err and not out.exists()
+    source.write_text(right)
+    assert main(command) == 0
+
+
 def test_a_saved_data_set_and_a_clone_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from datasets import Dataset
 

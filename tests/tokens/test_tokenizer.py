@@ -34,7 +34,7 @@ def test_every_place_gives_the_same_tokenizer(folder: Path) -> None:
 
 
 def test_what_is_no_tokenizer_is_said_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such tokenizer"):
+    with pytest.raises(RequestError, match="no such tokenizer"):
         open_tokenizer(tmp_path / "nowhere")
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(DataError, match=r"not a tokenizer\.json"):

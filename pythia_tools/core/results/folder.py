@@ -78,8 +78,8 @@ class RunFolder:
         kept = {path for path in self.path.rglob("*") if path.is_file()} - {config}
         if not kept or (issubclass(kind, RequestError) and {path.parent for path in kept} == {self.cells.folder}):
             config.unlink(missing_ok=True)
-        for folder in (self.cells.folder, self.path / "figures", self.path):
-            with contextlib.suppress(OSError):  # not empty, or never made
+        for folder in (*sorted(filter(Path.is_dir, self.path.rglob("*")), reverse=True), self.path):
+            with contextlib.suppress(OSError):  # not empty
                 folder.rmdir()
 
     @property
