@@ -5,7 +5,7 @@ A user's own manifest works by path exactly as a shipped one.
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,29 +68,24 @@ def read(path: str | Path) -> dict[str, Any]:
     return value
 
 
-def check_fields(path: str | Path, value: dict[str, Any], required: Iterable[str], optional: Iterable[str]) -> None:
-    """Raises DataError naming each missing and each unknown field, so that a typo is never ignored."""
-    required, optional = set(required), set(optional)
-    missing = sorted(required - value.keys())
-    extra = sorted(value.keys() - required - optional, key=repr)
-    if missing or extra:
-        parts = [f"missing {missing}"] if missing else []
-        parts += [f"unknown {extra}"] if extra else []
-        raise DataError(f"{path}: {', '.join(parts)}; allowed: {sorted(required | optional)}")
-
-
 def checked(
     where: str | Path, value: Any, required: Mapping[str, Check], optional: Mapping[str, Check] | None = None,
 ) -> dict[str, Any]:
     """The fields of a mapping, each through its check; an optional one that is absent or null is None.
 
-    Raises: DataError naming the field that is wrong, missing or unknown.
+    Raises: DataError naming the field that is wrong, and each missing and unknown one, so that a typo is never ignored.
     """
     optional = optional or {}
-    check_fields(where, mapping(str(where), value), required, optional)
+    known = {**required, **optional}
+    missing = sorted(required.keys() - mapping(str(where), value).keys())
+    extra = sorted(value.keys() - known.keys(), key=repr)
+    if missing or extra:
+        parts = [f"missing {missing}"] if missing else []
+        parts += [f"unknown {extra}"] if extra else []
+        raise DataError(f"{where}: {', '.join(parts)}; allowed: {sorted(known)}")
     return {
         key: None if key in optional and value.get(key) is None else check(f"{where}: {key}", value[key])
-        for key, check in {**required, **optional}.items()
+        for key, check in known.items()
     }
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from numba import njit
 
 from pythia_tools.core.parallel import map_threads
-from pythia_tools.dedup.config import check_threshold
 from pythia_tools.dedup.connected import find, join
 from pythia_tools.dedup.hashes import mix64
 from pythia_tools.dedup.sets import ShingleSets
@@ -27,7 +26,6 @@ def exact_links(sets: ShingleSets, threshold: float, threads: int = 1) -> tuple[
 
     Pairs whose documents are connected already are not compared, which spares most of the work in large clusters.
     """
-    check_threshold(threshold)
     marks = np.empty(len(sets), np.uint64)
     _fingerprints(sets.values, sets.offsets, marks)
     same_of = np.arange(len(sets))

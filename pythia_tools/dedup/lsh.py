@@ -10,15 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 from numba import njit
 
-from pythia_tools.core.errors import RequestError
 from pythia_tools.dedup.hashes import mix64
 
 
 def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """64-bit keys of every band; (bands, n) uint64. Raises RequestError when bands × rows exceed the signature."""
-    if bands * rows > signatures.shape[1]:
-        need = f"{bands} bands of {rows} rows need {bands * rows} hashes"
-        raise RequestError(f"{need}; the signatures have {signatures.shape[1]}")
+    """64-bit keys of every band; (bands, n) uint64."""
     out = np.empty((bands, len(signatures)), np.uint64)
     _band_keys(np.ascontiguousarray(signatures), bands, rows, out)
     return out

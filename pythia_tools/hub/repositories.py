@@ -43,11 +43,9 @@ class RemoteFile:
             raise DataError(f"{self.path}: the hub states no digest for it, so it cannot be verified")
         return key
 
-    def digest_of(self, data: bytes = b"") -> hashlib._Hash:
+    def digest_of(self) -> hashlib._Hash:
         """A fresh hash of the kind that `key` states, ready for the file's bytes."""
-        if self.sha256:
-            return hashlib.sha256(data)
-        return hashlib.sha1(b"blob %d\0" % self.size + data)
+        return hashlib.sha256() if self.sha256 else hashlib.sha1(b"blob %d\0" % self.size)
 
 
 @dataclass(frozen=True)

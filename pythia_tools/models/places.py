@@ -31,20 +31,16 @@ def local_folder(checkpoint: Checkpoint, stop: threading.Event | None = None) ->
 
 def stated_contents(checkpoint: Checkpoint) -> list[str] | None:
     """sha256 of each weight file as the hub states them, sorted; None when it does not, or cannot be asked now."""
-    if isinstance(checkpoint.location, Folder):
-        return None
-
-    if hub.offline():
+    if isinstance(checkpoint.location, Folder) or hub.offline():
         return None
     repo, revision = checkpoint.location.repo, checkpoint.location.revision
     try:
         hub.branches(repo, retries=hub.BRIEF)
-        weights = hub.listing(repo, revision).weights
+        found = [file.sha256 for file in hub.listing(repo, revision).tensor_files]
     except (DataError, EnvironmentFailure):
         return None  # the fetch will say what is wrong
-    found = [f.sha256 for f in weights if f.sha256 is not None]
-    large = [f for f in weights if not f.path.endswith(".json")]
-    return sorted(found) if len(found) == len(large) else None
+    known = [sha256 for sha256 in found if sha256 is not None]
+    return sorted(known) if len(known) == len(found) else None
 
 
 def cached_contents(paths: Sequence[Path]) -> list[str] | None:
