@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 from pythia_tools.core.errors import RequestError, unknown
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from pythia_tools.analysis import AnyAnalysis
 
 BUILT_IN = {
@@ -60,9 +58,3 @@ def get(name: str) -> AnyAnalysis:
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:
     return [e for e in importlib.metadata.entry_points(group=GROUP) if e.name not in BUILT_IN]
-
-
-def __getattr__(name: str) -> ModuleType:
-    if name.replace("_", "-") in BUILT_IN:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"no room {name!r} here; there are: {', '.join(n.replace('-', '_') for n in BUILT_IN)}")

@@ -1,5 +1,5 @@
 """What an analysis is about: checkpoints, and lazily the suite's order, tokenizer, truth and held-out rows, each
-resolved here only.
+resolved here only; and where and how it is computed, in one small record instead of long parameter lists.
 
 A tokenizer is the user's, else the suite's, else its order's, else the tokenizer files of the first model's repository
 or folder (no weights are fetched for it). An order is the user's, else the suite's. What is missing is said in one
@@ -9,16 +9,21 @@ Cost: nothing until asked; then one manifest, or a few small files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import torch
 
 from pythia_tools import counts
-from pythia_tools.analysis.execution import Execution
 from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.results import CellStore
+from pythia_tools.core.tables import Metric
 from pythia_tools.micro import Truth, load_truth
 from pythia_tools.order import Rows, load_order
 from pythia_tools.suites import Checkpoint, Folder, HubRevision, Suite
@@ -26,6 +31,42 @@ from pythia_tools.tokens import Openable, Tokenizer, open_store, open_tokenizer
 
 HELDOUT_ROWS = 512
 """Rows beyond the last step that serve as held out where a suite has no rows of its own for it."""
+
+TRUTH_METRICS = {
+    "exposures_counted": Metric("exposures", "exposures of all items of a table up to the step, counted in the order"),
+    "exposures_planted": Metric("exposures", "the same, as the truth manifest lists them"),
+    "items_that_differ": Metric("items", "items whose counted and planted exposures differ"),
+}
+
+
+class Where(TypedDict, total=False):
+    """The keywords of an Execution; functions that sweep checkpoints take them (`**where: Unpack[Where]`)."""
+
+    device: str | torch.device
+    dtype: str | torch.dtype | None
+    batch_size: int | None
+    cells: CellStore | None
+    shard: tuple[int, int] | None
+    prefetch: bool
+    allow_defective: bool
+
+
+@dataclass(frozen=True)
+class Execution:
+    """device: `cpu`, `cuda`, `cuda:1`, `mps` or `auto`; dtype: None for the suite's own policy.
+
+    batch_size: rows or items per forward pass, None for one that fits; cells: where finished cells are kept and found
+    again; shard (i, n): compute the i-th of n parts only (0-based); prefetch: fetch the next checkpoint while one
+    computes; allow_defective: go on with checkpoints that are known to be wrong. Of these only dtype changes a number.
+    """
+
+    device: str | torch.device = "auto"
+    dtype: str | torch.dtype | None = None
+    batch_size: int | None = None
+    cells: CellStore | None = None
+    shard: tuple[int, int] | None = None
+    prefetch: bool = True
+    allow_defective: bool = False
 
 
 class Context:
@@ -179,3 +220,19 @@ class Context:
             )
         table = table.assign(item=np.repeat(np.arange(len(patterns)), len(wanted)))
         return table[["item", "term", "step", "exposures"]]
+
+
+def compare_with_truth(context: Context, table: str, counted: npt.ArrayLike) -> Iterator[dict[str, object]]:
+    """Exposures that an analysis counted in the order, beside those that were planted there: rows of its summary, of
+    one table of the truth manifest, at the last of the context's steps. Exposures are always counted; the truth
+    manifest is only compared with.
+
+    counted: (n,) exposures up to that step of the table's items, in its order.
+    """
+    step = context.steps[-1]
+    planted, found = context.need_truth("planted items").exposures(table, step), np.asarray(counted)
+    shared = {"suite": context.name, "branch": "main", "step": step, "task": table}
+    shared |= {"n": len(planted), "unit": "item", "interval": "none"}
+    yield {**shared, "metric": "exposures_counted", "value": float(found.sum())}
+    yield {**shared, "metric": "exposures_planted", "value": float(planted.sum())}
+    yield {**shared, "metric": "items_that_differ", "value": float((planted != found).sum())}

@@ -21,21 +21,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias
 
 import pandas as pd
 
 from pythia_tools.analysis.context import Context
-from pythia_tools.analysis.options import Options
-from pythia_tools.analysis.task import Task
-from pythia_tools.core import tables
+from pythia_tools.analysis.options import Chosen, Options
+from pythia_tools.analysis.sweep import Task, joined
 from pythia_tools.core.tables import Column, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-Chosen = TypeVar("Chosen", bound=Options)
 Drawn: TypeAlias = "Axes | Canvas"
 
 
@@ -94,8 +92,7 @@ class Analysis(ABC, Generic[Chosen]):
 
     def items(self, result: Mapping[str, pd.DataFrame], context: Context, options: Chosen) -> pd.DataFrame:
         """One item table out of the sweep's (task name → table)."""
-        frames = [table for table in result.values() if len(table)]
-        return tables.check_items(pd.concat(frames, ignore_index=True)) if frames else next(iter(result.values()))
+        return joined(result)
 
     @abstractmethod
     def summarize(self, items: pd.DataFrame, context: Context, options: Chosen) -> pd.DataFrame:

@@ -74,11 +74,6 @@ def from_mapping(options: type[Chosen], values: Mapping[str, object]) -> Chosen:
     return options(**chosen)
 
 
-def check(options: Chosen) -> Chosen:
-    """The same options, each value checked. Raises RequestError as `from_mapping` does."""
-    return from_mapping(type(options), {f.name: getattr(options, f.name) for f in dataclasses.fields(options)})
-
-
 def _kind(options: type[Options], name: str) -> _Kind:
     wanted = typing.get_type_hints(options)[name]
     optional = False

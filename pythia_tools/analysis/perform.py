@@ -17,12 +17,10 @@ from pathlib import Path
 import pandas as pd
 
 from pythia_tools import plots
-from pythia_tools.analysis.context import Context
+from pythia_tools.analysis.context import Context, Execution, Where
 from pythia_tools.analysis.declaration import AnyAnalysis
-from pythia_tools.analysis.execution import Execution, Where
-from pythia_tools.analysis.options import Options, check, from_mapping
-from pythia_tools.analysis.sweep import SweepResult, sweep
-from pythia_tools.analysis.task import Task
+from pythia_tools.analysis.options import Options, from_mapping
+from pythia_tools.analysis.sweep import SweepResult, Task, sweep
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError, unknown
 from pythia_tools.core.files import atomic_write, confined, write_json
@@ -46,7 +44,7 @@ class Prepared:
 
 def prepare(analysis: AnyAnalysis, context: Context, options: Options | None = None) -> Prepared:
     """Check the options and build the tasks. Raises RequestError for what the suite or the options cannot give."""
-    chosen = check(options if options is not None else analysis.Options())
+    chosen = from_mapping(analysis.Options, asdict(options) if options is not None else {})
     return Prepared(analysis, chosen, list(analysis.tasks(context, chosen)))
 
 

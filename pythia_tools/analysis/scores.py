@@ -13,18 +13,14 @@ import numpy.typing as npt
 import pandas as pd
 from torch import nn
 
-from pythia_tools.analysis.context import Context
-from pythia_tools.analysis.execution import Where
-from pythia_tools.analysis.sweep import sweep
-from pythia_tools.analysis.task import Task
+from pythia_tools.analysis.context import Context, Where
+from pythia_tools.analysis.sweep import Task, sweep
 from pythia_tools.core import files, progress
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.tables import IDENTITY
 from pythia_tools.models.score import Scores, check_rows, rows_digest, score_rows
 from pythia_tools.suites import Checkpoint
 
 PART_ROWS = 256
-AGGREGATES = (None, "row", "position")
 
 
 def token_scores(
@@ -33,14 +29,13 @@ def token_scores(
 ) -> pd.DataFrame:
     """Token scores of `rows` (n, L + 1) under every checkpoint, as one item table.
 
-    `aggregate`: None, one line per checkpoint × row × position (row, position, nll, rank, entropy); "row" or
-    "position", means over the other axis (nll, rank, entropy, top1 = share of rank 0, n = positions that count).
+    `aggregate`: None, one line per checkpoint × row × position (row, position, nll, rank, entropy); "row", means over
+    positions (nll, rank, entropy, top1 = share of rank 0, n = positions that count).
     Positions whose logits held NaN or Inf have <NA> and are warned about; means leave them out.
     `row_ids`: what to call the rows (default 0 … n−1). `where`: device, dtype, cells, …, as an `Execution` takes them.
     """
     task = ScoreTask(rows, aggregate=aggregate, row_ids=row_ids, vocabulary=vocabulary)
-    table = sweep(checkpoints, [task], **where)[task.name]
-    return table if aggregate != "position" else _mean_over_parts(table)
+    return sweep(checkpoints, [task], **where)[task.name]
 
 
 class ScoreTask(Task):
@@ -52,8 +47,8 @@ class ScoreTask(Task):
         self, rows: npt.ArrayLike, *, aggregate: str | None = None, row_ids: npt.ArrayLike | None = None,
         vocabulary: int | None = None,
     ):
-        if aggregate not in AGGREGATES:
-            raise RequestError(f"aggregate {aggregate!r} is not known; use None, 'row' or 'position'")
+        if aggregate not in (None, "row"):
+            raise RequestError(f"aggregate {aggregate!r} is not known; use None or 'row'")
         self.rows = check_rows(rows)
         self.aggregate = aggregate
         self.row_ids = np.arange(len(self.rows)) if row_ids is None else np.asarray(row_ids)
@@ -75,7 +70,7 @@ class ScoreTask(Task):
 
 
 def frame(scores: Scores, row_ids: np.ndarray, aggregate: str | None) -> pd.DataFrame:
-    """Scores as a table: long, or averaged over positions ("row") or rows ("position")."""
+    """Scores as a table: long, or averaged over positions ("row")."""
     n, length = scores.nll.shape
     good = ~np.isnan(scores.nll)
     if aggregate is None:
@@ -85,25 +80,12 @@ def frame(scores: Scores, row_ids: np.ndarray, aggregate: str | None) -> pd.Data
             "row": np.repeat(row_ids, length), "position": np.tile(np.arange(length), n),
             "nll": scores.nll.reshape(-1), "rank": rank, "entropy": scores.entropy.reshape(-1),
         })
-    axis = 1 if aggregate == "row" else 0
-    count = good.sum(axis)
-    keys = {"row": row_ids} if aggregate == "row" else {"position": np.arange(length)}
-    means = {name: _mean(values, good, axis) for name, values in
+    means = {name: _mean(values, good) for name, values in
              (("nll", scores.nll), ("rank", scores.rank), ("entropy", scores.entropy), ("top1", scores.rank == 0))}
-    return pd.DataFrame({**keys, **means, "n": count})
+    return pd.DataFrame({"row": row_ids, **means, "n": good.sum(axis=1)})
 
 
-def _mean(values: np.ndarray, good: np.ndarray, axis: int) -> np.ndarray:
-    total = np.where(good, values, 0).sum(axis, dtype=np.float64)
-    count = good.sum(axis)
+def _mean(values: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """(n,) means of (n, p) values over the places that are good; NaN where none is."""
+    total, count = np.where(good, values, 0).sum(axis=1, dtype=np.float64), good.sum(axis=1)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
-def _mean_over_parts(table: pd.DataFrame) -> pd.DataFrame:
-    """Means per position over all rows from the means per part, weighted by their counts."""
-    means = ["nll", "rank", "entropy", "top1"]
-    sums = table.assign(**{c: table[c].fillna(0) * table["n"] for c in means})
-    joined = sums.groupby([*IDENTITY, "position"], sort=False, dropna=False, as_index=False)[[*means, "n"]].sum()
-    for column in means:
-        joined[column] = joined[column] / joined["n"].where(joined["n"] > 0)
-    return joined

@@ -9,26 +9,48 @@ anew, and a checkpoint whose cells all exist is not loaded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Unpack
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias, Unpack
 
 import pandas as pd
 from torch import nn
 from tqdm import tqdm
 
-from pythia_tools import hub
-from pythia_tools.analysis.context import Context
-from pythia_tools.analysis.execution import Execution, Where
-from pythia_tools.analysis.task import Key, Task
+from pythia_tools.analysis.context import Context, Execution, Where
 from pythia_tools.core import progress
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results.cells import parsed, stored
 from pythia_tools.core.tables import IDENTITY, check_items
 from pythia_tools.models.devices import choose_device, choose_dtype, dtype_name, named_dtype
-from pythia_tools.models.digest import WeightsRecord, known_record
+from pythia_tools.models.digest import WeightsRecord
 from pythia_tools.models.streaming import LiveModules, Prepared, prepare
-from pythia_tools.suites import Checkpoint, Folder, check_defects
+from pythia_tools.suites import Checkpoint, check_defects
+
+Key: TypeAlias = "str | int | Sequence[Key] | Mapping[str, Key]"
+"""A JSON-able value."""
+
+
+class Task(ABC):
+    """A task of a sweep: `run` returns one row per item of a part, without identity columns.
+
+    name: unique in its analysis. digest: covers inputs and parameters. parts: units of resume.
+    version: raised when what `run` computes or returns changes, so that no stale cell is taken for a new one.
+    ids: token ids that pass through each model, at least, for plans; None when that is not known before.
+    """
+
+    name: str
+    digest: str
+    parts: int = 1
+    version: int = 1
+    ids: int | None = None
+
+    @abstractmethod
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame: ...
+
+    def key(self, checkpoint: Checkpoint) -> Key | None:
+        """What of the items depends on the checkpoint (the rows it has just seen); None: nothing to do there."""
+        return ""
 
 
 class SweepResult(dict[str, pd.DataFrame]):
@@ -42,6 +64,20 @@ class SweepResult(dict[str, pd.DataFrame]):
         self.weights, self.computed, self.reused = weights, computed, reused
 
 
+def joined(result: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One item table out of the tables of a sweep; the first one where none has rows."""
+    frames = [table for table in result.values() if len(table)]
+    return check_items(pd.concat(frames, ignore_index=True)) if frames else next(iter(result.values()))
+
+
+def item_table(checkpoints: Iterable[Checkpoint], task: Task | Sequence[Task], **where: Unpack[Where]) -> pd.DataFrame:
+    """One row per checkpoint × item of one task or several: identity columns, then the tasks' own.
+
+    `where`: device, dtype, cells, …, as an `Execution` takes them. Raises what `sweep` raises.
+    """
+    return joined(sweep(checkpoints, list(task) if isinstance(task, Sequence) else [task], **where))
+
+
 def sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **where: Unpack[Where]) -> SweepResult:
     """Run every task on every checkpoint; one item table per task, in the order of the checkpoints.
 
@@ -50,10 +86,10 @@ def sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **wher
     loses at most the cell in progress. Raises: RequestError for two tasks of one name; else what `stream` and the tasks
     raise.
     """
-    context = _context(work_on, where)
+    context = context_of(work_on, where)
     execution = context.execution
     check_defects(context.checkpoints, allow_defective=execution.allow_defective)
-    work = _Work(context, tasks)
+    work = Work(context, tasks)
     wanted = None if execution.cells is None else lambda c, record: work.lacking(c, record) > 0
     ready = prepare([c for c, _ in work.todo], prefetch=execution.prefetch, wanted=wanted)
     with contextlib.closing(ready), progress.bar(sum(len(n) for _, n in work.todo), "cells", "cell") as bar:
@@ -62,65 +98,12 @@ def sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **wher
     return work.result()
 
 
-@dataclass(frozen=True)
-class SweepPlan:
-    """What a sweep would do: cells in all, cells found done, bytes to download, the disk's peak, what the hub lacks.
-
-    Checkpoints whose weights were never seen on this machine count as not done (`unseen` of them). `files` are to be
-    downloaded. `flop`: floating-point operations at least, None where the ids per checkpoint or a model's size are not
-    known.
-    """
-
-    checkpoints: int
-    cells: int
-    done: int
-    unseen: int
-    download_bytes: int
-    disk_peak_bytes: int
-    problems: tuple[str, ...]
-    files: int = 0
-    flop: float | None = None
-
-
-def plan_sweep(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **where: Unpack[Where]) -> SweepPlan:
-    """The plan of `sweep` with the same arguments, for --dry-run: nothing is loaded, fetched or computed.
-
-    Cost: one request per hub repository and commit not listed before.
-    """
-    work = _Work(_context(work_on, where), tasks)
-    total = done = unseen = 0
-    missing: list[tuple[Checkpoint, float]] = []
-    for checkpoint, numbers in work.todo:
-        keyed = [work.units[n] for n in numbers if work.units[n][0].key(checkpoint) is not None]
-        record = known_record(checkpoint)
-        lacking = len(keyed) if record is None else work.lacking(checkpoint, record)
-        total, done, unseen = total + len(keyed), done + len(keyed) - lacking, unseen + (record is None)
-        if lacking:
-            missing.append((checkpoint, lacking / len(work.units)))
-    fetch, budget = hub.plan([c for c, _ in missing]), hub.default_budget()
-    peak = min(fetch.disk_peak, fetch.disk_peak if budget is None else budget)
-    if all(isinstance(c.location, Folder) for c, _ in missing):
-        peak = 0
-    flop = _flop(missing, tasks)
-    return SweepPlan(len(work.todo), total, done, unseen, fetch.bytes, peak, fetch.problems, len(fetch.missing), flop)
-
-
-def _context(work_on: Context | Iterable[Checkpoint], where: Where) -> Context:
+def context_of(work_on: Context | Iterable[Checkpoint], where: Where) -> Context:
+    """The context to work on. Raises RequestError when it has no checkpoints."""
     context = work_on if isinstance(work_on, Context) else Context(work_on, Execution(**where))
     if not context.checkpoints:
         raise RequestError("no checkpoints to work on; choose some with --models and --steps")
     return context
-
-
-def _flop(missing: Sequence[tuple[Checkpoint, float]], tasks: Sequence[Task]) -> float | None:
-    """Twice the parameters per id (embedding rows are looked up, not multiplied), over the shares that are missing."""
-    ids = [task.ids for task in tasks]
-    sizes = [c.model.non_embedding or c.model.params for c, _ in missing]
-    if any(i is None for i in ids) or any(s is None for s in sizes):
-        return None
-    return float(
-        sum(2 * (size or 0) * share for size, (_, share) in zip(sizes, missing, strict=True)) * sum(i or 0 for i in ids)
-    )
 
 
 def plan_shard(checkpoints: int, parts: int, shard: tuple[int, int] | None) -> list[list[int]]:
@@ -144,7 +127,7 @@ def plan_shard(checkpoints: int, parts: int, shard: tuple[int, int] | None) -> l
     return dealt + shared
 
 
-class _Work:
+class Work:
     """One sweep under way: what is to do, live modules, the tables so far, counts."""
 
     def __init__(self, context: Context, tasks: Sequence[Task]):

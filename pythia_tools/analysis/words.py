@@ -10,13 +10,6 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from pythia_tools.core.tables import at_last_step
-
-__all__ = [
-    "Words", "at_last_step", "average", "by_size", "compare_ends", "direction", "interval", "largest", "listing",
-    "number", "over", "percent", "plural", "records", "seen", "signed", "sized", "times", "units",
-]
-
 Row: TypeAlias = dict[Hashable, Any]
 """A row of a summary as a mapping: text, numbers, NaN or <NA> by column."""
 Words: TypeAlias = tuple[str, str, str, str]
@@ -58,21 +51,13 @@ def listing(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else "none"
 
 
-def plural(count: int, one: str, many: str | None = None) -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+def plural(count: int, one: str) -> str:
+    return f"{count:,} {one if count == 1 else one + 's'}"
 
 
 def units(row: Row) -> str:
     """24 occupations: what was independent behind a number, and how many of them."""
     return plural(int(row["n"]), "unit" if pd.isna(row["unit"]) else str(row["unit"]))
-
-
-def average(rows: pd.DataFrame) -> Row:
-    """value, low and high of the mean of independent estimates: the bounds' distances add up in squares."""
-    value, low, high = (rows[c].to_numpy(float) for c in ("value", "low", "high"))
-    middle, k = float(value.mean()), len(rows)
-    reach = [math.sqrt(float((distance**2).sum())) / k for distance in (value - low, high - value)]
-    return {"value": middle, "low": middle - reach[0], "high": middle + reach[1]}
 
 
 def over(rows: pd.DataFrame) -> str:

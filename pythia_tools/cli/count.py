@@ -26,10 +26,10 @@ from typing import Literal
 import pandas as pd
 
 from pythia_tools import counts
-from pythia_tools.cli.options import add, emit, positive, read_lines, recorded
+from pythia_tools.cli.options import add, emit, positive, recorded
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.files import human_bytes
+from pythia_tools.core.files import human_bytes, read_lines
 from pythia_tools.core.parallel import worker_count
 from pythia_tools.core.results import RunFolder
 from pythia_tools.counts.patterns import Leaf

@@ -21,8 +21,9 @@ from functools import partial
 from pathlib import Path
 
 from pythia_tools import overlays
-from pythia_tools.cli.options import RANGES, add, emit, read_lines, span
+from pythia_tools.cli.options import RANGES, add, emit, span
 from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.files import read_lines
 from pythia_tools.counts import tokenizer_of
 from pythia_tools.order import Rows, load_order
 from pythia_tools.overlays import Overlay

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.errors import RequestError
 
 RANGES = "ranges of steps include both ends, ranges of rows leave out the second"
 """Said by the help of every option that takes a range."""
@@ -95,21 +95,6 @@ SELECTION = ("--models", "--steps", "--allow-defective")
 COMPUTE = ("--device", "--dtype", "--batch-size", "--shard", "--budget", "--dry-run")
 SWEEP = (*SELECTION, "--order", "--tokenizer", *COMPUTE)
 """Which checkpoints, with what belongs to them, and where and how to compute."""
-
-
-def read_lines(path: str, what: str) -> list[str]:
-    """The lines of a text file that are not blank. Raises RequestError when there is no such file, DataError when it
-    cannot be read or holds none.
-    """
-    try:
-        lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError as error:
-        raise RequestError(f"{path}: no such file of {what}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {what} cannot be read ({error})") from error
-    if not lines:
-        raise DataError(f"{path}: holds no {what}")
-    return lines
 
 
 def add(parser: argparse.ArgumentParser, *names: str, **changes: object) -> None:

@@ -99,6 +99,21 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise DataError(f"{path}: not valid JSON ({error}); delete it and run the command again") from error
 
 
+def read_lines(path: str, what: str) -> list[str]:
+    """The lines of a text file that are not blank. Raises RequestError when there is no such file, DataError when it
+    cannot be read or holds none.
+    """
+    try:
+        lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: no such file of {what}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {what} cannot be read ({error})") from error
+    if not lines:
+        raise DataError(f"{path}: holds no {what}")
+    return lines
+
+
 def published(path: Path, chosen: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """Name and content of the chosen files below a folder or in a tar archive, in order of their names or as stored.
 

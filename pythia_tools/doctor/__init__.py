@@ -6,7 +6,6 @@ notices.
 """
 
 from pythia_tools.doctor.audit import Audit, audit
-from pythia_tools.doctor.findings import Finding
 from pythia_tools.doctor.results import audit_results, audit_table
 
-__all__ = ["Audit", "Finding", "audit", "audit_results", "audit_table"]
+__all__ = ["Audit", "audit", "audit_results", "audit_table"]

@@ -7,8 +7,7 @@ from itertools import accumulate
 import pandas as pd
 
 from pythia_tools.doctor import checks, paths
-from pythia_tools.doctor.evidence import Evidence, gather, main_digests
-from pythia_tools.doctor.findings import Finding
+from pythia_tools.doctor.evidence import Evidence, Finding, gather, main_digests
 from pythia_tools.suites import Checkpoint, ModelInfo, Suite, learning_rate
 from pythia_tools.suites.steps import Request
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pythia_tools.doctor.evidence import Evidence
-from pythia_tools.doctor.findings import Finding
+from pythia_tools.doctor.evidence import Evidence, Finding
 from pythia_tools.suites import Folder, ModelInfo, initial_std, weight_bytes
 from pythia_tools.suites.shapes import config_shape
 

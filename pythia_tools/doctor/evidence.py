@@ -1,4 +1,4 @@
-"""What an audit looks at: file listings, configuration, and statistics of every tensor of every checkpoint.
+"""What an audit finds, and what it looks at: files, configuration, and statistics of every tensor of every checkpoint.
 
 Cost per checkpoint on the hub: one small request for its files, and unless `quick` at most 1 MB of headers, config.json
 and samples, plus its one-dimensional tensors, which are read whole (70m: 0.2 MB, 12b: 5 MB).
@@ -32,6 +32,17 @@ MATRIX_VALUES = SKETCH
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
+@dataclass(frozen=True)
+class Finding:
+    """One fault (`wrong`) or remark (`note`) about one checkpoint."""
+
+    model: str
+    step: int
+    check: str
+    detail: str
+    severity: str = "wrong"
+
+
 @dataclass
 class Evidence:
     """What is known of one checkpoint; `problems` (check, what) say why no more is."""
@@ -54,10 +65,6 @@ class Evidence:
     @property
     def step(self) -> int:
         return self.checkpoint.step
-
-    @property
-    def digests(self) -> set[str]:
-        return {digest for _, digest in self.weights.values()}
 
     @property
     def whole(self) -> bool:

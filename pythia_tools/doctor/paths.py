@@ -17,8 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pythia_tools.doctor.evidence import Evidence
-from pythia_tools.doctor.findings import Finding
+from pythia_tools.doctor.evidence import Evidence, Finding
 from pythia_tools.models.statistics import SKETCH
 
 NEGLIGIBLE = 1e-3

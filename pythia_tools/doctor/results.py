@@ -15,7 +15,7 @@ import pandas as pd
 from pythia_tools.core import files
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.doctor.audit import COLUMNS, CURVE, Audit
-from pythia_tools.doctor.findings import Finding
+from pythia_tools.doctor.evidence import Finding
 
 Results = Mapping[str, Mapping[int, Mapping[str, float]]]
 CONTINUOUS = ("ppl", "perplexity", "likdiff", "likelihood", "nll", "loss", "bits")

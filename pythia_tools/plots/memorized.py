@@ -11,38 +11,30 @@ from matplotlib.ticker import PercentFormatter
 from pythia_tools.core.errors import RequestError
 from pythia_tools.plots import style
 
-NAMES = {
-    "memorized_share": "rows memorized", "mean_score": "mean memorization score",
-    "mean_matched": "ids reproduced before the first miss",
-}
 SIGNAL_NAMES = {
     "loss": "loss", "zlib": "loss / zlib", "min_k": "min-k %", "min_k_plus": "min-k++ %",
     "reference": "against a reference",
 }
-MEASURE_NAMES = {
-    "nll": "loss (nats per token)", "advantage": "loss below rows never consumed (nats per token)",
-    "top1": "ids predicted",
-}
+MEASURE_NAMES = {"nll": "loss (nats per token)", "advantage": "loss below rows never consumed (nats per token)"}
 
 
-def memorization(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "memorized_share") -> Axes:
+def memorization(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Share of rows memorized by step, over all exposures; colour is size, line style the cohort or subset; a branch is
     dotted.
 
     `table`: from `memorization.summarize`.
     """
-    rows = _decided(table, metric)
+    rows = _decided(table)
     rows = rows[rows["exposures_low"].isna()]
     if rows["cohort"].notna().any():
         rows = rows[rows["cohort"].notna()]
     ax = style.axes(ax)
     kinds = rows["cohort"].astype("string").radd("cohort ").fillna(rows["subset"])
     style.curves_by_kind(ax, rows, kinds, {kind: kind for kind in kinds.unique()})
-    if metric != "mean_matched":
-        low, top = ax.get_ylim()
-        ax.set_ylim(bottom=min(0.0, low))
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.1 else 2))
-    return style.finished(ax, NAMES.get(metric, metric), rows, steps=True)
+    low, top = ax.get_ylim()
+    ax.set_ylim(bottom=min(0.0, low))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.1 else 2))
+    return style.finished(ax, "rows memorized", rows, steps=True)
 
 
 def poisson_qq(points: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -113,7 +105,7 @@ def predictability(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def memorization_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Share memorized against parameters, a line per step, on logarithmic axes; shares of zero are open points."""
-    rows = _decided(table, "memorized_share").dropna(subset=["params"])
+    rows = _decided(table).dropna(subset=["params"])
     rows = rows[rows["exposures_low"].isna() & rows["cohort"].isna() & (rows["branch"] == "main")]
     if rows.empty:
         raise RequestError("no main model's size is known, so nothing can be drawn against it")
@@ -130,21 +122,20 @@ def memorization_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return style.finished(ax, "share of rows memorized (open: none)", rows)
 
 
-def _decided(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The metric's rows that have a value. Raises RequestError when no row was decided anywhere."""
-    rows = style.require(table, metric)
-    rows = rows[rows["value"].notna()]
+def _decided(table: pd.DataFrame) -> pd.DataFrame:
+    """The shares memorized that have a value. Raises RequestError when no row was decided anywhere."""
+    rows = style.require(table, "memorized_share").dropna(subset=["value"])
     if rows.empty:
-        raise RequestError(f"{metric} has no value: no row was decided")
+        raise RequestError("memorized_share has no value: no row was decided")
     return rows
 
 
-def memorization_profile(table: pd.DataFrame, ax: Axes | None = None, *, model: str | None = None) -> Axes:
-    """Effect of consuming a row, cohort × checkpoint, as a heat map of one model (default: the largest).
+def memorization_profile(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Effect of consuming a row, cohort × checkpoint, as a heat map of one model (the largest).
 
     `table`: from `memorization.summarize_profiles`.
     """
-    rows, name = style.one_model(style.require(table, "effect"), model)
+    rows, name = style.one_model(style.require(table, "effect"))
     grid = rows.pivot(index="cohort", columns="step", values="value")
     ax = style.axes(ax, size=(6.6, 4.4))
     most = float(np.nanmax(np.abs(grid.to_numpy()))) or 1.0
@@ -176,12 +167,13 @@ def memorization_persistence(table: pd.DataFrame, ax: Axes | None = None) -> Axe
     return style.finished(ax, "memorization (effect)", rows, xlabel=since)
 
 
-def forgetting(table: pd.DataFrame, ax: Axes | None = None, *, measure: str | None = None) -> Axes:
-    """A measure by steps since the last exposure; colour is size, line style the number of exposures.
+def forgetting(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The advantage, else the loss, by steps since the last exposure; colour is size, line style the number of
+    exposures.
 
-    `table`: from `memorization.forgetting_curve`; measure: its column (default: advantage, else nll).
+    `table`: from `memorization.forgetting_curve`.
     """
-    measure = measure or ("advantage" if (table["metric"] == "advantage_after_exposure").any() else "nll")
+    measure = "advantage" if (table["metric"] == "advantage_after_exposure").any() else "nll"
     rows = style.require(table, f"{measure}_after_exposure")
     ax = style.axes(ax)
     seen = rows["exposures_low"].astype("string").fillna("any")
@@ -190,20 +182,18 @@ def forgetting(table: pd.DataFrame, ax: Axes | None = None, *, measure: str | No
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
     if measure == "advantage":
         ax.axhline(0, color="0.5", linewidth=1)
-    return style.finished(ax, MEASURE_NAMES.get(measure, measure), rows, xlabel="steps since the last exposure")
+    return style.finished(ax, MEASURE_NAMES[measure], rows, xlabel="steps since the last exposure")
 
 
-def membership(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "auc", model: str | None = None) -> Axes:
-    """Membership-inference AUC (or a true-positive rate) by step, a line per signal of one model (the largest)."""
-    rows, name = style.one_model(style.require(table, metric), model)
+def membership(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Membership-inference AUC by step, a line per signal of one model (the largest)."""
+    rows, name = style.one_model(style.require(table, "auc"))
     ax = style.axes(ax)
     for signal in dict.fromkeys(rows["task"]):
         style.curve(ax, rows[rows["task"] == signal], label=SIGNAL_NAMES.get(str(signal), str(signal)))
-    chance = 0.5 if metric == "auc" else float(metric.removeprefix("tpr_at_fpr_"))
-    ax.axhline(chance, color="0.5", linewidth=1, linestyle="--", label="chance")
+    ax.axhline(0.5, color="0.5", linewidth=1, linestyle="--", label="chance")
     ax.set_title(name)
-    rate = f"true-positive rate at {chance:.1%} false positives"
-    return style.finished(ax, "AUC, members against non-members" if metric == "auc" else rate, rows, steps=True)
+    return style.finished(ax, "AUC, members against non-members", rows, steps=True)
 
 
 def memorization_kinds(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

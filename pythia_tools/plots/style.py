@@ -99,15 +99,9 @@ def each_size(
         yield points, f"{label}: undefined" if undefined else label, colours[model]
 
 
-def one_model(rows: pd.DataFrame, model: str | None) -> tuple[pd.DataFrame, str]:
-    """Rows and label of one model, by default the largest of those whose size is known, else the first.
-
-    Raises RequestError for a model that is not there.
-    """
-    known = by_size(rows)
-    name = model or (by_size(rows.dropna(subset=["params"])) or known[:1])[-1]
-    if name not in known:
-        raise RequestError(f"this summary has no model {name!r}; it has: {', '.join(known)}")
+def one_model(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Rows and label of one model: the largest of those whose size is known, else the first."""
+    name = (by_size(rows.dropna(subset=["params"])) or by_size(rows)[:1])[-1]
     own = rows[rows["model"] == name]
     return own, model_label(name, own["params"].iloc[0])
 
@@ -147,7 +141,7 @@ def error_bars(points: pd.DataFrame) -> np.ndarray:
 
 def curve(
     ax: Axes, points: pd.DataFrame, *, x: str = "step", label: str | None = None, colour: Any = None, style: Any = "-",
-    marker: str = "o", ribbon: float = 0.16,
+    ribbon: float = 0.16,
 ) -> None:
     """value against x with its interval as a ribbon, points where something was measured."""
     data = points.sort_values(x).dropna(subset=["value"])
@@ -155,7 +149,7 @@ def curve(
         ax.plot([], [], linestyle=style, color=colour, label=label)
         return
     xs, ys = data[x].astype(float).to_numpy(), data["value"].to_numpy()
-    (line,) = ax.plot(xs, ys, marker=marker, linestyle=style, color=colour, label=label, markersize=3.5)
+    (line,) = ax.plot(xs, ys, marker="o", linestyle=style, color=colour, label=label, markersize=3.5)
     low, high = data["low"].to_numpy(float), data["high"].to_numpy(float)
     if np.isfinite(low).any():
         ax.fill_between(xs, low, high, color=line.get_color(), alpha=ribbon, linewidth=0)

@@ -1,6 +1,5 @@
-"""Reports: one self-contained HTML page of finished runs."""
+"""Reports: one self-contained HTML page of finished runs, readable on a phone and on paper, everything escaped."""
 
-from pythia_tools.report.build import build_report
-from pythia_tools.report.page import Picture, Section, render
+from pythia_tools.report.page import Picture, Section, build_report, render
 
 __all__ = ["Picture", "Section", "build_report", "render"]

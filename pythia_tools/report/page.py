@@ -1,5 +1,6 @@
-"""One self-contained HTML page: figures inline, readable on a phone and on paper, everything escaped.
+"""From finished runs to one page: a section per run, its figures, its computed sentences, its numbers, its receipts.
 
+Everything shown was recorded when the run finished, so a page needs neither the models nor the analysis that made it.
 Figures are embedded as data URIs, so the page has no other file, no script and no request.
 Cost: the size of its figures, about 50–150 kB each.
 """
@@ -15,8 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from pythia_tools.core.errors import DataError
+from pythia_tools.core.errors import DataError, RequestError
+from pythia_tools.core.results import Run
+from pythia_tools.core.tables import at_last_step
 
+HIDDEN = ["suite", "params", "tokens", "seed", "analysis"]
+"""Columns of a summary that a section's table leaves to summary.csv."""
 UNDEFINED = {"value": "undefined"}
 """Columns in which nothing means more than that nothing applies."""
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -134,3 +139,44 @@ def _receipts(command: str, record: Mapping[str, Any], timings: Mapping[str, flo
 def _pairs(what: str, value: str, pairs: Mapping[str, object]) -> str:
     """A table of two columns, whole."""
     return table_html(pd.DataFrame({what: pairs.keys(), value: map(str, pairs.values())}), limit=len(pairs))
+
+
+def name_of(run: Run) -> str:
+    """Which analysis a run holds, or which command made it."""
+    return str(run.record.get("analysis") or run.config.get("command"))
+
+
+def section(run: Run) -> Section:
+    """One run as a section."""
+    captions: dict[str, str] = run.record.get("captions") or {}
+    figures = {p.stem: p for p in sorted(run.figures, key=lambda p: p.suffix)}  # the .svg where there are both
+    names = [name for name in captions if name in figures]
+    names += sorted(figures.keys() - captions.keys())
+    return Section(
+        title=str(run.record.get("title") or name_of(run).replace("-", " ").capitalize()),
+        findings=[s["text"] for s in run.record.get("sentences") or []],
+        pictures=[Picture(figures[name], captions.get(name, name.replace("_", " "))) for name in names],
+        table=last_numbers(run.summary), table_title="Numbers at the last step",
+        method=str(run.record.get("method") or ""), name=name_of(run),
+    )
+
+
+def last_numbers(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each model's last step, with the columns a reader compares; columns that say nothing are left out."""
+    last = at_last_step(summary)
+    if summary["model"].isna().all():  # of an order or of documents
+        last = summary[(summary["step"] == summary["step"].max()).fillna(True)]
+    last = last.drop(columns=HIDDEN)
+    return last.drop(columns=[c for c in last.columns if last[c].isna().all()]).reset_index(drop=True)
+
+
+def build_report(runs: Sequence[Run], *, title: str, lead: str, command: str) -> str:
+    """The page of several finished runs as HTML text. Raises RequestError for none."""
+    if not runs:
+        raise RequestError("a report needs at least one finished run")
+    weights, spent = ({k: v for run in runs for k, v in (run.record.get(part) or {}).items()}
+                      for part in ("weights", "timings_seconds"))
+    fingerprints = dict.fromkeys(str(run.record["data"]) for run in runs if run.record.get("data"))
+    record = {**runs[0].record, "weights": weights, "data": "; ".join(fingerprints) or None}
+    timings = spent | {"all": sum(spent.values())}
+    return render(title, lead, [section(r) for r in runs], command=command, record=record, timings=timings)

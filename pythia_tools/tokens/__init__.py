@@ -3,10 +3,8 @@
 Stores are mapped into memory and never merged on disk.
 """
 
-from pythia_tools.tokens.dtypes import DTYPE_CODES, dtype_for_vocab
-from pythia_tools.tokens.index import StoreIndex, read_index, write_index
-from pythia_tools.tokens.local import ByteSource, LocalBytes
-from pythia_tools.tokens.shards import find_shards, shard_names
+from pythia_tools.tokens.index import DTYPE_CODES, StoreIndex, dtype_for_vocab, read_index, write_index
+from pythia_tools.tokens.local import ByteSource, LocalBytes, find_shards, shard_names
 from pythia_tools.tokens.store import TokenStore, open_store
 from pythia_tools.tokens.tokenizer import Openable, Tokenizer, char_bytes, open_tokenizer, piece_bytes
 from pythia_tools.tokens.writer import StoreWriter

@@ -11,10 +11,13 @@
                          (the published preshuffled indexes hold just [0])
 
 Megatron-core's multimodal variant appends S mode bytes; they are allowed and ignored.
+Dtype codes 1-5 and 8 mean the same in every lineage. Codes 6 and 7 do not: GPT-NeoX writes 6 for float32 and 7 for
+float64, Megatron-core the reverse; here they are GPT-NeoX's. Token ids use 8 (uint16) or 4 (int32).
 All integers are little-endian; the arrays are unaligned in the file, so they are copied when first used.
 Checking every entry costs one pass: about a second for 134 million sequences.
 """
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterable
@@ -23,14 +26,17 @@ from pathlib import Path
 
 import numpy as np
 
-from pythia_tools.core.errors import DataError
+from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.files import atomic_write
-from pythia_tools.tokens.dtypes import code_of, dtype_of
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 HEADER = struct.Struct("<9sQBQQ")
 CHECK_ROWS = 1 << 22
+DTYPE_CODES: dict[int, np.dtype] = {
+    code: np.dtype(kind) for code, kind in enumerate(("u1", "i1", "<i2", "<i4", "<i8", "<f4", "<f8", "<u2"), 1)
+}
+SMALL_VOCAB = 65_500
 
 
 @dataclass(frozen=True)
@@ -147,3 +153,25 @@ def _check_documents(path: Path, doc_idx: np.ndarray, count: int) -> None:
         raise DataError(f"{path}: no document index; it holds at least [0]")
     if doc_idx[0] != 0 or (np.diff(doc_idx) < 0).any() or doc_idx[-1] > count:
         raise DataError(f"{path}: the document index must rise from 0 to at most {count}; the index is damaged")
+
+
+def dtype_of(code: int, path: object) -> np.dtype:
+    """The dtype of a code read from `path`. Raises DataError for a code that no lineage defines."""
+    if code not in DTYPE_CODES:
+        known = ", ".join(f"{c} ({d.name})" for c, d in DTYPE_CODES.items())
+        raise DataError(f"{path}: dtype code {code} is not one of {known}; the index is damaged")
+    return DTYPE_CODES[code]
+
+
+def code_of(dtype: object) -> int:
+    """The code of a dtype. Raises RequestError for one that the format cannot hold."""
+    codes = {stored: code for code, stored in DTYPE_CODES.items()}
+    with contextlib.suppress(TypeError, KeyError):
+        return codes[np.dtype(dtype)]  # type: ignore[call-overload]
+    known = ", ".join(d.name for d in DTYPE_CODES.values())
+    raise RequestError(f"dtype {dtype!r} cannot be stored; use one of {known}")
+
+
+def dtype_for_vocab(vocab_size: int | None) -> np.dtype:
+    """The builders' rule: uint16 when the unpadded vocabulary is known and below 65,500, else int32."""
+    return np.dtype("<u2") if vocab_size is not None and vocab_size < SMALL_VOCAB else np.dtype("<i4")

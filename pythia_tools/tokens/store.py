@@ -11,8 +11,7 @@ import numpy as np
 from pythia_tools.core import files
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.tokens.index import StoreIndex, read_index
-from pythia_tools.tokens.local import ByteSource, LocalBytes
-from pythia_tools.tokens.shards import find_shards
+from pythia_tools.tokens.local import ByteSource, LocalBytes, find_shards
 
 PROVENANCE = ".documents.parquet"
 RECORD = ".json"

@@ -30,7 +30,7 @@ from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.parallel import map_ahead, worker_count
 from pythia_tools.core.results import CellStore
 from pythia_tools.tokens.documents import Document, batched, expand_inputs, read_documents, repaired
-from pythia_tools.tokens.dtypes import dtype_for_vocab
+from pythia_tools.tokens.index import dtype_for_vocab
 from pythia_tools.tokens.store import PROVENANCE, RECORD, beside, prefix_of
 from pythia_tools.tokens.tokenizer import END_OF_TEXT, Openable, Tokenizer, open_tokenizer
 from pythia_tools.tokens.writer import StoreWriter

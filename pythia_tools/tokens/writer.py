@@ -14,8 +14,7 @@ import numpy as np
 
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import atomic_write
-from pythia_tools.tokens.dtypes import code_of
-from pythia_tools.tokens.index import checked_sizes, write_index
+from pythia_tools.tokens.index import checked_sizes, code_of, write_index
 from pythia_tools.tokens.store import prefix_of
 
 

@@ -107,7 +107,7 @@ def test_a_plan_computes_nothing(tiny_suite, capsys):
         (["--data", "crows_pairs"], "give SET=PATH"),
         (["--data", "crow=x"], "unknown evaluation set 'crow'"),
         (["--measures", "crows_pairs", "--data", "crows_pairs=/nowhere"], "no crows_pairs_anonymized.csv there"),
-        (["--templates", "/nowhere"], "cannot be read"),
+        (["--templates", "/nowhere"], "no such file of templates"),
         (["--limit", "0"], "--limit: 0 is too small; at least 1"),
         (["--measures", "guess"], "'guess' is not known"),
     ],

@@ -162,17 +162,16 @@ def test_table_is_one_line_per_checkpoint_row_and_position(steps):
         np.testing.assert_array_equal(here["rank"].to_numpy(dtype=int).reshape(7, 12), found.rank)
 
 
-def test_means_over_rows_and_positions_agree_with_the_long_table(steps, monkeypatch):
+def test_means_over_positions_agree_with_the_long_table(steps, monkeypatch):
     monkeypatch.setattr(sys.modules[ScoreTask.__module__], "PART_ROWS", 3)  # three parts, the last of one row
     long = pt.token_scores(steps, ROWS, device="cpu", row_ids=range(100, 107))
     long["top1"] = (long["rank"] == 0).astype(float)
-    for axis in ("row", "position"):
-        short = pt.token_scores(steps, ROWS, device="cpu", row_ids=range(100, 107), aggregate=axis)
-        means = long.groupby(["step", axis], as_index=False)[["nll", "rank", "entropy", "top1"]].mean()
-        assert short[axis].tolist() == means[axis].tolist() and short["n"].sum() == len(long)
-        for column in ("nll", "rank", "entropy", "top1"):
-            np.testing.assert_allclose(short[column].to_numpy(float), means[column].to_numpy(float), rtol=1e-6)
-    with pytest.raises(RequestError, match="'row' or 'position'"):
+    short = pt.token_scores(steps, ROWS, device="cpu", row_ids=range(100, 107), aggregate="row")
+    means = long.groupby(["step", "row"], as_index=False)[["nll", "rank", "entropy", "top1"]].mean()
+    assert short["row"].tolist() == means["row"].tolist() and short["n"].sum() == len(long)
+    for column in ("nll", "rank", "entropy", "top1"):
+        np.testing.assert_allclose(short[column].to_numpy(float), means[column].to_numpy(float), rtol=1e-6)
+    with pytest.raises(RequestError, match="use None or 'row'"):
         pt.token_scores(steps, ROWS, aggregate="all")
     with pytest.raises(RequestError, match="3 row_ids for 7 rows"):
         pt.token_scores(steps, ROWS, row_ids=[1, 2, 3])

@@ -91,9 +91,11 @@ def test_weights_worked_through_before_are_not_downloaded_again(server, tmp_path
     assert (first.computed, first.reused) == (6, 2)  # steps 0 and 1 hold the same weights
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "another machine"))
     server.forget()
-    plan = analysis.plan_sweep(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu")
-    assert plan == analysis.SweepPlan(4, 8, 8, 0, 0, 0, (), 0, None)
-    assert analysis.plan_sweep(checkpoints(2000), [Norm()], device="cpu").download_bytes > 40_000
+    plan = analysis.plan(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu")
+    assert (plan["checkpoints"], plan["cells"], plan["cells_done"], plan["files_to_download"]) == (4, 8, 8, 0)
+    assert (plan["download_bytes"], plan["disk_peak_bytes"], plan["problems"]) == (0, 0, [])
+    assert plan["seconds_about"] is None, "the task does not say how many ids it takes"
+    assert analysis.plan([*checkpoints(2000)], [Norm()], device="cpu")["download_bytes"] > 40_000
     again = analysis.sweep(checkpoints(*STEPS), [Norm()], cells=cells, device="cpu")
     pd.testing.assert_frame_equal(again["norm"], first["norm"])
     assert again.computed == 0 and again.weights == first.weights

@@ -78,8 +78,8 @@ def test_unknown_sizes_are_said_and_not_ranked() -> None:
     table = tables.concat([table, table[table["model"] == "s"].assign(model="zz", params=None)])
     labels = [t.get_text() for t in plots.learning(table).get_legend().get_texts()]
     assert labels[:3] == ["xs (90k)", "s (280k)", "zz (size unknown)"]
-    assert style.one_model(table, None)[1] == "s (280k)", "the largest of those whose size is known"
-    assert style.one_model(table[table["model"] == "zz"], None)[1] == "zz (size unknown)"
+    assert style.one_model(table)[1] == "s (280k)", "the largest of those whose size is known"
+    assert style.one_model(table[table["model"] == "zz"])[1] == "zz (size unknown)"
     shares = table.assign(metric="memorized_share", subset="all")
     with pytest.raises(RequestError, match="no main model's size is known"):
         plots.memorization_scaling(shares[shares["model"] == "zz"])

@@ -15,7 +15,6 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_tools.analyses import term_frequency as tf
 from pythia_tools.analyses.term_frequency.answers import distinct_aliases, is_right, is_settled, normalize, read_answer
-from pythia_tools.analyses.term_frequency.questions import PAPER_PROMPT
 from pythia_tools.analysis import Context, Execution
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
@@ -224,7 +223,6 @@ def test_questions_from_every_kind_of_file(tmp_path: Path) -> None:
     assert first.answers == ("Ann", "Anne B") and first.answer == "Ann" and second.answer == "Rome"
     items = tf.question_items([first], 1, examples=[second, first])
     assert items[0].prompt == "Q:Where? A: Rome\n\nQ:Who? A:" and items[0].term == "tc_1"
-    assert tf.question_items([first], prompt=PAPER_PROMPT)[0].prompt == "Q: Who? \n A:"
     patterns = tf.question_patterns([first, second])
     assert [p.name for p in patterns] == ["tc_1", "x"] and len(patterns[0].members[1]) == 2
     (tmp_path / "bad.jsonl").write_text('{"question": "Who?"}')

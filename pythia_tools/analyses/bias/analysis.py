@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from pythia_tools import counts, plots
-from pythia_tools.analyses.bias import asked, measure
+from pythia_tools.analyses.bias import asked
+from pythia_tools.analyses.bias.asked import BiasOptions
 from pythia_tools.analyses.bias.association import associate
 from pythia_tools.analyses.bias.columns import COLUMNS, METRICS, NAME, PRONOUNS, summary
-from pythia_tools.analyses.bias.options import BiasOptions
 from pythia_tools.analyses.bias.sentences import sentences
 from pythia_tools.analyses.bias.summaries import summarize
-from pythia_tools.analysis import Analysis, Context, Export, Figure, Sentence, Task, compare_with_truth, words
+from pythia_tools.analysis import Analysis, Context, Export, Figure, Sentence, Task, compare_with_truth, joined, words
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.micro.words import PRONOUNS as FORMS
@@ -79,13 +79,13 @@ class Bias(Analysis[BiasOptions]):
         return asked.tasks(context, options)
 
     def items(self, result: Mapping[str, pd.DataFrame], context: Context, options: BiasOptions) -> pd.DataFrame:
-        found = measure.items(result)
+        found = joined(result)
         if not (options.association and len(found)):
             return found
         orders = _orders(context)
         known = found[found["branch"].isin(list(orders))]
         told = associate(known, orders, tokenizer=context.tokenizer, window=options.window)
-        return measure.items({"items": found, "association": told})
+        return joined({"items": found, "association": told})
 
     def summarize(self, items: pd.DataFrame, context: Context, options: BiasOptions) -> pd.DataFrame:
         pairs = {c.model.name: c.model.base for c in context.checkpoints if c.model.base and c.model.branch != "main"}

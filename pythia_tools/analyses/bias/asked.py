@@ -1,23 +1,23 @@
 """What a run of the bias measures asks: tasks from options, their items from files, manifests, or the suite's truth."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 
 import pandas as pd
 
 from pythia_tools.analyses.bias import coreference, crows, winobias
 from pythia_tools.analyses.bias.columns import PRONOUNS
 from pythia_tools.analyses.bias.harness import HarnessTask
-from pythia_tools.analyses.bias.heldout import HeldoutLoss
-from pythia_tools.analyses.bias.options import BiasOptions
+from pythia_tools.analyses.bias.measure import HeldoutLoss
 from pythia_tools.analyses.bias.pronouns import PronounTask, pronoun_items
-from pythia_tools.analysis import Context, Task
+from pythia_tools.analysis import Context, Options, Task, option
 from pythia_tools.core import manifests
 from pythia_tools.core.errors import RequestError, unknown
+from pythia_tools.core.files import read_lines
 from pythia_tools.micro import words
 
 HELDOUT_ROWS = 256
+MEASURES = (PRONOUNS, "crows_pairs", "winobias", "winogender", "stereoset", "bbq", "heldout_loss")
 SETS = {
     "crows_pairs": (crows.read_pairs, crows.CrowsPairs),
     "winogender": (coreference.read_winogender, coreference.Winogender),
@@ -25,6 +25,31 @@ SETS = {
     "bbq": (coreference.read_bbq, coreference.BBQ),
 }
 """Measure → how its set is read, and its task."""
+
+
+@dataclass(frozen=True)
+class BiasOptions(Options):
+    """Measures, their items, and how branches are compared with their controls."""
+
+    measures: tuple[str, ...] = option((), "default: pronoun_preference", choices=MEASURES)
+    lm_eval: tuple[str, ...] = option((), "tasks of lm-evaluation-harness, run on the live model", metavar="TASK")
+    data: tuple[str, ...] = option((), "local files of a set (default: downloaded by manifest)", metavar="SET=PATH")
+    groups: tuple[str, ...] = option(
+        (), "only these bias types of CrowS-Pairs and StereoSet (gender, …)", metavar="TYPE",
+    )
+    limit: int | None = option(None, "only the first N items of each set (of each file of WinoBias)", minimum=1)
+    winobias_methods: tuple[str, ...] = option(
+        ("pronoun", "referent"),
+        "pronoun: which of two is likelier, with prompts of our own wording (the paper's were never published); "
+        "referent, generate: which occupation is meant, by log-probability or generated", choices=winobias.METHODS,
+    )
+    templates: str | None = option(None, "contexts with {occupation}, one a line (pronoun_preference)", metavar="FILE")
+    occupations: str | None = option(
+        None, "occupation and stereotype (he or she), tab-separated, one a line", metavar="FILE",
+    )
+    association: bool = option(False, "also against the corpus' own co-occurrence counts up to each step")
+    window: int = option(8, "window of the association, in words", minimum=1, metavar="WORDS")
+    correction: str = option("holm", "for many comparisons", choices=("holm", "bh"))
 
 
 def tasks(context: Context, options: BiasOptions) -> list[Task]:
@@ -86,18 +111,12 @@ def _pronouns(context: Context, options: BiasOptions) -> PronounTask:
         occupations = list(zip(truth.pronouns["occupation"], truth.pronouns["stereotype"], strict=True))
         he, she = truth.about["pronouns"]["he"], truth.about["pronouns"]["she"]
     if options.templates:
-        templates = _lines(options.templates)
+        templates = read_lines(options.templates, "templates")
     if options.occupations:
-        occupations = list(map(partial(_occupation, options.occupations), _lines(options.occupations)))
+        path = options.occupations
+        occupations = [_occupation(path, line) for line in read_lines(path, "occupations")]
     items = pronoun_items(templates, occupations, lead=lead)[: options.limit]
     return PronounTask(context.tokenizer, items, he=(he,), she=(she,))
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return [line.rstrip("\n") for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _occupation(path: str, line: str) -> tuple[str, str]:

@@ -1,23 +1,61 @@
-"""What the measures have in common: texts scored in parts by log-likelihood, items out of the scores."""
+"""What the measures have in common: texts scored in parts by log-likelihood, items out of the scores; held-out loss.
+
+Texts become ids by the rules of EleutherAI's lm-evaluation-harness, so that scores can be compared: spaces at the end
+of a context belong to the continuation; context and continuation are encoded together and cut at the context's length;
+an empty context is the beginning-of-text id.
+"""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, Unpack
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from torch import nn
 
-from pythia_tools.analyses.bias.columns import COLUMNS, NAME
-from pythia_tools.analyses.bias.texts import Encoder
-from pythia_tools.analysis import Context, Task, Where, sweep
-from pythia_tools.core import tables
+from pythia_tools.analyses.bias.columns import NAME
+from pythia_tools.analysis import Context, ScoreTask, Task
+from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
-from pythia_tools.models.continuations import Loglikelihoods, Scorer
-from pythia_tools.suites import Checkpoint
-from pythia_tools.tokens import Openable
+from pythia_tools.models.continuations import Loglikelihoods, Request, Scorer
+from pythia_tools.tokens import Openable, open_tokenizer
 
 PART_ITEMS = 512
+
+
+class Encoder:
+    """A tokenizer, and the id that stands for an empty context: its beginning-of-text id, else its end-of-text id."""
+
+    def __init__(self, tokenizer: Openable):
+        self.tokenizer = open_tokenizer(tokenizer)
+        prefix = self.tokenizer.beginning
+        if prefix is None:
+            raise RequestError("this tokenizer has no beginning- or end-of-text token to begin with; give another")
+        self.prefix = prefix
+
+    def requests(self, pairs: Sequence[tuple[str, str]]) -> list[Request]:
+        """One Request per (context, continuation). Raises RequestError for an empty continuation."""
+        moved = [_move_spaces(context, continuation) for context, continuation in pairs]
+        whole = self.tokenizer.ids([a + b for a, b in moved])
+        contexts = self.tokenizer.ids([a for a, _ in moved])
+        return [self._request(a, w, c) for (a, _), w, c in zip(moved, whole, contexts, strict=True)]
+
+    def _request(self, text: str, whole: list[int], context: list[int]) -> Request:
+        if not text:
+            begun = whole[:1] == [self.prefix]
+            context, whole = (whole[:1], whole) if begun else ([self.prefix], [self.prefix, *whole])
+        request = Request(tuple(context), tuple(whole[len(context) :]))
+        if not request.continuation:
+            raise RequestError(f"nothing to score after {text[-60:]!r}: the continuation is empty")
+        return request
+
+
+def _move_spaces(context: str, continuation: str) -> tuple[str, str]:
+    kept = context.rstrip()
+    if not kept:
+        return ("", context + continuation) if not context else (context, continuation)
+    return kept, context[len(kept) :] + continuation
 
 
 class Measure(Task):
@@ -64,17 +102,17 @@ def judged(holds: np.ndarray, scored: np.ndarray) -> np.ndarray:
     return np.where(scored, np.asarray(holds, dtype=float), np.nan)
 
 
-def measure(checkpoints: Iterable[Checkpoint], task: Task | Sequence[Task], **where: Unpack[Where]) -> pd.DataFrame:
-    """One item table of one task or several on every checkpoint; COLUMNS says what the columns hold.
+class HeldoutLoss(ScoreTask):
+    """Mean loss of each of (n, L + 1) held-out rows as items: `score`, in nats per token, is what branches change."""
 
-    `where`: device, dtype, cells, …, as an `Execution` takes them. Raises what `analysis.sweep` raises.
-    """
-    return items(sweep(checkpoints, list(task) if isinstance(task, Sequence) else [task], **where))
+    name = f"{NAME}/heldout_loss"
 
+    def __init__(self, rows: npt.ArrayLike, *, vocabulary: int | None = None):
+        super().__init__(rows, aggregate="row", vocabulary=vocabulary)
 
-def items(result: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One item table out of the tables of a sweep."""
-    frames = [frame for frame in result.values() if len(frame)]
-    if not frames:
-        return tables.check_items(pd.DataFrame(columns=[*tables.IDENTITY, *list(COLUMNS)[:6]]))
-    return tables.check_items(pd.concat(frames, ignore_index=True))
+    def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
+        found = super().run(context, model, part)
+        return pd.DataFrame({
+            "task": "heldout_loss", "subset": "all", "item": [f"row {r}" for r in found["row"]], "score": found["nll"],
+            "outcome": np.nan, "kept": np.isfinite(found["nll"]),
+        })

@@ -10,7 +10,7 @@ n = p (1 − p) / se² + 1.
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,7 +29,7 @@ from pythia_tools.core.statistics import normal_bounds, series_mean
 from pythia_tools.suites import load_suite
 
 TASKS = ("lambada_openai", "crows_pairs_english", "wino_bias")
-"""Task names (beginnings) that are read by default: what the study is about."""
+"""Task names (beginnings) that are read: what the study is about."""
 _V1 = re.compile(
     r"pythia-v1/pythia-(?P<model>[^/]+)/(?P<kind>zero-shot|baseline|intervention)/"
     r"(?:[a-z]+-)?.+?(?P<long>-long)?_step(?P<step>\d+)\.json$"
@@ -50,19 +50,17 @@ ITEMS = [*tables.IDENTITY, "task", "prompt", "metric", "value", "stderr", "file"
 Identity: TypeAlias = dict[str, object]
 
 
-def read_published(path: str | Path, *, tasks: Iterable[str] = TASKS) -> pd.DataFrame:
-    """Every published number of these tasks: identity, task, prompt (WinoBias), metric, value, stderr, file.
+def read_published(path: str | Path) -> pd.DataFrame:
+    """Every published number of TASKS: identity, task, prompt (WinoBias), metric, value, stderr, file.
 
     Raises: RequestError when there is no such folder or archive; DataError when a file in it is damaged, or none is
     there.
     """
-    wanted = tuple(tasks)
     found = files.published(Path(path), lambda name: _kind(name) is not None)
-    rows = [row for name, text in found for row in _rows(name, text, wanted)]
+    rows = [row for name, text in found for row in _rows(name, text)]
     if not rows:
-        named = ", ".join(wanted)
         holds = "it should hold pythia-v1/ and bias-evals/ of Pythia's evals/"
-        raise DataError(f"{path}: no published results of {named}; {holds}")
+        raise DataError(f"{path}: no published results of {', '.join(TASKS)}; {holds}")
     frame = pd.DataFrame(rows, columns=ITEMS)
     return tables.check_items(frame.sort_values(["suite", "model", "branch", "step", "task", "prompt", "metric"],
                                                 kind="stable"))
@@ -72,7 +70,7 @@ def _kind(name: str) -> re.Match[str] | None:
     return _V1.search(name) or _V0.search(name) or _WINOBIAS.search(name)
 
 
-def _rows(name: str, text: bytes, tasks: tuple[str, ...]) -> Iterator[Identity]:
+def _rows(name: str, text: bytes) -> Iterator[Identity]:
     try:
         value = json.loads(text)
         identity = _identity(name, value)
@@ -83,7 +81,7 @@ def _rows(name: str, text: bytes, tasks: tuple[str, ...]) -> Iterator[Identity]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{name}: not a published result ({type(error).__name__}: {error})") from error
     for task, prompt, numbers in metrics:
-        if not str(task).startswith(tasks):
+        if not str(task).startswith(TASKS):
             continue
         for metric, number in numbers.items():
             if isinstance(number, int | float) and not metric.endswith("_stderr"):
@@ -223,9 +221,7 @@ def final_verdicts(results: pd.DataFrame) -> list[Sentence]:
             continue
         step, task = here["step"].max(), str(named["task"])
         last = here[here["step"] == step].set_index("branch")[["value", "stderr"]]
-        asked = (results["metric"] == "em") if task not in _PAIRED else (
-            (results["task"] == task) & (results["metric"] == _PAIRED[task])
-        )
+        asked = (results["metric"] == _PAIRED.get(task, "em")) & ((results["task"] == task) | (task not in _PAIRED))
         same = (results["suite"] == named["suite"]) & (results["model"] == named["model"]) & (results["step"] == step)
         for branch, control in _branches(last.reset_index()):
             change = float(last.loc[branch, "value"] - last.loc[control, "value"])

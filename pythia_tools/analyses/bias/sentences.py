@@ -8,6 +8,7 @@ import pandas as pd
 from pythia_tools.analyses.bias.columns import PRONOUNS, QUANTITIES
 from pythia_tools.analyses.bias.statistics import ALPHA
 from pythia_tools.analysis import Sentence, words
+from pythia_tools.core.tables import at_last_step
 
 PREFERS = ("more often than not", "less often than not", "about as often as not",
            "more or less often than not (no interval says which)")
@@ -24,7 +25,7 @@ def sentences(summary: pd.DataFrame) -> list[Sentence]:
 
 def _preference(whole: pd.DataFrame) -> Iterator[Sentence]:
     shares = whole[(whole["metric"] == "stereotype_share") & (whole["branch"] == "main")]
-    read = words.by_size(words.at_last_step(shares)).dropna(subset=["value"])
+    read = words.by_size(at_last_step(shares)).dropna(subset=["value"])
     told = []
     for row in words.records(read):
         word = words.direction(row["value"] - 0.5, row["low"] - 0.5, row["high"] - 0.5, PREFERS)
@@ -37,7 +38,7 @@ def _preference(whole: pd.DataFrame) -> Iterator[Sentence]:
 def _branches(whole: pd.DataFrame) -> Iterator[Sentence]:
     """One sentence per branch model: which way it moved, by how much, or that nothing was detected."""
     feminine = whole[whole["metric"] == "feminine_share"]
-    read = words.by_size(words.at_last_step(whole[whole["metric"] == "paired_difference"]))
+    read = words.by_size(at_last_step(whole[whole["metric"] == "paired_difference"]))
     for index, row in zip(read.index, words.records(read), strict=True):
         here = read.loc[[index]]
         if not row["n"] or pd.isna(row["value"]):
@@ -64,7 +65,7 @@ def verdicts(summary: pd.DataFrame, *, last_only: bool = False) -> list[Sentence
     summary: of `summarize` or `comparison_summary`.
     """
     whole = summary[(summary["subset"] == "all") & summary["reference"].notna() & summary["model"].notna()]
-    whole = words.at_last_step(whole) if last_only else whole
+    whole = at_last_step(whole) if last_only else whole
     found = []
     for quantity, prefix in QUANTITIES.items():
         looks = int((summary["metric"] == f"{prefix}paired_p_adjusted").sum())

@@ -26,7 +26,6 @@ from torch import nn
 
 from pythia_tools.analyses.bias.columns import NAME
 from pythia_tools.analyses.bias.measure import Measure, judged, margin
-from pythia_tools.analyses.bias.options import METHODS
 from pythia_tools.analyses.bias.sets import load_set
 from pythia_tools.analysis import Context, Task
 from pythia_tools.core.errors import DataError, RequestError
@@ -36,6 +35,7 @@ from pythia_tools.models.decode import LOST, greedy
 from pythia_tools.models.score import max_positions
 from pythia_tools.tokens import Openable, open_tokenizer
 
+METHODS = ("pronoun", "referent", "generate")
 PRONOUN_TEMPLATES = {
     "sentence": "",
     "stands_for": '"{blanked}" The pronoun in the blank stands for {occupation}, so it is',

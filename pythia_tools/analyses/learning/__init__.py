@@ -1,7 +1,6 @@
 """Learning curves: loss on held-out rows, and on the batches before and after each checkpoint."""
 
 from pythia_tools.analyses.learning.analysis import Learning, LearningOptions
-from pythia_tools.analyses.learning.curves import LossTask, summarize
-from pythia_tools.analyses.learning.rows import RowsByStep, before_and_after
+from pythia_tools.analyses.learning.curves import LossTask, before_and_after, summarize
 
-__all__ = ["Learning", "LearningOptions", "LossTask", "RowsByStep", "before_and_after", "summarize"]
+__all__ = ["Learning", "LearningOptions", "LossTask", "before_and_after", "summarize"]

@@ -9,7 +9,6 @@ import pandas as pd
 
 from pythia_tools import plots
 from pythia_tools.analyses.learning import curves
-from pythia_tools.analyses.learning.rows import RowsByStep, before_and_after
 from pythia_tools.analysis import Analysis, Context, Figure, Options, Sentence, Task, option
 from pythia_tools.analysis import words as say
 from pythia_tools.core.errors import RequestError
@@ -51,14 +50,14 @@ class Learning(Analysis[LearningOptions]):
 
     def tasks(self, context: Context, options: LearningOptions) -> list[Task]:
         order, rows = context.order, options.rows
-        subsets: dict[str, npt.ArrayLike | RowsByStep] = {}
+        subsets: dict[str, npt.ArrayLike | curves.RowsByStep] = {}
         if context.heldout is not None:
             subsets["heldout"] = context.heldout[: 2 * rows]
         within = [c for c in context.checkpoints if c.step * order.batch_rows <= order.n_rows]
         if within:
             planted = _planted_rows(context)
             batches = max(1, round(rows / order.batch_rows / (1 - len(planted) / order.n_rows)))
-            subsets |= before_and_after(order, within, batches=batches, rows=rows, leave_out=planted)
+            subsets |= curves.before_and_after(order, within, batches=batches, rows=rows, leave_out=planted)
         if not subsets:
             raise RequestError(f"no checkpoint of {context.name} lies within its order; choose earlier --steps")
         return [curves.LossTask(subset, chosen, vocabulary=context.vocabulary) for subset, chosen in subsets.items()]

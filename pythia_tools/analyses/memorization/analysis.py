@@ -207,33 +207,31 @@ class Memorization(Analysis[MemorizationOptions]):
     def figures(self, items: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Figure]:
         things = "canaries" if (items["task"] == rows.CANARIES).any() else "rows"
         share = f"share of {things} memorized"
-        metric, upto = "memorized_share", "at each model's last step; bars are 95 % intervals."
+        upto = "at each model's last step; bars are 95 % intervals."
         wanted: declared.Drawings = {
-            "memorization": (partial(plots.memorization, summary), f"Share of {things} memorized over training."),
+            "memorization": (plots.memorization, f"Share of {things} memorized over training."),
             "memorization_by_exposures": (
-                partial(plots.by_exposures, summary, metric, label=share),
+                partial(plots.by_exposures, label=share),
                 f"Share of {things} memorized against exposures so far, {upto}"),
             "memorization_over_training": (
-                partial(plots.panels_over_training, summary, metric, label=share),
+                partial(plots.panels_over_training, metric="memorized_share", label=share),
                 f"Share of {things} memorized over training, by exposures so far at each checkpoint."),
             "memorization_order": (
-                lambda: plots.poisson_panels(_block_points(items, summary)),
+                lambda found: plots.poisson_panels(_block_points(items, found)),
                 "Memorized rows per block of the training order against a Poisson law of the same mean; points on the "
                 "line say that order does not matter."),
             "order_effect": (
-                partial(plots.order_effect, summary),
+                plots.order_effect,
                 "Variance over mean of memorized rows per block, with the band that shuffled rows give."),
             "predictability": (
-                partial(plots.predictability, summary),
+                plots.predictability,
                 "Precision and recall of every other checkpoint as a prediction of the one that the title names."),
             "memorization_scaling": (
-                partial(plots.memorization_scaling, summary),
-                f"Share of {things} memorized against parameters, by step."),
+                plots.memorization_scaling, f"Share of {things} memorized against parameters, by step."),
         }
         if "kind" in items.columns:
-            caption = "Kinds of memorized rows at each model's last step."
-            wanted["kinds"] = (partial(plots.memorization_kinds, summary), caption)
-        return declared.figures(wanted)
+            wanted["kinds"] = (plots.memorization_kinds, "Kinds of memorized rows at each model's last step.")
+        return declared.figures(summary, wanted)
 
     def sentences(self, summary: pd.DataFrame) -> list[Sentence]:
         return list(sentences.memorization(summary))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeAlias
 
+import pandas as pd
+
 from pythia_tools.analysis import TRUTH_METRICS, Drawn, Figure
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError
@@ -104,15 +106,15 @@ EFFECT_METRICS = {
 }
 
 
-Drawings: TypeAlias = "dict[str, tuple[Callable[[], Drawn], str]]"
-"""Name of a figure → how it is drawn, and its caption."""
+Drawings: TypeAlias = "dict[str, tuple[Callable[[pd.DataFrame], Drawn], str]]"
+"""Name of a figure → how it is drawn from a summary, and its caption."""
 
 
-def figures(wanted: Drawings) -> Iterator[Figure]:
+def figures(summary: pd.DataFrame, wanted: Drawings) -> Iterator[Figure]:
     """The figures that the tables can carry; of each other one it is said why not."""
     for name, (draw, caption) in wanted.items():
         try:
-            yield Figure(name, draw(), caption)
+            yield Figure(name, draw(summary), caption)
         except RequestError as error:
             progress.note(f"no figure {name}: {error}")
 

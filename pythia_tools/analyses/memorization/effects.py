@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -114,17 +114,12 @@ class MemorizationEffects(Analysis[EffectOptions]):
         ])
 
     def figures(self, items: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Figure]:
-        return declared.figures({
-            "profile": (
-                partial(plots.memorization_profile, summary),
-                "Effect of consuming a row on its loss, by cohort and checkpoint."),
-            "persistence": (
-                partial(plots.memorization_persistence, summary),
-                "Mean effect by steps since the rows were consumed; left of 0 placebo effects."),
-            "forgetting": (partial(plots.forgetting, summary), "What is left of an exposure, by steps since it."),
-            "membership": (
-                partial(plots.membership, summary),
-                "Membership inference over training, by signal; 0.5 is chance."),
+        placebo = "Mean effect by steps since the rows were consumed; left of 0 placebo effects."
+        return declared.figures(summary, {
+            "profile": (plots.memorization_profile, "Effect of consuming a row on its loss, by cohort and checkpoint."),
+            "persistence": (plots.memorization_persistence, placebo),
+            "forgetting": (plots.forgetting, "What is left of an exposure, by steps since it."),
+            "membership": (plots.membership, "Membership inference over training, by signal; 0.5 is chance."),
         })
 
     def sentences(self, summary: pd.DataFrame) -> list[Sentence]:

@@ -47,9 +47,7 @@ def signals(table: pd.DataFrame, *, reference: pd.DataFrame | None = None) -> pd
     return out
 
 
-def summarize_membership(
-    table: pd.DataFrame, *, reference: str | None = None, resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def summarize_membership(table: pd.DataFrame, *, reference: str | None = None, resamples: int = 1000) -> pd.DataFrame:
     """Summary rows per checkpoint and signal (its task): `auc`, and the true-positive rates of RATES.
 
     The table's column `member` (bool) tells members from non-members. Rows without a score are left out. reference: the
@@ -62,6 +60,6 @@ def summarize_membership(
             members = known.loc[known["member"], signal].to_numpy(dtype=np.float64)
             others = known.loc[~known["member"], signal].to_numpy(dtype=np.float64)
             start = {**identity, "task": signal, "reference": reference if signal == "reference" else None}
-            found = roc(members, others, list(RATES.values()), resamples=resamples, seed=seed)
+            found = roc(members, others, list(RATES.values()), resamples=resamples)
             lines += [{**start, "metric": m, **e.columns()} for m, e in zip(["auc", *RATES], found, strict=True)]
     return declared.effects(lines)

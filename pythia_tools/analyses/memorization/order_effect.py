@@ -87,9 +87,7 @@ def qq_points(counts: np.ndarray) -> pd.DataFrame:
     return frame.groupby(["theoretical", "observed"], as_index=False).size().rename(columns={"size": "multiplicity"})
 
 
-def summarize_order(
-    table: pd.DataFrame, *, block: int = BLOCK, permutations: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def summarize_order(table: pd.DataFrame, *, block: int = BLOCK, permutations: int = 1000) -> pd.DataFrame:
     """Summary rows per checkpoint of items that hold consecutive rows: rows per block, dispersion, position correlation
     and their nulls.
 
@@ -103,7 +101,7 @@ def summarize_order(
         if (np.diff(part["row"].to_numpy()) != 1).any():
             raise RequestError("the order test needs consecutive rows, each once; measure a range, as order.rows(a, b)")
         try:
-            found = order_effect(part["memorized"], block=block, permutations=permutations, seed=seed)
+            found = order_effect(part["memorized"], block=block, permutations=permutations)
         except RequestError as error:
             progress.note(f"{identity['model']} step {identity['step']}: {error}")
             continue

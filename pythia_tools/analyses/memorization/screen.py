@@ -31,7 +31,6 @@ from torch import nn
 
 from pythia_tools.analyses.memorization.extract import Extraction, Screening, Window, judge_windows, prepare, record
 from pythia_tools.core import progress
-from pythia_tools.core.errors import RequestError
 from pythia_tools.models.decode import Decoder
 from pythia_tools.models.devices import dtype_name, inference_mode
 from pythia_tools.models.head import Verdict
@@ -55,12 +54,10 @@ def screened(
 ) -> Extraction:
     """As `extract`, with a copy of the model in `dtype` that rejects most rows first (see the module's first lines).
 
-    The result's `dtype` says for each row which format decided it, `screening` how, and how wide the doubt was.
-    Raises: RequestError when the window keeps masks (their positions are all judged, nothing is screened).
+    The result's `dtype` says for each row which format decided it, `screening` how, and how wide the doubt was. The
+    window keeps no masks: their positions would all be judged, and nothing screened.
     """
     window = window or Window()
-    if window.keep_from is not None:
-        raise RequestError("a screen decides rows, not every position; use either keep_from or a screen")
     windows, usable, result = prepare(model, rows, window)
     size = batch_size or automatic_batch_size(model, window.length)
     screen = _Screen(Decoder(model, window.vocabulary), windows, window, result, size, np.random.default_rng(seed))

@@ -5,14 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from pythia_tools import plots
+from pythia_tools.analyses.term_frequency import counted_tasks as asked
+from pythia_tools.analyses.term_frequency import statistics
 from pythia_tools.analyses.term_frequency.columns import COLUMNS, METRICS, NAME, summary
-from pythia_tools.analyses.term_frequency.counted_tasks import CountedTask, counted_tasks, exposures, planted_pairs
+from pythia_tools.analyses.term_frequency.counted_tasks import TermFrequencyOptions, counted_tasks, exposures
 from pythia_tools.analyses.term_frequency.definitions import compare_definitions, trajectory
 from pythia_tools.analyses.term_frequency.emergence import emergence
-from pythia_tools.analyses.term_frequency.options import TermFrequencyOptions
-from pythia_tools.analyses.term_frequency.paper_figures import PAPER_EDGES, binned_accuracy, number_controls
 from pythia_tools.analyses.term_frequency.sentences import sentences
-from pythia_tools.analyses.term_frequency.statistics import by_term, power_bins, summarize
 from pythia_tools.analysis import Analysis, Context, Figure, Sentence, Task, compare_with_truth, words
 from pythia_tools.core import tables
 from pythia_tools.core.errors import unknown
@@ -66,15 +65,16 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
 
     def summarize(self, items: pd.DataFrame, context: Context, options: TermFrequencyOptions) -> pd.DataFrame:
         found, seen = counted_tasks(context, options), exposures(context, options)
-        bins = power_bins(seen["exposures"], options.bin_base or (2 if planted_pairs(context, options) else 10))
+        base = options.bin_base or (2 if asked.planted_pairs(context, options) else 10)
+        bins = statistics.power_bins(seen["exposures"], base)
         return tables.concat([
-            summarize(items, seen, controls=_controls(found, context), bins=bins.tolist()),
+            statistics.summarize(items, seen, controls=_controls(found, context), bins=bins.tolist()),
             compare_definitions(items, seen, last=options.last), emergence(items, seen),
             *(trajectory(items, seen, term) for term in options.trajectory), _against_truth(context, options, seen),
         ])
 
     def figures(self, items: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Figure]:
-        terms = by_term(items)
+        terms = statistics.by_term(items)
         for task in dict.fromkeys(terms["task"]):
             own = summary[summary["task"] == task]
             what, over = f"accuracy on {task}", words.over(own[own["metric"] == "accuracy"])
@@ -106,8 +106,8 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
 
 def paper_figures(terms: pd.DataFrame, summary: pd.DataFrame, task: str) -> Iterator[Figure]:
     """The paper's panels of accuracy against exposures, and the gap over training."""
-    edges = PAPER_EDGES if terms["exposures"].max() > 1e6 else [0.5 * 2**k for k in range(24)]
-    bins = binned_accuracy(terms, edges=edges)
+    edges = statistics.PAPER_EDGES if terms["exposures"].max() > 1e6 else [0.5 * 2**k for k in range(24)]
+    bins = statistics.binned_accuracy(terms, edges=edges)
     if len(bins):
         yield Figure(
             f"accuracy_by_frequency_{task}", plots.accuracy_by_frequency(bins),
@@ -118,18 +118,18 @@ def paper_figures(terms: pd.DataFrame, summary: pd.DataFrame, task: str) -> Iter
                  f"{words.over(summary[summary['metric'] == 'gap'])}.")
 
 
-def _controls(found: Sequence[CountedTask], context: Context) -> dict[str, Mapping[str, float]]:
+def _controls(found: Sequence[asked.CountedTask], context: Context) -> dict[str, Mapping[str, float]]:
     """Token length and magnitude, when every term is a number."""
     if not all(a.numeric for a in found):
         return {}
-    return number_controls(list(dict.fromkeys(t for a in found for t in a.patterns)), context.tokenizer)
+    return statistics.number_controls(list(dict.fromkeys(t for a in found for t in a.patterns)), context.tokenizer)
 
 
 def _against_truth(context: Context, options: TermFrequencyOptions, seen: pd.DataFrame) -> pd.DataFrame:
     """Facts by entity and sums by pair: counted beside planted, where they were asked about."""
-    pairs = planted_pairs(context, options)
+    pairs = asked.planted_pairs(context, options)
     if not pairs or context.truth is None:
         return summary([])
     counted = seen[seen["step"] == context.steps[-1]].set_index("term")["exposures"]
-    asked = {"facts": list(context.truth.facts["term"]), "sums": pairs}
-    return summary(row for name, terms in asked.items() for row in compare_with_truth(context, name, counted[terms]))
+    planted = {"facts": list(context.truth.facts["term"]), "sums": pairs}
+    return summary(row for name, terms in planted.items() for row in compare_with_truth(context, name, counted[terms]))

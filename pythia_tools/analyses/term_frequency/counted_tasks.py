@@ -1,4 +1,4 @@
-"""What an analysis of term frequency asks and counts: tasks from options, the patterns behind their terms, and
+"""What an analysis of term frequency asks and counts: options, tasks from options, the patterns behind their terms, and
 exposures.
 """
 
@@ -10,17 +10,46 @@ from pathlib import Path
 import pandas as pd
 
 from pythia_tools import counts
-from pythia_tools.analyses.term_frequency.arithmetic import OPERATIONS, arithmetic_items, time_unit_items
-from pythia_tools.analyses.term_frequency.closed import ClosedTask
+from pythia_tools.analyses.term_frequency import arithmetic
+from pythia_tools.analyses.term_frequency.arithmetic import CONVERSIONS, OPERATIONS
 from pythia_tools.analyses.term_frequency.definitions import steps_to_count
-from pythia_tools.analyses.term_frequency.facts import fact_items, template_items
-from pythia_tools.analyses.term_frequency.greedy import GreedyTask
-from pythia_tools.analyses.term_frequency.items import Item, TermTask
-from pythia_tools.analyses.term_frequency.options import FROM_FILE, TermFrequencyOptions
+from pythia_tools.analyses.term_frequency.items import Item, TermTask, fact_items, template_items
 from pythia_tools.analyses.term_frequency.questions import question_items, question_patterns, read_questions
-from pythia_tools.analysis import Context
+from pythia_tools.analyses.term_frequency.tasks import ClosedTask, GreedyTask
+from pythia_tools.analysis import Context, Options, option
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.tables import read_table
+
+FROM_FILE = ("questions", "facts", "template")
+TASKS = ("planted", *OPERATIONS, *CONVERSIONS, *FROM_FILE)
+
+
+@dataclass(frozen=True)
+class TermFrequencyOptions(Options):
+    """Tasks, their questions, and how exposures are counted."""
+
+    task: tuple[str, ...] = option(
+        (), "default: planted where there is a truth manifest, else multiplication", choices=TASKS
+    )
+    shots: tuple[int, ...] = option((16,), "few-shot examples", minimum=0)
+    seed: int = option(arithmetic.SEED, "of the draw of examples, 42 as published")
+    operands: int = option(100, "first operands 0 to N-1", minimum=1)
+    second: int = option(50, "second operands 1 to N", minimum=1)
+    file: str | None = option(None, "questions, facts (prompt, answer, term), or the table of a template")
+    examples: str | None = option(None, "questions to draw few-shot examples from (default: --file)", metavar="FILE")
+    template: str | None = option(None, "a prompt with {columns} of --file")
+    answer: str | None = option(None, "the answer behind it, with its leading space, likewise")
+    term: str | None = option(None, "the text whose exposures count, likewise")
+    open: bool = option(False, "decode greedily instead of choosing among all answers (facts, template)")
+    exposures: str | None = option(None, "a table of term, step, exposures instead of counting", metavar="FILE")
+    count_as: str = option("pythia", "how operands count: by the Pythia paper's rule, by it in text with cleaned-up "
+                           "spaces (as its script of 2023 decoded), or as numbers",
+                           choices=("pythia", "paper", "cleaned", "number"))
+    last: int | None = option(None, "also compare with exposures in the last N steps", minimum=1)
+    trajectory: tuple[str, ...] = option((), "terms to draw over training", metavar="TERM")
+    bin_base: int | None = option(
+        None, "bins of exposures are powers of this number (default: 2 where terms are planted, else 10)", minimum=2,
+    )
 
 
 @dataclass(frozen=True)
@@ -62,9 +91,9 @@ def _numeric(name: str, shots: int, context: Context, options: TermFrequencyOpti
     operands = range(options.operands)
     if name in OPERATIONS:
         second = range(1, options.second + 1)
-        items = arithmetic_items(name, shots, operands=operands, second=second, seed=options.seed)
+        items = arithmetic.arithmetic_items(name, shots, operands=operands, second=second, seed=options.seed)
     else:
-        items = time_unit_items(name, shots, operands=operands, seed=options.seed)
+        items = arithmetic.time_unit_items(name, shots, operands=operands, seed=options.seed)
     task = GreedyTask(items, context.tokenizer, name=f"{name}-{shots}shot", vocabulary=context.vocabulary)
     rule = partial(counts.PythiaRule, clean_up=options.count_as == "cleaned")
     pattern = counts.Number if options.count_as == "number" else rule

@@ -25,7 +25,6 @@ from pythia_tools.core.tables import read_table
 from pythia_tools.counts.patterns import CoOccurrence
 
 PROMPT = "Q:{question} A:"
-PAPER_PROMPT = "Q: {question} \n A:"
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,11 @@ def read_questions(path: str | os.PathLike[str]) -> list[Question]:
 
 
 def question_items(
-    questions: Sequence[Question], shots: int = 0, *, examples: Sequence[Question] = (), seed: int = SEED,
-    prompt: str = PROMPT
+    questions: Sequence[Question], shots: int = 0, *, examples: Sequence[Question] = (), seed: int = SEED
 ) -> list[Item]:
     """Items of questions; the term is the question's id. Examples are drawn from `examples`, never the question itself.
 
-    `prompt`: with {question} in it; the published code's by default, the paper prints `PAPER_PROMPT`.
+    The prompt is the published code's; the paper prints `Q: {question} \\n A:`.
     """
     pool = list(examples) or list(questions)
     if shots and len(pool) < shots + 1:
@@ -66,8 +64,8 @@ def question_items(
     items = []
     for q in questions:
         shown = [e for e in draw.sample(pool, shots + 1) if e != q][:shots] if shots else []
-        before = [(prompt.format(question=e.question), f" {e.answer}") for e in shown]
-        items.append(Item(with_examples(before, prompt.format(question=q.question)), q.answers, q.name, q.name))
+        before = [(PROMPT.format(question=e.question), f" {e.answer}") for e in shown]
+        items.append(Item(with_examples(before, PROMPT.format(question=q.question)), q.answers, q.name, q.name))
     return items
 
 

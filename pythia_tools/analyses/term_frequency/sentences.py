@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pythia_tools.analysis import Sentence, words
+from pythia_tools.core.tables import at_last_step
 
 RELATIONS: words.Words = (
     "rises with exposures", "falls with exposures", "does not change detectably with exposures",
@@ -27,7 +28,7 @@ def _tasks(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _relations(spearman: pd.DataFrame, several: bool) -> Iterator[Sentence]:
     for task, part in _tasks(spearman):
-        read = words.by_size(words.at_last_step(part))
+        read = words.by_size(at_last_step(part))
         final = words.records(read)
         told = [words.direction(r["value"], r["low"], r["high"], RELATIONS) for r in final]
         values = words.listing([f"{r['model']} {words.signed(r['value'])}{words.interval(r)}" for r in final])

@@ -13,11 +13,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from pythia_tools.analyses.term_frequency.columns import summary
-from pythia_tools.analyses.term_frequency.gap import TOP, gap
+from pythia_tools.analyses.term_frequency.gap import gap
 from pythia_tools.core import statistics
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import Estimate, isotonic_rise, mean, partial_rank_correlation, rank_correlation
 from pythia_tools.core.tables import IDENTITY, by_identity
+from pythia_tools.tokens import Openable, open_tokenizer
+
+PAPER_EDGES = tuple(float(e) for e in np.logspace(5, np.log10(2e8), 20))
+"""Of the paper's 19 logarithmic bins of exposures."""
 
 
 def by_term(table: pd.DataFrame, exposures: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -49,42 +53,42 @@ def by_term(table: pd.DataFrame, exposures: pd.DataFrame | None = None) -> pd.Da
 
 
 def summarize(
-    table: pd.DataFrame, exposures: pd.DataFrame, *, top: int = TOP,
-    controls: Mapping[str, Mapping[str, float]] | None = None, bins: Sequence[float] | None = None, seed: int = 0
+    table: pd.DataFrame, exposures: pd.DataFrame, *, controls: Mapping[str, Mapping[str, float]] | None = None,
+    bins: Sequence[float] | None = None,
 ) -> pd.DataFrame:
     """Per checkpoint and task, over terms, with bootstrap intervals over terms, as a summary table (see
     `columns.METRICS`).
 
-    top: terms on either side of `gap`. controls: name → term → value (token length, magnitude), for `partial_spearman`.
+    controls: name → term → value (token length, magnitude), for `partial_spearman`.
     bins: edges of exposures, for accuracy by exposures; default powers of ten.
     """
     rows = []
     for identity, (task,), part in by_identity(by_term(table, exposures), "task"):
-        for where, metric, estimate in _estimates(part, top, controls or {}, bins, seed):
+        for where, metric, estimate in _estimates(part, controls or {}, bins):
             rows.append({**identity, "task": task, **where, "metric": metric, **estimate.columns()})
     return summary(rows)
 
 
 def _estimates(
-    part: pd.DataFrame, top: int, controls: Mapping[str, Mapping[str, float]], bins: Sequence[float] | None, seed: int,
+    part: pd.DataFrame, controls: Mapping[str, Mapping[str, float]], bins: Sequence[float] | None
 ) -> Iterator[tuple[dict[str, object], str, Estimate]]:
     x, y = part["exposures"].to_numpy(np.float64), part["accuracy"].to_numpy(np.float64)
     unit, labels = independent(part)
-    yield {}, "accuracy", mean(y, unit=unit, clusters=labels, seed=seed, share=True)
-    yield {}, "spearman", rank_correlation(x, y, unit=unit, clusters=labels, seed=seed)
-    yield {}, "gap", gap(x, y, top=top, unit=unit, clusters=labels, seed=seed)
-    rise, p = isotonic_rise(x, 100 * y, clusters=labels, seed=seed)
+    yield {}, "accuracy", mean(y, unit=unit, clusters=labels, share=True)
+    yield {}, "spearman", rank_correlation(x, y, unit=unit, clusters=labels)
+    yield {}, "gap", gap(x, y, unit=unit, clusters=labels)
+    rise, p = isotonic_rise(x, 100 * y, clusters=labels)
     yield {}, "monotone_rise", Estimate(rise, n=labels.nunique(), unit=unit)
     yield {}, "monotone_rise_p", Estimate(p, n=labels.nunique(), unit=unit)
     if controls:
         columns = [_control(part["term"], name, values) for name, values in controls.items()]
-        partial = partial_rank_correlation(x, y, columns, unit=unit, clusters=labels, seed=seed)
+        partial = partial_rank_correlation(x, y, columns, unit=unit, clusters=labels)
         yield {"reference": ", ".join(controls)}, "partial_spearman", partial
     edges = np.asarray(bins if bins is not None else power_bins(x))
     place = np.searchsorted(edges, x, side="right")
     for k in np.unique(place):
         here = place == k
-        found = mean(y[here], unit=unit, clusters=labels[here], seed=seed, share=True)
+        found = mean(y[here], unit=unit, clusters=labels[here], share=True)
         yield bin_of(edges, int(k)), "accuracy", found
 
 
@@ -117,3 +121,32 @@ def bin_of(edges: np.ndarray, k: int) -> dict[str, object]:
     """exposures_low and exposures_high of bin k, both included: 10 to 99 lies between the edges 10 and 100."""
     low = 0 if k == 0 else int(edges[k - 1])
     return {"exposures_low": low, "exposures_high": int(edges[k]) - 1 if k < len(edges) else None}
+
+
+def binned_accuracy(
+    table: pd.DataFrame, exposures: pd.DataFrame | None = None, *, edges: Sequence[float] = PAPER_EDGES
+) -> pd.DataFrame:
+    """Per checkpoint, task and bin (left edge exclusive, right inclusive): left, right, accuracy (mean over terms), n
+    (terms).
+
+    Terms outside all bins are left out, as in the paper: Biderman et al. 2023, figure 5. Its table 4 is the metric
+    `gap` of `summarize`.
+    """
+    terms = by_term(table, exposures)
+    limits = np.asarray(edges, dtype=np.float64)
+    place = np.searchsorted(limits, terms["exposures"].to_numpy(np.float64), side="left") - 1
+    inside = (place >= 0) & (place < len(limits) - 1)
+    kept = terms[inside].assign(left=limits[place[inside]], right=limits[place[inside] + 1])
+    bins = kept.groupby([*IDENTITY, "task", "left", "right"], sort=False, dropna=False)["accuracy"]
+    found = bins.agg(accuracy="mean", n="size").reset_index()
+    return found.sort_values(["params", "step", "task", "left"], ignore_index=True)
+
+
+def number_controls(terms: Sequence[str], tokenizer: Openable) -> dict[str, Mapping[str, float]]:
+    """What goes with a number's frequency besides it: length in tokens (after a space) and magnitude, for `summarize`.
+    """
+    lengths = open_tokenizer(tokenizer).ids(f" {t}" for t in terms)
+    return {
+        "token length": {t: float(len(ids)) for t, ids in zip(terms, lengths, strict=True)},
+        "magnitude": {t: float(int(t)) for t in terms},
+    }
