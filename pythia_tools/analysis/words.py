@@ -42,11 +42,6 @@ def interval(row: Row, form: Callable[[float], str] = lambda v: f"{v:.2f}") -> s
     return f" ({form(row['low'])} to {form(row['high'])})"
 
 
-def signed(value: float) -> str:
-    """A number with its sign and two digits; what is undefined is said to be."""
-    return number(value, "+.2f")
-
-
 def listing(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else "none"
 

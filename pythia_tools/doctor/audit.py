@@ -81,7 +81,7 @@ def audit(
         mains[name] = main_digests(checkpoints[-1].location) if steps in ("all", ["all"]) else {}
     everything = [e for seen in evidence.values() for e in seen]
     bases = _unasked_bases(suite, evidence)
-    found = checks.duplicates(everything, mains)
+    found = [*checks.duplicates(everything, mains)]
     copied = {(f.model, f.step) for name, seen in evidence.items()  # whose place on the path is another step's
               for f in checks.duplicates(seen, {name: mains[name]}) if f.severity == "wrong"}
     runs = {}

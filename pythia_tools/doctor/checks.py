@@ -5,7 +5,7 @@ From evidence to findings, without a file or a connection.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,22 +32,20 @@ def _wrong(e: Evidence, check: str, detail: str) -> Finding:
     return Finding(e.model, e.step, check, detail)
 
 
-def reading(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
+def reading(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
     """Checkpoints that are missing or damaged, and tensors that hold NaN or infinity, or one value only."""
-    found = [_wrong(e, check, what) for e in evidence for check, what in e.problems]
+    yield from (_wrong(e, check, what) for e in evidence for check, what in e.problems)
     for e in evidence:
         lost = [f"{t['stored']} ({t['nonfinite']:,})" for t in e.tensors.values() if t["nonfinite"]]
         if lost:
-            found.append(_wrong(e, "finite", f"NaN or infinity in {_listed(lost)}"))
+            yield _wrong(e, "finite", f"NaN or infinity in {_listed(lost)}")
         flat = [n for n, t in e.tensors.items() if len(t["shape"]) > 1 and t["size"] > 1 and t["low"] == t["high"]]
         if flat:
-            found.append(_wrong(e, "constant", f"all values read are equal in {_listed(flat)}"))
-    return found
+            yield _wrong(e, "constant", f"all values read are equal in {_listed(flat)}")
 
 
-def sizes(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
+def sizes(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
     """Bytes of the weight files against the formula where the shape is known, else against the other steps."""
-    found = []
     totals = {e.step: sum(size for size, _ in e.weights.values()) for e in evidence if e.weights}
     allowed = expected_bytes(info)
     if not allowed and totals:
@@ -56,8 +54,7 @@ def sizes(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
         if not any(want <= total <= want * (1 + SIZE_SLACK) + SIZE_SLACK_BYTES for want in allowed):
             wanted = " or ".join(f"{want:,}" for want in sorted(set(allowed)))
             detail = f"weight files hold {total:,} bytes, {wanted} expected (and a header)"
-            found.append(Finding(info.name, step, "size", detail))
-    return found
+            yield Finding(info.name, step, "size", detail)
 
 
 def expected_bytes(info: ModelInfo) -> list[int]:
@@ -71,42 +68,37 @@ def expected_bytes(info: ModelInfo) -> list[int]:
     return [weight_bytes(info.params, d, layers=layers, context=context, masks=m) for d in dtypes for m in masks]
 
 
-def shapes(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
+def shapes(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
     """Tensor names, shapes and number formats: the same at every step, and as many parameters as stated."""
     seen = [e for e in evidence if e.tensors]
-    found = []
     for e, odd in _unlike(seen, lambda e: {n: t["shape"] for n, t in e.tensors.items()}):
-        found.append(_wrong(e, "shapes", f"tensors differ from the other steps': {_listed(odd)}"))
+        yield _wrong(e, "shapes", f"tensors differ from the other steps': {_listed(odd)}")
     for e, odd in _unlike(seen, lambda e: {n: t["dtype"] for n, t in e.tensors.items()}):
         there = [n for n in odd if n in e.tensors]
         if there:
             kinds = ", ".join(sorted({e.tensors[n]["dtype"] for n in there}))
-            found.append(_wrong(e, "dtype", f"stored as {kinds}, unlike at the other steps: {_listed(there)}"))
+            yield _wrong(e, "dtype", f"stored as {kinds}, unlike at the other steps: {_listed(there)}")
     for e in seen:
         total = sum(t["values"] for t in e.tensors.values())
         tied = int(info.shape.get("vocab", 0)) * int(info.shape.get("d_model", 0))  # left out where it is the input's
         if info.params is not None and total not in (info.params, info.params - tied):
-            found.append(_wrong(e, "shapes", f"{total:,} parameters, {info.params:,} expected"))
-    return found
+            yield _wrong(e, "shapes", f"{total:,} parameters, {info.params:,} expected")
 
 
-def precision(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
+def precision(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
     """Matrices whose values went through a coarser number format than at the other steps, whatever stores them."""
     bits = {n: Counter(e.tensors[n]["idle_bits"] for e in evidence if n in e.tensors).most_common(1)[0][0]
             for e in evidence for n, t in e.tensors.items() if len(t["shape"]) > 1}
-    found = []
     for e in evidence:
         coarse = [n for n in bits if n in e.tensors and bits[n] + COARSER <= e.tensors[n]["idle_bits"] < 24]
         if coarse:
             kept = 24 - min(e.tensors[n]["idle_bits"] for n in coarse)
             what = f"no value has more than {kept} significant bits, unlike at the other steps: {_listed(coarse)}"
-            found.append(_wrong(e, "precision", what))
-    return found
+            yield _wrong(e, "precision", what)
 
 
-def configs(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
+def configs(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
     """config.json against the manifest, against the tensors, and against that of the other steps."""
-    found = []
     seen = [e for e in evidence if e.config is not None]
     for e in seen:
         assert e.config is not None
@@ -114,13 +106,12 @@ def configs(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
         for whose, shape in (("the manifest", info.shape), ("the tensors", _implied(e))):
             odd = [f"{k} {said[k]!r}, {shape[k]!r} by {whose}" for k in said if k in shape and said[k] != shape[k]]
             if odd:
-                found.append(_wrong(e, "config", f"config.json says {'; '.join(odd)}"))
+                yield _wrong(e, "config", f"config.json says {'; '.join(odd)}")
     for e, odd in _unlike(seen, lambda e: {k: repr(v) for k, v in (e.config or {}).items() if k not in INCIDENTAL}):
         there = [f"{k} {(e.config or {}).get(k)!r}" for k in odd]
         absent = all(k not in (e.config or {}) for k in odd)
         severity = "note" if absent else "wrong"
-        found.append(Finding(e.model, e.step, "config", f"unlike at the other steps: {_listed(there)}", severity))
-    return found
+        yield Finding(e.model, e.step, "config", f"unlike at the other steps: {_listed(there)}", severity)
 
 
 def _implied(e: Evidence) -> dict[str, Any]:
@@ -142,7 +133,7 @@ def _unlike(
     return [(e, them) for e, them in odd if them]
 
 
-def duplicates(evidence: Iterable[Evidence], main: Mapping[str, Mapping[str, str]]) -> list[Finding]:
+def duplicates(evidence: Iterable[Evidence], main: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
     """Weight files that several checkpoints share, over all models at once.
 
     Expected: the first steps of a run whose first update has learning rate 0 (and whose second is below float16's
@@ -156,7 +147,6 @@ def duplicates(evidence: Iterable[Evidence], main: Mapping[str, Mapping[str, str
         for path, (_, digest) in e.weights.items():
             owners[digest].append((e, path))
         last[e.model] = max(last.get(e.model, 0), e.step)
-    found = []
     for digest, shared in owners.items():
         mains = {model for model, digests in main.items() if digest in digests.values()}
         for e, path in shared:
@@ -171,38 +161,37 @@ def duplicates(evidence: Iterable[Evidence], main: Mapping[str, Mapping[str, str
             early = 2 if e.checkpoint.model.stored_dtype == "float16" else 1
             harmless = step <= early and all(s != "main" and s <= early for _, s in others)
             detail, severity = f"{path} is also that of {_names(model, others)}", "note" if harmless else "wrong"
-            found.append(Finding(model, step, "duplicate", detail, severity))
-    return found
+            yield Finding(model, step, "duplicate", detail, severity)
 
 
-def main_is_last(info: ModelInfo, evidence: Sequence[Evidence], main: Mapping[str, str]) -> list[Finding]:
+def main_is_last(info: ModelInfo, evidence: Sequence[Evidence], main: Mapping[str, str]) -> Iterator[Finding]:
     """The main branch should hold the last step's weights; a remark when it holds neither those nor another step's."""
     with_files = [e for e in evidence if e.weights]
     if not main or not with_files or with_files[-1].step != max(e.step for e in evidence):
-        return []
+        return
     final = with_files[-1]
     digests = {path: digest for path, (_, digest) in final.weights.items()}
     if digests == main or not set(digests) & set(main):
-        return []
-    return [Finding(info.name, final.step, "main", "the last step's weights are not those of main", "note")]
+        return
+    yield Finding(info.name, final.step, "main", "the last step's weights are not those of main", "note")
 
 
-def first_update(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
+def first_update(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
     """With learning rate 0 in the first update, step 1 must equal step 0: else the run began from other weights."""
     if info.schedule.get("kind") != "neox-cosine" or not info.schedule.get("warmup"):
-        return []
+        return
     early = {e.step: e.tensors for e in sorted(evidence, key=lambda e: e.step) if e.tensors}
     if not {0, 1} <= early.keys():
-        return []
+        return
     moved = sorted(((_apart(early[0], early[1], n), n) for n in early[0].keys() & early[1].keys()), reverse=True)
     moved = [(share, name) for share, name in moved if share >= 0.01]
     if not moved:
-        return []
+        return
     then = early[list(early)[2]] if len(early) > 2 else early[1]  # tells which of the two the run went on from
     odd = max((0, 1), key=lambda step: sum(_apart(early[step], then, name) for _, name in moved if name in then))
     detail = (f"step1 does not descend from step0: {moved[0][1]} differs by {min(moved[0][0], 99):.0%} of its norm; "
               f"{_listed([name for _, name in moved])}")
-    return [Finding(info.name, odd, "first update", detail)]
+    yield Finding(info.name, odd, "first update", detail)
 
 
 def _apart(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> float:
@@ -212,11 +201,11 @@ def _apart(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> float
     return float(np.linalg.norm(a - b)) / max(one[name]["norm"], 1e-3 * one[name]["size"] ** 0.5)
 
 
-def initialisation(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Finding]:
+def initialisation(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
     """Every matrix at step 0 against the declared initialisation: its deviation, and a mean of 0."""
     start = next((e for e in evidence if e.step == 0 and e.tensors), None)
     if start is None or info.initialisation is None or info.branch != "main":
-        return []
+        return
     most, residual = initial_std(info.initialisation, info.shape)
     odd, judged = [], 0
     for name, t in start.tensors.items():
@@ -226,9 +215,9 @@ def initialisation(info: ModelInfo, evidence: Sequence[Evidence]) -> list[Findin
             if abs(t["std"] / std - 1) > STD_TOLERANCE + 2.2 * few or abs(t["mean"]) > std * (0.02 + 5 * few):
                 odd.append(f"{name} has std {t['std']:.5f} and mean {t['mean']:.5f}, not {std:.5f} and 0")
     if not odd:
-        return []
+        return
     more = f"; {len(odd)} of {judged} matrices" if len(odd) > 1 else ""
-    return [_wrong(start, "initialisation", f"{odd[0]}, which {info.initialisation} gives{more}")]
+    yield _wrong(start, "initialisation", f"{odd[0]}, which {info.initialisation} gives{more}")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ come; results of two steps of a run equal; and a likelihood that leaves both nei
 Cost: every pair of runs at every step, milliseconds for a suite.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -71,23 +71,21 @@ def _same(results: Results) -> list[Finding]:
     ]
 
 
-def _near_runs(results: Results) -> list[Finding]:
+def _near_runs(results: Results) -> Iterator[Finding]:
     distances = {pair: _late_distances(results, *pair) for pair in combinations(results, 2)}
     medians = {pair: float(np.median(list(d.values()))) for pair, d in distances.items() if d}
     if not medians:
-        return []
+        return
     of_model = [[v for pair, v in medians.items() if model in pair] for model in results]
     usual = float(np.median([min(values) for values in of_model if values]))
-    found = []
     for (one, other), by_step in distances.items():
         for step, distance in by_step.items():
             if 0 < distance < NEAR:
-                found.append(Finding(one, step, "near results", f"likelihoods agree with {other}'s to {distance:.1e}"))
+                yield Finding(one, step, "near results", f"likelihoods agree with {other}'s to {distance:.1e}")
         if (one, other) in medians and 0 < medians[one, other] < CLOSER * usual:
             detail = (f"likelihoods are {medians[one, other]:.1e} from those of {other} (median over steps from "
                       f"{LATE}); other runs' nearest are {usual:.1e} away")
-            found.append(Finding(one, max(by_step), "near results", detail, "note"))
-    return found
+            yield Finding(one, max(by_step), "near results", detail, "note")
 
 
 def _late_distances(results: Results, one: str, other: str) -> dict[int, float]:
@@ -102,9 +100,8 @@ def _late_distances(results: Results, one: str, other: str) -> dict[int, float]:
     return found
 
 
-def _spikes(results: Results) -> list[Finding]:
+def _spikes(results: Results) -> Iterator[Finding]:
     """Likelihood differences that stand out from both neighbours (perplexities fall too fast early on for that)."""
-    found = []
     for model, steps in results.items():
         order = sorted(steps)
         for before, here, after in zip(order, order[1:], order[2:], strict=False):
@@ -116,5 +113,4 @@ def _spikes(results: Results) -> list[Finding]:
                 if factor > SPIKE:
                     detail = (f"{metric} is {value:.2f}, {factor:.1f} times the larger of its neighbours "
                               f"(steps {before} and {after})")
-                    found.append(Finding(model, here, "spike", detail))
-    return found
+                    yield Finding(model, here, "spike", detail)

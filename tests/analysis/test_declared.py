@@ -19,7 +19,7 @@ from weight_norms import NormTask, WeightNorms
 
 from pythia_tools import analyses
 from pythia_tools.analysis import Analysis, Context, Options, measure, option, prepare
-from pythia_tools.analysis.options import check, from_mapping
+from pythia_tools.analysis.options import from_mapping
 from pythia_tools.cli.main import main
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
@@ -243,7 +243,7 @@ def test_options_are_checked_by_type_choice_and_minimum() -> None:
         with pytest.raises(RequestError):
             from_mapping(Several, wrong)
     with pytest.raises(RequestError, match="--names: 'z' is not known; allowed: a, b"):
-        check(Several(names=("z",)))
+        from_mapping(Several, {"names": ("z",)})
 
 
 def test_a_number_named_twice_or_undeclared_is_the_analysis_fault(tiny_suite: Path) -> None:

@@ -6,7 +6,6 @@ Cost: the harness' own; use the measures of this package where they exist.
 """
 
 import contextlib
-import importlib.metadata
 import io
 import json
 import logging
@@ -21,6 +20,7 @@ from pythia_tools.analyses.bias.columns import NAME
 from pythia_tools.analysis import Context, Task
 from pythia_tools.core.errors import EnvironmentFailure, RequestError
 from pythia_tools.core.files import digest
+from pythia_tools.core.results.provenance import version_of
 from pythia_tools.tokens import Openable, open_tokenizer
 
 BATCH = 32
@@ -37,14 +37,12 @@ class HarnessTask(Task):
     name = f"{NAME}/lm_eval"
 
     def __init__(self, tokenizer: Openable, tasks: Sequence[str | Mapping[str, Any]], *, limit: int | None = None):
-        if not tasks:
-            raise RequestError("no lm-eval task was named")
         opened = open_tokenizer(tokenizer)
         self.tokenizer = opened.for_transformers()
         self.tasks = [t if isinstance(t, str) else dict(t) for t in tasks]
         self.limit = limit
         named = [t if isinstance(t, str) else {k: str(v) for k, v in t.items()} for t in self.tasks]
-        self.digest = digest([_version(), named, limit, opened.digest])
+        self.digest = digest([version_of("lm-eval") or "none", named, limit, opened.digest])
         self._prepared: Any = None
 
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
@@ -93,13 +91,6 @@ class HarnessTask(Task):
             except (OSError, ConnectionError) as error:
                 raise EnvironmentFailure(f"lm-eval cannot get the data of {self.tasks}: {str(error)[:200]}") from error
         return dict(found)
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("lm-eval")
-    except importlib.metadata.PackageNotFoundError:
-        return "none"
 
 
 @contextlib.contextmanager

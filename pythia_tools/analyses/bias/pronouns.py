@@ -61,8 +61,6 @@ class PronounTask(Measure):
     ):
         if not items:
             raise RequestError("no items: give at least one template and one occupation")
-        if not 0 <= mass < 1:
-            raise RequestError(f"mass={mass}: it is a probability below 1")
         self.items, self.mass, self._masculine = list(items), mass, len(he)
         texts = [[(item.prompt, word) for word in (*he, *she)] for item in items]
         super().__init__(tokenizer, texts, [len(he), mass, [vars(i) for i in self.items]])

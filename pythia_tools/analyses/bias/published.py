@@ -210,12 +210,11 @@ def _branches(here: pd.DataFrame) -> Iterator[tuple[str, str]]:
     return ((branch, control) for branch in has if control in has and branch not in ("main", "main-rerun"))
 
 
-def final_verdicts(results: pd.DataFrame) -> list[Sentence]:
+def final_verdicts(results: pd.DataFrame) -> Iterator[Sentence]:
     """Sentences on the final checkpoints: each intervention's change against its own standard error, in words.
 
     Their rows are those of `to_summary(results)`.
     """
-    found = []
     for named, here in _compared(results):
         if named["task"] not in _CALLED:  # exact match itself has no error of its own here; its gap has
             continue
@@ -231,8 +230,7 @@ def final_verdicts(results: pd.DataFrame) -> list[Sentence]:
                 f"{named['suite']}/{named['model']}, {_CALLED[task]}: {branch} against {control} "
                 f"at step {step:,} is {word}, {change:+.4f} (two checkpoints' sampling error: ±{noise:.4f})."
             )
-            found.append(Sentence.of(text, results[asked & same & results["branch"].isin([branch, control])]))
-    return found
+            yield Sentence.of(text, results[asked & same & results["branch"].isin([branch, control])])
 
 
 _CALLED = {
@@ -262,7 +260,7 @@ def publish_run(source: Path, folder: RunFolder) -> Run:
             swapped[swapped["task"] == task], metric, subset=subset, label=label, reference=reference, from_step=113_000
         )
         plots.save(drawn, folder.figures, f"{metric}_{task}")
-    told = final_verdicts(results)
+    told = list(final_verdicts(results))
     for sentence in told:
         progress.note(str(sentence))
     return folder.finish(

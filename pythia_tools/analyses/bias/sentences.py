@@ -59,14 +59,13 @@ def _branches(whole: pd.DataFrame) -> Iterator[Sentence]:
         )
 
 
-def verdicts(summary: pd.DataFrame, *, last_only: bool = False) -> list[Sentence]:
+def verdicts(summary: pd.DataFrame, *, last_only: bool = False) -> Iterator[Sentence]:
     """One sentence per comparison over all items: what moved, by how much, or that it is within noise.
 
     summary: of `summarize` or `comparison_summary`.
     """
     whole = summary[(summary["subset"] == "all") & summary["reference"].notna() & summary["model"].notna()]
     whole = at_last_step(whole) if last_only else whole
-    found = []
     for quantity, prefix in QUANTITIES.items():
         looks = int((summary["metric"] == f"{prefix}paired_p_adjusted").sum())
         for (task, _, _), part in whole.groupby(["task", "model", "step"], sort=False):
@@ -77,8 +76,7 @@ def verdicts(summary: pd.DataFrame, *, last_only: bool = False) -> list[Sentence
             what = _QUANTITY.get((str(task), quantity), f"{task} {quantity}")
             numbers = dict(zip(_READ, (row["value"] for row in read), strict=True))
             used = part[part["metric"].isin([row["metric"] for row in read])]
-            found.append(Sentence.of(_verdict(read[0], what, numbers, looks), used))
-    return found
+            yield Sentence.of(_verdict(read[0], what, numbers, looks), used)
 
 
 _READ = ("paired_difference", "paired_p_adjusted", "minimal_detectable_effect", "items_control", "items_branch")

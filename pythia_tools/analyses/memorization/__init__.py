@@ -5,26 +5,27 @@ two tables. Declared: `Memorization`, and `MemorizationEffects` for what consumi
 """
 
 from pythia_tools.analyses.memorization import public_format, rows, taxonomy
-from pythia_tools.analyses.memorization.analysis import Memorization
+from pythia_tools.analyses.memorization.analysis import Memorization, MemorizationOptions
 from pythia_tools.analyses.memorization.counterfactual import counterfactual, mean_memorization
-from pythia_tools.analyses.memorization.effects import MemorizationEffects
+from pythia_tools.analyses.memorization.effects import EffectOptions, MemorizationEffects
 from pythia_tools.analyses.memorization.extract import Window, extract
-from pythia_tools.analyses.memorization.measure import extractable, measure
+from pythia_tools.analyses.memorization.measure import MemorizationTask, extractable, measure, measure_model
 from pythia_tools.analyses.memorization.order_effect import block_counts, order_effect, qq_points, summarize_order
-from pythia_tools.analyses.memorization.overlap import duplicate_counts
+from pythia_tools.analyses.memorization.overlap import Overlap, duplicate_counts
 from pythia_tools.analyses.memorization.predictability import Confusion, confusion, predictability, published, scaling
-from pythia_tools.analyses.memorization.profiles import forgetting_curve, profiles, summarize_profiles
-from pythia_tools.analyses.memorization.row_scores import row_scores
+from pythia_tools.analyses.memorization.profiles import cohort_of, forgetting_curve, profiles, summarize_profiles
+from pythia_tools.analyses.memorization.row_scores import row_scores, score_model
 from pythia_tools.analyses.memorization.rows import select_rows
 from pythia_tools.analyses.memorization.score import decoding_table
 from pythia_tools.analyses.memorization.screen import screened
-from pythia_tools.analyses.memorization.summary import summarize, with_exposures
+from pythia_tools.analyses.memorization.summary import exposure_bins, summarize, with_exposures
 from pythia_tools.core.statistics import auc
 
 __all__ = [
-    "Confusion", "Memorization", "MemorizationEffects", "Window", "auc", "block_counts", "confusion", "counterfactual",
-    "decoding_table", "duplicate_counts", "extract", "extractable", "forgetting_curve", "mean_memorization", "measure",
-    "order_effect", "predictability", "profiles", "public_format", "published", "qq_points", "row_scores", "rows",
-    "scaling", "screened", "select_rows", "summarize", "summarize_order", "summarize_profiles", "taxonomy",
-    "with_exposures",
+    "Confusion", "EffectOptions", "Memorization", "MemorizationEffects", "MemorizationOptions", "MemorizationTask",
+    "Overlap", "Window", "auc", "block_counts", "cohort_of", "confusion", "counterfactual", "decoding_table",
+    "duplicate_counts", "exposure_bins", "extract", "extractable", "forgetting_curve", "mean_memorization", "measure",
+    "measure_model", "order_effect", "predictability", "profiles", "public_format", "published", "qq_points",
+    "row_scores", "rows", "scaling", "score_model", "screened", "select_rows", "summarize", "summarize_order",
+    "summarize_profiles", "taxonomy", "with_exposures",
 ]

@@ -33,8 +33,6 @@ def block_counts(flags: npt.ArrayLike, block: int = BLOCK) -> tuple[np.ndarray, 
     flags: (n,) in row order, missing where undecided. The incomplete last block and blocks with an undecided row are
     left out.
     """
-    if block < 1:
-        raise RequestError(f"block {block} must be at least 1")
     values = pd.Series(flags, dtype="boolean")
     whole = len(values) // block
     known = ~np.asarray(values.isna())

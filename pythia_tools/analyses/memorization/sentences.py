@@ -24,9 +24,9 @@ def memorization(summary: pd.DataFrame) -> Iterator[Sentence]:
     yield from _by_size(say.by_size(whole), main[main["metric"] == "memorized_share_difference"])
     rank = say.by_size(at_last_step(main[main["metric"] == "spearman_exposures"].dropna(subset=["value"])))
     if len(rank):
-        values = say.listing([f"{r['model']} {say.signed(r['value'])}{say.interval(r)}" for r in say.records(rank)])
-        text = f"Rank correlation of reproduced tokens with exposures at the last step, over sequences: {values}."
-        yield Sentence.of(text, rank)
+        told = [f"{r['model']} {say.number(r['value'], '+.2f')}{say.interval(r)}" for r in say.records(rank)]
+        text = "Rank correlation of reproduced tokens with exposures at the last step, over sequences: "
+        yield Sentence.of(f"{text}{say.listing(told)}.", rank)
     yield from _bursts(main[main["metric"].isin(("burst_gain", "mean_burst_gain"))])
     yield from _order(main)
     yield from _prediction(main)

@@ -14,8 +14,6 @@ import re
 import string
 from collections.abc import Sequence
 
-RULES = ("digits", "normalized", "exact")
-
 
 def read_answer(output: str, rule: str) -> str:
     """The answer in a decoded output; everything from the first newline on is no part of it."""

@@ -31,7 +31,7 @@ def _relations(spearman: pd.DataFrame, several: bool) -> Iterator[Sentence]:
         read = words.by_size(at_last_step(part))
         final = words.records(read)
         told = [words.direction(r["value"], r["low"], r["high"], RELATIONS) for r in final]
-        values = words.listing([f"{r['model']} {words.signed(r['value'])}{words.interval(r)}" for r in final])
+        values = words.listing([f"{r['model']} {words.number(r['value'], '+.2f')}{words.interval(r)}" for r in final])
         by = "size" if read["params"].notna().all() and read["params"].is_unique else "model"
         if len(set(told)) == 1:
             common = f"{told[0]} in every {by}"

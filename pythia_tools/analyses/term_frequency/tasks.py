@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from pythia_tools.analyses.term_frequency.answers import RULES, is_right, is_settled, read_answer
+from pythia_tools.analyses.term_frequency.answers import is_right, is_settled, read_answer
 from pythia_tools.analyses.term_frequency.items import Encoded, Item, TermTask
 from pythia_tools.analysis import Context
 from pythia_tools.core import files
-from pythia_tools.core.errors import RequestError, unknown
+from pythia_tools.core.errors import RequestError
 from pythia_tools.models.continuations import Request, Scorer
 from pythia_tools.models.decode import LOST, greedy
 from pythia_tools.models.score import max_positions
@@ -94,8 +94,6 @@ class GreedyTask(TermTask):
         vocabulary: int | None = None,
     ):
         super().__init__([replace(i, candidates=()) for i in items], tokenizer, name, vocabulary)
-        if rule not in RULES:
-            raise unknown("answer rule", rule, RULES)
         self.rule = rule
         newline = self.tokenizer.encode("\n")  # 187 in GPT-NeoX; where it is no id of its own, only the text stops
         self.stop = newline[0] if len(newline) == 1 else None
