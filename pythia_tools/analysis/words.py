@@ -55,6 +55,14 @@ def units(row: Row) -> str:
     return plural(int(row["n"]), "unit" if pd.isna(row["unit"]) else str(row["unit"]))
 
 
+def average(rows: pd.DataFrame) -> Row:
+    """value, low and high of the mean of independent estimates: the bounds' distances add up in squares."""
+    value, low, high = (rows[c].to_numpy(float) for c in ("value", "low", "high"))
+    middle, k = float(value.mean()), len(rows)
+    reach = [math.sqrt(float((distance**2).sum())) / k for distance in (value - low, high - value)]
+    return {"value": middle, "low": middle - reach[0], "high": middle + reach[1]}
+
+
 def over(rows: pd.DataFrame) -> str:
     """`95 % intervals over occupations`: what the intervals of these rows of a summary resample."""
     units = sorted(rows.loc[rows["low"].notna(), "unit"].dropna().unique())

@@ -20,7 +20,7 @@ import pandas as pd
 from pythia_tools import suites
 from pythia_tools.cli.options import add, emit
 from pythia_tools.core import progress
-from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, RequestError
+from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, RequestError, few
 from pythia_tools.core.files import human_bytes
 from pythia_tools.suites import ModelInfo, Suite
 
@@ -142,9 +142,8 @@ def _online(suite: Suite, models: Sequence[ModelInfo], args: argparse.Namespace)
     for r in rows:
         lines.append(f"{r['model']}: {r['present']} of {r['of']} checkpoints exist in {r['where']}")
         for values, what in ((r["missing"], "missing steps"), (r["others"], "other branches")):
-            more = f", … ({len(values)} in all)" if len(values) > 20 else ""
             if values:
-                lines.append(f"  {what}: {', '.join(map(str, values[:20]))}{more}")
+                lines.append(f"  {what}: {few(values, 20)}")
     emit(rows, args, "\n".join(lines))
     return EXIT_FOUND if any(r["missing"] for r in rows) else EXIT_DONE
 

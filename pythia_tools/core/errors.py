@@ -60,6 +60,13 @@ class EnvironmentFailure(PythiaToolsError, OSError):
     exit_code = EXIT_ENVIRONMENT
 
 
+def few(names: Iterable[object], most: int) -> str:
+    """`a, b, c, … (9 in all)`: the first of some names, and how many there are where there are more."""
+    listed = [str(name) for name in names]
+    more = f", … ({len(listed)} in all)" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
 def unknown(kind: str, came: object, allowed: Iterable[object], *, hint: str = "") -> UnknownNameError:
     """An UnknownNameError that names what came, the nearest of what is allowed, and all of it if short.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pythia_tools.core.errors import few
 from pythia_tools.doctor.evidence import Evidence, Finding
 from pythia_tools.suites import Folder, ModelInfo, initial_std, weight_bytes
 from pythia_tools.suites.shapes import config_shape
@@ -17,6 +18,8 @@ from pythia_tools.suites.shapes import config_shape
 STD_TOLERANCE = 0.05
 FEWEST = 256
 """Values of a matrix from which on its deviation is judged."""
+SHOWN = 3
+"""Names that a finding lists."""
 SIZE_SLACK = 0.01
 SIZE_SLACK_BYTES = 2_000_000
 RESIDUAL = re.compile(r"(attention\.dense|dense_4h_to_h|o_proj|down_proj|c_proj)\.weight$")
@@ -38,10 +41,10 @@ def reading(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
     for e in evidence:
         lost = [f"{t['stored']} ({t['nonfinite']:,})" for t in e.tensors.values() if t["nonfinite"]]
         if lost:
-            yield _wrong(e, "finite", f"NaN or infinity in {_listed(lost)}")
+            yield _wrong(e, "finite", f"NaN or infinity in {few(lost, SHOWN)}")
         flat = [n for n, t in e.tensors.items() if len(t["shape"]) > 1 and t["size"] > 1 and t["low"] == t["high"]]
         if flat:
-            yield _wrong(e, "constant", f"all values read are equal in {_listed(flat)}")
+            yield _wrong(e, "constant", f"all values read are equal in {few(flat, SHOWN)}")
 
 
 def sizes(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
@@ -72,12 +75,12 @@ def shapes(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
     """Tensor names, shapes and number formats: the same at every step, and as many parameters as stated."""
     seen = [e for e in evidence if e.tensors]
     for e, odd in _unlike(seen, lambda e: {n: t["shape"] for n, t in e.tensors.items()}):
-        yield _wrong(e, "shapes", f"tensors differ from the other steps': {_listed(odd)}")
+        yield _wrong(e, "shapes", f"tensors differ from the other steps': {few(odd, SHOWN)}")
     for e, odd in _unlike(seen, lambda e: {n: t["dtype"] for n, t in e.tensors.items()}):
         there = [n for n in odd if n in e.tensors]
         if there:
             kinds = ", ".join(sorted({e.tensors[n]["dtype"] for n in there}))
-            yield _wrong(e, "dtype", f"stored as {kinds}, unlike at the other steps: {_listed(there)}")
+            yield _wrong(e, "dtype", f"stored as {kinds}, unlike at the other steps: {few(there, SHOWN)}")
     for e in seen:
         total = sum(t["values"] for t in e.tensors.values())
         tied = int(info.shape.get("vocab", 0)) * int(info.shape.get("d_model", 0))  # left out where it is the input's
@@ -93,7 +96,7 @@ def precision(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding
         coarse = [n for n in bits if n in e.tensors and bits[n] + COARSER <= e.tensors[n]["idle_bits"] < 24]
         if coarse:
             kept = 24 - min(e.tensors[n]["idle_bits"] for n in coarse)
-            what = f"no value has more than {kept} significant bits, unlike at the other steps: {_listed(coarse)}"
+            what = f"no value has more than {kept} significant bits, unlike at the other steps: {few(coarse, SHOWN)}"
             yield _wrong(e, "precision", what)
 
 
@@ -111,7 +114,7 @@ def configs(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
         there = [f"{k} {(e.config or {}).get(k)!r}" for k in odd]
         absent = all(k not in (e.config or {}) for k in odd)
         severity = "note" if absent else "wrong"
-        yield Finding(e.model, e.step, "config", f"unlike at the other steps: {_listed(there)}", severity)
+        yield Finding(e.model, e.step, "config", f"unlike at the other steps: {few(there, SHOWN)}", severity)
 
 
 def _implied(e: Evidence) -> dict[str, Any]:
@@ -190,7 +193,7 @@ def first_update(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Find
     then = early[list(early)[2]] if len(early) > 2 else early[1]  # tells which of the two the run went on from
     odd = max((0, 1), key=lambda step: sum(_apart(early[step], then, name) for _, name in moved if name in then))
     detail = (f"step1 does not descend from step0: {moved[0][1]} differs by {min(moved[0][0], 99):.0%} of its norm; "
-              f"{_listed([name for _, name in moved])}")
+              f"{few([name for _, name in moved], SHOWN)}")
     yield Finding(info.name, odd, "first update", detail)
 
 
@@ -220,18 +223,13 @@ def initialisation(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Fi
     yield _wrong(start, "initialisation", f"{odd[0]}, which {info.initialisation} gives{more}")
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")
-
-
 def _names(model: str, others: Sequence[tuple[str, int | str]]) -> str:
     """`main, step 1, 2, … (77 in all)`, with the model's name where it is another."""
     mine = [s for m, s in others if m == model]
     parts = ["main"] if "main" in mine else []
     steps = sorted(s for s in mine if isinstance(s, int))
     if steps:
-        more = f", … ({len(steps)} in all)" if len(steps) > 6 else ""
-        parts.append(f"step {', '.join(map(str, steps[:6]))}{more}")
+        parts.append(f"step {few(steps, 6)}")
     foreign = [f"{m} step {s}" for m, s in others if m != model]
     parts += foreign[:3] + ([f"… ({len(foreign)} of other models)"] if len(foreign) > 3 else [])
     return ", ".join(parts)

@@ -13,7 +13,7 @@ The worst offender is set aside before the next is judged, so that a good checkp
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -138,7 +138,7 @@ class Track:
         return float(self.weight[self.at[k + 1]] - self.weight[self.at[k]])
 
 
-def along(steps: Sequence[Evidence], progress: Sequence[float]) -> list[Finding]:
+def along(steps: Sequence[Evidence], progress: Sequence[float]) -> Iterator[Finding]:
     """Findings of one run's checkpoints, in order of training; `progress`: the sum of learning rates up to each, or its
     step. Those of a branch begin with its base's.
     """
@@ -158,15 +158,14 @@ def along(steps: Sequence[Evidence], progress: Sequence[float]) -> list[Finding]
             jumps[at[k]].append((amount, name, what))
         for j, k, amount in track.still():
             copies[at[j], at[k]].append((name, amount))
-    found = [_finding(steps[i], "path", them) for i, them in off.items()]
-    found += [_finding(steps[i], "jump", them) for i, them in jumps.items()]
+    yield from (_finding(steps[i], "path", them) for i, them in off.items())
+    yield from (_finding(steps[i], "jump", them) for i, them in jumps.items())
     for (j, k), them in copies.items():
         names = [name for name, amount in them if amount < COPY]
         if any(amount == 0 for _, amount in them) or len(names) >= max(1, SOME * len(them)):
             for e, other in ((steps[j], steps[k]), (steps[k], steps[j])):
                 what = f"{_listed(names)} of {len(them)} matrices: no more than noise away from step {other.step}"
-                found.append(Finding(e.model, e.step, "copy", what))
-    return found
+                yield Finding(e.model, e.step, "copy", what)
 
 
 def _finding(e: Evidence, check: str, them: list[tuple[float, str, str]]) -> Finding:

@@ -90,8 +90,7 @@ def panels_over_training(table: pd.DataFrame, metric: str, *, label: str) -> Fig
             points = here[here["exposures_low"] == level]
             style.curve(ax, points, label=f"{level:,}", colour=colour, ribbon=0.07)
         style.step_axis(ax, here["step"], short=True)
-    figure.axes[0].set_ylabel(label)
-    style.name_unit(figure, rows)
+    style.name_unit(figure, rows, label)
     style.legend(figure.axes[-1], title="exposures\n(from)", outside=True)
     return figure
 

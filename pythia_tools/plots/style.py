@@ -229,8 +229,9 @@ def finished(
     return ax
 
 
-def name_unit(figure: Figure, rows: pd.DataFrame) -> None:
-    """The unit of the rows' intervals, above a figure of panels."""
+def name_unit(figure: Figure, rows: pd.DataFrame, ylabel: str = "") -> None:
+    """The unit of the rows' intervals, above a figure of panels, and the label of its first one."""
+    figure.axes[0].set_ylabel(ylabel)
     figure.suptitle(unit_of(rows), x=0.99, ha="right", **NOTE)
 
 

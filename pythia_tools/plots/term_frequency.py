@@ -88,8 +88,7 @@ def correlation_over_training(table: pd.DataFrame, metric: str = "spearman") -> 
         style.curves(ax, here, coloured_as=rows)
         ax.axhline(0, color="0.5", linewidth=0.8)
         style.step_axis(ax, here["step"])
-    figure.axes[0].set_ylabel("rank correlation with exposures")
-    style.name_unit(figure, rows)
+    style.name_unit(figure, rows, "rank correlation with exposures")
     style.legend(figure.axes[-1])
     return figure
 
@@ -130,8 +129,7 @@ def term_trajectory(table: pd.DataFrame) -> Figure:
         _steps(ax, here["step"])
         ax.set_ylim(-0.02, 1.02)
         ax.set_title(f"{ax.get_title()}, {rows['subset'].iloc[0]}", fontsize=10)
-    figure.axes[0].set_ylabel("accuracy")
-    style.name_unit(figure, rows)
+    style.name_unit(figure, rows, "accuracy")
     return figure
 
 

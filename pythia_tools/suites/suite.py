@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pythia_tools.core import progress
-from pythia_tools.core.errors import RequestError, unknown
+from pythia_tools.core.errors import RequestError, few, unknown
 from pythia_tools.suites.checkpoint import Checkpoint, Defect, Folder, HubRevision, ModelInfo
 from pythia_tools.suites.steps import Request, select
 
@@ -142,6 +142,4 @@ _warned: set[tuple[str, str, str]] = set()
 
 
 def _steps(steps: list[int]) -> str:
-    shown = ", ".join(map(str, steps[:8]))
-    more = f", … ({len(steps)} in all)" if len(steps) > 8 else ""
-    return f"step {shown} is" if len(steps) == 1 else f"steps {shown}{more} are"
+    return f"step {steps[0]} is" if len(steps) == 1 else f"steps {few(steps, 8)} are"

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from pythia_tools.core import files, progress
+from pythia_tools.core import errors, files, progress
 from pythia_tools.core.errors import DataError, EnvironmentFailure, PythiaToolsError, RequestError, UnknownNameError
 
 KINDS = {
@@ -68,13 +68,14 @@ def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
             if not below:
                 raise RequestError(f"{name}: no readable file in this folder; readable are {_readable()}")
             if about:
-                progress.note(f"{name}: left out, since they describe the data: {_some(about)}; name them to read them")
+                described = errors.few(about, SHOWN)
+                progress.note(f"{name}: left out, since they describe the data: {described}; name them to read them")
             found += below
         else:
             raise RequestError(f"{name}: no such file or folder; for a data set say {DATASET}NAME")
     if not found:
         raise RequestError("no input; give files, folders, or dataset:NAME")
-    progress.note(f"reading {_some(found)}")
+    progress.note(f"reading {errors.few(found, SHOWN)}")
     return found
 
 
@@ -103,11 +104,6 @@ def _below(folder: Path) -> tuple[list[str], list[str]]:
     if any(kind_of(name) != "text" for name in rest) or (attributes.is_file() and b"=lfs" in attributes.read_bytes()):
         return rest, about + described
     return found, about
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f", … ({len(names)} in all)" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 def kind_of(name: str) -> str:

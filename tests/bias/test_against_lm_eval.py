@@ -11,6 +11,7 @@ import pytest
 import tiny_bias
 
 from pythia_tools.analyses import bias
+from pythia_tools.analyses.bias import choices
 from pythia_tools.analyses.bias.harness import HarnessTask
 from pythia_tools.analysis import Context, Execution
 from pythia_tools.models.continuations import Scorer
@@ -112,7 +113,7 @@ def test_crows_pairs_equals_lm_eval(theirs):
 
 def test_winogender_equals_lm_eval(theirs):
     model, result, _ = theirs
-    ours = bias.Winogender(TOKENIZER, WINOGENDER).run(NOWHERE, model, 0)
+    ours = choices.Winogender(TOKENIZER, WINOGENDER).run(NOWHERE, model, 0)
     np.testing.assert_allclose(ours[["ll_occupation", "ll_participant"]].to_numpy(), per_item(result, "winogender_all"),
                                atol=1e-4)
     assert ours["outcome"].mean() == result["results"]["winogender_all"]["acc,none"]
@@ -140,8 +141,8 @@ def test_bbq_equals_lm_eval(tmp_path):
     model = tiny_bias.model(6)
     with open(tmp_path / "Gender_identity.jsonl", "w") as out:
         out.writelines(json.dumps(q) + "\n" for q in BBQ)
-    items = bias.read_bbq(tmp_path / "Gender_identity.jsonl")
-    task = bias.BBQ(TOKENIZER, items)
+    items = choices.read_bbq(tmp_path / "Gender_identity.jsonl")
+    task = choices.BBQ(TOKENIZER, items)
     ours = task.run(NOWHERE, model, 0)
     documents = utils.process_docs(datasets.Dataset.from_list(BBQ))
     asked = [(f"{d['context']}\n\nQ: {d['question']}\nA:",

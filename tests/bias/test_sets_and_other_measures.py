@@ -14,7 +14,7 @@ import tiny_bias
 import torch
 
 from pythia_tools.analyses import bias
-from pythia_tools.analyses.bias.coreference import WINOGENDER
+from pythia_tools.analyses.bias import choices
 from pythia_tools.analyses.bias.sets import git_blob, load_set, read_manifest
 from pythia_tools.analysis import Context
 from pythia_tools.core import files, manifests
@@ -103,7 +103,7 @@ def test_winogender_sentences_of_the_authors(tmp_path):
         "technician.customer.1.male.txt\tThe technician told the customer that he could pay with cash.\n"
         "nurse.someone.0.neutral.txt\tThe nurse told someone that they were late.\n"
     )
-    table = bias.read_winogender(tmp_path)
+    table = choices.read_winogender(tmp_path)
     assert table.to_numpy().tolist() == [
         ["The technician told the customer that he could pay with cash.", "he", "technician", "customer", "male", 1],
         ["The nurse told someone that they were late.", "they", "nurse", "someone", "neutral", 0],
@@ -123,9 +123,9 @@ def stereoset_file(path: Path) -> Path:
 
 
 def test_stereoset(tmp_path):
-    items = bias.read_stereoset(stereoset_file(tmp_path / "dev.json"))
+    items = choices.read_stereoset(stereoset_file(tmp_path / "dev.json"))
     model = tiny_bias.model(11)
-    table = bias.StereoSet(TOKENIZER, items).run(NOWHERE, model, 0)
+    table = choices.StereoSet(TOKENIZER, items).run(NOWHERE, model, 0)
     for row, item in zip(table.itertuples(), items.itertuples(), strict=True):
         means = []
         for text in (item.stereotype, item.anti, item.unrelated):
@@ -195,12 +195,12 @@ def test_a_broken_model_has_no_outcomes(tmp_path):
     model = tiny_bias.model(17)
     model.get_output_embeddings().weight.data.fill_(torch.nan)
     sentences = pd.DataFrame([("The nurse told someone that he left.", "he", "nurse", "someone", "male", 0)],
-                             columns=list(WINOGENDER))
+                             columns=list(choices.WINOGENDER))
     items = bias.pronoun_items(["The {occupation} said that"], [("nurse", "she")])
     pairs = pd.DataFrame([("He ran.", "She ran.", "gender")], columns=["sent_more", "sent_less", "bias_type"])
     tasks = [
-        bias.CrowsPairs(TOKENIZER, pairs), bias.Winogender(TOKENIZER, sentences), bias.PronounTask(TOKENIZER, items),
-        bias.StereoSet(TOKENIZER, bias.read_stereoset(stereoset_file(tmp_path / "dev.json"))),
+        bias.CrowsPairs(TOKENIZER, pairs), choices.Winogender(TOKENIZER, sentences), bias.PronounTask(TOKENIZER, items),
+        choices.StereoSet(TOKENIZER, choices.read_stereoset(stereoset_file(tmp_path / "dev.json"))),
     ]
     for task in tasks:
         table = task.run(NOWHERE, model, 0)

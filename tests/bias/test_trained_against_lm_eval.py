@@ -13,6 +13,7 @@ import torch
 from test_winobias import LINES
 
 from pythia_tools.analyses import bias
+from pythia_tools.analyses.bias import choices
 from pythia_tools.analyses.bias.winobias import PRONOUN_TEMPLATES, REFERENT_TEMPLATES
 from pythia_tools.analysis import Context
 from pythia_tools.models import load
@@ -50,7 +51,7 @@ def winogender() -> pd.DataFrame:
         for word, gender in (("he", "male"), ("she", "female"), ("they", "neutral"), ("He", "male"), ("She", "female"),
                              ("They", "neutral"))
     ]
-    return pd.DataFrame(rows, columns=list(bias.coreference.WINOGENDER))
+    return pd.DataFrame(rows, columns=list(choices.WINOGENDER))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_crows_pairs_on_a_trained_checkpoint(exported, theirs):
 
 def test_winogender_on_a_trained_checkpoint(exported, theirs):
     result, _, sentences = theirs
-    ours = bias.Winogender(open_tokenizer(exported), sentences).run(NOWHERE, load(exported, device="cpu"), 0)
+    ours = choices.Winogender(open_tokenizer(exported), sentences).run(NOWHERE, load(exported, device="cpu"), 0)
     found = ours[["ll_occupation", "ll_participant"]].to_numpy()
     np.testing.assert_allclose(found, random_models.per_item(result, "winogender_all"), rtol=0, atol=1e-4)
     assert ours["outcome"].mean() == result["results"]["winogender_all"]["acc,none"]

@@ -8,8 +8,7 @@
 
 from pythia_tools.analyses.bias.analysis import Bias, BiasOptions
 from pythia_tools.analyses.bias.association import associate
-from pythia_tools.analyses.bias.coreference import BBQ, StereoSet, Winogender, read_bbq, read_stereoset, read_winogender
-from pythia_tools.analyses.bias.crows import CrowsPairs, read_pairs
+from pythia_tools.analyses.bias.choices import CrowsPairs, read_pairs
 from pythia_tools.analyses.bias.measure import Encoder
 from pythia_tools.analyses.bias.pronouns import PronounTask, pronoun_items
 from pythia_tools.analyses.bias.published import publish_run, read_published
@@ -20,8 +19,7 @@ from pythia_tools.analyses.bias.winobias import WinoBias, WinoBiasAnswers, read_
 from pythia_tools.analysis import item_table as measure
 
 __all__ = [
-    "BBQ", "Bias", "BiasOptions", "CrowsPairs", "Encoder", "PronounTask", "StereoSet", "WinoBias", "WinoBiasAnswers",
-    "Winogender", "agreement", "associate", "compare", "comparison_summary", "measure", "pronoun_items", "publish_run",
-    "read_bbq", "read_pairs", "read_published", "read_sentences", "read_stereoset", "read_winogender", "summarize",
-    "verdicts",
+    "Bias", "BiasOptions", "CrowsPairs", "Encoder", "PronounTask", "WinoBias", "WinoBiasAnswers", "agreement",
+    "associate", "compare", "comparison_summary", "measure", "pronoun_items", "publish_run", "read_pairs",
+    "read_published", "read_sentences", "summarize", "verdicts",
 ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pythia_tools.analyses.bias import coreference, crows, winobias
+from pythia_tools.analyses.bias import choices, winobias
 from pythia_tools.analyses.bias.columns import PRONOUNS
 from pythia_tools.analyses.bias.harness import HarnessTask
 from pythia_tools.analyses.bias.measure import HeldoutLoss
@@ -19,10 +19,10 @@ from pythia_tools.micro import words
 HELDOUT_ROWS = 256
 MEASURES = (PRONOUNS, "crows_pairs", "winobias", "winogender", "stereoset", "bbq", "heldout_loss")
 SETS = {
-    "crows_pairs": (crows.read_pairs, crows.CrowsPairs),
-    "winogender": (coreference.read_winogender, coreference.Winogender),
-    "stereoset": (coreference.read_stereoset, coreference.StereoSet),
-    "bbq": (coreference.read_bbq, coreference.BBQ),
+    "crows_pairs": (choices.read_pairs, choices.CrowsPairs),
+    "winogender": (choices.read_winogender, choices.Winogender),
+    "stereoset": (choices.read_stereoset, choices.StereoSet),
+    "bbq": (choices.read_bbq, choices.BBQ),
 }
 """Measure → how its set is read, and its task."""
 

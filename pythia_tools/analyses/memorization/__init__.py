@@ -8,7 +8,7 @@ from pythia_tools.analyses.memorization import public_format, rows, taxonomy
 from pythia_tools.analyses.memorization.analysis import Memorization, MemorizationOptions
 from pythia_tools.analyses.memorization.counterfactual import counterfactual, mean_memorization
 from pythia_tools.analyses.memorization.effects import EffectOptions, MemorizationEffects
-from pythia_tools.analyses.memorization.extract import Window, extract
+from pythia_tools.analyses.memorization.extract import Window, decoding_table, extract
 from pythia_tools.analyses.memorization.measure import MemorizationTask, extractable, measure, measure_model
 from pythia_tools.analyses.memorization.order_effect import block_counts, order_effect, qq_points, summarize_order
 from pythia_tools.analyses.memorization.overlap import Overlap, duplicate_counts
@@ -16,7 +16,6 @@ from pythia_tools.analyses.memorization.predictability import Confusion, confusi
 from pythia_tools.analyses.memorization.profiles import cohort_of, forgetting_curve, profiles, summarize_profiles
 from pythia_tools.analyses.memorization.row_scores import row_scores, score_model
 from pythia_tools.analyses.memorization.rows import select_rows
-from pythia_tools.analyses.memorization.score import decoding_table
 from pythia_tools.analyses.memorization.screen import screened
 from pythia_tools.analyses.memorization.summary import exposure_bins, summarize, with_exposures
 from pythia_tools.core.statistics import auc

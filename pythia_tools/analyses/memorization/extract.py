@@ -6,8 +6,14 @@ the first position decides for most rows; only survivors see the next few positi
 cache of keys and values. The conditions: no eos or padding suppression, ties won by the first id, ids below
 `vocabulary`.
 
+Unlike extractability the original memorization score, the share of continuation positions that greedy decoding
+reproduces, needs real decoding after the first miss, for almost every row (`decoding_table`). It starts where the row
+first departs from the truth (known from the one pass), in batches of equal length with a cache of keys and values, so
+that nothing decoded agrees with the truth by construction and nothing is decoded twice.
+
 Cost: k tokens per row, ℓ − 1 more for each memorized one; with 1 % memorized, close to a plain pass over the context.
-Source of the protocol: Carlini et al. 2021/2023; Biderman et al. 2023 (k = ℓ = 32 there).
+The score: one step per position after the first miss. Source of the protocol: Carlini et al. 2021/2023; Biderman et al.
+2023 (k = ℓ = 32 there); of the score: Biderman et al. 2023, arXiv:2304.11158.
 """
 
 from __future__ import annotations
@@ -18,11 +24,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import nn
 
+from pythia_tools.analyses.memorization.summary import exposure_bins
+from pythia_tools.analyses.memorization.taxonomy import near_verbatim
 from pythia_tools.core.errors import RequestError
-from pythia_tools.models.decode import Decoder
+from pythia_tools.models.decode import LOST, Decoder, greedy
 from pythia_tools.models.devices import dtype_name, inference_mode
 from pythia_tools.models.head import Verdict
 from pythia_tools.models.score import automatic_batch_size, in_batches, max_positions
@@ -34,6 +43,8 @@ an id the model does not have (another tokenizer, or a damaged file). `logits no
 a number.
 """
 
+DECODED = 256
+"""Rows decoded together at least: each step reads all weights once, whatever their number."""
 STAGES = (1, 4)
 """Continuation positions judged before survivors see the next; the last stage, all of them, is implied."""
 
@@ -284,3 +295,30 @@ def as_rows(rows: Any, row_ids: npt.ArrayLike | None = None) -> tuple[np.ndarray
     if len(numbers) != len(rows):
         raise RequestError(f"{len(numbers)} row_ids for {len(rows)} rows; give one for each")
     return rows, numbers
+
+
+def decoding_table(
+    model: nn.Module, rows: Any, window: Window | None = None, *, found: Extraction | None = None,
+    batch_size: int | None = None,
+) -> pd.DataFrame:
+    """Per row, what decoding says of near-verbatim recall: score (share of equal places; 1.0 means extractable),
+    edit_distance (ids), span (longest common run of ids, wherever it starts). Missing where status is not ok.
+
+    `found`: what `extract` said of the same rows with the same window, if known.
+    """
+    window = window or Window()
+    found = found or extract(model, rows, window, batch_size=batch_size)
+    windows, _, _ = prepare(model, rows, window)
+    truth = windows[:, window.context :]
+    decoded = truth.copy()  # right up to each row's first miss
+    departs = np.flatnonzero((found.status == OK) & (found.matched < window.continuation))
+    known = exposure_bins(found.matched[departs])  # few groups, so that batches stay full; ids below are decoded again
+    size = batch_size or max(DECODED, automatic_batch_size(model, window.length))
+    for start in np.unique(known):
+        group, left = departs[known == start], window.continuation - int(start)
+        prompts = windows[group, : window.context + start]
+        made = greedy(model, prompts, left, vocabulary=window.vocabulary, batch_size=size)
+        decoded[group, start:] = [row + [LOST] * (left - len(row)) for row in made]
+    near = near_verbatim(decoded, truth).rename(columns={"agree": "score"})
+    lost = found.status != OK
+    return near.astype({"edit_distance": "Int32", "span": "Int32"}).apply(lambda column: column.mask(lost))

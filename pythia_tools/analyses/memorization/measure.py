@@ -22,8 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 from torch import nn
 
-from pythia_tools.analyses.memorization.extract import BEYOND, NONFINITE, OK, Window, as_rows, extract
-from pythia_tools.analyses.memorization.score import decoding_table
+from pythia_tools.analyses.memorization.extract import BEYOND, NONFINITE, OK, Window, as_rows, decoding_table, extract
 from pythia_tools.analyses.memorization.screen import screened
 from pythia_tools.analysis import Context, Key, Task, Where, sweep
 from pythia_tools.core import files, progress

@@ -74,7 +74,8 @@ def _bursts(gains: pd.DataFrame) -> Iterator[Sentence]:
     big = gains[gains["model"] == name]
     parts = []
     for copies, part in big.groupby("exposures_low"):
-        told = say.records(part.sort_values("metric"))[-1]  # the mean over bursts where there are several
+        whole = part[part["metric"] == "mean_burst_gain"]
+        told = say.records(whole)[0] if len(whole) else say.average(part)
         sure = say.direction(told["value"], told["low"], told["high"], ("", "", " (not detected)", " (no interval)"))
         parts.append(f"{say.times(int(str(copies)))} {say.number(told['value'], '+.1f')}{sure}")
     text = f"Tokens of a continuation that {name} gains at the checkpoint right after a burst of exposures"

@@ -47,7 +47,9 @@ def exposure_definitions(exposures: pd.DataFrame, *, last: int | None = None) ->
     }
 
 
-def compare_definitions(table: pd.DataFrame, exposures: pd.DataFrame, *, last: int | None = None) -> pd.DataFrame:
+def compare_definitions(
+    table: pd.DataFrame, exposures: pd.DataFrame, *, last: int | None = None, seed: int = 0
+) -> pd.DataFrame:
     """Summary: per checkpoint and task `spearman` by each other definition of exposures (subset), and
     `spearman_difference` of exposures up to the step minus each other one (reference), bootstrapped in pairs over
     terms or relations.
@@ -60,9 +62,9 @@ def compare_definitions(table: pd.DataFrame, exposures: pd.DataFrame, *, last: i
         for identity, (task,), part in by_identity(terms, "task"):
             x, z, y = (part[column].to_numpy(np.float64) for column in ("exposures", "other", "accuracy"))
             known, (unit, labels) = {**identity, "task": task}, independent(part)
-            correlation = rank_correlation(z, y, unit=unit, clusters=labels)
+            correlation = rank_correlation(z, y, unit=unit, clusters=labels, seed=seed)
             rows.append({**known, "subset": name, "metric": "spearman", **correlation.columns()})
-            difference = statistic(_difference, x, z, y, unit=unit, clusters=labels, vectorized=True)
+            difference = statistic(_difference, x, z, y, unit=unit, clusters=labels, seed=seed, vectorized=True)
             rows.append({**known, "reference": name, "metric": "spearman_difference", **difference.columns()})
     return summary(rows)
 
