@@ -18,8 +18,6 @@ from pythia_tools.suites.shapes import config_shape
 STD_TOLERANCE = 0.05
 FEWEST = 256
 """Values of a matrix from which on its deviation is judged."""
-SHOWN = 3
-"""Names that a finding lists."""
 SIZE_SLACK = 0.01
 SIZE_SLACK_BYTES = 2_000_000
 RESIDUAL = re.compile(r"(attention\.dense|dense_4h_to_h|o_proj|down_proj|c_proj)\.weight$")
@@ -41,10 +39,10 @@ def reading(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
     for e in evidence:
         lost = [f"{t['stored']} ({t['nonfinite']:,})" for t in e.tensors.values() if t["nonfinite"]]
         if lost:
-            yield _wrong(e, "finite", f"NaN or infinity in {few(lost, SHOWN)}")
+            yield _wrong(e, "finite", f"NaN or infinity in {few(lost, 3)}")
         flat = [n for n, t in e.tensors.items() if len(t["shape"]) > 1 and t["size"] > 1 and t["low"] == t["high"]]
         if flat:
-            yield _wrong(e, "constant", f"all values read are equal in {few(flat, SHOWN)}")
+            yield _wrong(e, "constant", f"all values read are equal in {few(flat, 3)}")
 
 
 def sizes(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
@@ -75,12 +73,12 @@ def shapes(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
     """Tensor names, shapes and number formats: the same at every step, and as many parameters as stated."""
     seen = [e for e in evidence if e.tensors]
     for e, odd in _unlike(seen, lambda e: {n: t["shape"] for n, t in e.tensors.items()}):
-        yield _wrong(e, "shapes", f"tensors differ from the other steps': {few(odd, SHOWN)}")
+        yield _wrong(e, "shapes", f"tensors differ from the other steps': {few(odd, 3)}")
     for e, odd in _unlike(seen, lambda e: {n: t["dtype"] for n, t in e.tensors.items()}):
         there = [n for n in odd if n in e.tensors]
         if there:
             kinds = ", ".join(sorted({e.tensors[n]["dtype"] for n in there}))
-            yield _wrong(e, "dtype", f"stored as {kinds}, unlike at the other steps: {few(there, SHOWN)}")
+            yield _wrong(e, "dtype", f"stored as {kinds}, unlike at the other steps: {few(there, 3)}")
     for e in seen:
         total = sum(t["values"] for t in e.tensors.values())
         tied = int(info.shape.get("vocab", 0)) * int(info.shape.get("d_model", 0))  # left out where it is the input's
@@ -96,7 +94,7 @@ def precision(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding
         coarse = [n for n in bits if n in e.tensors and bits[n] + COARSER <= e.tensors[n]["idle_bits"] < 24]
         if coarse:
             kept = 24 - min(e.tensors[n]["idle_bits"] for n in coarse)
-            what = f"no value has more than {kept} significant bits, unlike at the other steps: {few(coarse, SHOWN)}"
+            what = f"no value has more than {kept} significant bits, unlike at the other steps: {few(coarse, 3)}"
             yield _wrong(e, "precision", what)
 
 
@@ -114,7 +112,7 @@ def configs(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Finding]:
         there = [f"{k} {(e.config or {}).get(k)!r}" for k in odd]
         absent = all(k not in (e.config or {}) for k in odd)
         severity = "note" if absent else "wrong"
-        yield Finding(e.model, e.step, "config", f"unlike at the other steps: {few(there, SHOWN)}", severity)
+        yield Finding(e.model, e.step, "config", f"unlike at the other steps: {few(there, 3)}", severity)
 
 
 def _implied(e: Evidence) -> dict[str, Any]:
@@ -193,7 +191,7 @@ def first_update(info: ModelInfo, evidence: Sequence[Evidence]) -> Iterator[Find
     then = early[list(early)[2]] if len(early) > 2 else early[1]  # tells which of the two the run went on from
     odd = max((0, 1), key=lambda step: sum(_apart(early[step], then, name) for _, name in moved if name in then))
     detail = (f"step1 does not descend from step0: {moved[0][1]} differs by {min(moved[0][0], 99):.0%} of its norm; "
-              f"{few([name for _, name in moved], SHOWN)}")
+              f"{few([name for _, name in moved], 3)}")
     yield Finding(info.name, odd, "first update", detail)
 
 

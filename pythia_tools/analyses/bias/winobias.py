@@ -142,6 +142,8 @@ class WinoBias(Measure):
         self, tokenizer: Openable, sentences: Sequence[Sentence], *, methods: Sequence[str] = METHODS[:2],
         templates: Mapping[str, Mapping[str, str]] = TEMPLATES,
     ):
+        if not methods or not set(methods) <= set(templates):
+            raise RequestError(f"WinoBias methods {list(methods)}: allowed are {', '.join(templates)}")
         twins = _twins(sentences)
         asked, texts = [], []
         for method in methods:

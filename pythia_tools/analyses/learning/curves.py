@@ -65,6 +65,8 @@ def before_and_after(
     a side (0 has consumed nothing, after the last comes nothing) is left out there.
     Raises: RequestError when a step lies beyond the order.
     """
+    if batches < 1 or rows < 1:
+        raise RequestError(f"batches={batches}, rows={rows}: both must be positive")
     steps = sorted({c.step for c in checkpoints})
     last = int(order.steps)
     beyond = [s for s in steps if s > last]

@@ -120,8 +120,7 @@ def _null(counts: np.ndarray, block: int, permutations: int, seed: int) -> tuple
 
 def _permuted(counts: np.ndarray, block: int, permutations: int, rng: np.random.Generator) -> np.ndarray:
     """(permutations, blocks) counts after shuffling all rows."""
-    colours = np.full(len(counts), block, dtype=np.int64)
-    return rng.multivariate_hypergeometric(colours, int(counts.sum()), size=permutations, method="marginals")
+    return rng.multivariate_hypergeometric(np.full(len(counts), block), int(counts.sum()), size=permutations)
 
 
 def _trend(counts: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ PAPER_EDGES = tuple(float(e) for e in np.logspace(5, np.log10(2e8), 20))
 def by_term(table: pd.DataFrame, exposures: pd.DataFrame | None = None) -> pd.DataFrame:
     """Per checkpoint, task and term: accuracy (share of right answers), items, relation, and exposures up to that step.
 
-    table: as `measure` gives it, or one with `accuracy` per term already (`stored.read`); answers that are <NA> are
+    table: as `measure` gives it, or one with `accuracy` per term already (`read_published`); answers that are <NA> are
     left out. exposures: term, step, exposures, as `counts.count_terms` gives it; default: those in the table. Raises
     RequestError when a term's exposures are missing.
     """
