@@ -210,11 +210,18 @@ def _joins(point, kind, classes):  # type: ignore[no-untyped-def]
 @kernel
 def _stands(row, token, offset, kind, length, classes, flat, starts, room):  # type: ignore[no-untyped-def]
     """Whether the term that ends with byte `offset` of token number `token` has the neighbours its kind asks for."""
-    room = room[:1 if kind == NUMBER else 4]
+    after = chars.byte_after(row, token, offset + 1, flat, starts)
+    if 0 <= after < 128 and _joins(after, kind, classes):
+        return False
+    begin, at = chars.step_back(row, token, offset + 1, length, starts)
+    before = chars.byte_before(row, begin, at, flat, starts)
+    if 0 <= before < 128 and _joins(before, kind, classes):
+        return False
+    if kind == NUMBER or (after < 128 and before < 128):
+        return True
     n = chars.bytes_after(row, token, offset + 1, flat, starts, room)
     if n and _joins(chars.next_char(room, 0, n)[0], kind, classes):
         return False
-    begin, at = chars.step_back(row, token, offset + 1, length, starts)
     n = chars.bytes_before(row, begin, at, flat, starts, room)
     return not (n and _joins(chars.char_before(room[len(room) - n:], n), kind, classes))
 

@@ -82,6 +82,29 @@ def char_before(data, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def byte_after(row, token, offset, flat, starts):  # type: ignore[no-untyped-def]
+    """The first byte of the row from byte `offset` of token number `token` on; -1 at the row's end."""
+    while token < len(row):
+        at = starts[row[token]] + offset
+        if at < starts[np.int64(row[token]) + 1]:
+            return np.int64(flat[at])
+        token += 1
+        offset = 0
+    return np.int64(-1)
+
+
+@kernel
+def byte_before(row, token, offset, flat, starts):  # type: ignore[no-untyped-def]
+    """The byte before byte `offset` of token number `token`; -1 at the row's start."""
+    while offset == 0:
+        token -= 1
+        if token < 0:
+            return np.int64(-1)
+        offset = starts[np.int64(row[token]) + 1] - starts[row[token]]
+    return np.int64(flat[starts[row[token]] + offset - 1])
+
+
+@kernel
 def bytes_after(row, token, offset, flat, starts, out):  # type: ignore[no-untyped-def]
     """Up to len(out) bytes of the row from byte `offset` of token number `token` on; returns how many there were."""
     n = 0

@@ -158,6 +158,19 @@ def number_words(row, found, n, most, texts, room, words):  # type: ignore[no-un
 
 
 @kernel
+def _number(row, found, first, n, pairs, texts, room, place):  # type: ignore[no-untyped-def]
+    """Sort `found` by place; place[k]: number of the word, or the token, in which found[k] begins."""
+    if pairs.in_words:
+        _to_characters(row, found, first, n, pairs.lead, texts, room)
+    _sort(found, n)
+    if pairs.in_words:
+        number_words(row, found, n, pairs.window, texts, room, place)
+    else:
+        for k in range(n):
+            place[k] = found[k, 1]
+
+
+@kernel
 def _count_pairs(found, place, n, keys, values, member, window, out):  # type: ignore[no-untyped-def]
     """place ascending. out[pattern] += 1 for each two occurrences at most `window` apart."""
     for k in range(n):
@@ -229,23 +242,15 @@ def _count_from(first, rows, group, texts, ngrams, pairs, sets, counts, scratch)
     for r in range(first, rows.shape[0]):
         row = rows[r]
         out = counts[group[r]]
-        n = scan_texts(row, texts, room, out, found, 0) if shift else 0
-        texts_found = n
+        texts_found = scan_texts(row, texts, room, out, found, 0) if shift else 0
+        n = texts_found
         if n >= 0 and any_ngrams:
             n = find_ngrams(row, ngrams, shift, hits2, hits3, out, found, n)
         if n < 0:
             return r
         if n and len(sets.pattern):
             _count_sets(found, n, r, sets, seen, out)
-        if n < 2 or not any_pairs:
-            continue
-        if pairs.in_words:
-            _to_characters(row, found, texts_found, n, pairs.lead, texts, room)
-        _sort(found, n)
-        if pairs.in_words:
-            number_words(row, found, n, pairs.window, texts, room, place)
-        else:
-            for k in range(n):
-                place[k] = found[k, 1]
-        _count_pairs(found, place, n, pairs.keys, pairs.values, pairs.member, pairs.window, out)
+        if n > 1 and any_pairs:
+            _number(row, found, texts_found, n, pairs, texts, room, place)
+            _count_pairs(found, place, n, pairs.keys, pairs.values, pairs.member, pairs.window, out)
     return rows.shape[0]
