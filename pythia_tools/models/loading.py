@@ -12,7 +12,7 @@ Cost per switch: one pass over the weights (a cast from float16 runs at memory s
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,14 @@ def load(
     return label(module, known, record, folder)
 
 
-def architecture(folder: Path) -> str:
+def architecture(folder: Path, tensors: TensorFiles) -> str:
     """A digest of the folder's config without what differs between checkpoints of one architecture.
 
     Whether the files hold an output head of their own belongs to it: whatever the config says, transformers ties the
     head of a model to its embedding only where they do not.
     """
     config = {k: v for k, v in read_config(folder).items() if k not in _NOT_ARCHITECTURE}
-    return files.digest([config, has_own_head(TensorFiles(folder))])
+    return files.digest([config, has_own_head(tensors)])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -85,25 +85,30 @@ def build(
     named = _name(checkpoint, folder)
     plan, differences = compare(module, tensors)
     _refuse(named, complaints + _conflicts(plan))
-    _require_no_overflow(named, tensors, chosen, module.state_dict())
+    _require_no_overflow(named, tensors.values(), chosen, module.state_dict())
     module.__dict__["_pythia_tools_copied"] = not differences and _same_values(plan)
     module.to(device)  # type: ignore[arg-type]
     return module.eval()
 
 
-def swap(module: nn.Module, folder: Path, checkpoint: Checkpoint | None = None) -> None:
+def swap(
+    module: nn.Module, folder: Path, checkpoint: Checkpoint | None = None, tensors: TensorFiles | None = None,
+) -> None:
     """Overwrite the module's weights with the folder's, in place; the module is untouched when names or shapes do not
-    fit.
+    fit. `tensors`: the folder's, where they are open already.
     """
-    named, tensors, dtype = _name(checkpoint, folder), TensorFiles(folder), next(module.parameters()).dtype
+    tensors = TensorFiles(folder) if tensors is None else tensors
+    named, dtype = _name(checkpoint, folder), next(module.parameters()).dtype
+    stored: Iterable[torch.Tensor] = tensors.values()
     if module.__dict__.get("_pythia_tools_copied", True):
         plan, complaints = compare(module, tensors)
+        stored = [value for _, _, value in plan]
     else:
         other, complaints = _from_pretrained(folder, dtype)
         source = other.state_dict()
         plan = [(name, target, source[name]) for name, target in module.state_dict(keep_vars=True).items()]
     _refuse(named, complaints + _conflicts(plan))
-    _require_no_overflow(named, tensors, dtype, {name: value for name, _, value in plan})
+    _require_no_overflow(named, stored, dtype, {name: value for name, _, value in plan})
     module.__dict__["checkpoint"] = None  # nobody's weights, should the copy be interrupted
     with torch.no_grad():
         for _, target, value in plan:
@@ -206,9 +211,11 @@ def _conflicts(plan: list[Copy]) -> list[str]:
     return found
 
 
-def _require_no_overflow(named: str, tensors: TensorFiles, dtype: torch.dtype, values: dict[str, torch.Tensor]) -> None:
-    """Raises DataError naming the first of the values, known to be finite in the files, that is not so in `dtype`."""
-    if not any(_narrows(stored.dtype, dtype) for stored in tensors.values()):
+def _require_no_overflow(
+    named: str, stored: Iterable[torch.Tensor], dtype: torch.dtype, values: dict[str, torch.Tensor],
+) -> None:
+    """Raises DataError naming the first of the values, known to be finite as `stored`, that is not so in `dtype`."""
+    if not any(_narrows(tensor.dtype, dtype) for tensor in stored):
         return
     for name, value in values.items():
         if value.is_floating_point() and value.numel():

@@ -23,7 +23,7 @@ from pythia_tools.models.devices import choose_device, choose_dtype, named_dtype
 from pythia_tools.models.digest import Cancelled, WeightsRecord, record_of_contents, weights_record
 from pythia_tools.models.loading import architecture, build, label, require_finite, swap
 from pythia_tools.models.places import local_folder, stated_contents
-from pythia_tools.models.weights import weight_files
+from pythia_tools.models.weights import TensorFiles, weight_files
 from pythia_tools.suites import Checkpoint, check_defects
 
 
@@ -83,7 +83,8 @@ class LiveModules:
         self.skip(checkpoint)
         require_finite(prepared.record, checkpoint, folder)
         dtype = choose_dtype(checkpoint, self.dtype, self.device, named_dtype(prepared.record.stored))
-        key = f"{architecture(folder)} {dtype}"
+        tensors = TensorFiles(folder)
+        key = f"{architecture(folder, tensors)} {dtype}"
         self._used_by.setdefault(key, set()).add(_family(checkpoint))
         module = self._modules.get(key)
         if module is None:
@@ -91,7 +92,7 @@ class LiveModules:
             module = self._modules[key] = build(folder, self.device, self.dtype, checkpoint)
             module.requires_grad_(False)
         else:
-            swap(module, folder, checkpoint)
+            swap(module, folder, checkpoint, tensors)
         return label(module, checkpoint, prepared.record, folder)
 
     def skip(self, checkpoint: Checkpoint) -> None:

@@ -57,22 +57,25 @@ def count_documents(doc_idx, counts):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)
-def sample_fault(sizes, doc_idx, sample_idx, seq_length):  # type: ignore[no-untyped-def]
-    """First entry of a sample map that is not where its row starts, or -1; the walk of `sample_index`, compared."""
-    slot = np.int64(0)
-    begin = np.int64(0)
+def sample_fault(sizes, doc_idx, sample_idx, seq_length, first, last):  # type: ignore[no-untyped-def]
+    """First entry of a sample map after `first`, up to `last`, that is not where its row starts, or -1.
+
+    The walk of `sample_index` from one entry to the next, so that pieces of a map are compared side by side: when the
+    first entry is right and each follows from the one before it, all are right.
+    """
     slots = doc_idx.size
-    size = np.int64(sizes[doc_idx[0]])
-    if sample_idx[0, 0] != 0 or sample_idx[0, 1] != 0:
-        return 0
-    for k in range(1, sample_idx.shape[0]):
-        position = k * seq_length
-        while begin + size <= position and slot + 1 < slots:
-            begin += size
+    slot, offset = np.int64(sample_idx[first, 0]), np.int64(sample_idx[first, 1])
+    if not 0 <= slot < slots or offset < 0:
+        return first
+    size = np.int64(sizes[doc_idx[slot]])
+    for k in range(first + 1, last + 1):
+        offset += seq_length
+        while offset >= size and slot + 1 < slots:
+            offset -= size
             slot += 1
             if slot + AHEAD < slots:
                 prefetch(sizes, np.intp(doc_idx[slot + AHEAD]))
             size = np.int64(sizes[doc_idx[slot]])
-        if sample_idx[k, 0] != slot or sample_idx[k, 1] != position - begin or position - begin >= size:
+        if sample_idx[k, 0] != slot or sample_idx[k, 1] != offset or offset >= size:
             return k
     return -1

@@ -18,12 +18,13 @@ from pythia_tools.order import (
     build_index_maps,
     find_maps,
     load_maps,
+    map_files,
     plan_epochs,
     rebuild_shuffles,
     save_maps,
     verify_maps,
 )
-from pythia_tools.order.map_files import verify_shuffle, zero_runs
+from pythia_tools.order.map_files import verify_shuffle, verify_starts, zero_runs
 from pythia_tools.order.shuffle_kernels import LegacyShuffler
 
 SIZES = [5, 3, 7, 1, 9, 4]
@@ -283,3 +284,18 @@ def test_a_damaged_map_is_a_data_error(tmp_path: Path, data: st.DataObject) -> N
 def test_maps_that_no_memory_holds_are_refused() -> None:
     with pytest.raises(EnvironmentFailure, match=r"of memory, .* are free; ask for less"):
         build_index_maps([2_000_000_000], 1, 1234, 3 * 10**15)
+
+
+def test_row_starts_compared_in_pieces_name_the_first_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(map_files, "PARALLEL_ROWS", 1)
+    monkeypatch.setenv("PYTHIA_TOOLS_THREADS", "5")
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(0, 9, 400, dtype=np.int32)
+    maps = build_index_maps(sizes, 4, 1234, 380)
+    verify_starts(maps, sizes, 4, "maps")
+    for row in (0, 1, *rng.integers(0, len(maps.sample_idx), 40).tolist()):
+        for column, wrong in ((0, 1), (1, 1), (0, -1), (0, 1 << 20), (1, -9)):
+            damaged = maps.sample_idx.copy()
+            damaged[row:, column] += wrong
+            with pytest.raises(DataError, match=f"row {row} of the sample map"):
+                verify_starts(maps._replace(sample_idx=damaged), sizes, 4, "maps")
