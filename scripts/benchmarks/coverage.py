@@ -10,12 +10,24 @@ to answer (NaN) are counted apart. The noise of a share over 1000 trials is ± .
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+from scipy.stats import norm
 
+from pythia_tools.analyses.memorization import (
+    Confusion,
+    counterfactual,
+    forgetting_curve,
+    mean_memorization,
+    order_effect,
+    profiles,
+    scaling,
+)
+from pythia_tools.analyses.memorization.profiles import NEVER, event_mask
 from pythia_tools.core import statistics
 from pythia_tools.core.statistics import Estimate
 
@@ -120,15 +132,6 @@ def _paired_flags(share: float, differ: float) -> Callable:
     return trial
 
 
-def _auc(rng: np.random.Generator, n: int) -> Estimate:
-    return statistics.auc(rng.normal(1, 1, n), rng.normal(size=n), resamples=R)
-
-
-def _crossed(rng: np.random.Generator, n: int) -> Estimate:
-    table = rng.normal(size=(n, 1)) + rng.normal(size=(1, 60)) + rng.normal(size=(n, 60))
-    return statistics.crossed(np.mean, table, unit="run", resamples=R)
-
-
 def cases() -> Iterator[Case]:
     """Every row of the table."""
     mean = partial(statistics.mean, unit="item", resamples=R)
@@ -159,9 +162,6 @@ def cases() -> Iterator[Case]:
         for rho in (0.0, 0.6):
             yield Case("rank correlation", f"normal, rho {rho}", n, 6 / np.pi * np.arcsin(rho / 2), _ranks(rho))
     yield Case("rank correlation, clusters", "24 × 4, rho .6", 24, 6 / np.pi * np.arcsin(0.3), _ranks(0.6, 4))
-    for n in (20, 100):
-        yield Case("AUC", "normal, one apart, n and n", n, 0.7602499389, _auc)
-    yield Case("crossed mean", "6 runs × 60 rows", 6, 0, _crossed)
     for n, lag in ((30, 0.0), (30, 0.3), (30, 0.6), (30, 0.9), (150, 0.6)):
         yield Case("test over checkpoints", f"autoregression {lag}", n, None, _series(lag, 1))
         if lag < 0.6 or n > 100:  # an interval where few are refused
@@ -173,12 +173,120 @@ def cases() -> Iterator[Case]:
     for correlation in (0.3, 0.85):
         yield Case("paired test, clusters", f"24 × 8, correlation {correlation}", 24, None, _in_clusters(paired, 8, correlation))
     yield Case("permutation test", "normal", 24, None, _permuted)
+    yield from _memorization()
 
 
 def _permuted(rng: np.random.Generator, n: int) -> float:
     x, y = rng.normal(size=(2, n))
     draws = statistics.spearman(np.tile(x, (400, 1)), rng.permuted(np.tile(y, (400, 1)), axis=1))
     return statistics.permutation_pvalue(draws, float(statistics.spearman(x[None], y[None])[0]))
+
+
+def _memorization() -> Iterator[Case]:
+    """What the analyses of memorization make of rows: members or cohorts of n, and their controls."""
+    for n, controls in ((5, 10), (8, 32), (32, 64), (50, 500)):
+        for law, draw in (("normal", NORMAL), ("exponential", SKEWED)):
+            yield Case("effect of a cohort", f"{law}, n and {controls}", n, 0, _effect(draw, [n], controls))
+    for n, cohorts, controls in ((24, 6, 20), (32, 4, 32)):
+        data = f"normal, {cohorts} cohorts and {controls}"
+        yield Case("mean effect", data, n, 0, _effect(NORMAL, [n // cohorts] * cohorts, controls))
+    for controls in (10, 100):
+        yield Case("forgetting", f"normal, n rows at 1 to 4 checkpoints, and {controls}", 24, 0, _forgetting(controls))
+    for rows, share, agree in ((200, 0.05, 0.6), (512, 0.02, 0.5), (512, 0.1, 0.9), (2000, 0.02, 0.1)):
+        data = f"{share:.0%} memorized, {agree:.0%} of it by both"
+        for metric in ("f1", "recall"):
+            yield Case(metric, data, rows, agree, _confusion(share, agree, metric))
+    for rows, share in ((500, 0.004), (1000, 0.02)):
+        yield Case("slope of memorized shares", f"from {share:.1%}, four sizes", rows, 0.5, _slope(share))
+    for n, others in ((10, 10), (20, 20), (24, 500), (100, 500)):
+        for apart in (0, 1, 2.3):
+            data = f"normal, {apart} apart, n and {others}"
+            yield Case("AUC", data, n, float(norm.cdf(apart / 2**0.5)), _detection(others, apart))
+    for rate, n, others in ((0.01, 50, 500), (0.01, 200, 500), (0.1, 24, 100), (0.1, 200, 500)):
+        for apart in (0, 1, 2):
+            data = f"at {rate:.0%} false ones, normal, {apart} apart, n and {others}"
+            truth = float(norm.sf(norm.isf(rate) - apart))
+            yield Case("true-positive rate", data, n, truth, _detection(others, apart, rate))
+    for runs in (4, 6, 20):
+        for kind in ("by row", "by run"):
+            yield Case("counterfactual, mean", f"60 rows, runs differ, halves drawn {kind}", runs, 1, _counterfactual(kind))
+    yield Case("counterfactual, one row", "normal, half of the runs", 6, 1, _counterfactual("one"))
+    for blocks, share in ((12, 0.3), (32, 0.02)):
+        for part in ("p_dispersion", "p_position"):
+            yield Case("order test", f"{part}, {share:.0%} of blocks of 128 rows", blocks, None, _order(share, part))
+
+
+def _effect(draw: Draw, sizes: Sequence[int], controls: int) -> Callable:
+    """A trial: the mean instantaneous effect of cohorts that consumption did nothing to."""
+    cohorts = np.concatenate([np.repeat(10 * (1 + np.arange(len(sizes))), sizes), np.full(controls, NEVER)])
+    steps = list(range(0, 10 * len(sizes) + 20, 10))
+
+    def trial(rng: np.random.Generator, n: int) -> Estimate:
+        noise = np.stack([draw(rng, len(cohorts)) for _ in steps], axis=1)
+        found = profiles(noise + 2 * rng.normal(size=(len(cohorts), 1)), steps, cohorts)
+        return found.mean(event_mask(found, "instantaneous"), resamples=R)
+    return trial
+
+
+def _forgetting(controls: int) -> Callable:
+    """A trial: the advantage over controls, 0 in truth, in a bin of four checkpoints, of which rows have some."""
+    def trial(rng: np.random.Generator, n: int) -> Estimate:
+        loss = rng.normal(size=(n + controls, 1)) + rng.normal(size=(n + controls, 4)) / 2 + rng.normal(size=4)
+        advantage = loss[n:].mean(axis=0) - loss
+        row, step = (place.ravel() for place in np.indices(loss.shape))
+        items = pd.DataFrame({"row": row, "step": step, "advantage": advantage.ravel(), "exposures": 1, "since": 16})
+        first = np.append(rng.integers(0, 4, n), np.zeros(controls, np.int64))
+        items["since"] = items["since"].where((row < n) & (step >= first[row])).astype("Int64")
+        items = items.assign(suite="s", model="m", params=1, branch="main", seed=0, tokens=step)
+        line = forgetting_curve(items, "advantage", controls=n + np.arange(controls), resamples=R).iloc[0]
+        return Estimate(*(float(line[c]) for c in ("value", "low", "high")))
+    return trial
+
+
+def _confusion(share: float, agree: float, metric: str) -> Callable:
+    """A trial: how well one model's memorized rows predict those of another that memorized as many."""
+    cells = np.array([agree, 1 - agree, 1 - agree, 1 / share - 2 + agree]) * share
+    return lambda rng, n: Confusion(*(int(c) for c in rng.multinomial(n, cells))).estimates()[metric]
+
+
+def _slope(share: float) -> Callable:
+    """A trial: the exponent of memorized shares over sizes, the same rows judged under all of them."""
+    sizes = np.array([70e6, 160e6, 410e6, 1.4e9])
+    limits = norm.isf(share * (sizes / sizes[0]) ** 0.5)
+
+    def trial(rng: np.random.Generator, n: int) -> Estimate:
+        flags = 0.8**0.5 * rng.normal(size=(n, 1)) + 0.2**0.5 * rng.normal(size=(n, 4)) > limits
+        row, size = (place.ravel() for place in np.indices(flags.shape))
+        table = pd.DataFrame({"row": row, "model": size.astype(str), "params": sizes[size], "memorized": flags.ravel()})
+        found = scaling(table.assign(suite="s", branch="main", seed=0, step=1, tokens=1), resamples=R)
+        line = found[found["metric"] == "parameters_exponent"].iloc[0]
+        return Estimate(*(float(line[c]) for c in ("value", "low", "high")))
+    return trial
+
+
+def _detection(others: int, apart: float, rate: float | None = None) -> Callable:
+    """A trial: the AUC, or the true-positive rate at a false-positive one, of n members and so many others."""
+    rates = [] if rate is None else [rate]
+    return lambda rng, n: statistics.roc(rng.normal(apart, 1, n), rng.normal(size=others), rates)[-1]
+
+
+def _counterfactual(kind: str) -> Callable:
+    """A trial: runs that differ, each trained on half of the rows; half of the runs hold all rows, or each row."""
+    def trial(rng: np.random.Generator, n: int) -> Estimate:
+        held = np.repeat(np.arange(n)[:, None] % 2 == 0, 1 if kind == "one" else 60, axis=1)
+        held = rng.permuted(held, axis=0) if kind == "by row" else held
+        noise = rng.normal(size=held.shape) + rng.normal(size=(n, 1)) + rng.normal(size=held.shape[1])
+        if kind == "one":
+            line = counterfactual(noise + held, held).iloc[0]
+            return Estimate(*(float(line[c]) for c in ("memorization", "low", "high")))
+        return mean_memorization(noise + held * rng.normal(1, 0.5, 60), held)
+    return trial
+
+
+def _order(share: float, part: str) -> Callable:
+    """A trial: p-value of the order of rows memorized by chance."""
+    return lambda rng, n: order_effect(
+        rng.random(n * 128) < share, block=128, permutations=R, resamples=2)[part].value
 
 
 def main() -> None:

@@ -406,15 +406,6 @@ def test_bounds_of_paired_shares_known_errors_and_two_samples_keep_their_ends() 
     assert np.isnan(statistics.difference_of_means(a, [], unit="row").value)
 
 
-def test_two_crossed_kinds_of_units_are_both_resampled() -> None:
-    rng = np.random.default_rng(1)
-    table = rng.normal(size=(12, 1)) + rng.normal(size=(1, 50)) + 0.1 * rng.normal(size=(12, 50))
-    found = statistics.crossed(np.mean, table, unit="run")
-    error = np.sqrt(table.mean(axis=1).var() / 12 + table.mean(axis=0).var() / 50)
-    assert found.low < found.value < found.high and found.n == 12
-    assert (found.high - found.low) / (2 * 2.201 * np.sqrt(12 / 11)) == pytest.approx(error, rel=0.1), "Student's t"
-
-
 def test_permutation_pvalues_count_both_tails_and_what_was_seen() -> None:
     draws = np.arange(99.0)
     assert statistics.permutation_pvalue(draws, 98.5) == statistics.permutation_pvalue(draws, -1) == 2 / 100

@@ -32,20 +32,27 @@ RNG = np.random.default_rng(3)
 def test_rates_are_those_of_scikit_learn() -> None:
     members, others = np.round(RNG.normal(0.7, 1, 180), 1), np.round(RNG.normal(0, 1, 230), 1)
     labels, values = np.repeat([1, 0], [180, 230]), np.concatenate([members, others])
-    found = auc(members, others, resamples=300)
+    found = auc(members, others)
     assert found.value == pytest.approx(roc_auc_score(labels, values))
     assert found.low < found.value < found.high and found.n == 410
     false, true, _ = roc_curve(labels, values, drop_intermediate=False)
     for rate in (0.001, 0.01, 0.1, 0.5):
-        assert roc(members, others, [rate], resamples=20)[1].value == pytest.approx(true[false <= rate].max())
-    assert roc(members, others, [1.0], resamples=5)[1].value == 1
+        assert roc(members, others, [rate])[1].value == pytest.approx(true[false <= rate].max())
+    assert roc(members, others, [1.0])[1].value == 1
+
+
+def test_sides_told_apart_entirely_and_rates_too_fine_are_not_certain() -> None:
+    found = roc(np.arange(10) + 20.0, np.arange(12.0), [0.01, 0.1])
+    assert found[0].value == 1 and 0.5 < found[0].low < 0.9, "ten members prove no perfect signal"
+    assert found[1].value == 1 and np.isnan(found[1].low) and found[1].interval == "none", "12 others tell no 1 %"
+    assert 0 <= found[2].low < 1 == found[2].high
 
 
 def test_the_interval_of_the_auc_is_about_delongs() -> None:
     members, others = RNG.normal(1, 1, 150), RNG.normal(0, 1, 150)
     wins = (members[:, None] > others[None]).astype(float)
     error = np.sqrt(wins.mean(axis=1).var(ddof=1) / 150 + wins.mean(axis=0).var(ddof=1) / 150)
-    found = auc(members, others, resamples=1500)
+    found = auc(members, others)
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.12)
 
 
@@ -81,7 +88,7 @@ def test_what_tells_texts_apart_tells_nothing_of_membership() -> None:
         rows = followed(order, [0, 100, 200], EffectOptions(per_cohort=60, controls=120, seed=seed))
         score, consumed = -order.take(rows).mean(axis=1), rows < 200 * 8
         assert consumed.sum() == 120 and (~consumed).sum() == 120
-        found = auc(score[consumed], score[~consumed], resamples=200)
+        found = auc(score[consumed], score[~consumed])
         inside.append(found.low <= 0.5 <= found.high)
         assert found.high - found.low < 0.2
     assert sum(inside) >= 16
@@ -137,7 +144,7 @@ def test_a_summary_per_signal_with_fixed_labels() -> None:
     table = signals(tables.check_items(items), reference=reference)
     assert table["zlib"].to_numpy() == pytest.approx(-nll * 8 / 50)
     assert table["reference"].to_numpy() == pytest.approx(2.5 - nll)
-    found = summarize_membership(table, reference="s", resamples=50)
+    found = summarize_membership(table, reference="s")
     assert set(found.loc[found["task"] == "reference", "reference"]) == {"s"}
     assert set(found["task"]) == {"loss", "zlib", "min_k", "min_k_plus", "reference"}
     assert (found.loc[found["metric"] == "auc", "value"] == 1).all()

@@ -186,3 +186,19 @@ def test_scaling_recovers_a_power_law() -> None:
     assert set(found["metric"]) == {"parameters_exponent", "tokens_exponent"} and len(found) == 6
     assert found.loc[found["metric"] == "parameters_exponent", "model"].isna().all()
     assert ((found["low"] <= found["value"]) & (found["value"] <= found["high"])).all()
+
+
+def test_a_slope_that_few_rows_tell_has_no_interval() -> None:
+    flags = {(f"{p}", p, 1): [i < k for i in range(400)] for p, k in ((16, 8), (64, 10), (256, 12))}
+    found = scaling(_table(flags))
+    assert len(found) == 1 and np.isfinite(found["value"].iloc[0])
+    assert np.isnan(found["low"].iloc[0]) and found["interval"].iloc[0] == "none", "4 rows differ"
+    same = scaling(_table({key: [i < 8 for i in range(400)] for key in flags})).iloc[0]
+    assert same["value"] == pytest.approx(0, abs=1e-9) and np.isnan(same["low"]), "no row differs, which is no proof"
+
+
+def test_f1_of_few_rows_is_not_certain() -> None:
+    found = Confusion(6, 0, 0, 500).estimates()["f1"]
+    assert found.value == 1 and 0.5 < found.low < 0.95, "six rows that agree are no proof"
+    nothing = Confusion(0, 0, 0, 500).estimates()["f1"]
+    assert np.isnan([nothing.value, nothing.low, nothing.high]).all() and nothing.interval == "none"

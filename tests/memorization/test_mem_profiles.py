@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
+from scipy.stats import ttest_ind
 
 from pythia_tools.analyses.memorization import (
     cohort_of,
@@ -42,11 +43,11 @@ def _world(n: int = 40, noise: float = 0.0, seed: int = 0) -> tuple[np.ndarray, 
 
 def test_known_effects_come_back_exactly_under_parallel_trends() -> None:
     values, cohorts, _ = _world()
-    found = profiles(-values, STEPS, cohorts, resamples=50)
-    assert found.cohorts.tolist() == [10, 30] and found.controls == 40
+    found = profiles(-values, STEPS, cohorts)
+    assert found.cohorts.tolist() == [10, 30] and len(found.control) == 40
     assert found.effects[0] == pytest.approx([0, 2, 1.5, 1, 0.5])
     assert found.effects[1] == pytest.approx([0, 0, 0, 2, 1.5])
-    assert np.abs(found.draws - found.effects).max() < 1e-9
+    assert all(abs(cell.high - cell.low) < 1e-9 for cell in found.cells(1))
     mean = found.mean(event_mask(found, "instantaneous"))
     value, low, high = mean.value, mean.low, mean.high
     assert (value, low, high) == pytest.approx((2, 2, 2))
@@ -56,7 +57,7 @@ def test_known_effects_come_back_exactly_under_parallel_trends() -> None:
 
 def test_one_cell_equals_the_interaction_of_a_regression() -> None:
     values, cohorts, _ = _world(noise=0.3)
-    found = profiles(values, STEPS, cohorts, resamples=400)
+    found = profiles(values, STEPS, cohorts)
     pair = cohorts != 10
     frame = pd.DataFrame({
         "y": np.concatenate([values[pair, 2], values[pair, 4]]), "after": np.repeat([0, 1], pair.sum()),
@@ -65,19 +66,33 @@ def test_one_cell_equals_the_interaction_of_a_regression() -> None:
     assert found.effects[1, 4] == pytest.approx(smf.ols("y ~ after * treated", frame).fit().params["after:treated"])
     paired = values[:, 4] - values[:, 2]
     a, b = paired[cohorts == 30], paired[cohorts == NEVER]
-    error = np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
-    assert found.draws[:, 1, 4].std() == pytest.approx(error, rel=0.15)
+    welch = ttest_ind(a, b, equal_var=False).confidence_interval()
+    cell = found.cells(1, resamples=2000)[4]
+    assert (cell.low, cell.high) == pytest.approx((welch.low, welch.high), abs=0.1 * (welch.high - welch.low))
+    assert cell.low <= welch.low + 1e-9 and welch.high - 1e-9 <= cell.high and cell.n == 40
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     held = 0
     for seed in range(60):
         values, cohorts, _ = _world(25, 0.5, seed)
-        found = profiles(-values, STEPS, cohorts, resamples=200, seed=seed)
-        residual = found.mean(event_mask(found, "residual"))
+        found = profiles(-values, STEPS, cohorts)
+        residual = found.mean(event_mask(found, "residual"), resamples=200, seed=seed)
         low, high = residual.low, residual.high
         held += low <= 1.0 <= high
     assert 50 <= held <= 60
+
+
+def test_a_cohort_of_one_row_has_no_interval_and_joins_others_in_means() -> None:
+    values, cohorts, _ = _world(12, 0.5)
+    few = (cohorts != 30) | (np.arange(len(cohorts)) == 12)
+    found = profiles(-values[few], STEPS, cohorts[few])
+    assert all(np.isnan(cell.low) and cell.n == 1 for cell in found.cells(1))
+    here = event_mask(found, "instantaneous")
+    mean = found.mean(here)
+    assert mean.n == 13 and mean.low < mean.value < mean.high
+    alone = found.mean(here & (found.cohorts == 30)[:, None])
+    assert alone.n == 1 and np.isnan(alone.low) and alone.value == found.effects[1, 3]
 
 
 def test_the_summary_names_every_effect() -> None:
@@ -128,3 +143,19 @@ def test_forgetting_starts_anew_at_each_exposure() -> None:
     assert at[1, 4] == 10.0 and at[1, 0] == 10.2
     assert at[1, 16] == pytest.approx((30.2 + 40.2) / 2)
     assert sorted(curve["since"].unique()) == [0, 4, 8, 16]
+
+
+def test_an_advantage_over_few_controls_is_as_unsure_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    identity = {"suite": "s", "model": "m", "params": 10, "tokens": 0, "branch": "main", "seed": 1, "step": 10}
+    loss = rng.normal(size=52)
+    items = tables.check_items(pd.DataFrame([
+        {**identity, "row": r, "advantage": loss[40:].mean() - loss[r]} for r in range(52)
+    ]))
+    aligned = with_exposures(items, [[9]] * 40 + [[]] * 12)
+    line = forgetting_curve(aligned, "advantage", controls=np.arange(40, 52), resamples=2000).iloc[0]
+    welch = ttest_ind(loss[40:], loss[:40], equal_var=False).confidence_interval()
+    assert line["n"] == 40 and line["value"] == pytest.approx((welch.low + welch.high) / 2)
+    assert (line["low"], line["high"]) == pytest.approx((welch.low, welch.high), abs=0.1 * (welch.high - welch.low))
+    sure = forgetting_curve(aligned, "advantage", resamples=2000).iloc[0]
+    assert sure["high"] - sure["low"] < 0.6 * (line["high"] - line["low"])

@@ -72,7 +72,7 @@ class Memorization(Analysis[MemorizationOptions]):
     """
 
     name = declared.NAME
-    version = 4
+    version = 5
     Options = MemorizationOptions
     metrics = declared.METRICS
     columns = declared.COLUMNS

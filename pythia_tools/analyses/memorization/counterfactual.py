@@ -4,12 +4,12 @@
 
 M is any per-row measure, larger for better known (by custom per-token accuracy, `top1`). Needs several runs with known
 inclusion, such as random halves of the data.
-Intervals: per row from the runs (Welch), for a mean over rows a bootstrap that resamples runs and rows (two levels):
-runs are what the expectation is over, and with few of them they are the larger source of doubt.
-Source: Zhang et al. 2021, arXiv:2112.12938.
+Intervals: per row from the runs (Welch; none where no run differs from the others of its side), for a mean over rows
+from runs and rows, two crossed kinds of units, by Student's t: runs are what the expectation is over, and with few of
+them they are the larger source of doubt. Resampled runs would leave most rows without runs on one side.
+Sources: Zhang et al. 2021, arXiv:2112.12938; Cameron, Gelbach & Miller 2011 (variance of two crossed kinds of units:
+the sum of both less that of their cells); Satterthwaite 1946 (degrees of freedom).
 """
-
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, crossed
+from pythia_tools.core.statistics import Estimate
 
 
 def counterfactual(values: npt.ArrayLike, included: npt.ArrayLike) -> pd.DataFrame:
@@ -26,7 +26,7 @@ def counterfactual(values: npt.ArrayLike, included: npt.ArrayLike) -> pd.DataFra
     Args:
         values: (runs, n) measure of each row under each run, larger for better known.
         included: (runs, n) bool, whether the run's data held the row.
-    Rows that all or none of the runs held have NaN; bounds need two runs on either side.
+    Rows that all or none of the runs held have NaN; bounds need two runs on either side that are not all alike.
     Raises: RequestError when the shapes differ or a value is missing.
     """
     data, held = _checked(values, included)
@@ -36,7 +36,7 @@ def counterfactual(values: npt.ArrayLike, included: npt.ArrayLike) -> pd.DataFra
         a, b = inside["variance"] / inside["runs"], outside["variance"] / outside["runs"]
         error = np.sqrt(a + b)
         freedom = (a + b) ** 2 / (a**2 / (inside["runs"] - 1) + b**2 / (outside["runs"] - 1))
-        half = np.where(error > 0, student.ppf(0.975, freedom) * error, error)
+        half = np.where(error > 0, student.ppf(0.975, freedom) * error, np.nan)
     return pd.DataFrame({
         "row": np.arange(data.shape[1]), "with_row": inside["mean"], "without_row": outside["mean"],
         "memorization": difference, "low": difference - half, "high": difference + half, "runs_with": inside["runs"],
@@ -44,13 +44,34 @@ def counterfactual(values: npt.ArrayLike, included: npt.ArrayLike) -> pd.DataFra
     })
 
 
-def mean_memorization(
-    values: npt.ArrayLike, included: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0
-) -> Estimate:
-    """Mean counterfactual memorization over rows; bootstrap over runs and rows. n: the rows that have a value."""
+def mean_memorization(values: npt.ArrayLike, included: npt.ArrayLike, *, level: float = 0.95) -> Estimate:
+    """Mean counterfactual memorization over rows. n: the rows that have a value.
+
+    The interval is told by rows with two runs on either side at least; with fewer than two such rows there is none.
+    """
     data, held = _checked(values, included)
-    usable = int((held.any(axis=0) & ~held.all(axis=0)).sum())
-    return replace(crossed(_mean, data, held, unit="row", resamples=resamples, seed=seed), n=usable)
+    usable = held.any(axis=0) & ~held.all(axis=0)
+    rows = int(usable.sum())
+    value = float(_gains(data[:, usable], held[:, usable]).mean()) if rows else float("nan")
+    told = (held.sum(axis=0) > 1) & ((~held).sum(axis=0) > 1)
+    if told.sum() < 2:
+        return Estimate(value, n=rows, unit="row")
+    error, freedom = _error(data[:, told], held[:, told])
+    reach = float(student.ppf(0.5 + level / 2, freedom)) * error
+    return Estimate(value, value - reach, value + reach, rows, "row", f"crossed t{round(100 * level)}")
+
+
+def _error(data: np.ndarray, held: np.ndarray) -> tuple[float, float]:
+    """Standard error of the mean over rows that have two runs on either side, and its degrees of freedom."""
+    runs, rows = data.shape
+    size = np.where(held, held.sum(axis=0), (~held).sum(axis=0))
+    rest = data - np.where(held, _side(data, held)["mean"], _side(data, ~held)["mean"])
+    added = np.where(held, 1, -1) * rest / np.sqrt(size * (size - 1)) / rows
+    of_runs, of_cells = float((added.sum(axis=1) ** 2).sum()), float((added**2).sum())
+    of_rows = float(_gains(data, held).var(ddof=1)) / rows
+    whole = max(of_runs + of_rows - of_cells, of_rows)
+    freedom = whole**2 / max(of_runs**2 / (runs - 2) + of_rows**2 / (rows - 1), 1e-300)
+    return float(np.sqrt(whole)), max(freedom, 1.0)
 
 
 def _checked(values: npt.ArrayLike, included: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +92,6 @@ def _side(data: np.ndarray, chosen: np.ndarray) -> dict[str, np.ndarray]:
     return {"mean": mean, "variance": np.where(runs > 1, variance, np.nan), "runs": runs}
 
 
-def _mean(data: np.ndarray, held: np.ndarray) -> float:
-    difference = _side(data, held)["mean"] - _side(data, ~held)["mean"]
-    known = difference[np.isfinite(difference)]
-    return float(known.mean()) if len(known) else float("nan")
+def _gains(data: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """(n,) mean of the runs that held each row minus that of the others."""
+    return _side(data, held)["mean"] - _side(data, ~held)["mean"]

@@ -62,6 +62,7 @@ class MemorizationEffects(Analysis[EffectOptions]):
     """
 
     name = declared.EFFECTS
+    version = 2
     Options = EffectOptions
     metrics = declared.EFFECT_METRICS
     columns = declared.EFFECT_COLUMNS
@@ -108,7 +109,7 @@ class MemorizationEffects(Analysis[EffectOptions]):
             )
             return forgetting_curve(aligned, "nll")
         return tables.concat([
-            forgetting_curve(_advantage(aligned), "advantage"),
+            forgetting_curve(_advantage(aligned), "advantage", controls=numbers[controls]),
             summarize_profiles(items, batches, controls=controls, row_ids=numbers),
             _membership(items, numbers, batches, options),
         ])

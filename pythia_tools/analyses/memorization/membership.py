@@ -3,7 +3,7 @@
 Signals, each larger for likely members: `loss` = −nll per token; `zlib` = −nll of the whole row over its compressed
 size in bytes; `min_k`, `min_k_plus` (the least likely 20 % of tokens; standardised by the model's own distribution);
 `reference` = a reference model's nll minus this one's. AUC and true-positive rates at low false-positive rates come
-with intervals that resample members and non-members (a row with all its checkpoints).
+with intervals over members and non-members (see `core.statistics.detection`).
 
 What makes such numbers meaningful is the draw: members and non-members come from the same order, non-members from rows
 consumed later (or never), and both pass one filter by exposure, because in a two-epoch order most later rows were
@@ -47,7 +47,7 @@ def signals(table: pd.DataFrame, *, reference: pd.DataFrame | None = None) -> pd
     return out
 
 
-def summarize_membership(table: pd.DataFrame, *, reference: str | None = None, resamples: int = 1000) -> pd.DataFrame:
+def summarize_membership(table: pd.DataFrame, *, reference: str | None = None) -> pd.DataFrame:
     """Summary rows per checkpoint and signal (its task): `auc`, and the true-positive rates of RATES.
 
     The table's column `member` (bool) tells members from non-members. Rows without a score are left out. reference: the
@@ -60,6 +60,6 @@ def summarize_membership(table: pd.DataFrame, *, reference: str | None = None, r
             members = known.loc[known["member"], signal].to_numpy(dtype=np.float64)
             others = known.loc[~known["member"], signal].to_numpy(dtype=np.float64)
             start = {**identity, "task": signal, "reference": reference if signal == "reference" else None}
-            found = roc(members, others, list(RATES.values()), resamples=resamples)
+            found = roc(members, others, list(RATES.values()))
             lines += [{**start, "metric": m, **e.columns()} for m, e in zip(["auc", *RATES], found, strict=True)]
     return declared.effects(lines)

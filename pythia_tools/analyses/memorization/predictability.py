@@ -5,8 +5,8 @@ missed (false negative): truth yes, prediction no; false alarm (false positive):
 both / (both + false alarm), recall = both / (both + missed). Published cells come as percentages in the order both,
 missed, false alarm, neither; `from_percent` turns them into counts.
 
-Intervals: Wilson for precision and recall; for F1 a bootstrap over rows (resampling rows of a 2 × 2 table is a
-multinomial draw, so it costs the same for a hundred rows and for 146 million).
+Intervals: Wilson for precision and recall, and for F1 too: with J the share of rows that both memorized of those that
+either did, F1 = 2 J / (1 + J). Where neither memorized a row, all three are undefined.
 Source: Biderman et al. 2023, "Emergent and predictable memorization", arXiv:2304.11158.
 """
 
@@ -20,7 +20,7 @@ import pandas as pd
 from pythia_tools.analyses.memorization import declared
 from pythia_tools.analyses.memorization.summary import TEXT
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import RESAMPLES, Estimate, frequencies, from_draws, mean, statistic, wilson
+from pythia_tools.core.statistics import FEWEST, Estimate, frequencies, from_draws, mean, wilson
 from pythia_tools.core.tables import IDENTITY, by_identity
 
 
@@ -44,19 +44,10 @@ class Confusion:
         return counts | {
             "precision": wilson(self.both, predicted, unit="row"),
             "recall": wilson(self.both, true, unit="row"),
-            "f1": self._f1(),
+            "f1": _f1(wilson(self.both, self.rows - self.neither, unit="row"), self.rows),
             "predicted_share": wilson(predicted, self.rows, unit="row"),
             "true_share": wilson(true, self.rows, unit="row"),
         }
-
-    def _f1(self) -> Estimate:
-        if not self.rows:
-            return from_draws(np.nan, [], n=0, unit="row")
-        cells = np.array([self.both, self.missed, self.false_alarm, self.neither])
-        tables = np.vstack([cells, frequencies(cells, RESAMPLES, 0)])
-        with np.errstate(invalid="ignore"):
-            value, *kept = 2 * tables[:, 0] / (2 * tables[:, 0] + tables[:, 1] + tables[:, 2])
-        return from_draws(value, kept, n=self.rows, unit="row")
 
 
 def confusion(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Confusion:
@@ -111,13 +102,23 @@ def predictability(table: pd.DataFrame, *, model: str | None = None, step: int |
 
 def _of_texts(truth: pd.Series, said: pd.Series, text: pd.Series) -> dict[str, Estimate]:
     """The shares of a confusion and F1 where rows that share a text count as one unit."""
-    wanted = {"precision": truth[said > 0], "recall": said[truth > 0], "predicted_share": said, "true_share": truth}
+    either = (truth + said) > 0
+    wanted = {
+        "precision": truth[said > 0], "recall": said[truth > 0], "predicted_share": said, "true_share": truth,
+        "f1": (truth * said)[either],
+    }
     found = {name: mean(flags, unit=TEXT, clusters=text[flags.index]) for name, flags in wanted.items()}
-    return found | {"f1": statistic(_f1, truth, said, unit=TEXT, clusters=text)}
+    return found | {"f1": _f1(found["f1"], text.nunique())}
 
 
-def _f1(truth: np.ndarray, said: np.ndarray) -> float:
-    return float(2 * (truth * said).sum() / total) if (total := truth.sum() + said.sum()) else float("nan")
+def _f1(agreed: Estimate, n: int) -> Estimate:
+    """F1 by the share of rows said yes by both, of those by either; n: all units. It rises with that share alone, so
+    the share's bounds are carried over. Undefined where neither says yes.
+    """
+    value, low, high = (2 * share / (1 + share) for share in (agreed.value, agreed.low, agreed.high))
+    if not (np.isfinite(value) and np.isfinite(low)):
+        return Estimate(value, n=n, unit=agreed.unit)
+    return Estimate(value, low, high, n, agreed.unit, agreed.interval)
 
 
 PUBLISHED_ROWS = 23_552_000
@@ -167,8 +168,9 @@ def scaling(table: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.
 
     Least squares on logarithms of non-zero shares. Rows (with a column `text`: texts) are resampled with all their
     checkpoints kept together, so the interval knows that the same rows are judged everywhere. Slopes with fewer than
-    two points are left out; with two or three points a slope is a description, not a law. Checkpoints that decided no
-    row are left out; without rows that all others decided there are no slopes.
+    two points are left out; with two or three points a slope is a description, not a law. A slope that fewer than
+    FEWEST units tell, whose share differs between the checkpoints, has no interval. Checkpoints that decided no row are
+    left out; without rows that all others decided there are no slopes.
     """
     wide, checkpoints = _wide(table)
     if wide.empty:
@@ -186,7 +188,9 @@ def scaling(table: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.
         if len(place) < 2 or len(set(size)) < 2:
             continue
         slopes = np.array([_slope(size, line[place]) for line in shares])
-        lines.append({**start, **from_draws(slopes[0], slopes[1:], n=len(units), unit=unit).columns()})
+        telling = counts[np.ptp(patterns[:, place], axis=1) > 0].sum()
+        found = from_draws(slopes[0], slopes[1:] if telling >= FEWEST else [], n=len(units), unit=unit)
+        lines.append({**start, **found.columns()})
     return declared.summary(lines)
 
 

@@ -1,10 +1,8 @@
-"""How one column goes with another: rank correlations, also with other columns taken out; the rise of an isotonic fit;
-the area under the ROC curve, and true positives at few false ones.
+"""How one column goes with another: rank correlations, also with other columns taken out; the rise of an isotonic fit.
 
 The isotonic fit pools adjacent violators until no level lies above the next one. Its first value is therefore the
 smallest mean over a beginning of the levels, its last the largest mean over an end of them (the min-max formulas), so
-that the rise needs no fit: cumulative sums do, for all permutations at once. For the ROC curve, too, a resample is a
-weight per item, so scores are sorted once: everything is sums of weights above or below a score.
+that the rise needs no fit: cumulative sums do, for all permutations at once.
 Sources: Spearman 1904; ties get mean ranks, as in scipy.stats.spearmanr. Partial: the correlation of rank residuals,
 Conover 1999, section 5.4. Isotonic: Barlow, Bartholomew, Bremner & Brunk 1972, section 1.2. Intervals: percentile
 bootstrap over units.
@@ -12,7 +10,6 @@ Cost: O(n R) for n items and R resamples, times log n for ranks, in blocks of bo
 rank correlations go resample by resample.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +21,6 @@ from pythia_tools.core.statistics.estimates import RESAMPLES, Estimate, from_dra
 
 FEW = 64
 """Distinct values up to which ranks are counted instead of sorted."""
-_BLOCK = 1 << 21
-"""Weights held at a time."""
 
 
 def rank_correlation(x: npt.ArrayLike, y: npt.ArrayLike, *, unit: str, **options: Any) -> Estimate:
@@ -134,49 +129,3 @@ def _rises(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     endings = (total[:, -1:] - total[:, :-1]) / (mass[-1] - mass[:-1])
     beginnings = total / mass
     return np.fmax(endings.max(axis=1), beginnings[:, -1]) - beginnings.min(axis=1)
-
-
-def auc(
-    positives: npt.ArrayLike, negatives: npt.ArrayLike, *, unit: str = "row", level: float = 0.95,
-    resamples: int = 1000, seed: int = 0,
-) -> Estimate:
-    """Area under the ROC curve of (n,) and (m,) scores (ties count half), with a bootstrap over both sides."""
-    return roc(positives, negatives, (), unit=unit, level=level, resamples=resamples, seed=seed)[0]
-
-
-def roc(
-    positives: npt.ArrayLike, negatives: npt.ArrayLike, rates: Sequence[float], *, unit: str = "row",
-    level: float = 0.95, resamples: int = 1000, seed: int = 0,
-) -> list[Estimate]:
-    """The AUC, then the true-positive rate at each false-positive rate of `rates`, all from the same resamples.
-
-    A rate is that of the strictest threshold whose false-positive rate is at most the one asked. With fewer than
-    1 / rate negatives the threshold is the largest negative score: nothing finer can be measured.
-    """
-    p, n = (np.sort(np.asarray(side, dtype=np.float64))[::-1] for side in (positives, negatives))
-    size = len(p) + len(n)
-    if not len(p) or not len(n):
-        return [from_draws(np.nan, [], n=size, unit=unit, level=level)] * (1 + len(rates))
-    rng, step, draws = np.random.default_rng(seed), max(1, _BLOCK // size), []
-    for start in range(0, resamples, step):
-        take = min(step, resamples - start)
-        held, others = (units(len(side)).weights(take, rng).astype(np.float64) for side in (p, n))
-        draws.append(_curve(p, n, held, others, rates))
-    values = _curve(p, n, np.ones((1, len(p))), np.ones((1, len(n))), rates)[:, 0]
-    kept = np.concatenate(draws, axis=1)
-    return [from_draws(v, d, n=size, unit=unit, level=level) for v, d in zip(values, kept, strict=True)]
-
-
-def _curve(p: np.ndarray, n: np.ndarray, wp: np.ndarray, wn: np.ndarray, rates: Sequence[float]) -> np.ndarray:
-    """(1 + rates, R) of descending scores p, n under weights wp (R, P), wn (R, N)."""
-    above = np.concatenate([np.zeros((len(wn), 1)), np.cumsum(wn, axis=1)], axis=1)  # weight of the k highest negatives
-    higher, not_lower = np.searchsorted(-n, -p, side="left"), np.searchsorted(-n, -p, side="right")
-    beaten = len(n) - (above[:, higher] + above[:, not_lower]) / 2
-    lines = [(wp * beaten).sum(axis=1) / (len(p) * len(n))]
-    found = np.concatenate([np.zeros((len(wp), 1)), np.cumsum(wp, axis=1)], axis=1)
-    positives_above = np.append(np.searchsorted(-p, -n, side="left"), len(p))  # strictly; and all
-    for rate in rates:
-        allowed = np.floor(rate * len(n) + 1e-9)
-        threshold = (above[:, 1:] <= allowed).sum(axis=1)  # the first negative that would be one too many
-        lines.append(found[np.arange(len(wp)), positives_above[threshold]] / len(p))
-    return np.array(lines)

@@ -196,29 +196,6 @@ def difference(
     return replace(found, interval=f"paired {found.interval}") if found.interval != "none" else found
 
 
-def difference_of_means(
-    treated: npt.ArrayLike, control: npt.ArrayLike, *, unit: str, level: float = 0.95, resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Estimate:
-    """Mean of one sample minus that of another, independent one; both are resampled, and the bounds are studentized.
-
-    NaN when either is empty, no interval when either has one value; Welch's degrees of freedom.
-    """
-    samples = [_finite(treated), _finite(control)]
-    n = sum(side.size for side in samples)
-    if min(side.size for side in samples) < 2:
-        return Estimate(samples[0].mean() - samples[1].mean() if all(map(len, samples)) else NAN, n=n, unit=unit)
-    rng, rests = np.random.default_rng(seed), [_rests(side, Units(side.size)) for side in samples]
-    errors = np.array([_error(*rest) for rest in rests])
-    drawn = [_redrawn(*rest, Units(len(rest[0])), resamples, rng) for rest in rests]
-    shares = errors**2 / max((errors**2).sum(), 1e-300)
-    freedom = 1 / max((shares**2 / [side.size - 1 for side in samples]).sum(), 1 / n)
-    (shifts, own), (other_shifts, others) = drawn
-    reach = _studentized(float(np.hypot(*errors)), shifts - other_shifts, np.hypot(own, others), freedom, level)
-    value = float(samples[0].mean() - samples[1].mean())
-    return Estimate(value, value - reach, value + reach, n, unit, _name("studentized bootstrap", level))
-
-
 def dispersion(
     counts: npt.ArrayLike, *, unit: str, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
@@ -244,23 +221,6 @@ def _log_dispersion(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         variance = ((counts - middle) ** 2).sum(axis=1, keepdims=True) / (n - 1)
         influence = (counts - middle) ** 2 / variance - (n - 1) / n - (counts - middle) / middle
         return np.log(variance / middle)[:, 0], np.sqrt((influence**2).sum(axis=1) / (n * (n - 1)))
-
-
-def crossed(
-    function: Callable[..., float], *tables: np.ndarray, unit: str, resamples: int = RESAMPLES, seed: int = 0
-) -> Estimate:
-    """Any statistic of aligned (a, b) tables of two crossed kinds of units (runs × rows), both resampled; n is a.
-
-    The bounds are Student's for a units at the resamples' standard deviation, as percentiles of few runs lie too close.
-    """
-    rng, (a, b) = np.random.default_rng(seed), tables[0].shape
-    picks = [np.ix_(rng.integers(0, a, a), rng.integers(0, b, b)) for _ in range(resamples)]
-    draws = [function(*(table[pick] for table in tables)) for pick in picks]
-    value, kept = float(function(*tables)), np.array(draws)[np.isfinite(draws)]
-    if a < 2 or not kept.size:
-        return Estimate(value, n=a, unit=unit)
-    reach = float(student.ppf(0.975, a - 1)) * float(kept.std()) * np.sqrt(a / (a - 1))
-    return Estimate(value, value - reach, value + reach, a, unit, "crossed bootstrap95")
 
 
 def _mean(data: np.ndarray, who: Units, unit: str, level: float, resamples: int, seed: int) -> Estimate:
