@@ -134,7 +134,7 @@ def test_membership_is_at_chance_before_and_clear_after_many_exposures(
     assert before.low < 0.5 < before.high
     last = losses.columns[-1]
     after = auc(-losses.loc[often, last], -losses.loc[controls, last])
-    assert after.value > 0.9 and after.low > 0.9
+    assert after.value > 0.9 and after.low > 0.85, "32 rows told apart entirely are no proof of 1"
     late = canaries["burst"].eq(1200).fillna(False).to_numpy(dtype=bool) & (canaries["copies"] >= 4).to_numpy()
     step = max(s for s in losses.columns if s < 1200)
     not_yet = auc(-losses.loc[late, step], -losses.loc[controls, step])
