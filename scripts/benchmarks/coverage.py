@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from pythia_tools.analyses.bias.summaries import stereotype_score
 from pythia_tools.analyses.memorization import (
     Confusion,
     counterfactual,
@@ -28,8 +29,11 @@ from pythia_tools.analyses.memorization import (
     scaling,
 )
 from pythia_tools.analyses.memorization.profiles import NEVER, event_mask
+from pythia_tools.analyses.term_frequency.definitions import difference_of_correlations
+from pythia_tools.analyses.term_frequency.gap import gap
 from pythia_tools.core import statistics
 from pythia_tools.core.statistics import Estimate
+from pythia_tools.dedup.recall import recall
 
 if __name__ == "coverage":  # a benchmark beside it asks for the package of that name, as numba does
     raise ImportError("this is a benchmark, not the package coverage")
@@ -174,6 +178,136 @@ def cases() -> Iterator[Case]:
         yield Case("paired test, clusters", f"24 × 8, correlation {correlation}", 24, None, _in_clusters(paired, 8, correlation))
     yield Case("permutation test", "normal", 24, None, _permuted)
     yield from _memorization()
+    yield from _of_terms()
+    yield from _of_bias_and_duplicates()
+
+
+def _of_terms() -> Iterator[Case]:
+    """What term frequency and the learning curve report."""
+    for n in (12, 24, 100):
+        yield Case("frequency gap", "10 questions a term, unrelated", n, 0, _gap(0.0))
+    yield Case("frequency gap", "10 questions a term, related", 24, _expected_gap(24, 0.3), _gap(0.3))
+    for n in (6, 12):
+        yield Case("frequency gap, relations", "8 facts each, unrelated", n, 0, _gap(0.0, 8))
+    for n in (20, 100):
+        accuracy = partial(lambda rng, n: rng.binomial(50, rng.beta(0.2, 2, n)) / 50)
+        yield Case("accuracy over terms", "50 questions, beta(.2, 2)", n, 0.2 / 2.2,
+                   _of(partial(statistics.mean, unit="term", share=True), accuracy))
+    for n, each in ((6, 6), (12, 4)):
+        yield Case("rank correlation, few clusters", f"{n} × {each}, rho .6", n, 6 / np.pi * np.arcsin(0.3), _ranks(0.6, each))
+    for n in (12, 30):
+        for slope in (0.0, 0.5):
+            truth = _partial_truth(slope)
+            yield Case("partial rank correlation", f"two controls, slope {slope}", n, truth, partial(_partial, slope=slope))
+    for n, each in ((16, 1), (24, 1), (8, 6)):
+        what, size = ("difference of correlations", "") if each == 1 else ("difference, relations", f", {n} × {each}")
+        yield Case(what, "columns correlate .95" + size, n, _spearmans(0.6) - _spearmans(0.4), partial(_differ, each=each))
+    yield Case("test of the monotone rise", "unrelated", 24, None, _rise)
+    loss = lambda rng, n: 2 + rng.gamma(4, 0.3, n)  # noqa: E731
+    yield Case("loss over rows", "skewed, 96 rows", 96, 3.2, _of(partial(statistics.mean, unit="row", resamples=R), loss))
+    yield Case("loss after minus before", "skewed, 96 and 96 rows", 96, 0, lambda rng, n: statistics.difference_of_means(
+        loss(rng, n), loss(rng, n), unit="row", resamples=R))
+
+
+def _of_bias_and_duplicates() -> Iterator[Case]:
+    for share in (0.5, 0.6, 0.75):
+        for n in (12, 30):
+            truth = 0.85 * 2 * min(share, 1 - share)
+            yield Case("icat", f"targets × 8, ss {share}, lms .85", n, truth, partial(_icat, share=share))
+    for differ, each in ((0.02, 8), (0.2, 8)):
+        yield Case("paired flags, clusters", f"24 × {each}, {differ:.0%} differ", 24, 0, partial(_gained, each=each, differ=differ))
+    for n in (15, 30, 98):
+        for found in (0.8, 0.95, 0.99):
+            truth = (4 * found + found**2) / 5
+            yield Case("recall of duplicates", f"pairs and triples, {found:.0%} found", n, truth, partial(_recall, found=found))
+
+
+def _terms(rng: np.random.Generator, n: int, slope: float, each: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Exposures of n terms (or of each of n relations' terms), their accuracy on ten questions, and the relations."""
+    relation = np.repeat(np.arange(n), each)
+    x = rng.normal(0, 2, n * each)
+    skill = slope * x - 0.5 + 0.7 * rng.normal(size=n * each) + (each > 1) * rng.normal(size=n)[relation]
+    return np.floor(np.exp(x + 5)), rng.binomial(10, 1 / (1 + np.exp(-skill))) / 10, relation if each > 1 else None
+
+
+def _gap(slope: float, each: int = 1) -> Callable[[np.random.Generator, int], Estimate]:
+    def trial(rng: np.random.Generator, n: int) -> Estimate:
+        x, y, relation = _terms(rng, n, slope, each)
+        return gap(x, y, clusters=relation)
+    return trial
+
+
+def _expected_gap(n: int, slope: float) -> float:
+    """The mean gap of so many terms, over 4000 draws; sorted here and not by the package."""
+    rng, k = np.random.default_rng(0), min(10, n // 2)
+    drawn = (_terms(rng, n, slope)[:2] for _ in range(4000))
+    ordered = np.array([y[np.argsort(x)] for x, y in drawn])
+    return float(100 * (ordered[:, -k:].mean() - ordered[:, :k].mean()))
+
+
+def _spearmans(r: float | np.ndarray) -> float | np.ndarray:
+    """Spearman's rho of normal columns of correlation r."""
+    return 6 / np.pi * np.arcsin(np.asarray(r) / 2)
+
+
+_CONTROLS = np.array([[1, 0.5, -0.3], [0.5, 1, 0.0], [-0.3, 0.0, 1]])
+"""Correlations of a column and its two controls."""
+
+
+def _weights(slope: float) -> np.ndarray:
+    return np.array([slope, -0.3, 0.3])
+
+
+def _partial(rng: np.random.Generator, n: int, slope: float) -> Estimate:
+    x, *controls = columns = rng.multivariate_normal(np.zeros(3), _CONTROLS, n).T
+    y = _weights(slope) @ columns + 0.7 * rng.normal(size=n)
+    return statistics.partial_rank_correlation(x, y, controls, unit="term", resamples=R)
+
+
+def _partial_truth(slope: float) -> float:
+    """Of the columns' matrix of Spearman's correlations, by its inverse."""
+    w = _weights(slope)
+    with_y = _CONTROLS @ w
+    r = np.block([[_CONTROLS, with_y[:, None]], [with_y[None], np.full((1, 1), w @ with_y + 0.49)]])
+    scale = np.sqrt(np.diag(r))
+    inverse = np.linalg.inv(_spearmans(np.clip(r / np.outer(scale, scale), -1, 1)))
+    return float(-inverse[0, 3] / np.sqrt(inverse[0, 0] * inverse[3, 3]))
+
+
+def _differ(rng: np.random.Generator, n: int, each: int) -> Estimate:
+    r = np.array([[1, 0.95, 0.6], [0.95, 1, 0.4], [0.6, 0.4, 1]])
+    made = [rng.multivariate_normal(np.zeros(3), r / (1 + (each > 1)), size) for size in (n, n * each)]
+    x, z, y = (np.repeat(made[0], each, axis=0) + made[1] if each > 1 else made[1]).T
+    clusters = np.repeat(np.arange(n), each) if each > 1 else None
+    return difference_of_correlations(x, z, y, unit="term", clusters=clusters)
+
+
+def _rise(rng: np.random.Generator, n: int) -> float:
+    x, y, _ = _terms(rng, n, 0.0)
+    return statistics.isotonic_rise(x, y, permutations=400)[1]
+
+
+def _icat(rng: np.random.Generator, n: int, share: float) -> Estimate:
+    """Eight items of a target, which correlate by .1."""
+    flags = [(rng.random((n, 8)) < rng.beta(9 * p, 9 * (1 - p), (n, 1))).astype(float).ravel() for p in (0.85, share)]
+    return stereotype_score(*flags, unit="target", clusters=np.repeat(np.arange(n), 8))
+
+
+def _gained(rng: np.random.Generator, n: int, each: int, differ: float) -> Estimate:
+    """Of the pairs of a cluster as many are gained as lost, on average over clusters."""
+    up, down = 2 * differ * rng.beta(1, 3, (2, n, 1))
+    drawn = rng.random((n, each))
+    change = (drawn < up).astype(float) - (drawn > 1 - down)
+    return statistics.difference(change.ravel(), unit="occupation", clusters=np.repeat(np.arange(n), each), resamples=R)
+
+
+def _recall(rng: np.random.Generator, n: int, found: float) -> Estimate:
+    """n clusters, every second one of three documents: each but the first is found with it, or left alone."""
+    sizes = np.tile([2, 3], -(-n // 2))[:n] if n % 2 == 0 else np.append(np.tile([2, 3], n // 2), 2 + rng.integers(2))
+    first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    numbers = np.arange(sizes.sum())
+    pairs = np.array([(a, b) for a in numbers for b in np.flatnonzero(first == first[a])])
+    return recall(pairs, np.where(rng.random(len(numbers)) < found, first, numbers))
 
 
 def _permuted(rng: np.random.Generator, n: int) -> float:

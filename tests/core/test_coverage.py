@@ -13,7 +13,10 @@ _SPEC = importlib.util.spec_from_file_location("coverage_benchmark", _PATH)
 coverage = importlib.util.module_from_spec(_SPEC)
 sys.modules[_SPEC.name] = coverage
 _SPEC.loader.exec_module(coverage)
-SLOW = ("rank correlation, clusters", "slope of memorized shares", "mean effect", "forgetting", "order test")
+SLOW = (
+    "rank correlation, clusters", "slope of memorized shares", "mean effect", "forgetting", "order test",
+    "difference of correlations",
+)
 CASES = [case for case in coverage.cases() if case.what not in SLOW and case.n <= 60]
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
+from scipy.stats import t as student
 
 from pythia_tools.core import statistics
 from pythia_tools.core.errors import RequestError
@@ -312,12 +313,9 @@ def test_clusters_are_resampled_whole_as_by_a_slow_explicit_bootstrap() -> None:
     x = rng.normal(size=10)[place] + 0.1 * rng.normal(size=LABELS.size)
     y = x + rng.normal(size=LABELS.size)
     options = {"unit": "occupation", "clusters": LABELS}
-    rho = lambda a, b, _: spearmanr(a, b).statistic  # noqa: E731
-    for found, value, draws in (
-        (statistics.statistic(np.median, x, **options), np.median(x), _draws(lambda a, _: np.median(a), x)),
-        (statistics.rank_correlation(x, y, **options), spearmanr(x, y).statistic, _draws(rho, x, y)),
-    ):
-        assert (found.value, found.low, found.high) == pytest.approx((value, *np.nanquantile(draws, [0.025, 0.975])))
+    found, draws = statistics.statistic(np.median, x, **options), _draws(lambda a, _: np.median(a), x)
+    told = (np.median(x), *np.nanquantile(draws, [0.025, 0.975]))
+    assert (found.value, found.low, found.high) == pytest.approx(told)
     for found, data in ((statistics.mean(x, **options), x), (statistics.difference(x, y, **options), x - y)):
         middle = partial(np.subtract, data.mean())
         told = _draws(lambda a, copies, m=middle: abs(m(a.mean())) / _error_of_mean(a, copies), data, resamples=300)
@@ -413,9 +411,37 @@ def test_permutation_pvalues_count_both_tails_and_what_was_seen() -> None:
     assert np.isnan(statistics.permutation_pvalue(np.full(5, np.nan), 1.0))
 
 
-def test_means_of_shares_end_at_0_and_1() -> None:
-    few = [0.0, 0.0, 0.0, 0.0, 0.25, 0.5]
+def test_correlations_over_few_clusters_are_jackknifed_on_fishers_z() -> None:
+    """Clusters left out one by one with scipy's rho; percentiles of 6 to 10 clusters cover in .86 to .94 of cases."""
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(2, LABELS.size))
+    found = statistics.rank_correlation(x, y, unit="relation", clusters=LABELS)
+    z = [np.arctanh(spearmanr(x[name != LABELS], y[name != LABELS]).statistic) for name in np.unique(LABELS)]
+    n = len(z)
+    reach = student.ppf(0.975, n - 1) * np.sqrt((n - 1) / n * n * np.var(z))
+    bounds = np.tanh(np.arctanh(spearmanr(x, y).statistic) + np.array([-reach, reach]))
+    assert (found.low, found.high, found.n) == pytest.approx((*bounds, n)) and found.interval == "jackknife t95"
+
+
+def test_a_bootstrap_that_cannot_vary_has_no_interval() -> None:
+    same = statistics.rank_correlation(np.arange(12), np.arange(12) ** 2, unit="term")
+    assert same.value == 1 and same.interval == "none" and np.isnan(same.low)
+    x, y, length = np.random.default_rng(2).random((3, 11))
+    few = statistics.partial_rank_correlation(x, y, [length, length**2], unit="term")
+    assert np.isfinite(few.value) and few.interval == "none", "two controls need twelve terms"
+
+
+def test_means_of_shares_have_wilsons_bounds_at_what_they_are_worth() -> None:
+    """statsmodels has Wilson's bounds of so many flags; a share of all that were asked is no certainty."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    few = np.array([0.0, 0.0, 0.0, 0.0, 0.25, 0.5])
     plain, shares = statistics.mean(few, unit="term"), statistics.mean(few, unit="term", share=True)
-    assert plain.low < 0 and shares.low == 0 and (shares.value, shares.high) == (plain.value, plain.high)
-    assert statistics.mean([1.0, 0.9, 1.0, 1.0, 0.8], unit="term", share=True).high == 1
+    p, worth = few.mean(), few.mean() * (1 - few.mean()) / (few.var(ddof=1) / 6)
+    alpha = 2 * norm.sf(student.ppf(0.975, 5))
+    bounds = proportion_confint(p * worth, worth, alpha=alpha, method="wilson")
+    assert plain.low < 0 == shares.low and plain.high < shares.high == pytest.approx(bounds[1], rel=1e-6)
+    assert shares.interval == "effective wilson95" and shares.value == plain.value
+    half = statistics.mean([0.5] * 8, unit="term", share=True)
+    assert half.low < 0.4 and half.high > 0.6, "eight shares of one half each"
     assert np.isnan(statistics.mean([0.5], unit="term", share=True).low)

@@ -62,7 +62,7 @@ class Bias(Analysis[BiasOptions]):
     """
 
     name = NAME
-    version = 2
+    version = 3
     Options = BiasOptions
     metrics = METRICS
     columns = COLUMNS

@@ -14,17 +14,19 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pythia_tools.analyses.bias.columns import PRONOUNS, independent, summary
 from pythia_tools.analyses.bias.statistics import agreement, by_subset, combine_seeds, compare, comparison_summary
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, mean, normal_bounds, rank_correlation, statistic
+from pythia_tools.core.statistics import Estimate, difference, mean, normal_bounds, rank_correlation
 
 Number: TypeAlias = tuple[str, str, Estimate]
 """Subset, metric, estimate."""
@@ -106,8 +108,8 @@ def _winobias(frame: pd.DataFrame, unit: str) -> Iterator[Number]:
         for kind, here in (("all", part), *part.groupby("type", sort=True)):
             twins = here.pivot_table(index=["twin", "unit"], columns="side", values="outcome", aggfunc="mean").dropna()
             if {"pro", "anti"} <= set(twins.columns):
-                pairs = (twins["pro"] - twins["anti"]).rename("outcome").reset_index()
-                yield str(kind), gap, _mean(pairs, "outcome", unit)
+                labels = twins.index.get_level_values("unit")
+                yield str(kind), gap, difference(twins["pro"], twins["anti"], unit=unit, clusters=labels)
 
 
 def _stereoset(frame: pd.DataFrame, unit: str) -> Iterator[Number]:
@@ -116,21 +118,35 @@ def _stereoset(frame: pd.DataFrame, unit: str) -> Iterator[Number]:
     """
     yield from _means({"stereoset_lms": "related", "stereoset_ss": "outcome"}, frame, unit)
     for subset, part in by_subset(frame.astype({"outcome": float}).dropna(subset=["related", "outcome"])):
-        icat = statistic(_icat, part["related"], part["outcome"], unit=unit, clusters=part["unit"])
+        icat = stereotype_score(part["related"], part["outcome"], unit=unit, clusters=part["unit"])
         yield subset, "stereoset_icat", icat
 
 
-def _icat(related: np.ndarray, stereotyped: np.ndarray) -> float:
-    share = float(stereotyped.mean())
-    return float(related.mean() * min(share, 1 - share) / 0.5)
+def stereotype_score(
+    related: npt.ArrayLike, stereotyped: npt.ArrayLike, *, unit: str, clusters: npt.ArrayLike | None = None
+) -> Estimate:
+    """icat of (n,) flags: the smaller of 2 lms · ss and 2 lms · (1 − ss).
+
+    A bootstrap of it fails near ss = .5, where it bends and all resamples lie below. Each product is smooth, and its
+    interval is that of the mean of its first-order terms; the smaller low and the smaller high are the bounds.
+    """
+    good, first = np.asarray(related, dtype=np.float64), np.asarray(stereotyped, dtype=np.float64)
+    lms = good.mean()
+    terms = [side.mean() * good + lms * (side - side.mean()) for side in (first, 1 - first)]
+    products = [mean(values, unit=unit, clusters=clusters) for values in terms]
+    value, low, high = (2 * min(ends) for ends in zip(*((e.value, e.low, e.high) for e in products), strict=True))
+    return replace(products[0], value=value, low=max(low, 0.0), high=min(high, 1.0))
 
 
 def _bbq(frame: pd.DataFrame, unit: str) -> Iterator[Number]:
     """Accuracy by context condition; bias score 2·(biased answers / answers that are not unknown) − 1 (Parrish et al.
     2022).
     """
-    signed = frame.assign(sign=2 * frame["biased"].astype(float) - 1)
-    return _means({"bbq_acc": "outcome", "bbq_bias_score": "sign"}, signed, unit)
+    for subset, part in by_subset(frame):
+        yield subset, "bbq_acc", _mean(part, "outcome", unit)
+        share = _mean(part, "biased", unit)  # Wilson's bounds, which hold near −1 and 1
+        ends = (2 * v - 1 for v in (share.value, share.low, share.high))
+        yield subset, "bbq_bias_score", Estimate(*ends, share.n, share.unit, share.interval)
 
 
 def _association(frame: pd.DataFrame, unit: str) -> Iterator[Number]:

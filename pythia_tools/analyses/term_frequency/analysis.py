@@ -35,7 +35,7 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
     """
 
     name = NAME
-    version = 2
+    version = 3
     Options = TermFrequencyOptions
     metrics = METRICS
     columns = COLUMNS
@@ -44,9 +44,9 @@ class TermFrequency(Analysis[TermFrequencyOptions]):
         "Exposures are occurrences of the term in the rows consumed before the checkpoint. Operands count by the "
         "Pythia paper's rule in the rows' text; its script of 2023 cleaned up spaces first, which changes some counts "
         "(of 0.4 % of the keys on prose, 6 % on code; --count-as cleaned does the same). Accuracy is averaged over the "
-        "questions of a term; correlations and gaps are computed within each checkpoint, over terms, with bootstrap "
-        "intervals over terms (over relations, where facts have six or more). Checkpoints are never pooled, because "
-        "exposures and skill both grow with training."
+        "questions of a term; correlations and gaps are computed within each checkpoint, over terms, with intervals "
+        "over terms, or over relations where facts are of several (none for correlations and gaps where they are fewer "
+        "than six). Checkpoints are never pooled, because exposures and skill both grow with training."
     )
 
     def tasks(self, context: Context, options: TermFrequencyOptions) -> list[Task]:

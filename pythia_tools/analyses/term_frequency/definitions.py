@@ -9,6 +9,7 @@ Also one term's trajectory: exposures and accuracy on the same steps.
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pythia_tools.analyses.term_frequency.columns import IN_LAST, IN_TOTAL, summary
@@ -16,6 +17,9 @@ from pythia_tools.analyses.term_frequency.statistics import by_term, independent
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import Estimate, rank_correlation, spearman, statistic, wilson
 from pythia_tools.core.tables import IDENTITY, by_identity
+
+FEWEST_COMPARED = 16
+"""Terms below which a difference of correlations has no interval: the two order so few of them too much alike."""
 
 
 def steps_to_count(steps: Iterable[int], last: int | None = None, *, end: int | None = None) -> list[int]:
@@ -64,9 +68,23 @@ def compare_definitions(
             known, (unit, labels) = {**identity, "task": task}, independent(part)
             correlation = rank_correlation(z, y, unit=unit, clusters=labels, seed=seed)
             rows.append({**known, "subset": name, "metric": "spearman", **correlation.columns()})
-            difference = statistic(_difference, x, z, y, unit=unit, clusters=labels, seed=seed, vectorized=True)
+            difference = difference_of_correlations(x, z, y, unit=unit, clusters=labels, seed=seed)
             rows.append({**known, "reference": name, "metric": "spearman_difference", **difference.columns()})
     return summary(rows)
+
+
+def difference_of_correlations(
+    x: np.ndarray, z: np.ndarray, y: np.ndarray, *, unit: str, clusters: npt.ArrayLike | None = None, seed: int = 0
+) -> Estimate:
+    """Spearman's rho of (n,) x and y minus that of z and y, bootstrapped in pairs (few clusters: jackknife).
+
+    No interval below FEWEST_COMPARED units that are not clustered.
+    """
+    found = statistic(
+        _difference, x, z, y, unit=unit, clusters=clusters, seed=seed, vectorized=True, jackknife="plain"
+    )
+    few = found.n == len(x) < FEWEST_COMPARED
+    return Estimate(found.value, n=found.n, unit=unit) if few else found
 
 
 def trajectory(table: pd.DataFrame, exposures: pd.DataFrame, term: str) -> pd.DataFrame:

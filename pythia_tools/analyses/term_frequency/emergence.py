@@ -3,8 +3,8 @@
 The relation holds at a checkpoint when the rank correlation of accuracy and exposures over terms is at least RHO and
 above 95 % of those that permutations of accuracy give: with few terms chance alone reaches 0.3 often. It has emerged at
 the first step from which on it holds at every later one measured (and likewise at the smallest size from which on it
-holds in every larger one). The interval is a bootstrap over terms, the same resampled terms at all checkpoints, so that
-the trajectory stays whole.
+holds in every larger one). The interval is a bootstrap over terms (or relations, where there are FEWEST or more), the
+same resampled terms at all checkpoints, so that the trajectory stays whole.
 Cost: resamples × checkpoints rank correlations, vectorised; 0.2 s for 100 terms and 30 checkpoints.
 """
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from pythia_tools.analyses.term_frequency.columns import summary
 from pythia_tools.analyses.term_frequency.statistics import by_term, independent
-from pythia_tools.core.statistics import Estimate, permuted, spearman, units
+from pythia_tools.core.statistics import FEWEST, Estimate, permuted, spearman, units
 from pythia_tools.core.tables import IDENTITY
 
 RHO = 0.3
@@ -55,10 +55,13 @@ def _emergence(part: pd.DataFrame, along: str, resamples: int) -> tuple[Estimate
         return Estimate(np.nan, n=who.n, unit=unit), Estimate(np.nan, n=who.n, unit=unit)
     floors = np.array([_floor(a, b, labels, resamples) for a, b in zip(x, y, strict=True)])[:, None]
     drawn = [np.stack([spearman(x[k][pick], y[k][pick]) for k in range(len(points))])
-             for pick in who.items(resamples, 0)]
+             for pick in (who.items(resamples, 0) if who.n >= FEWEST else ())]
     found, *draws = (_first_lasting((r >= RHO) & (r > floors), points) for r in (spearman(x, y)[:, None], *drawn))
+    value = float(found[0]) if np.isfinite(found[0]) else np.nan
+    if not draws:
+        return Estimate(value, n=who.n, unit=unit), Estimate(np.nan, n=who.n, unit=unit)
     low, high = np.quantile(np.concatenate(draws), [0.025, 0.975], method="inverted_cdf")
-    value, low, high = (float(v) if np.isfinite(v) else np.nan for v in (found[0], low, high))
+    low, high = (float(v) if np.isfinite(v) else np.nan for v in (low, high))
     share = float(np.isfinite(np.concatenate(draws)).mean())
     return Estimate(value, low, high, who.n, unit, "bootstrap95"), Estimate(share, n=who.n, unit=unit)
 

@@ -7,7 +7,7 @@ Source: Biderman et al. 2023 (arXiv 2304.01373), table 4.
 import numpy as np
 import numpy.typing as npt
 
-from pythia_tools.core.statistics import Estimate, statistic, units
+from pythia_tools.core.statistics import Estimate, statistic
 
 TOP = 10
 
@@ -22,13 +22,13 @@ def gap(
     all exposures are equal; no interval when all accuracies are.
     """
     k = max(1, min(top, np.size(exposures) // 2))
-    if np.ptp(accuracy) == 0:  # every resample gives 0, which is no certainty
-        return Estimate(0.0 if np.ptp(exposures) > 0 else np.nan, n=units(np.size(accuracy), clusters).n, unit=unit)
 
     def gaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where(np.ptp(a, axis=1) > 0, 100 * (_mean_of_top(a, b, k) - _mean_of_top(-a, b, k)), np.nan)
 
-    return statistic(gaps, exposures, accuracy, unit=unit, clusters=clusters, seed=seed, vectorized=True)
+    return statistic(
+        gaps, exposures, accuracy, unit=unit, clusters=clusters, seed=seed, vectorized=True, jackknife="plain"
+    )
 
 
 def _mean_of_top(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:

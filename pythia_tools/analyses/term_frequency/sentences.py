@@ -9,8 +9,9 @@ from pythia_tools.core.tables import at_last_step
 
 RELATIONS: words.Words = (
     "rises with exposures", "falls with exposures", "does not change detectably with exposures",
-    "has no defined relation with exposures",
+    "goes with exposures to a degree that no interval judges",
 )
+UNDEFINED = "has no defined relation with exposures"
 
 
 def sentences(summary: pd.DataFrame) -> list[Sentence]:
@@ -30,7 +31,8 @@ def _relations(spearman: pd.DataFrame, several: bool) -> Iterator[Sentence]:
     for task, part in _tasks(spearman):
         read = words.by_size(at_last_step(part))
         final = words.records(read)
-        told = [words.direction(r["value"], r["low"], r["high"], RELATIONS) for r in final]
+        told = [UNDEFINED if pd.isna(r["value"]) else words.direction(r["value"], r["low"], r["high"], RELATIONS)
+                for r in final]
         values = words.listing([f"{r['model']} {words.number(r['value'], '+.2f')}{words.interval(r)}" for r in final])
         by = "size" if read["params"].notna().all() and read["params"].is_unique else "model"
         if len(set(told)) == 1:

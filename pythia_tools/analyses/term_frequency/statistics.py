@@ -3,7 +3,7 @@
 Everything is computed within one checkpoint, over terms; checkpoints are never pooled, because exposures and skill both
 grow with training and would correlate in any model. Exposures are those up to the checkpoint's own step, unless another
 definition is asked for. A term is the unit of every interval: its questions are averaged first. Facts of one relation
-are not independent, so relations are resampled whole where there are enough of them.
+are not independent, so where there are several relations they are the unit.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,6 @@ import pandas as pd
 
 from pythia_tools.analyses.term_frequency.columns import summary
 from pythia_tools.analyses.term_frequency.gap import gap
-from pythia_tools.core import statistics
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import Estimate, isotonic_rise, mean, partial_rank_correlation, rank_correlation
 from pythia_tools.core.tables import IDENTITY, by_identity
@@ -56,7 +55,7 @@ def summarize(
     table: pd.DataFrame, exposures: pd.DataFrame, *, controls: Mapping[str, Mapping[str, float]] | None = None,
     bins: Sequence[float] | None = None,
 ) -> pd.DataFrame:
-    """Per checkpoint and task, over terms, with bootstrap intervals over terms, as a summary table (see
+    """Per checkpoint and task, over terms, with intervals over terms or relations, as a summary table (see
     `columns.METRICS`).
 
     controls: name → term → value (token length, magnitude), for `partial_spearman`.
@@ -93,12 +92,13 @@ def _estimates(
 
 
 def independent(terms: pd.DataFrame) -> tuple[str, pd.Series]:
-    """What is resampled, and each term's: its relation where there are as many as an interval needs, else the term.
+    """What is independent, and each term's: its relation where there are several, else the term.
 
-    With fewer, intervals speak of other terms of these relations, not of other relations.
+    Few relations leave Student's interval to accuracy and none to the rest: intervals over the terms of two to five
+    relations, as simulated, hold the truth of other relations in 57 to 88 % of the cases.
     """
     relations = terms["relation"]
-    named = "relation" if relations.ne("").all() and relations.nunique() >= statistics.FEWEST else "term"
+    named = "relation" if relations.ne("").all() and relations.nunique() > 1 else "term"
     return named, terms[named]
 
 

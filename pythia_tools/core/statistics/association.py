@@ -5,7 +5,7 @@ smallest mean over a beginning of the levels, its last the largest mean over an 
 that the rise needs no fit: cumulative sums do, for all permutations at once.
 Sources: Spearman 1904; ties get mean ranks, as in scipy.stats.spearmanr. Partial: the correlation of rank residuals,
 Conover 1999, section 5.4. Isotonic: Barlow, Bartholomew, Bremner & Brunk 1972, section 1.2. Intervals: percentile
-bootstrap over units.
+bootstrap over units, the jackknife of Fisher's z over few clusters.
 Cost: O(n R) for n items and R resamples, times log n for ranks, in blocks of bounded memory; where clusters repeat,
 rank correlations go resample by resample.
 """
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics.estimates import RESAMPLES, Estimate, from_draws, statistic, units
+from pythia_tools.core.statistics.estimates import FEWEST, RESAMPLES, Estimate, from_draws, statistic, units
 
 FEW = 64
 """Distinct values up to which ranks are counted instead of sorted."""
@@ -33,7 +33,7 @@ def rank_correlation(x: npt.ArrayLike, y: npt.ArrayLike, *, unit: str, **options
         raise RequestError(f"columns differ in length: {a.size} and {b.size}; they must be aligned")
     if a.size < 3:
         return from_draws(np.nan, [], n=a.size, unit=unit, level=options.get("level", 0.95))
-    return statistic(spearman, _codes(a), _codes(b), unit=unit, vectorized=True, **options)
+    return statistic(spearman, _codes(a), _codes(b), unit=unit, vectorized=True, jackknife="fisher", **options)
 
 
 def partial_rank_correlation(
@@ -41,12 +41,14 @@ def partial_rank_correlation(
 ) -> Estimate:
     """Spearman's rho of x and y with the ranks of the (n,) controls taken out of both; NaN where nothing is left.
 
+    No interval below FEWEST units and three more for each control, as too little of so few is left to vary.
     options: as for `rank_correlation`.
     """
     n = np.size(x)
     if n < len(controls) + 3:
         return from_draws(np.nan, [], n=n, unit=unit, level=options.get("level", 0.95))
-    return statistic(_partial, x, y, *controls, unit=unit, vectorized=True, **options)
+    found = statistic(_partial, x, y, *controls, unit=unit, vectorized=True, jackknife="fisher", **options)
+    return found if found.n >= FEWEST + 3 * len(controls) else Estimate(found.value, n=found.n, unit=unit)
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:

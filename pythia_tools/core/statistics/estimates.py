@@ -8,14 +8,14 @@ stays that of the items.
 Intervals hold for few units: `scripts/benchmarks/coverage.py` measures how often each of them covers.
 Sources: Wilson 1927 (score interval); Korn & Graubard 1998 (shares with clusters: as many items as they are worth);
 Agresti & Min 2005 (paired shares); Hall 1988 and Efron & Tibshirani 1993, ch. 12 (studentized bootstrap; symmetric),
-ch. 13 (percentile bootstrap); for clusters, Davison & Hinkley 1997, section 3.8.
+ch. 13 (percentile bootstrap), ch. 11 (jackknife); for clusters, Davison & Hinkley 1997, section 3.8.
 Cost: a bootstrap of n items and R resamples takes O(n R) time, in blocks of bounded memory.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +24,19 @@ from scipy.stats import t as student
 
 from pythia_tools.core.errors import RequestError
 
+Jackknife: TypeAlias = Literal["never", "plain", "fisher"]
 MANY = 256
 """Distinct values up to which a mean can be resampled by their frequencies."""
 NAN = float("nan")
 RESAMPLES = 2000
 FEWEST = 6
 """Units below which a percentile interval is refused, and a mean has Student's alone."""
+SCARCE = 20
+"""Clusters below which a smooth statistic has the jackknife's interval: percentiles of so few lie too close."""
 _BLOCK = 1 << 20
 """Numbers of a resample held at a time."""
+_CLOSE = 1 - 1e-6
+"""A correlation above which Fisher's z is that of this one."""
 
 
 @dataclass(frozen=True)
@@ -159,24 +164,29 @@ def mean(
     """Mean of (n,) values with an interval: Wilson's for values that are 0 or 1, else by the studentized bootstrap.
 
     Zeros and ones in clusters count as the number of independent ones whose share would vary as much, and Wilson's
-    bounds are taken at Student's quantile for so many clusters. The studentized bounds lie symmetrically and are never
-    narrower than Student's, which are given below FEWEST units. One unit has no interval (NaN bounds).
+    bounds are taken at Student's quantile for so many clusters; `share`: so do other values between 0 and 1, which are
+    shares themselves, and their bounds are never narrower than the studentized ones. These lie symmetrically and are
+    never narrower than Student's, which are given below FEWEST units. One unit has no interval (NaN bounds).
     Raises RequestError for NaN values.
     """
     data = _finite(values)
-    who = units(data.size, clusters)
-    if not data.size or not np.isin(data, (0.0, 1.0)).all():
-        found = _mean(data, who, unit, level, resamples, seed)
-        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if share else found
-    if who.place is None:
+    who, flags = units(data.size, clusters), bool(np.isin(data, (0.0, 1.0)).all())
+    if flags and data.size and who.place is None:
         return wilson(float(data.sum()), data.size, unit=unit, level=level)
-    value = float(data.mean())
-    if who.n < 2:
-        return Estimate(value, n=who.n, unit=unit)
-    error = max(_error(*_rests(data, who)), 1e-12)
-    worth = min(float(data.size), value * (1 - value) / error**2) or who.n  # all alike: one for each cluster
-    bounds = _score_bounds(value, worth, float(student.ppf(0.5 + level / 2, who.n - 1)))
-    return Estimate(value, *bounds, who.n, unit, _name("clustered wilson", level))
+    between = share and data.size and 0 <= data.min() <= data.max() <= 1
+    if who.n < 2 or not (flags or between):
+        return _mean(data, who, unit, level, resamples, seed)
+    value, error = float(data.mean()), _error(*_rests(data, who))
+    worth = value * (1 - value) / max(error, 1e-12) ** 2
+    if flags or error < 1e-12:
+        worth = min(worth, float(data.size))
+    # all alike: one for each unit
+    low, high = _score_bounds(value, worth or who.n, float(student.ppf(0.5 + level / 2, who.n - 1)))
+    if flags:
+        return Estimate(value, low, high, who.n, unit, _name("clustered wilson", level))
+    found = _mean(data, who, unit, level, resamples, seed)
+    low, high = max(min(low, found.low), 0.0), min(max(high, found.high), 1.0)
+    return Estimate(value, low, high, who.n, unit, _name("effective wilson", level))
 
 
 def difference(
@@ -286,12 +296,16 @@ def _studentized(error: float, shifts: np.ndarray, errors: np.ndarray, freedom: 
 def statistic(
     function: Callable[..., Any], *columns: npt.ArrayLike, unit: str, clusters: npt.ArrayLike | None = None,
     level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0, vectorized: bool = False,
+    jackknife: Jackknife = "never",
 ) -> Estimate:
     """Any statistic of aligned (n, …) columns, units resampled together; resamples where it is NaN are left out.
 
-    Bounds are percentiles; below FEWEST units there are none, as percentiles of so few lie too close together.
+    Bounds are percentiles. There are none below FEWEST units, and none where every resample gives the same: a bootstrap
+    that cannot vary knows nothing of chance.
 
     function: of the columns of one resample, to a number; vectorized: of (r, n, …) columns of r resamples, to (r,).
+    jackknife: fewer than SCARCE clusters are left out one by one instead (Student's t), where the statistic is smooth,
+    unlike a median; `fisher`: a correlation, whose z is taken.
     """
     arrays = [np.asarray(c) for c in columns]
     if len({len(a) for a in arrays}) > 1:
@@ -306,8 +320,26 @@ def statistic(
     value = float(apply(*(a[None] for a in arrays))[0])
     if who.n < FEWEST:
         return Estimate(value, n=who.n, unit=unit)
-    draws = [apply(*(a[pick] for a in arrays)) for pick in who.items(resamples, seed)]
-    return from_draws(value, np.concatenate(draws), n=who.n, unit=unit, level=level)
+    if jackknife != "never" and who.place is not None and who.n < SCARCE:
+        without = [apply(*(a[who.place != k][None] for a in arrays))[0] for k in range(who.n)]
+        return _jackknifed(value, np.array(without), unit, level, jackknife == "fisher")
+    draws = np.concatenate([apply(*(a[pick] for a in arrays)) for pick in who.items(resamples, seed)])
+    kept = draws[np.isfinite(draws)]
+    if not kept.size or np.ptp(kept) == 0:
+        return Estimate(value, n=who.n, unit=unit)
+    return from_draws(value, draws, n=who.n, unit=unit, level=level)
+
+
+def _jackknifed(value: float, without: np.ndarray, unit: str, level: float, fisher: bool) -> Estimate:
+    """A statistic with Student's bounds from its (n,) values without one unit each; none where one is undefined."""
+    n = len(without)
+    centre, left = (np.arctanh(np.clip(v, -_CLOSE, _CLOSE)) if fisher else v for v in (value, without))
+    error = float(np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum()))
+    if not error > 0:
+        return Estimate(value, n=n, unit=unit)
+    reach = float(student.ppf(0.5 + level / 2, n - 1)) * error
+    low, high = (float(np.tanh(v) if fisher else v) for v in (centre - reach, centre + reach))
+    return Estimate(value, low, high, n, unit, _name("jackknife t", level))
 
 
 def _name(kind: str, level: float) -> str:
