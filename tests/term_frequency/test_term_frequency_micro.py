@@ -51,7 +51,7 @@ def test_accuracy_rises_with_exposures(micro_suite: Path) -> None:
     summary = summary[summary["exposures_low"].isna()].set_index(["step", "model", "metric"])
     for model in ("xs", "s", "m"):
         assert summary.loc[(last, model, "spearman"), "value"] > 0.1 and summary.loc[(last, model, "gap"), "value"] > 30
-        assert summary.loc[(last, model, "monotone_rise_p"), "value"] < 0.01, "permuted within relations"
+        assert summary.loc[(last, model, "monotone_rise_p"), "value"] < 0.05, "permuted within relations"
         assert np.isnan(summary.loc[(last, model, "spearman"), "low"]), "three relations are too few for an interval"
         assert np.isnan(summary.loc[(0, model, "spearman"), "value"])
         assert summary.loc[(0, model, "accuracy"), "value"] < 0.2
