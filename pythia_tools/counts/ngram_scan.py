@@ -70,7 +70,7 @@ def token_ids(order: Rows) -> int:
 
 
 def compile_ngrams(ngrams: Sequence[Sequence[int]], ids: int) -> NgramMachine:
-    """A machine for distinct n-grams over token ids below `ids`, at most 2**ID_BITS. Raises RequestError for ids that are not."""
+    """A machine for distinct n-grams over token ids below `ids`, at most 2**ID_BITS. Raises RequestError for others."""
     beyond = max((max(g) for g in ngrams), default=0)
     if beyond >= ids:
         raise RequestError(f"token id {beyond} cannot stand in these rows, whose ids are 0 to {ids - 1}; count others")

@@ -145,8 +145,8 @@ def _bbq(frame: pd.DataFrame, unit: str) -> Iterator[Number]:
     for subset, part in by_subset(frame):
         yield subset, "bbq_acc", _mean(part, "outcome", unit)
         share = _mean(part, "biased", unit)  # Wilson's bounds, which hold near −1 and 1
-        ends = (2 * v - 1 for v in (share.value, share.low, share.high))
-        yield subset, "bbq_bias_score", Estimate(*ends, share.n, share.unit, share.interval)
+        value, low, high = (2 * v - 1 for v in (share.value, share.low, share.high))
+        yield subset, "bbq_bias_score", replace(share, value=value, low=low, high=high)
 
 
 def _association(frame: pd.DataFrame, unit: str) -> Iterator[Number]:

@@ -31,8 +31,10 @@ def _relations(spearman: pd.DataFrame, several: bool) -> Iterator[Sentence]:
     for task, part in _tasks(spearman):
         read = words.by_size(at_last_step(part))
         final = words.records(read)
-        told = [UNDEFINED if pd.isna(r["value"]) else words.direction(r["value"], r["low"], r["high"], RELATIONS)
-                for r in final]
+        told: list[str] = [
+            UNDEFINED if pd.isna(r["value"]) else words.direction(r["value"], r["low"], r["high"], RELATIONS)
+            for r in final
+        ]
         values = words.listing([f"{r['model']} {words.number(r['value'], '+.2f')}{words.interval(r)}" for r in final])
         by = "size" if read["params"].notna().all() and read["params"].is_unique else "model"
         if len(set(told)) == 1:

@@ -333,7 +333,9 @@ def statistic(
 def _jackknifed(value: float, without: np.ndarray, unit: str, level: float, fisher: bool) -> Estimate:
     """A statistic with Student's bounds from its (n,) values without one unit each; none where one is undefined."""
     n = len(without)
-    centre, left = (np.arctanh(np.clip(v, -_CLOSE, _CLOSE)) if fisher else v for v in (value, without))
+    centre, left = np.asarray(value), without
+    if fisher:
+        centre, left = np.arctanh(np.clip(centre, -_CLOSE, _CLOSE)), np.arctanh(np.clip(left, -_CLOSE, _CLOSE))
     error = float(np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum()))
     if not error > 0:
         return Estimate(value, n=n, unit=unit)
