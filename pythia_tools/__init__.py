@@ -14,7 +14,7 @@ _ROOMS = {
     **{room: room for room in ("analyses", "analysis", "counts", "dedup", "hub", "micro", "models", "order")},
     **{room: room for room in ("overlays", "plots", "report", "study", "suites", "tokens")},
     **{room: f"core.{room}" for room in ("errors", "results", "statistics", "tables")},
-    **{room: f"analyses.{room}" for room in ("bias", "learning", "memorization", "term_frequency")},
+    **{room: f"analyses.{room}" for room in ("bias", "curves", "learning", "memorization", "term_frequency")},
 }
 _NAMES = {
     "load_suite": "suites",
@@ -23,10 +23,12 @@ _NAMES = {
     "register": "analyses",
     "stream": "models",
     "token_scores": "analysis",
+    "token_curves": "analyses.curves",
 }
 
 if TYPE_CHECKING:
     from pythia_tools.analyses import register
+    from pythia_tools.analyses.curves import token_curves
     from pythia_tools.analysis import token_scores
     from pythia_tools.core.results import load_run
     from pythia_tools.models import stream
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from pythia_tools.suites import load_suite
 
 __all__ = [  # noqa: PLE0604
-    "__version__", "load_order", "load_run", "load_suite", "register", "stream", "token_scores", *_ROOMS,
+    "__version__", "load_order", "load_run", "load_suite", "register", "stream", "token_curves", "token_scores",
+    *_ROOMS,
 ]
 
 

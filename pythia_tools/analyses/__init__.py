@@ -20,6 +20,7 @@ BUILT_IN = {
     "term-frequency": ("TermFrequency", "accuracy per term against exposures over models × steps"),
     "memorization-effects": ("MemorizationEffects", "what consuming a row did: profiles, forgetting, membership"),
     "bias": ("Bias", "gender bias measures over models × steps"),
+    "curves": ("Curves", "per-token learning curves: ages of acquisition, forgetting, n-grams, over models × steps"),
     "learning": ("Learning", "loss on held-out rows and around each checkpoint, over models × steps"),
 }
 """Name → class in the folder of that name (or of its first word), and what it does in a few words."""

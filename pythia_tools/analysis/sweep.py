@@ -52,6 +52,12 @@ class Task(ABC):
         """What of the items depends on the checkpoint (the rows it has just seen); None: nothing to do there."""
         return ""
 
+    def received(self, context: Context, checkpoint: Checkpoint, part: int, frame: pd.DataFrame) -> pd.DataFrame:
+        """Called with every finished cell, computed or found, checkpoint by checkpoint; what it returns is the part's
+        share of the result. A task whose cells are too large to be held together puts them away here.
+        """
+        return frame
+
 
 class SweepResult(dict[str, pd.DataFrame]):
     """Task name → item table; `weights`: str(checkpoint) → digest of its weights, for provenance.
@@ -166,7 +172,7 @@ class Work:
                 else:
                     model = model if model is not None else self.live.show(prepared)
                     frame = self._compute(task, part, model, key)
-                self._keep(task, prepared, frame)
+                self._keep(task, prepared, task.received(self.context, checkpoint, part, frame))
             bar.update(1)
         if model is None:
             self.live.skip(checkpoint)

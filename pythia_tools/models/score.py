@@ -106,6 +106,15 @@ def position_logits(
         yield slice(start, start + step), head(states[start:start + step])[:, :vocabulary].float()
 
 
+def position_logprobs(
+    model: nn.Module, ids: torch.Tensor, places: torch.Tensor | None = None, *, vocabulary: int | None = None
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Natural log-probabilities (block, vocabulary) as `position_logits` gives logits; NaN where a logit is not finite.
+    """
+    for block, logits in position_logits(model, ids, places, vocabulary=vocabulary):
+        yield block, torch.log_softmax(logits, 1).masked_fill_(~torch.isfinite(logits).all(1, keepdim=True), torch.nan)
+
+
 def in_batches(n: int, size: int, run: Callable[[slice], None]) -> None:
     """Call `run` on consecutive slices of 0 … n − 1; after an accelerator's out-of-memory error on slices half as
     long.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # what a type checker sees; a figure's own module has more
     from pythia_tools.plots.memorized import *  # noqa: F403
     from pythia_tools.plots.style import *  # noqa: F403
     from pythia_tools.plots.term_frequency import *  # noqa: F403
+    from pythia_tools.plots.token_curves import *  # noqa: F403
 
 _HOMES = {
     "bias": ("agreement", "by_subset", "interventions"),
@@ -22,6 +23,7 @@ _HOMES = {
     "style": ("save",),
     "term_frequency": ("accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training",
                        "correlation_over_training", "gap_over_training", "term_trajectory"),
+    "token_curves": ("acquired", "ngram_divergence"),
 }
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605
 
