@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -95,7 +96,8 @@ def reference_gam(curve: np.ndarray, designs: tuple[np.ndarray, np.ndarray]) -> 
     n, best = len(curve), (np.inf, None)
     for lam in np.logspace(-3, 3, 11):
         rough = np.sqrt(lam) * np.diff(np.eye(25), n=2, axis=0)
-        rows = np.vstack([here, np.column_stack([rough, np.zeros(23)]), np.sqrt(np.sqrt(np.finfo(float).eps)) * np.eye(26)])
+        ridge = np.finfo(float).eps ** 0.25 * np.eye(26)
+        rows = np.vstack([here, np.column_stack([rough, np.zeros(23)]), ridge])
         weights = np.linalg.lstsq(rows, np.r_[curve, np.zeros(49)], rcond=None)[0]
         freedom = np.trace(here @ np.linalg.solve(rows.T @ rows, here.T))
         score = n * ((curve - here @ weights) ** 2).sum() / (n - 1.4 * freedom) ** 2
@@ -186,7 +188,7 @@ def test_the_other_measures_are_what_they_say() -> None:
     np.testing.assert_allclose(told["forgetting"], CURVES[:, -1] - CURVES.min(axis=1))
     assert told["best_step"].tolist() == STEPS[CURVES.argmin(axis=1)].tolist()
     smooth = smoother(tuple(X.tolist())).smooth(CURVES[:, 1:])[0]
-    rises = [sum(max(0.0, b - a) for a, b in zip(c[:-1], c[1:], strict=True)) for c in smooth]
+    rises = [sum(max(0.0, b - a) for a, b in pairwise(c)) for c in smooth]
     np.testing.assert_allclose(told["forgettability"], rises)
     other = variability_between_runs(CURVES[:50], CURVES[50:100], STEPS)
     np.testing.assert_allclose(other, ((smooth[:50] - smooth[50:100]) ** 2).mean(axis=1))

@@ -1,4 +1,4 @@
-"""Token curves as a user meets them: `pt.token_curves` and `pythia-tools curves`, on a suite trained here in seconds."""
+"""Token curves as a user meets them: `pt.token_curves` and `pythia-tools curves`, on a suite trained in seconds."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def test_logits_that_are_nan_give_curves_that_say_so(
     head = next(name for name in weights if "embed_out" in name or "lm_head" in name)
     weights[head][5] = torch.finfo(torch.float32).max
     save_file(weights, file, metadata={"format": "pt"})
-    store = pt.token_curves(load_suite(tmp_path).checkpoints(), rows, positions=[4], folder=tmp_path / "s", device="cpu")
+    broken = load_suite(tmp_path).checkpoints()
+    store = pt.token_curves(broken, rows, positions=[4], folder=tmp_path / "s", device="cpu")
     assert np.isfinite(store.step(0)).all()
     if not np.isfinite(store.step(1)).all():
         assert "NaN or Inf logits" in capsys.readouterr().err
@@ -170,7 +171,7 @@ def test_the_summary_is_of_the_items(run: Run) -> None:
         assert divergence[model, step, "2-gram"] == pytest.approx(own["kl_2"].mean())
     least = summary[summary["metric"] == "ngram_kl_least_step"].set_index(["model", "task"])["value"]
     for model, own in lines["kl_1"].mean().groupby("model"):
-        assert least[model, "1-gram"] == own.idxmin()[1]
+        assert len(own) == 1 or least[model, "1-gram"] == own.idxmin()[1]
     assert {p.stem for p in run.figures} == {"acquired", "age_by_exposures", "ngram_divergence"}
     assert len(run.record["sentences"]) >= 4
 
@@ -193,7 +194,9 @@ def test_divergence_from_unigrams_is_that_of_the_whole_distribution(run: Run, su
         assert value == pytest.approx(np.mean(expected), rel=1e-4)
 
 
-def test_python_measures_without_a_folder_and_held_out_rows_are_the_default(suite: Suite, tmp_path, monkeypatch) -> None:
+def test_python_measures_without_a_folder_and_held_out_rows_are_the_default(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHIA_TOOLS_HOME", str(tmp_path))
     chosen = suite.checkpoints(models=[next(iter(suite.models))])
     items = measure(analyses.get("curves"), chosen, suite=suite, rows=4, positions=3, ages=("crossing",), device="cpu")

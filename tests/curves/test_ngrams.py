@@ -1,4 +1,4 @@
-"""Continuations, n-gram surprisals and divergences against dictionaries and dense distributions made in plain Python."""
+"""Continuations, n-gram surprisals and divergences against dictionaries and dense distributions in plain Python."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class CurvesOptions(Options):
         None, "rows held out from training, or rows of the order that were consumed; by default the former where there "
         "are some", choices=(HELDOUT, ORDER),
     )
-    ages: tuple[str, ...] = option(AGES, "ages of acquisition; a sigmoid takes 1 to 3 ms a token", choices=AGES)
+    ages: tuple[str, ...] = option(AGES, "ages of acquisition; a sigmoid takes a millisecond a token", choices=AGES)
     ngrams: int | None = option(
         None, "longest n-gram that is counted in the rows consumed, 0 for none; by default 5 where those are on this "
         "disk and at most 10⁹ tokens", choices=tuple(range(LONGEST + 1)),

@@ -29,8 +29,8 @@ def describe(
 ) -> pd.DataFrame:
     """A line per token of a run: row, position, token, and the columns of the module's first lines.
 
-    ages: which of sigmoid, gam and crossing; each has columns aoa_X, clipped_X and failed_X. A sigmoid takes 1 to 3 ms
-    a token, all else together 0.1. Raises RequestError for a run or method that there is not.
+    ages: which of sigmoid, gam and crossing; each has columns aoa_X, clipped_X and failed_X. A sigmoid takes most of
+    the time, about a millisecond a token. Raises RequestError for a run or method that there is not.
     """
     run = store.run(model)
     parts = [of_curves(curves, run.steps, run.chance, ages=ages, last=last) for _, curves in store.chunks(run.model)]

@@ -4,12 +4,12 @@
     FOLDER/places-DIGEST.parquet  row, position and token id of every curve, by row and position
     FOLDER/RUN-DIGEST.chunks      up to GROUP checkpoints of one run, a chunk after the other, and where each begins
 
-A chunk holds whole rows, about CHUNK tokens of them, at the checkpoints of its file: float16, the high bytes before the
-low ones, zstd, with a checksum. So a token's curve is one chunk of each of its run's files, and one step is one file.
+A chunk holds whole rows, about CHUNK tokens of them, at the checkpoints of its file: float16, the low bytes before the
+high ones, zstd, with a checksum. So a token's curve is one chunk of each of its run's files, and one step is one file.
 Surprisal is in bits (−log₂ p); float16 keeps it to .05 %. A value that the model gave as NaN is NaN.
 
 Cost: about 1.3 bytes per value for curves as noisy as a language model's, 2 at most; a token's curve is read in a
-millisecond. Writing holds the values of one group of checkpoints, whatever their number; files of a killed writing are
+millisecond or two. Writing holds the values of one group of checkpoints, whatever their number; files of a killed writing are
 found and kept.
 """
 
@@ -110,7 +110,7 @@ class CurveStore:
         group, within = divmod(run.steps.index(step), GROUP)
         out = np.empty(len(self), dtype=np.float32)
         for number, (a, b) in enumerate(pairwise(self._cuts)):
-            out[a:b] = self._file(run, group).chunk(number, b - a)[:, within]
+            out[a:b] = self._file(run, group).chunk(number, b - a, slice(None))[:, within]
         return out
 
     def chunks(self, model: str | None = None) -> Iterator[tuple[slice, np.ndarray]]:
@@ -146,8 +146,8 @@ class CurveStore:
         """(stop − first, steps) float32 of curves that lie in one chunk."""
         number = int(np.searchsorted(self._cuts, first, side="right")) - 1
         start, end = self._cuts[number : number + 2].tolist()
-        parts = [self._file(run, g).chunk(number, end - start)[first - start : stop - start]
-                 for g in range(len(run.files))]
+        own = slice(first - start, stop - start)
+        parts = [self._file(run, g).chunk(number, end - start, own) for g in range(len(run.files))]
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def _file(self, run: StoredRun, group: int) -> _ChunkFile:
@@ -171,16 +171,18 @@ class _ChunkFile:
         if self.begins[-1] != size - tail:
             raise DataError(f"{path}: damaged; delete its folder and measure again")
 
-    def chunk(self, number: int, tokens: int) -> np.ndarray:
-        """(tokens, steps) float16. Raises DataError when the bytes are not those that were written."""
+    def chunk(self, number: int, tokens: int, own: slice) -> np.ndarray:
+        """(n, steps) float16 of some of a chunk's tokens. Raises DataError when the bytes are not those written."""
         begin, end = self.begins[number : number + 2].tolist()
         with open(self.path, "rb") as handle:
             handle.seek(begin)
             packed = handle.read(end - begin)
         if zlib.crc32(packed) != self.sums[number]:
             raise DataError(f"{self.path}: chunk {number} is damaged; delete its folder and measure again")
-        planes = np.frombuffer(_codec().decompress(packed, 2 * tokens * self.steps, asbytes=True), dtype=np.uint8)
-        return np.ascontiguousarray(planes.reshape(2, -1).T).view("<f2").reshape(tokens, self.steps)
+        low, high = np.frombuffer(
+            _codec().decompress(packed, 2 * tokens * self.steps, asbytes=True), dtype=np.uint8
+        ).reshape(2, tokens, self.steps)[:, own]
+        return (low | high.astype("<u2") << 8).view("<f2")
 
 
 def open_store(folder: str | os.PathLike[str]) -> CurveStore:
@@ -268,7 +270,7 @@ class CurveWriter:
 
 
 def _pack(values: np.ndarray) -> bytes:
-    """High bytes, then low bytes: neighbours share the former, and what is alike lies together."""
+    """Low bytes, then high bytes: neighbours share the latter, and what is alike lies together."""
     planes = np.ascontiguousarray(values, dtype="<f2").view(np.uint8).reshape(-1, 2).T
     return _codec().compress(np.ascontiguousarray(planes).tobytes(), asbytes=True)  # type: ignore[no-any-return]
 
