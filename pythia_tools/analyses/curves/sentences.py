@@ -6,6 +6,7 @@ import pandas as pd
 
 from pythia_tools.analysis import Sentence
 from pythia_tools.analysis import words as say
+from pythia_tools.core.tables import at_last_step
 
 
 def sentences(summary: pd.DataFrame) -> Iterator[Sentence]:
@@ -22,7 +23,7 @@ def sentences(summary: pd.DataFrame) -> Iterator[Sentence]:
 
 def _ends(main: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Rows of a metric at every model's last step that have a value, from small to large."""
-    return say.by_size(say.at_last_step(main[main["metric"] == metric])).dropna(subset=["value"])
+    return say.by_size(at_last_step(main[main["metric"] == metric])).dropna(subset=["value"])
 
 
 def _acquired(main: pd.DataFrame, ages: pd.DataFrame) -> Iterator[Sentence]:
@@ -38,8 +39,8 @@ def _acquired(main: pd.DataFrame, ages: pd.DataFrame) -> Iterator[Sentence]:
     )
     if say.sized(ages):
         words = ("later", "earlier", "neither detectably earlier nor later", "not comparably")
-        small, told = say.records(ages)[0]["model"], say.compare_ends(ages, words)
-        yield Sentence.of(f"{age['model']} acquires them {told} than {small} on average.", ages)
+        small, word = say.records(ages)[0]["model"], say.compare_ends(ages, words)
+        yield Sentence.of(f"{age['model']} acquires them {word} than {small} on average.", ages)
 
 
 def _frequency(found: pd.DataFrame) -> Iterator[Sentence]:
@@ -48,7 +49,7 @@ def _frequency(found: pd.DataFrame) -> Iterator[Sentence]:
         told = say.direction(row["value"], row["low"], row["high"], words)
         yield Sentence.of(
             f"Tokens that were seen more often are acquired {told} in {row['model']}: rank correlation "
-            f"{say.signed(row['value'])}{say.interval(row, say.signed)}.", found[found["model"] == row["model"]],
+            f"{_signed(row['value'])}{say.interval(row, _signed)}.", found[found["model"] == row["model"]],
         )
 
 
@@ -62,9 +63,18 @@ def _ngrams(main: pd.DataFrame) -> Iterator[Sentence]:
     for row in say.records(nearest):
         there = divergence[(divergence["task"] == row["task"]) & (divergence["step"] == int(row["value"]))]
         read.append(there)
-        told.append(f"those of {row['task']}s at step {row['value']:,.0f}{say.interval(row, lambda v: f'{v:,.0f}')} "
-                    f"({say.number(there['value'].iloc[0], '.2f')} bits away)")
-    yield Sentence.of(f"{nearest['model'].iloc[0]}'s predictions come nearest to {say.listing(told)}.", *read)
+        told.append(f"{row['task']}s at {_step(row)} ({say.number(there['value'].iloc[0], '.2f')} bits)")
+    yield Sentence.of(f"{nearest['model'].iloc[0]}'s predictions come nearest to those of {say.listing(told)}.", *read)
+
+
+def _step(row: say.Row) -> str:
+    """`step 16`, with its interval where that is more than one checkpoint."""
+    bounds = "" if row["low"] == row["high"] else say.interval(row, lambda v: f"{v:,.0f}")
+    return f"step {row['value']:,.0f}{bounds}"
+
+
+def _signed(value: float) -> str:
+    return say.number(value, "+.2f")
 
 
 def _context(found: pd.DataFrame) -> Iterator[Sentence]:
@@ -73,8 +83,8 @@ def _context(found: pd.DataFrame) -> Iterator[Sentence]:
         told = say.direction(row["value"], row["low"], row["high"], words)
         yield Sentence.of(
             f"At step {row['step']:,}, {row['model']}'s loss is {told}"
-            f" late in a row than early in it: in-context-learning score {say.signed(row['value'])}"
-            f"{say.interval(row, say.signed)} nats per token.",
+            f" late in a row than early in it: in-context-learning score {_signed(row['value'])}"
+            f"{say.interval(row, _signed)} nats per token.",
             found[found["model"] == row["model"]],
         )
 

@@ -9,8 +9,8 @@ high ones, zstd, with a checksum. So a token's curve is one chunk of each of its
 Surprisal is in bits (−log₂ p); float16 keeps it to .05 %. A value that the model gave as NaN is NaN.
 
 Cost: about 1.3 bytes per value for curves as noisy as a language model's, 2 at most; a token's curve is read in a
-millisecond or two. Writing holds the values of one group of checkpoints, whatever their number; files of a killed writing are
-found and kept.
+millisecond or two. Writing holds the values of one group of checkpoints, whatever their number; files of a killed
+writing are found and kept.
 """
 
 from __future__ import annotations
