@@ -180,6 +180,15 @@ def test_few_units_are_tested_by_students_t_as_no_sign_is_rare_enough() -> None:
     assert np.isnan(statistics.paired_test([0.3])) and statistics.paired_test([0.0, 0.0, 0.0]) == 1
 
 
+def test_clustered_flags_of_which_none_differs_are_no_proof_of_no_difference() -> None:
+    flags, clusters = np.tile([0.0, 1.0, 1.0], 20), np.repeat(np.arange(20), 3)
+    found = statistics.difference(flags, flags, unit="text", clusters=clusters)
+    expected = statistics.paired_shares(0, 0, 20, unit="text")
+    assert (found.low, found.high, found.n) == (expected.low, expected.high, 20) and found.low < 0 < found.high
+    nats = statistics.difference(np.ones(60) * 0.3, np.ones(60) * 0.3, unit="text", clusters=clusters)
+    assert "agresti" not in nats.interval
+
+
 def test_a_series_is_worth_fewer_values_the_more_its_neighbours_are_alike() -> None:
     from scipy.stats import ttest_1samp
 
@@ -187,14 +196,17 @@ def test_a_series_is_worth_fewer_values_the_more_its_neighbours_are_alike() -> N
     steps = rng.normal(size=400)
     noise = steps + 0.3
     found, p, least = statistics.series_mean(noise, unit="checkpoint")
-    plain = ttest_1samp(noise, 0)
-    assert found.n > 300 and p == pytest.approx(plain.pvalue, rel=0.6)
-    assert least == pytest.approx(statistics.minimal_detectable_effect(noise), rel=0.1)
+    waves = [np.sqrt(2) * np.mean(noise * np.cos(np.pi * j * (np.arange(400) + 0.5) / 400)) for j in (1, 2, 3, 4)]
+    t = noise.mean() / np.sqrt(np.mean(np.square(waves)))
+    assert found.n == 5 and p == pytest.approx(2 * student.sf(t, 4))
+    assert p < 0.05 < 0.3 + least and found.low > 0
     smooth = np.convolve(steps, np.ones(30) / 30, mode="valid")
     drifted, drift_p, _ = statistics.series_mean(smooth, unit="checkpoint")
-    assert drifted.n < 40 and drift_p > 0.04 > 1e-4 > ttest_1samp(smooth, 0).pvalue
-    assert drifted.interval == "autocorrelated t95" and drifted.low < drifted.value < drifted.high
-    for short in ([0.1, 0.2, 0.3], rng.normal(size=19), np.linspace(0, 1, 40), [0.2] * 30):
+    assert drift_p > 0.04 > 1e-4 > ttest_1samp(smooth, 0).pvalue
+    assert drifted.interval == "cosine t95" and drifted.low < drifted.value < drifted.high
+    trend, trend_p, _ = statistics.series_mean(np.linspace(0, 1, 40), unit="checkpoint")
+    assert trend.low < 0 and trend_p > 0.05
+    for short in ([0.1, 0.2, 0.3], rng.normal(size=19), [0.2] * 30):
         none, no_p, no_least = statistics.series_mean(short, unit="checkpoint")
         assert none.interval == "none" and np.isnan([none.low, no_p, no_least]).all()
 

@@ -194,14 +194,15 @@ def difference(
     level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0,
 ) -> Estimate:
     """Mean of treated − control over aligned (n,) items, by the studentized bootstrap over units. One column:
-    differences. Flags that are not clustered get the interval of `paired_shares`.
+    differences. Flags that are not clustered, or of which none differs, get the interval of `paired_shares`.
     """
     a, b = _finite(treated), _finite(control)
     if b.ndim and a.shape != b.shape:
         raise RequestError(f"paired columns differ in length: {a.size} and {b.size}; pair them by item first")
     change, who = a - b, units(a.size, clusters)
-    if who.place is None and change.size and np.isin(change, (-1.0, 0.0, 1.0)).all():
-        return paired_shares(int((change > 0).sum()), int((change < 0).sum()), change.size, unit=unit, level=level)
+    equal = bool(b.ndim and not change.any() and np.isin(a, (0.0, 1.0)).all())
+    if change.size and (equal or (who.place is None and np.isin(change, (-1.0, 0.0, 1.0)).all())):
+        return paired_shares(int((change > 0).sum()), int((change < 0).sum()), who.n, unit=unit, level=level)
     found = _mean(change, who, unit, level, resamples, seed)
     return replace(found, interval=f"paired {found.interval}") if found.interval != "none" else found
 

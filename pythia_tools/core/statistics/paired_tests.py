@@ -62,27 +62,24 @@ def paired_test(differences: npt.ArrayLike, *, clusters: npt.ArrayLike | None = 
 def series_mean(values: npt.ArrayLike, *, unit: str, level: float = 0.95) -> tuple[Estimate, float, float]:
     """Mean of (n,) values in the order of time, its two-sided p-value, and the smallest mean found with power .8.
 
-    Neighbours of a series are alike (one run's checkpoints), so its mean is worth fewer independent values than n: as
-    many as an autoregression of its lag-1 correlation says, which is corrected for its bias in short series and for a
-    quarter of its standard error. Student's t at that number, which is the estimate's n. Below SHORTEST values, or 8
-    that they are worth, interval and p-value are refused (NaN), as such a series tells too little about its own noise.
-    Sources: Bayley & Hammersley 1946 (effective number); Marriott & Pope 1954 (bias).
+    Neighbours of a series are alike (one run's checkpoints), so its n values are no n independent ones. The noise of
+    the mean is read off the series' slowest swings, its first 2 (from 60 values on 3, from 150 on 4) cosine
+    coefficients, and judged by Student's t of as many degrees of freedom; the estimate's n is one more. No correlation
+    is estimated, and no answer depends on one: it holds for autoregressions up to .6 (from 60 values
+    on .75, from 150 on .8).
+    Below SHORTEST values, and where none differs, interval and p-value are refused (NaN).
+    Source: Lazarus, Lewis, Stock & Watson 2018 (equal-weighted cosine estimate), with fewer coefficients.
     """
     x = np.asarray(values, dtype=np.float64)
     value, n = float(x.mean()) if x.size else float("nan"), x.size
-    rest = x - value
-    if n < 4 or not (rest**2).sum() > 0:
+    if n < SHORTEST or np.ptp(x) == 0:
         return Estimate(value, n=min(n, 1), unit=unit), float("nan"), float("nan")
-    lag = (rest[1:] * rest[:-1]).sum() / (rest**2).sum()
-    apart = np.arange(1, n)
-    inflation = 1 + 2 * ((1 - apart / n) * np.clip(lag + (1 + 3 * lag) / n + 0.25 / n**0.5, 0, 0.99) ** apart).sum()
-    worth = n / inflation
-    if n < SHORTEST or worth < 8:
-        return Estimate(value, n=int(worth), unit=unit), float("nan"), float("nan")
-    error = float(np.sqrt((rest**2).sum() / (n - inflation) / worth))
-    reach = float(student.ppf(0.5 + level / 2, worth - 1)) * error
-    found = Estimate(value, value - reach, value + reach, int(worth), unit, f"autocorrelated t{round(100 * level)}")
-    return found, _student_pvalue(value, error, worth - 1), error * _power_reach(worth - 1, level, 0.8)
+    swings = 2 + (n >= 60) + (n >= 150)
+    waves = np.cos(np.pi * np.outer(np.arange(1, swings + 1), (np.arange(n) + 0.5) / n))
+    error = float(np.sqrt(2 * ((waves @ x) ** 2).mean())) / n
+    reach = float(student.ppf(0.5 + level / 2, swings)) * error
+    found = Estimate(value, value - reach, value + reach, swings + 1, unit, f"cosine t{round(100 * level)}")
+    return found, _student_pvalue(value, error, swings), error * _power_reach(swings, level, 0.8)
 
 
 def _student_pvalue(value: float, error: float, freedom: float) -> float:
