@@ -12,7 +12,7 @@ __version__ = "0.2.0"
 
 _ROOMS = {
     **{room: room for room in ("analyses", "analysis", "counts", "dedup", "hub", "micro", "models", "order")},
-    **{room: room for room in ("overlays", "plots", "report", "study", "suites", "tokens")},
+    **{room: room for room in ("overlays", "plots", "public", "report", "study", "suites", "tokens")},
     **{room: f"core.{room}" for room in ("errors", "results", "statistics", "tables")},
     **{room: f"analyses.{room}" for room in ("bias", "curves", "learning", "memorization", "term_frequency")},
 }
@@ -20,6 +20,7 @@ _NAMES = {
     "load_suite": "suites",
     "load_order": "order",
     "load_run": "core.results",
+    "published": "public",
     "register": "analyses",
     "stream": "models",
     "token_scores": "analysis",
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
     from pythia_tools.core.results import load_run
     from pythia_tools.models import stream
     from pythia_tools.order import load_order
+    from pythia_tools.public import published
     from pythia_tools.suites import load_suite
 
 __all__ = [  # noqa: PLE0604
-    "__version__", "load_order", "load_run", "load_suite", "register", "stream", "token_curves", "token_scores",
+    "__version__", "load_order", "load_run", "load_suite", "published", "register", "stream", "token_curves", "token_scores",
     *_ROOMS,
 ]
 

@@ -17,7 +17,7 @@ FLOORS = {
     "core": 0,
     "suites": 1,
     "hub": 2,
-    "tokens": 3,
+    "tokens": 3, "public": 3,
     "order": 4, "counts": 5, "dedup": 6, "overlays": 6,
     "models": 6, "micro": 7,
     "analysis": 8,

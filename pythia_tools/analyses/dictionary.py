@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from pythia_tools import analyses
+from pythia_tools import analyses, public
 from pythia_tools.core.tables import COLUMNS, IDENTITY, KEYS, Column
 
 
@@ -21,6 +21,10 @@ def markdown() -> str:
         "## Items (`items.parquet`)",
         f"One row per checkpoint and item. All begin with {_listed(IDENTITY)}, as above; analyses add columns.",
     ]
+    published = [
+        "## Public results (`pt.published`)", "One row per published number, whatever the layout it came in.",
+        _columns(public.COLUMNS),
+    ]
     for name in analyses.BUILT_IN:
         analysis = analyses.get(name)
         metrics = [(f"`{m}`", metric.unit, metric.meaning) for m, metric in analysis.metrics.items()]
@@ -28,7 +32,7 @@ def markdown() -> str:
             f"## {name}", analysis.title() + ".", _table(("metric", "unit", "meaning"), metrics),
             _columns(analysis.columns)
         ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts + published) + "\n"
 
 
 def _columns(columns: Mapping[str, Column]) -> str:

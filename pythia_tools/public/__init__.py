@@ -1,10 +1,10 @@
-"""Public results as data: `read(path)` gives one tidy frame of what others published, with item counts and known errors.
+"""Public results as data: `published(path)` gives one tidy frame, with item counts and known errors.
 
-Nothing here loads a model. `pythia_tools.published` is `read`.
+Nothing here loads a model.
 """
 
 from pythia_tools.public.columns import COLUMNS, SHARES, items
-from pythia_tools.public.reader import LAYOUTS, read
+from pythia_tools.public.reader import LAYOUTS, published
 from pythia_tools.public.tasks import METRICS, TASKS, Task, task
 
-__all__ = ["COLUMNS", "LAYOUTS", "METRICS", "SHARES", "TASKS", "Task", "items", "read", "task"]
+__all__ = ["COLUMNS", "LAYOUTS", "METRICS", "SHARES", "TASKS", "Task", "items", "published", "task"]

@@ -1,7 +1,7 @@
 """Public results of AI2's suites: DataDecide, signal and noise, and the OLMo ladder.
 
-- `allenai/DataDecide-eval-results`, parquet: params (`150M`), data, task, step, seed (`default`, `small aux 2`), chinchilla,
-  tokens, compute, and metrics, a text: Python's spelling in `train-*`, JSON in `macro_avg`. Items are 5-shot by OLMES.
+- `allenai/DataDecide-eval-results`, parquet: params (`150M`), data, task, step, seed (`default`, `small aux 2`),
+  chinchilla, tokens, compute, and metrics, a text: as Python prints it in `train-*`, JSON in `macro_avg`. 5 shots.
 - `allenai/signal-and-noise`, parquet: `core` and its like are wide (model, task, step, mix, size, seed; a column to a
   metric, `primary_score` among them), `random_seeds` is long (task_name, metric, value, run_name, run_type, step).
 - `allenai/OLMo-ladder`, `ladder-runs/190M-1xC.csv`: `_step`, `eval/downstream/TASK_len_norm` and its like.
@@ -13,7 +13,6 @@ import re
 from functools import cache
 from pathlib import PurePosixPath
 
-import numpy as np
 import pandas as pd
 
 from pythia_tools.core.errors import DataError
@@ -32,6 +31,7 @@ _LADDER = {  # name → parameters without embeddings, as the ladder counts them
     "190M": 190354176, "370M": 371262464, "760M": 758220288, "1B": 1279395840, "3B": 3169537280,
     "peteish7": 6887575552, "peteish13": 13202396160,
 }
+_TOKENS = "throughput/total_tokens"
 _ENDINGS = re.compile(r"_(len_norm|soft_log|soft|bpb|acc|pmi_dc|f1)$")
 
 
@@ -49,50 +49,43 @@ def kind(columns: set[str]) -> str | None:
 def datadecide(name: str, raw: pd.DataFrame) -> pd.DataFrame:
     """Columns of the frame from DataDecide's results; every number of `metrics` is a row. Raises: DataError."""
     metrics = pd.DataFrame([_metrics(name, text) for text in raw["metrics"]], index=raw.index)
-    told = pd.DataFrame({
-        "mix": raw["data"].map(_slug), "size": raw["params"].astype(str), "seed": raw["seed"], "step": raw["step"],
-        "task": raw["task"], "tokens": raw.get("tokens"),
-    })
-    stated = metrics.get("num_instances", pd.Series(np.nan, index=raw.index))
-    return _long(name, _of_datadecide(told).assign(n_published=stated, collection="datadecide"), metrics)
+    told = pd.DataFrame({"mix": raw["data"], "size": raw["params"], "seed": raw["seed"], "step": raw["step"],
+                         "task": raw["task"], "tokens": _column(raw, "tokens")})
+    identity = _of_datadecide(told).assign(n_published=_column(metrics, "num_instances"), collection="datadecide")
+    return _long(name, identity, metrics)
 
 
 def wide(name: str, raw: pd.DataFrame) -> pd.DataFrame:
-    """Columns of the frame from a wide table of signal and noise."""
+    """Columns of the frame from a wide table of signal and noise; rows with a mix and a size are DataDecide's."""
     raw = raw.reset_index(drop=True)
-    own = raw["mix"].notna() & raw["size"].notna() if {"mix", "size"} <= set(raw.columns) else raw["step"].isna() & False
-    if "group" in raw.columns and "mix" not in raw.columns:  # datadecide_intermediate calls the mix so
-        raw, own = raw.rename(columns={"group": "mix"}), raw["group"].notna() & raw["size"].notna()
-    seeds = raw["seed"] if "seed" in raw.columns else pd.Series(pd.NA, index=raw.index)
-    plain = pd.DataFrame({
-        "suite": "signal-and-noise", "model": raw["model"].astype(str), "params": pd.NA, "branch": "main",
-        "seed": pd.to_numeric(seeds, errors="coerce"), "step": pd.to_numeric(raw["step"], errors="coerce"),
-        "tokens": pd.to_numeric(raw["tokens"], errors="coerce") if "tokens" in raw.columns else pd.NA,
-        "task": raw["task"],
+    told = pd.DataFrame({
+        "mix": _column(raw, "mix" if "mix" in raw.columns else "group"), "size": _column(raw, "size"),
+        "seed": _column(raw, "seed"), "step": raw["step"], "task": raw["task"], "tokens": _column(raw, "tokens"),
     })
-    if own.any():
-        told = raw.loc[own, ["mix", "size", "step", "task"]].assign(
-            seed=seeds[own].fillna(6198) if seeds[own].notna().any() else "default", tokens=None,
-            mix=raw.loc[own, "mix"].map(_slug))
-        plain = pd.concat([plain[~own].astype(object), _of_datadecide(told).astype(object)]).sort_index()
-    stated = raw["num_instances"] if "num_instances" in raw.columns else pd.NA
-    numeric = raw.select_dtypes("number").drop(columns=[c for c in raw.columns if c in _NOT_METRICS], errors="ignore")
-    return _long(name, plain.assign(n_published=stated, collection="signal-and-noise"), numeric)
+    own = told["mix"].notna() & told["size"].notna()
+    others = pd.DataFrame({
+        "suite": "signal-and-noise", "model": raw["model"].astype(str), "branch": "main",
+        "step": pd.to_numeric(raw["step"], errors="coerce"), "task": raw["task"],
+        "seed": pd.to_numeric(told["seed"], errors="coerce"), "tokens": pd.to_numeric(told["tokens"], errors="coerce"),
+    })
+    parts = [part for part in (_of_datadecide(told[own]), others[~own]) if len(part)]
+    identity = pd.concat(parts).sort_index() if parts else others
+    identity = identity.assign(n_published=_column(raw, "num_instances"), collection="signal-and-noise")
+    return _long(name, identity, raw.select_dtypes("number"))
 
 
 def long(name: str, raw: pd.DataFrame) -> pd.DataFrame:
     """Columns of the frame from signal and noise's `random_seeds`."""
-    tokens = raw["tokens"] if "tokens" in raw.columns else pd.NA
     return pd.DataFrame({
         "suite": "signal-and-noise", "model": raw["run_name"].astype(str), "branch": "main", "step": raw["step"],
-        "tokens": tokens, "collection": "signal-and-noise", "task": raw["task_name"], "subset": "all",
+        "tokens": _column(raw, "tokens"), "collection": "signal-and-noise", "task": raw["task_name"], "subset": "all",
         "metric": raw["metric"], "value": raw["value"].astype(float), "source": name,
     })
 
 
 def is_ladder(columns: list[str]) -> bool:
     """Whether a CSV file is a run of the ladder."""
-    return "_step" in columns and any(c.startswith("eval/") for c in columns)
+    return bool({"_step", _TOKENS} & set(columns)) and any(c.startswith("eval/") for c in columns)
 
 
 def ladder(name: str, raw: pd.DataFrame) -> pd.DataFrame:
@@ -103,12 +96,13 @@ def ladder(name: str, raw: pd.DataFrame) -> pd.DataFrame:
     """
     stem = PurePosixPath(name).stem
     size = next((s for s in sorted(_LADDER, key=len, reverse=True) if stem.startswith(s)), None)
-    tokens = raw.get("throughput/total_tokens")
+    step = raw["_step"] if "_step" in raw.columns else pd.Series(pd.NA, raw.index)
+    tokens = raw.get(_TOKENS)
     if tokens is None and "batch_size_in_tokens" in raw.columns:
-        tokens = raw["_step"] * raw["batch_size_in_tokens"]
+        tokens = step * raw["batch_size_in_tokens"]
     identity = pd.DataFrame({
         "suite": "olmo-ladder", "model": stem, "params": _LADDER[size] if size else pd.NA, "branch": "main",
-        "step": raw["_step"], "tokens": tokens if tokens is not None else pd.NA, "collection": "ladder",
+        "step": step, "tokens": tokens if tokens is not None else pd.NA, "collection": "ladder",
     })
     parts = []
     for column in (c for c in raw.columns if c.startswith("eval/")):
@@ -116,9 +110,9 @@ def ladder(name: str, raw: pd.DataFrame) -> pd.DataFrame:
         ending = _ENDINGS.search(rest)
         task, metric = (rest[: ending.start()], ending[1]) if ending else (group, rest)
         shots = re.search(r"(\d+)shot", task)
+        told = identity.assign(shots=int(shots[1])) if shots else identity
         values = pd.to_numeric(raw[column], errors="coerce")
-        parts.append(identity.assign(task=task, subset="all", metric=metric, value=values, source=name,
-                                     shots=int(shots[1]) if shots else pd.NA)[values.notna()])
+        parts.append(told.assign(task=task, subset="all", metric=metric, value=values, source=name)[values.notna()])
     return pd.concat(parts, ignore_index=True)
 
 
@@ -146,26 +140,30 @@ def _python(name: str, text: str) -> object:
             raise DataError(f"{name}: metrics {text[:60]!r} cannot be read ({error})") from error
 
 
+def _column(raw: pd.DataFrame, name: str) -> pd.Series:
+    """A column, or one of nothing where the table has none."""
+    return raw[name] if name in raw.columns else pd.Series(pd.NA, raw.index, dtype="object")
+
+
 def _of_datadecide(told: pd.DataFrame) -> pd.DataFrame:
     """Identity columns of the shipped suites from mix, size, seed, step, tokens; and task."""
-    keys = told[["mix", "size", "seed"]].astype(str)
-    runs = {key: _run(*key) for key in set(keys.itertuples(index=False, name=None))}
-    chosen = [runs[key] for key in keys.itertuples(index=False, name=None)]
-    steps = pd.to_numeric(told["step"], errors="coerce")
-    tokens = pd.to_numeric(told["tokens"], errors="coerce") if "tokens" in told else pd.Series(np.nan, told.index)
+    named = told[["mix", "size", "seed"]].astype("object").fillna("default").astype(str)
+    keys = list(named.itertuples(index=False, name=None))
+    runs = {key: _run(*key) for key in set(keys)}
+    step = pd.to_numeric(told["step"], errors="coerce").astype("Float64")
+    per_step = pd.Series([runs[key].step_tokens for key in keys], told.index, dtype="Float64")
     return pd.DataFrame({
-        "suite": [r.suite for r in chosen], "model": [r.model for r in chosen], "params": [r.params for r in chosen],
-        "branch": "main", "seed": [r.seed for r in chosen], "step": steps.to_numpy(),
-        "tokens": tokens.fillna(steps * np.array([r.step_tokens or np.nan for r in chosen], float)).to_numpy(),
-        "task": told["task"].to_numpy(),
+        **{field: [getattr(runs[key], field) for key in keys] for field in ("suite", "model", "params", "seed")},
+        "branch": "main", "step": step.to_numpy(), "task": told["task"].to_numpy(),
+        "tokens": pd.to_numeric(told["tokens"], errors="coerce").astype("Float64").fillna(step * per_step).to_numpy(),
     }, index=told.index)
 
 
 def _run(mix: str, size: str, seed: str) -> names.Run:
     seed = seed.removesuffix(".0")
-    ending = _SEEDS.get(seed, "" if seed in ("default", "<NA>", "nan", "None") else "-" + seed.replace(" ", "-"))
+    ending = _SEEDS.get(seed, "" if seed == "default" else "-" + seed.replace(" ", "-"))
     suite = "datadecide-seeds" if ending else "datadecide"
-    return names.known(suite, f"{mix}-{size}{ending}")
+    return names.known(suite, f"{_slug(mix)}-{size}{ending}")
 
 
 @cache
@@ -198,9 +196,9 @@ _MIXES = {  # names that the project's tables have for the same mixes, from its 
 
 
 def _long(name: str, identity: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
-    """One row per number from identity columns and a column to a metric."""
-    own = metrics.drop(columns=[c for c in metrics.columns if c in _NOT_METRICS])
-    parts = [identity.assign(metric=metric, value=own[metric].astype(float))[own[metric].notna()] for metric in own]
+    """One row per number from identity columns and a column to a metric. Raises: DataError when there is none."""
+    values = {str(c): metrics[c].astype(float) for c in metrics.columns if c not in _NOT_METRICS}
+    parts = [identity.assign(metric=metric, value=value)[value.notna()] for metric, value in values.items()]
     if not parts:
         raise DataError(f"{name}: holds no metric")
     return pd.concat(parts, ignore_index=True).assign(subset="all", source=name)

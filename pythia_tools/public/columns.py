@@ -6,7 +6,6 @@ joins on them; `task_now` and `metric_now` are the names that lm-eval 0.4.13 has
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from pythia_tools.core import tables
 from pythia_tools.core.tables import IDENTITY, Column

@@ -61,8 +61,8 @@ def _twins(frame: pd.DataFrame) -> Iterator[Mark]:
         for source, run in runs.items():
             others = sorted(set(runs) - {run})
             if others:
-                yield (frame["source"].eq(source), f"equal in every number to {', '.join(others)} at the same step: one "
-                       "file holds the other model's results", _TWINS)
+                text = f"equal in every number to {', '.join(others)} at the same step: one file is the other's"
+                yield frame["source"].eq(str(source)), text, _TWINS
 
 
 _TWINS = f"{COMPUTED}; EleutherAI/pythia issues 195 and 205 report the same weights under both names"

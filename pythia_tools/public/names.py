@@ -55,7 +55,7 @@ def of_suite(suite: str, model: str) -> Run:
 
 
 def known(suite: str, model: str) -> Run:
-    """A model of a shipped suite, or, where the suite has none of that name, a run of which only the names are known."""
+    """A model of a shipped suite, or where it has none of that name, a run of which only the names are known."""
     return of_suite(suite, model) if model in _suite(suite).models else Run(suite, model)
 
 

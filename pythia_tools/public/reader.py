@@ -1,4 +1,4 @@
-"""`read(path)`: public results as one tidy frame, whatever their layout."""
+"""`published(path)`: public results as one tidy frame, whatever their layout."""
 
 import io
 import json
@@ -16,8 +16,8 @@ from pythia_tools.public.columns import CELL, COLUMNS, SHARES, items
 from pythia_tools.public.rows import Line, NotResultsError
 
 LAYOUTS = (
-    "Pythia's evals/ (v0, v1, interventions, WinoBias, term-frequency CSVs), training_maps.tsv, lm-eval's results_*.json, "
-    "DataDecide's and signal-and-noise's parquet, the OLMo ladder's CSVs"
+    "Pythia's evals/ (v0, v1, interventions, WinoBias, term-frequency CSVs), training_maps.tsv, "
+    "lm-eval's results_*.json, DataDecide's and signal-and-noise's parquet, the OLMo ladder's CSVs"
 )
 _RAW = {**{name: column.dtype for name, column in COLUMNS.items()}, "stamp": "string", "counted": "Int64",
         "pooled": "boolean"}
@@ -26,7 +26,7 @@ _MUST = ("results_", "eval_results", "_step")
 Samples = dict[tuple[str, str | None, str, str], harness.Samples]
 
 
-def read(path: str | os.PathLike[str]) -> pd.DataFrame:
+def published(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Every published number at a path: a file, a folder or an archive (.zip, .tar.xz and other tars).
 
     Returns: one row per number with the columns of `COLUMNS`, ordered by suite, size, branch, step, task, metric. Where
@@ -44,7 +44,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder, "70m_step143000.json")
     ...     _ = file.write_text(json.dumps(value))
-    ...     print(read(file)[["suite", "model", "step", "task", "n_items", "match"]].to_string(index=False))
+    ...     print(published(file)[["suite", "model", "step", "task", "n_items", "match"]].to_string(index=False))
      suite model   step task  n_items  match
     pythia   70m 143000  wsc      104 nearly
     """

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 Line: TypeAlias = dict[str, object]
 """Column → cell; columns of the frame, `stamp` (when the file was written, sortable text) and `counted` (items)."""
 

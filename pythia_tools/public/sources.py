@@ -1,4 +1,4 @@
-"""The files that a path means: one file, those below a folder, or those in an archive (.zip, .tar with any compression).
+"""The files that a path means: one file, those below a folder, or those in an archive (.zip, tars).
 
 Only files whose names say that they may hold results are opened.
 """

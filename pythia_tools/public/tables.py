@@ -2,8 +2,8 @@
 
 - `evals/csv/pythia-13b-deduped/term_frquency_all_shots.csv` (spelled so): accuracy per first operand, of seven
   deduplicated models of the first release under their names before January 2023, steps on the scale of 2M tokens.
-- `polypythias/data/training_maps.tsv`: a score and a hidden state per seed and step. Which size it is, the file does not
-  say; by the paper's figure it is 410m.
+- `polypythias/data/training_maps.tsv`: a score and a hidden state per seed and step; 410m by the paper's figure, which
+  the file does not say.
 - `{model: {step: {metric: value}}}`: zero-shot numbers of v1 as one table.
 - `{TABLE|MODEL|CHECKPOINT: [both, missed, false alarm, neither]}`: predictable memorization, percent of rows.
 """

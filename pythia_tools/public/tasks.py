@@ -48,7 +48,8 @@ _HENDRYCKS = (
     "logical_fallacies 163, machine_learning 112, management 103, marketing 234, medical_genetics 100, "
     "miscellaneous 783, moral_disputes 346, moral_scenarios 895, nutrition 306, philosophy 311, prehistory 324, "
     "professional_accounting 282, professional_law 1534, professional_medicine 272, professional_psychology 612, "
-    "public_relations 110, security_studies 245, sociology 201, us_foreign_policy 100, virology 166, world_religions 171"
+    "public_relations 110, security_studies 245, sociology 201, us_foreign_policy 100, virology 166, "
+    "world_religions 171"
 )
 _CROWS = {
     "english": "1677, age 91, autre 11, disability 65, gender 320, nationality 216, physical_appearance 72, "
@@ -70,7 +71,7 @@ for _type in ("type1", "type2"):
     for _side in ("pro", "anti"):
         TASKS[f"wino_bias_{_type}_{_side}"] = Task(396, None, None, "none", _EXACT_MATCH)
 _BLIMP = Task(1000, 0.5, None, _SAME)
-_ARITHMETIC = Task(50, 0.0, None, "none", "prompts without a space after Q: and A:; the first run of digits is the answer")
+_ARITHMETIC = Task(50, 0.0, None, "none", "no space after Q: and A:; the answer is the first run of digits")
 
 
 @cache
