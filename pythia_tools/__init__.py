@@ -17,6 +17,7 @@ _ROOMS = {
     **{room: f"analyses.{room}" for room in ("bias", "curves", "learning", "memorization", "term_frequency")},
 }
 _NAMES = {
+    "evaluate": "analyses.evaluate",
     "load_suite": "suites",
     "load_order": "order",
     "load_run": "core.results",
@@ -30,6 +31,7 @@ _NAMES = {
 if TYPE_CHECKING:
     from pythia_tools.analyses import register
     from pythia_tools.analyses.curves import token_curves
+    from pythia_tools.analyses.evaluate import evaluate
     from pythia_tools.analysis import token_scores
     from pythia_tools.core.results import load_run
     from pythia_tools.models import stream
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from pythia_tools.suites import load_suite
 
 __all__ = [  # noqa: PLE0604
-    "__version__", "load_order", "load_run", "load_suite", "published", "register", "stream", "token_curves", "token_scores",
-    *_ROOMS,
+    "__version__", "evaluate", "load_order", "load_run", "load_suite", "published", "register", "stream", "token_curves",
+    "token_scores", *_ROOMS,
 ]
 
 

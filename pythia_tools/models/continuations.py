@@ -34,12 +34,15 @@ class Loglikelihoods(NamedTuple):
     """Per request: `total` (n,) float64 nats, `tokens` list of float32 arrays, `cut` (n,) ids lost from the left.
 
     A request has NaN where its logits held NaN or +Inf, and where its continuation is longer than the model's
-    positions.
+    positions. Where leads were asked for: `greedy` (n,) bool, each of its ids is the likeliest one (the first of
+    equals), and `lead` (n,) float32, by how many nats they are ahead of the likeliest other id at the closest position.
     """
 
     total: np.ndarray
     tokens: list[np.ndarray]
     cut: np.ndarray
+    greedy: np.ndarray | None = None
+    lead: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -141,13 +144,15 @@ class Scorer:
 
     `vocabulary`: softmax over the first so many ids only (those the tokenizer has; larger models pad more).
     `batch_size`: texts per forward pass; None chooses, and halves it when an accelerator runs out of memory.
+    `leads`: also whether each continuation is what greedy decoding gives, and how far that is from changing.
     """
 
     def __init__(
         self, requests: Sequence[Request], *, batch_size: int | None = None, vocabulary: int | None = None,
+        leads: bool = False,
     ):
         self.requests = list(requests)
-        self.batch_size, self.vocabulary = batch_size, vocabulary
+        self.batch_size, self.vocabulary, self.leads = batch_size, vocabulary, leads
         self.digest = digest([[list(r.context), list(r.continuation)] for r in self.requests])
         self._highest = max((max(*r.context, *r.continuation) for r in self.requests), default=0)
         self._longest = max((len(r.context) + len(r.continuation) for r in self.requests), default=1)
@@ -160,7 +165,7 @@ class Scorer:
         while True:
             plan = self.plan(model, size)
             try:
-                return _collect(plan, [_score(model, batch, self.vocabulary) for batch in plan.batches])
+                return _collect(plan, [_score(model, batch, self.vocabulary, self.leads) for batch in plan.batches])
             except torch.cuda.OutOfMemoryError:
                 if size == 1:
                     raise
@@ -180,24 +185,48 @@ class Scorer:
 def _collect(plan: Plan, found: Sequence[np.ndarray]) -> Loglikelihoods:
     if not plan.n:
         return Loglikelihoods(np.zeros(0), [], plan.cut)
-    values = np.full(int(plan.offsets[-1]), np.nan, dtype=np.float32)
-    values[plan.order] = np.concatenate(found)
+    values = np.full((found[0].shape[0], int(plan.offsets[-1])), np.nan, dtype=np.float32)
+    values[:, plan.order] = np.concatenate(found, axis=1)
     starts = plan.offsets[:-1]
-    return Loglikelihoods(np.add.reduceat(values.astype(np.float64), starts), np.split(values, starts[1:]), plan.cut)
+    total, tokens = np.add.reduceat(values[0].astype(np.float64), starts), np.split(values[0], starts[1:])
+    if len(values) == 1:
+        return Loglikelihoods(total, tokens, plan.cut)
+    lead = np.minimum.reduceat(values[1], starts)
+    return Loglikelihoods(total, tokens, plan.cut, np.minimum.reduceat(values[2], starts) == 1, lead)
 
 
 @inference_mode
-def _score(model: nn.Module, batch: _Batch, vocabulary: int | None) -> np.ndarray:
-    """(s,) log-probabilities of the batch's targets."""
+def _score(model: nn.Module, batch: _Batch, vocabulary: int | None, leads: bool) -> np.ndarray:
+    """(1, s) log-probabilities of the batch's targets; with leads (3, s), these, their leads, and 1 for the likeliest.
+    """
     device, kind = device_of(model), mask_type(model)
     tree: dict[str, torch.Tensor] = {}
     if batch.order is not None and batch.ends is not None and kind is not None:
         tree = {"position_ids": batch.order.to(device), "attention_mask": tree_mask(batch.ends.to(device), kind)}
     targets, scored = batch.targets.to(device), batch.scored.to(device)
-    found = torch.empty(len(targets), device=device)
+    found = torch.empty((3 if leads else 1, len(targets)), device=device)
     blocks = position_logits(model, batch.ids.to(device), batch.positions.to(device), vocabulary=vocabulary, **tree)
     for places, logits in blocks:
         logs = torch.log_softmax(logits, dim=-1)
         here = torch.nonzero((scored >= places.start) & (scored < places.stop)).squeeze(-1)
-        found[here] = logs[scored[here] - places.start, targets[here]]
+        rows, ids = scored[here] - places.start, targets[here]
+        found[0, here] = logs[rows, ids]
+        if leads:
+            found[1, here], found[2, here] = _leads(logs, rows, ids)
     return found.cpu().numpy()
+
+
+def _leads(logs: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(s,) nats by which each id leads the likeliest other one of its row of logs (p, V), and 1 where it is the first
+    of the likeliest.
+    """
+    best, places = logs.max(dim=-1)
+    first = places[rows] == ids
+    own = logs[rows, ids]
+    lead = own - best[rows]
+    ahead = torch.unique(rows[first])
+    if len(ahead):  # what comes second matters only where the id itself comes first
+        second = torch.empty_like(best)
+        second[ahead] = logs[ahead].scatter_(1, places[ahead, None], -torch.inf).amax(dim=-1)
+        lead = torch.where(first, own - second[rows], lead)
+    return lead, first.float()

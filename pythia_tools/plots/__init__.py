@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what a type checker sees; a figure's own module has more
+    from pythia_tools.plots.benchmarks import *  # noqa: F403
     from pythia_tools.plots.bias import *  # noqa: F403
     from pythia_tools.plots.curves import *  # noqa: F403
     from pythia_tools.plots.memorized import *  # noqa: F403
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # what a type checker sees; a figure's own module has more
     from pythia_tools.plots.token_curves import *  # noqa: F403
 
 _HOMES = {
+    "benchmarks": ("tasks_over_training",),
     "bias": ("agreement", "by_subset", "interventions"),
     "curves": ("branches_over_training", "by_exposures", "learning", "paired_differences", "panels_over_training"),
     "memorized": ("forgetting", "membership", "memorization", "memorization_kinds", "memorization_persistence",

@@ -1,0 +1,24 @@
+"""Figures of benchmark tasks over training."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pythia_tools.plots import style
+
+
+def tasks_over_training(summary: pd.DataFrame, metric: str) -> Figure:
+    """A panel per task: one metric of its documents by step, a line per size with its interval. Where a task's answers
+    are read by several filters, a panel for each.
+    """
+    rows = style.require(summary, metric)
+    rows = rows[rows["reference"].isna()] if rows["reference"].isna().any() else rows
+    named = rows["task"].astype(str) + ("\n" + rows["subset"].astype(str)).where(rows["subset"] != "all", "")
+    figure, panels = style.panels_by(rows.assign(panel=named), "panel", columns=4, size=(3.1, 2.7))
+    for ax, here in panels:
+        style.curves(ax, here, coloured_as=rows)
+        style.step_axis(ax, here["step"], short=True)
+    for ax in figure.axes[::4]:
+        ax.set_ylabel(metric.replace("_", " "))
+    style.name_unit(figure, rows)
+    style.legend(figure.axes[-1], outside=True)
+    return figure
