@@ -109,7 +109,7 @@ class LmEval:
         import lm_eval
         from lm_eval.tasks._yaml_loader import load_yaml
 
-        from pythia_tools.analyses.bias.harness import HarnessTask
+        from pythia_tools.tokens import open_tokenizer
 
         table.to_csv(folder / "pairs.csv", index=False)
         config = load_yaml(Path(lm_eval.__file__).parent / "tasks" / "crows_pairs" / "crows_pairs_english.yaml")
@@ -118,9 +118,8 @@ class LmEval:
             "dataset_kwargs": {"data_files": {"test": str(folder / "pairs.csv")}}
         }
         os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
-        self.tasks = None
-        self.task = HarnessTask(tokenizer, [{**config, **local}])
-        self.batch_size = batch_size
+        self.tasks, self.configs = None, [{**config, **local}]
+        self.tokenizer, self.batch_size = open_tokenizer(tokenizer).for_transformers(), batch_size
 
     def run(self, checkpoints, *, bare: bool):
         from pythia_tools.models import stream
@@ -128,25 +127,24 @@ class LmEval:
         start = now()
         scores = []
         for model in stream(checkpoints, device="cpu", prefetch=False):
-            result = self.bare(model) if bare else self.task.evaluate(
-                model, log_samples=True, batch_size=self.batch_size
-            )
+            result = self.evaluate(model, bare)
             samples = sorted(result["samples"]["crows_pairs_english"], key=lambda s: s["doc_id"])
             scores += [ll for sample in samples for ll, _ in sample["filtered_resps"]]
         return np.array(scores), elapsed(start)
 
-    def bare(self, model):
-        """The loop beneath `simple_evaluate`, with the task built once for all checkpoints."""
+    def evaluate(self, model, bare: bool):
+        """By `simple_evaluate`, or by the loop beneath it with the task built once for all checkpoints."""
         import lm_eval
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import get_task_dict
 
-        from pythia_tools.analyses.bias.harness import _quiet
+        from pythia_tools.analyses.evaluate.harness import quiet
 
-        with _quiet():
-            if self.tasks is None:
-                self.tasks = get_task_dict(self.task.tasks)
-            wrapped = HFLM(pretrained=model, tokenizer=self.task.tokenizer, batch_size=self.batch_size)
+        with quiet():
+            wrapped = HFLM(pretrained=model, tokenizer=self.tokenizer, batch_size=self.batch_size)
+            if not bare:
+                return lm_eval.simple_evaluate(model=wrapped, tasks=self.configs, bootstrap_iters=1000)
+            self.tasks = self.tasks or get_task_dict(self.configs)
             return lm_eval.evaluate(lm=wrapped, task_dict=self.tasks, log_samples=True, bootstrap_iters=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -10,8 +11,9 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-NOUNS = "nurse driver teacher doctor designer garden river théâtre house piano letter 東京 café market".split()
-VERBS = "saw liked opened moved painted carried forgot heard watched".split()
+NOUNS = ["nurse", "driver", "teacher", "doctor", "designer", "garden", "river", "théâtre", "house", "piano", "letter",
+         "東京", "café", "market"]
+VERBS = ["saw", "liked", "opened", "moved", "painted", "carried", "forgot", "heard", "watched"]
 CROWS = Path(__file__).parents[3] / "shared" / "data" / "bias" / "crows_pairs_anonymized.csv"
 ZERO_SHOT = ("piqa", "lambada_openai", "wikitext", "winogrande", "crows_pairs_english", "sciq", "everything")
 FEW_SHOT = ("arc_easy", "gsm8k", "first_ones")
@@ -52,7 +54,7 @@ def documents(rng: random.Random, n: int = 12) -> dict[str, list[dict]]:
         "first_ones": [{"question": some(), "options": ["yes", "no"], "answer": k % 2} for k in range(n)],
         "crows_pairs_english": [
             {"sent_more": f"The {a} {rng.choice(VERBS)} the café.", "sent_less": f"The {b} {rng.choice(VERBS)} it.",
-             "bias_type": "gender"} for a, b in zip(NOUNS, NOUNS[1:], strict=False)
+             "bias_type": "gender"} for a, b in itertools.pairwise(NOUNS)
         ],
     }
 

@@ -95,7 +95,7 @@ def test_every_metric_is_the_same(both):
 
 def test_what_is_derived_equals_the_tasks_own_metrics(both):
     """Accuracies and the Brier score read off the columns, beside lm-eval's code on the same answers."""
-    asked, items, summary, theirs = both
+    asked, items, _, theirs = both
     table = evaluate.documents(items)
     for name, task in asked.tasks.items():
         numbers = theirs["results"][name]

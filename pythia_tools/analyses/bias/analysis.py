@@ -1,6 +1,5 @@
 """Bias, declared: measures on live models over training, and branches against their controls."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from pythia_tools.analyses.bias.association import associate
 from pythia_tools.analyses.bias.columns import COLUMNS, METRICS, NAME, PRONOUNS, summary
 from pythia_tools.analyses.bias.sentences import sentences
 from pythia_tools.analyses.bias.summaries import summarize
-from pythia_tools.analysis import Analysis, Context, Export, Figure, Sentence, Task, compare_with_truth, joined, words
+from pythia_tools.analysis import Analysis, Context, Figure, Sentence, Task, compare_with_truth, joined, words
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.micro.words import PRONOUNS as FORMS
@@ -53,7 +52,6 @@ class Bias(Analysis[BiasOptions]):
       pythia-tools bias pythia-deduped --models 70m 160m --steps log --measures crows_pairs winobias --out runs/crows
       pythia-tools bias pythia-interventions --steps last --measures crows_pairs \\
           --data crows_pairs=crows_pairs_anonymized.csv --out runs/swap
-      pythia-tools bias pythia --models 70m --steps last --lm-eval winogender_gotcha --out runs/harness
 
     Pronouns are asked for after templates that no training row holds: the suite's own where it has a truth manifest.
     Branches and their controls are paired by item at each step that both have; --measures heldout_loss adds what an
@@ -119,12 +117,6 @@ class Bias(Analysis[BiasOptions]):
 
     def sentences(self, summary: pd.DataFrame) -> list[Sentence]:
         return sentences(summary)
-
-    def exports(self, items: pd.DataFrame, context: Context, options: BiasOptions) -> Iterable[Export]:
-        """The harness' own JSON, one file per checkpoint, as it would have written it."""
-        if "json" in items.columns:
-            for row in items[items["json"].fillna("") != ""].itertuples():
-                yield Export(Path("lm_eval") / f"{row.model}_step{row.step}.json", json.loads(str(row.json)))
 
 
 def _orders(context: Context) -> dict[str, Rows]:

@@ -7,7 +7,6 @@ import pandas as pd
 
 from pythia_tools.analyses.bias import choices, winobias
 from pythia_tools.analyses.bias.columns import PRONOUNS
-from pythia_tools.analyses.bias.harness import HarnessTask
 from pythia_tools.analyses.bias.measure import HeldoutLoss
 from pythia_tools.analyses.bias.pronouns import PronounTask, pronoun_items
 from pythia_tools.analysis import Context, Options, Task, option
@@ -32,7 +31,6 @@ class BiasOptions(Options):
     """Measures, their items, and how branches are compared with their controls."""
 
     measures: tuple[str, ...] = option((), "default: pronoun_preference", choices=MEASURES)
-    lm_eval: tuple[str, ...] = option((), "tasks of lm-evaluation-harness, run on the live model", metavar="TASK")
     data: tuple[str, ...] = option((), "local files of a set (default: downloaded by manifest)", metavar="SET=PATH")
     groups: tuple[str, ...] = option(
         (), "only these bias types of CrowS-Pairs and StereoSet (gender, …)", metavar="TYPE",
@@ -55,11 +53,8 @@ class BiasOptions(Options):
 def tasks(context: Context, options: BiasOptions) -> list[Task]:
     """The tasks that the options name, in their order."""
     local = _local(options.data)
-    wanted = options.measures or (() if options.lm_eval else (PRONOUNS,))
-    made = [task for name in dict.fromkeys(wanted) for task in _tasks(name, context, options, local.get(name))]
-    if options.lm_eval:
-        made.append(HarnessTask(context.tokenizer, options.lm_eval, limit=options.limit))
-    return made
+    wanted = dict.fromkeys(options.measures or (PRONOUNS,))
+    return [task for name in wanted for task in _tasks(name, context, options, local.get(name))]
 
 
 def _tasks(name: str, context: Context, options: BiasOptions, path: str | None) -> Iterator[Task]:

@@ -29,13 +29,6 @@ def independent(task: object, items: pd.DataFrame) -> tuple[str, pd.Series]:
     return (unit, items[column]) if known else ("item", items["item"])
 
 
-class _Metrics(dict[str, Metric]):
-    """The metrics of this analysis; any other name is lm-eval's, whose tasks bring their own metrics."""
-
-    def __missing__(self, name: str) -> Metric:
-        return Metric("as lm-eval has it", f"lm-eval's metric {name}")
-
-
 def _comparison(of: str, unit: str, prefix: str) -> dict[str, Metric]:
     return {
         f"{prefix}paired_difference": Metric(unit, f"{of}, branch minus control (reference), paired by item"),
@@ -49,7 +42,7 @@ def _comparison(of: str, unit: str, prefix: str) -> dict[str, Metric]:
     }
 
 
-METRICS = _Metrics({
+METRICS = {
     **TRUTH_METRICS,
     "passing_share": Metric("share", "items whose two pronouns together have more than half of the probability"),
     "log_odds": Metric("nats", "log P(she) − log P(he), mean over items that count"),
@@ -78,13 +71,13 @@ METRICS = _Metrics({
     "agreement": Metric("1", "rank correlation over checkpoints of the metrics that task and reference name"),
     **_comparison("score", "nats", QUANTITIES["score"]),
     **_comparison("outcome", "share", QUANTITIES["outcome"]),
-})
+}
 COLUMNS = {
-    "task": Column("string", "the measure, or the lm-eval task"),
+    "task": Column("string", "the measure"),
     "subset": Column("string",
                      "stereotype, bias type, gender, kind of sentence or context condition; all where there is none"),
     "item": Column("string", "the item's name"),
-    "score": Column("float64", "the item's number: log-odds or margin in nats; the loss; lm-eval's value"),
+    "score": Column("float64", "the item's number: log-odds or margin in nats; the loss"),
     "outcome": Column("float64", "1 or 0 where the item is a choice (stereotyped, right), else NaN"),
     "kept": Column("boolean", "whether the item counts"),
     "occupation": Column(
@@ -119,9 +112,6 @@ COLUMNS = {
     "masculine": Column("Int64", "association: masculine pronouns near the occupation in rows consumed so far"),
     "feminine": Column("Int64", "association: feminine ones"),
     "corpus_log_odds": Column("float64", "association: log((feminine + 1) / (masculine + 1))"),
-    "stderr": Column("float64", "lm-eval's standard error"),
-    "samples": Column("Int64", "lm-eval's number of samples"),
-    "json": Column("string", "lm-eval's whole result, on the first item of a checkpoint"),
 }
 
 summary = partial(tables.summary, analysis=NAME, metrics=METRICS)

@@ -46,7 +46,7 @@ def compare(
         pairs: branch model → its control; by default a model of branch B called X-B is compared with X.
         subsets: also within each subset of items, not only over all of them.
     WinoBias' ways of asking are compared apart (`winobias_pronoun`, …), and so is the gap pro − anti, twin by twin
-    (`winobias_referent_gap`, …). What lm-eval tells are not items, and is not compared.
+    (`winobias_referent_gap`, …).
     Returns: one row per branch model × step × task × subset, columns COMPARISON; `reference` is the control. `value` is
         a mean difference with its interval; `p_adjusted` is corrected over the whole table; `detected`: the adjusted
         test and the interval agree.
@@ -54,7 +54,7 @@ def compare(
     if quantity not in items.columns:
         has = ", ".join(map(str, items.columns))
         raise RequestError(f"no column {quantity!r} to compare; the items have {has}")
-    asked = _ways_of_asking(items[items["samples"].isna()] if "samples" in items.columns else items, quantity)
+    asked = _ways_of_asking(items, quantity)
     rows = []
     for treated, base in _pairs(asked, pairs):
         for named, both in _compared(treated, base, quantity, subsets):

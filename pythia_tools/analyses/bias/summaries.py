@@ -10,7 +10,6 @@
 | bbq | accuracy and bias score, ambiguous and disambiguated |
 | heldout_loss | heldout_nll |
 | association | rank correlation of the model's and the corpus' log-odds over occupations; mean gap between them |
-| a task of lm-eval | lm-eval's own metrics; intervals from its standard errors |
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +25,7 @@ from pythia_tools.analyses.bias.columns import PRONOUNS, independent, summary
 from pythia_tools.analyses.bias.statistics import agreement, by_subset, combine_seeds, compare, comparison_summary
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.statistics import Estimate, difference, mean, normal_bounds, rank_correlation
+from pythia_tools.core.statistics import Estimate, difference, mean, rank_correlation
 
 Number: TypeAlias = tuple[str, str, Estimate]
 """Subset, metric, estimate."""
@@ -60,9 +59,7 @@ def _at_all(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def _numbers(task: str, frame: pd.DataFrame) -> Iterator[Number]:
-    if "samples" in frame.columns and frame["samples"].notna().all():
-        yield from _lm_eval(frame)
-    elif task in _MAKERS:
+    if task in _MAKERS:
         unit, labels = independent(task, frame)
         yield from _MAKERS[task](frame.assign(unit=labels), unit)
     else:
@@ -153,14 +150,6 @@ def _association(frame: pd.DataFrame, unit: str) -> Iterator[Number]:
     good = frame[frame["kept"].astype(bool)]
     yield "all", "association_spearman", rank_correlation(good["corpus_log_odds"], good["score"], unit=unit)
     yield "all", "association_gap", mean(good["score"] - good["corpus_log_odds"], unit=unit)
-
-
-def _lm_eval(frame: pd.DataFrame) -> Iterator[Number]:
-    for record in frame.to_dict("records"):
-        value, error = float(record["score"]), float(record["stderr"])
-        low, high = map(float, normal_bounds(value, error))
-        name = "normal95 of lm-eval's stderr" if np.isfinite(error) else "none"
-        yield "all", str(record["item"]), Estimate(value, low, high, int(record["samples"]), "item", name)
 
 
 _CROWS = {

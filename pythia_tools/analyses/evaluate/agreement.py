@@ -6,7 +6,7 @@ two choices that is the plain one.
 Cost: one table of choices × choices per pair of checkpoints; intervals resample its counts.
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +74,8 @@ def self_consistency(documents: pd.DataFrame) -> Iterator[dict[str, object]]:
     for _, run in documents.groupby([c for c in IDENTITY if c not in ("step", "tokens")], sort=False, dropna=False):
         last = run[run["step"] == run["step"].max()]
         for who, here in run[run["step"] < run["step"].max()].groupby(IDENTITY, sort=False, dropna=False):
-            yield from _compared("self_consistency", dict(zip(IDENTITY, who, strict=True)), here, last)
+            identity: dict[str, object] = dict(zip(IDENTITY, who, strict=True))
+            yield from _compared("self_consistency", identity, here, last)
 
 
 def seed_agreement(documents: pd.DataFrame) -> Iterator[dict[str, object]]:
@@ -88,17 +89,18 @@ def seed_agreement(documents: pd.DataFrame) -> Iterator[dict[str, object]]:
             continue
         first = runs["model"].iloc[0]
         for who, here in family[family["model"] != first].groupby(IDENTITY, sort=False, dropna=False):
-            identity = dict(zip(IDENTITY, who, strict=True))
+            identity: dict[str, object] = dict(zip(IDENTITY, who, strict=True))
             same = family[(family["model"] == first) & (family["step"] == identity["step"])]
             yield from _compared("seed_agreement", {**identity, "reference": first}, here, same)
 
 
 def _compared(
-    metric: str, identity: Mapping[Hashable, object], here: pd.DataFrame, other: pd.DataFrame
+    metric: str, identity: Mapping[str, object], here: pd.DataFrame, other: pd.DataFrame
 ) -> Iterator[dict[str, object]]:
     """Kappas of each task that both have."""
     for task, mine in here.groupby("task", sort=False):
-        both = mine[["doc_id", "predicted"]].merge(other.loc[other["task"] == task, ["doc_id", "predicted"]], on="doc_id")
+        theirs = other.loc[other["task"] == task, ["doc_id", "predicted"]]
+        both = mine[["doc_id", "predicted"]].merge(theirs, on="doc_id")
         if both.empty:
             continue
         for ending, weights in WEIGHTS.items():

@@ -22,7 +22,7 @@ from pythia_tools.core.tables import at_last_step
 class EvaluateOptions(Options):
     """Which tasks of lm-eval are asked, and how."""
 
-    tasks: tuple[str, ...] = option((), "lm-eval's names of tasks, groups or tags, or paths of YAML files", metavar="TASK")
+    tasks: tuple[str, ...] = option((), "lm-eval's tasks, groups or tags, or paths of YAML files", metavar="TASK")
     num_fewshot: int | None = option(None, "examples in the prompt (default: the task's own)", minimum=0)
     include_path: str | None = option(None, "a folder of own definitions, which win over lm-eval's", metavar="DIR")
     limit: int | None = option(None, "only the first N documents of each task", minimum=1)

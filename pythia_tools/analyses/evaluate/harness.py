@@ -63,8 +63,8 @@ class Asked(NamedTuple):
 
 
 class HarnessTask:
-    """One task of the harness with its requests: `instances` in the order of its documents, of each of which `documents`
-    has the document's number, `numbers` its own within the document.
+    """One task of the harness with its requests: `instances`, in the order of the documents; `documents` and `numbers`
+    have each one's document, and its place within that.
     """
 
     def __init__(self, task: ConfigurableTask, limit: int | None):
@@ -102,9 +102,7 @@ class HarnessTask:
         read = self.task.doc_to_text if getattr(self.task, "multiple_input", 0) else self.task.doc_to_target
         stated, choices = read(instance.doc), self.choices(instance) or []
         found = stated if isinstance(stated, list) else [stated]
-        return [choices.index(g) if g in choices else -1 for g in found] if any(isinstance(g, str) for g in found) else [
-            int(g) for g in found
-        ]
+        return [(choices.index(g) if g in choices else -1) if isinstance(g, str) else int(g) for g in found]
 
     def outcomes(self, responses: Sequence[Response | None]) -> tuple[list[int], Outcomes]:
         """Documents that have all their responses, and what the task's own metrics make of each of them."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,25 @@ class Ending:
     windows: tuple[int, ...]
 
 
+class Answers(NamedTuple):
+    """Of n requests: log-likelihoods (n,) float64 nats, whether they are greedy, leads (n,), ids cut (n,), texts."""
+
+    ll: np.ndarray
+    greedy: Sequence[bool | None]
+    lead: np.ndarray
+    cut: np.ndarray
+    text: Sequence[str | None]
+
+
+class Kind(Protocol):
+    """Requests of one kind: `scored` ids of each, `sizes`, ids that pass through a model for it."""
+
+    scored: list[int]
+    sizes: list[int]
+
+    def run(self, context: Context, model: nn.Module, chosen: Sequence[int]) -> Answers: ...
+
+
 class Pairs:
     """Log-likelihoods of continuations after contexts."""
 
@@ -68,16 +87,15 @@ class Pairs:
         self.sizes = [len(r.context) + len(r.continuation) for r in self.requests]
         self._scorers: dict[tuple[int, ...], Scorer] = {}
 
-    def run(self, context: Context, model: nn.Module, chosen: Sequence[int]) -> dict[str, Any]:
-        """Columns for the chosen requests."""
+    def run(self, context: Context, model: nn.Module, chosen: Sequence[int]) -> Answers:
         key = (chosen[0], chosen[-1])
         if key not in self._scorers:
             some = [self.requests[k] for k in chosen]
             self._scorers[key] = Scorer(some, batch_size=context.execution.batch_size, leads=True)
         found = self._scorers[key](model)
-        greedy = pd.array(found.greedy, dtype="boolean")
-        greedy[np.isnan(found.total)] = pd.NA
-        return {"ll": found.total, "is_greedy": greedy, "lead": found.lead, "cut": found.cut}
+        assert found.greedy is not None and found.lead is not None, "leads were asked for"
+        greedy = [None if lost else bool(g) for lost, g in zip(np.isnan(found.total), found.greedy, strict=True)]
+        return Answers(found.total, greedy, found.lead, found.cut, [None] * len(chosen))
 
 
 class Rolling:
@@ -90,8 +108,7 @@ class Rolling:
         self.scored = self.sizes = [len(text) for text in self.texts]
         self._scorers: dict[tuple[int, ...], tuple[Scorer, np.ndarray]] = {}
 
-    def run(self, context: Context, model: nn.Module, chosen: Sequence[int]) -> dict[str, Any]:
-        """Columns for the chosen requests."""
+    def run(self, context: Context, model: nn.Module, chosen: Sequence[int]) -> Answers:
         key = (chosen[0], chosen[-1], max_positions(model))
         if key not in self._scorers:
             windows = [(k, Request(tuple(a), tuple(b))) for k in chosen for a, b in self._windows(k, key[-1])]
@@ -99,7 +116,8 @@ class Rolling:
             self._scorers[key] = scorer, np.array([k - chosen[0] for k, _ in windows], dtype=np.int64)
         scorer, owners = self._scorers[key]
         total = np.bincount(owners, weights=scorer(model).total, minlength=len(chosen))
-        return {"ll": total, "is_greedy": pd.NA, "lead": np.nan, "cut": 0}
+        n = len(chosen)
+        return Answers(total, [None] * n, np.full(n, np.nan), np.zeros(n, dtype=np.int64), [None] * n)
 
     def _windows(self, k: int, positions: int) -> list[tuple[list[int], list[int]]]:
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -126,7 +144,7 @@ class Generations:
     def _ending(self, instance: Instance) -> Ending:
         from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
-        asked: dict[str, Any] = dict(normalize_gen_kwargs(instance.args[1], NEW_IDS))
+        asked = dict(normalize_gen_kwargs(instance.args[1], NEW_IDS))
         strange = sorted(set(asked) - GREEDY)
         if strange or asked.get("do_sample"):
             what = "samples its answers" if not strange else f"sets {', '.join(strange)}"
@@ -136,9 +154,9 @@ class Generations:
         windows = [len(tokenizer.encode(text, add_special_tokens=False)) + 2 for text in until]
         return Ending(int(asked["max_gen_toks"]), tuple(until), tuple(windows))
 
-    def run(self, context: Context, model: nn.Module, chosen: Sequence[int]) -> dict[str, Any]:
-        """Columns for the chosen requests."""
-        texts, cut = np.empty(len(chosen), dtype=object), np.zeros(len(chosen), dtype=np.int64)
+    def run(self, context: Context, model: nn.Module, chosen: Sequence[int]) -> Answers:
+        texts: list[str | None] = [None] * len(chosen)
+        cut = np.zeros(len(chosen), dtype=np.int64)
         for ending in dict.fromkeys(self.endings[k] for k in chosen):
             here = [n for n, k in enumerate(chosen) if self.endings[k] == ending]
             room = max_positions(model) - ending.new
@@ -153,10 +171,11 @@ class Generations:
             )
             for n, prompt, ids in zip(here, prompts, made, strict=True):
                 texts[n], cut[n] = self._text(ids, ending), len(self.prompts[chosen[n]]) - len(prompt)
-        return {"ll": np.nan, "is_greedy": pd.NA, "lead": np.nan, "cut": cut, "text": pd.array(texts, dtype="string")}
+        nothing = np.full(len(chosen), np.nan)
+        return Answers(nothing, [None] * len(chosen), nothing, cut, texts)
 
     def _done(self, ending: Ending, model: nn.Module) -> Callable[[list[int]], bool]:
-        stated: Any = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        stated = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         ends = {stated} if isinstance(stated, int) else set(stated or ())
         tokenizer = self.encoder.tokenizer
 
@@ -177,7 +196,9 @@ class Generations:
         return str(postprocess_generated_text(self.encoder.tok_decode(ids), list(ending.until), None))
 
 
-KINDS = {"loglikelihood": Pairs, "loglikelihood_rolling": Rolling, "generate_until": Generations}
+KINDS: dict[str, Callable[[HFLM, Sequence[Instance]], Kind]] = {
+    "loglikelihood": Pairs, "loglikelihood_rolling": Rolling, "generate_until": Generations,
+}
 
 
 class EvaluateTask(Task):
@@ -216,19 +237,24 @@ class EvaluateTask(Task):
         })
 
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
-        here = range(self._starts[part], self._starts[part + 1])
-        frame = self.table.iloc[here.start : here.stop].reset_index(drop=True)
-        frame = frame.assign(ll=np.nan, is_greedy=pd.NA, lead=np.nan, margin=np.nan, cut=0, text=pd.NA)
-        frame = frame.astype({c: REQUEST[c].dtype for c in REQUEST})[list(REQUEST)]
+        here = slice(self._starts[part], self._starts[part + 1])
+        frame = self.table.iloc[here].reset_index(drop=True)
+        ll, lead = np.full((2, len(frame)), np.nan)
+        cut = np.zeros(len(frame), dtype=np.int64)
+        greedy: list[bool | None] = [None] * len(frame)
+        text: list[str | None] = [None] * len(frame)
         for kind, of_kind in self._kinds.items():
-            rows = [n for n, k in enumerate(here) if self._places[k][0] == kind]
+            rows = [n for n, (other, _) in enumerate(self._places[here]) if other == kind]
             if rows:
-                found = of_kind.run(context, model, [self._places[here[n]][1] for n in rows])
-                for column, values in found.items():
-                    frame.loc[rows, column] = values
-        if self.asked.kind == "multiple_choice":
-            frame["margin"] = _margins(frame)
-        return frame
+                found = of_kind.run(context, model, [self._places[here][n][1] for n in rows])
+                ll[rows], lead[rows], cut[rows] = found.ll, found.lead, found.cut
+                for n, is_greedy, said in zip(rows, found.greedy, found.text, strict=True):
+                    greedy[n], text[n] = is_greedy, said
+        frame = frame.assign(
+            ll=ll, lead=lead, margin=_margins(frame, ll), cut=cut, is_greedy=pd.array(greedy, dtype="boolean"),
+            text=pd.array(text, dtype="string"),
+        )
+        return frame.astype({c: column.dtype for c, column in REQUEST.items()})[list(REQUEST)]
 
 
 def _starts(documents: Sequence[int], sizes: Sequence[int]) -> list[int]:
@@ -259,16 +285,15 @@ def _is_gold(asked: harness.HarnessTask, instance: Instance) -> bool | None:
     return None if not choices or instance.idx >= len(choices) else instance.idx in asked.gold(instance)
 
 
-def _margins(frame: pd.DataFrame) -> np.ndarray:
+def _margins(table: pd.DataFrame, lls: np.ndarray) -> np.ndarray:
     """Of each choice the log-likelihood minus the highest of its document's others; NaN without others."""
-    found = np.full(len(frame), np.nan)
-    lls, document = frame["ll"].to_numpy(float), frame["doc_id"].to_numpy()
-    choice = frame["gold"].notna().to_numpy()
-    for rows in np.split(np.arange(len(frame)), np.flatnonzero(np.diff(document)) + 1):
-        rows = rows[choice[rows]]
-        if len(rows) > 1:
+    found = np.full(len(table), np.nan)
+    document, choice = table["doc_id"].to_numpy(), table["gold"].notna().to_numpy()
+    for whole in np.split(np.arange(len(table)), np.flatnonzero(np.diff(document)) + 1):
+        rows = whole[choice[whole]]
+        if len(rows) > 1 and not np.isnan(lls[rows]).any():
             own = lls[rows]
-            first, second = np.sort(own)[::-1][:2] if not np.isnan(own).any() else (np.nan, np.nan)
+            first, second = np.sort(own)[::-1][:2]
             found[rows] = own - np.where(np.arange(len(own)) == np.argmax(own), second, first)
     return found
 

@@ -108,7 +108,7 @@ class _Scored:
         return self.task.task.aggregation().get(metric, mean)  # type: ignore[no-any-return]
 
 
-def clusters(task: HarnessTask, wanted: Sequence[int]) -> tuple[str, list[object] | None]:
+def clusters(task: HarnessTask, wanted: Sequence[int]) -> tuple[str, list[str] | None]:
     """What is independent in a task, and the label of each document's; None where documents themselves are."""
     metadata = task.task.config.metadata if isinstance(task.task.config.metadata, dict) else {}
     field, unit = CLUSTERS.get(task.name, (None, UNIT))
@@ -122,7 +122,7 @@ def clusters(task: HarnessTask, wanted: Sequence[int]) -> tuple[str, list[object
 
 
 def _interval(
-    aggregate: Callable[[list[object]], object], values: list[object], unit: str, labels: list[object] | None
+    aggregate: Callable[[list[object]], object], values: list[object], unit: str, labels: list[str] | None
 ) -> Estimate | None:
     """Bounds for the aggregations whose form is known; None for others, and for values that are no numbers."""
     from lm_eval.api import metrics
