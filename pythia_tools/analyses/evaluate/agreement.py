@@ -29,7 +29,7 @@ def kappa(first: npt.ArrayLike, second: npt.ArrayLike, weights: str = "none") ->
     >>> round(kappa([0, 1, 1, 2], [0, 1, 2, 2]), 4)
     0.6364
     >>> round(kappa([0, 1, 1, 2], [0, 1, 2, 2], "linear"), 4)
-    0.7333
+    0.7143
     """
     return float(_kappas(_counts(first, second)[None], weights)[0])
 

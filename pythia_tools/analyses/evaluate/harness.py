@@ -3,8 +3,8 @@
 Tasks come from its TaskManager, prompts and few-shot examples from its own samplers, ids from its own HFLM (which is
 given a tokenizer and no model), per-document metrics and aggregations from the tasks themselves. Needs the extra
 `lm-eval`.
-Cost: seconds to import; the index of its 14,000 definitions takes ten more, and is made only for names that no file
-below `include_path` and no path defines.
+Cost: seconds to import, and one to find a task among its 14,000 definitions; groups and tags need their index, which
+takes ten.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import importlib.metadata
 import io
 import logging
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -30,15 +31,15 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks.manager import TaskDict
 
     from pythia_tools.tokens import Tokenizer
 
 INSTALL = "pip install 'pythia-tools[lm-eval]'"
 SEEDS = {"random": 0, "numpy": 1234, "fewshot": 1234}
 """The harness' own defaults."""
-PLACES = ("dataset_path", "dataset_name", "dataset_kwargs")
-"""Where a task's data lie: no part of what it asks, which its documents are."""
+PLACES = ("dataset_path", "dataset_name", "dataset_kwargs", "config_source")
+"""Where a task's definition and data lie: no part of what it asks."""
 Response: TypeAlias = "tuple[float, bool] | float | str"
 """What a model answers to a request: log-likelihood and whether it is greedy, log-likelihood, or text."""
 Outcomes: TypeAlias = "dict[tuple[str, str], list[object]]"
@@ -88,7 +89,7 @@ class HarnessTask:
         return {
             "task": self.name, "lm_eval": version(), "version": str(self.task.VERSION), "shots": self.shots,
             "limit": self.limit, "fewshot_seed": SEEDS["fewshot"],
-            "definition": digest(_plain({k: v for k, v in self.task.dump_config().items() if k not in PLACES})),
+            "definition": digest(_plain(_without_places(self.task.dump_config()))),
             "documents": digest([_plain(i.doc) for i in self.instances]),
             "requests": digest([[i.request_type, i.doc_id, i.idx, _plain(i.args)] for i in self.instances]),
         }
@@ -151,14 +152,14 @@ def ask(wanted: Wanted) -> Asked:
     _need()
     with quiet(), seeded():
         try:
-            loaded = _manager(wanted).load(list(wanted.tasks))
+            loaded = _load(wanted)
             for name, task in loaded["tasks"].items():
                 _check(name, task)
                 _set_shots(task, wanted.num_fewshot)
             tasks = {name: HarnessTask(task, wanted.limit) for name, task in loaded["tasks"].items()}
-        except (KeyError, ValueError, TypeError, AssertionError) as error:
-            if isinstance(error, RequestError):
-                raise
+        except RequestError:
+            raise
+        except _faults() as error:
             raise RequestError(f"lm-eval does not build {' '.join(wanted.tasks)}: {_line(error)}") from error
         except OSError as error:
             hint = "reach its hub once from here, or give local definitions and files with --include-path"
@@ -168,28 +169,42 @@ def ask(wanted: Wanted) -> Asked:
     return Asked(tasks, list(loaded.get("groups", {}).values()))
 
 
-def _manager(wanted: Wanted) -> TaskManager:
-    """Own definitions first; the harness' index only where a name is not among them."""
+def _faults() -> tuple[type[Exception], ...]:
+    """What a mistake in a definition raises, in any of its languages."""
+    from jinja2 import TemplateError
+    from yaml import YAMLError
+
+    return TemplateError, YAMLError, LookupError, ValueError, TypeError, AttributeError, AssertionError
+
+
+def _load(wanted: Wanted) -> TaskDict:
+    """Own definitions first, then the harness' files of these names; its whole index only for groups and tags."""
     from lm_eval.tasks import TaskManager
 
     if wanted.include_path is not None and not Path(wanted.include_path).is_dir():
         raise RequestError(f"--include-path {wanted.include_path}: no such folder")
     own = TaskManager(include_path=wanted.include_path, include_defaults=False)
     missing = [t for t in wanted.tasks if t not in own.all_tasks and not Path(t).is_file()]
-    if not missing:
-        return own
-    whole = _defaults() if wanted.include_path is None else TaskManager(include_path=wanted.include_path)
+    files = _files(missing) if missing else {}
+    if set(files) == set(missing):
+        return own.load([files.get(task, task) for task in wanted.tasks])
+    whole = TaskManager(include_path=wanted.include_path)
     for name in missing:
         if name not in whole.task_index:
             raise unknown("lm-eval task", name, whole.all_tasks)
-    return whole
+    return whole.load(list(wanted.tasks))
 
 
-@cache
-def _defaults() -> TaskManager:
-    from lm_eval.tasks import TaskManager
+def _files(names: Sequence[str]) -> dict[str, str]:
+    """Name → the harness' file that defines this task. Reading them all takes a second, indexing them ten."""
+    import lm_eval
 
-    return TaskManager()
+    found = {}
+    line = re.compile(rf"^task:[ \t]*[\"']?({'|'.join(map(re.escape, names))})[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
+    for path in sorted((Path(lm_eval.__file__).parent / "tasks").rglob("*.yaml")):
+        for name in line.findall(path.read_text(encoding="utf-8", errors="replace")):
+            found[name] = str(path)
+    return found
 
 
 def _check(name: str, task: ConfigurableTask) -> None:
@@ -279,6 +294,12 @@ def seeded() -> Iterator[None]:
     finally:
         random.setstate(drawn)
         np.random.set_state(state)  # noqa: NPY002
+
+
+def _without_places(config: Mapping[str, object]) -> dict[str, object]:
+    """A task's configuration, wherever its files lie."""
+    kept = {key: value for key, value in config.items() if key not in PLACES}
+    return {key: _without_places(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 
 def _plain(value: object) -> object:

@@ -181,7 +181,8 @@ def _pooled(group: object, found: dict[str, _Scored], metric: str, filter: str, 
     if not all(m.aggregation(metric) is mean and m.clusters is None for m in holding):
         return bare
     estimate = statistics.mean(np.array(pooled, dtype=float), unit=UNIT)
-    return estimate if math.isclose(estimate.value, value, rel_tol=1e-9, abs_tol=1e-12) else bare
+    same = math.isclose(estimate.value, value, rel_tol=1e-9, abs_tol=1e-12)
+    return replace(estimate, value=value) if same else bare
 
 
 def _reads_choices(task: HarnessTask) -> bool:

@@ -7,14 +7,15 @@ import json
 import random
 from pathlib import Path
 
+import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 NOUNS = ["nurse", "driver", "teacher", "doctor", "designer", "garden", "river", "théâtre", "house", "piano", "letter",
          "東京", "café", "market"]
 VERBS = ["saw", "liked", "opened", "moved", "painted", "carried", "forgot", "heard", "watched"]
-CROWS = Path(__file__).parents[3] / "shared" / "data" / "bias" / "crows_pairs_anonymized.csv"
+CROWS = Path(__file__).parents[2] / "shared" / "data" / "bias" / "crows_pairs_anonymized.csv"
 ZERO_SHOT = ("piqa", "lambada_openai", "wikitext", "winogrande", "crows_pairs_english", "sciq", "everything")
 FEW_SHOT = ("arc_easy", "gsm8k", "first_ones")
 GROUP = "both"
@@ -130,3 +131,21 @@ def save_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=made, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
     ).save_pretrained(folder)
+
+
+SHAPES = {  # positions as pythia-micro has them, so that prompts are cut; and the shape of Pythia's smallest model
+    "short": {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 64},
+    "long": {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 512},
+    "14m": {"vocab_size": 50304, "hidden_size": 128, "num_hidden_layers": 6, "max_position_embeddings": 2048,
+            "rotary_pct": 0.25},
+}
+
+
+def save_model(folder: Path, seed: int = 0, shape: str = "short") -> None:
+    """A random GPT-NeoX of this shape with its tokenizer, as a checkpoint's folder has them."""
+    torch.manual_seed(seed)
+    GPTNeoXForCausalLM(GPTNeoXConfig(
+        **SHAPES[shape], num_attention_heads=4, intermediate_size=4 * SHAPES[shape]["hidden_size"], bos_token_id=0,
+        eos_token_id=0, initializer_range=0.15, tie_word_embeddings=False,
+    )).save_pretrained(folder)
+    save_tokenizer(folder)
