@@ -29,6 +29,13 @@ def independent(task: object, items: pd.DataFrame) -> tuple[str, pd.Series]:
     return (unit, items[column]) if known else ("item", items["item"])
 
 
+class _Metrics(dict[str, Metric]):
+    """The metrics of this analysis; any other name is that of a published result of lm-eval."""
+
+    def __missing__(self, name: str) -> Metric:
+        return Metric("as lm-eval has it", f"lm-eval's metric {name}")
+
+
 def _comparison(of: str, unit: str, prefix: str) -> dict[str, Metric]:
     return {
         f"{prefix}paired_difference": Metric(unit, f"{of}, branch minus control (reference), paired by item"),
@@ -42,7 +49,7 @@ def _comparison(of: str, unit: str, prefix: str) -> dict[str, Metric]:
     }
 
 
-METRICS = {
+METRICS = _Metrics({
     **TRUTH_METRICS,
     "passing_share": Metric("share", "items whose two pronouns together have more than half of the probability"),
     "log_odds": Metric("nats", "log P(she) − log P(he), mean over items that count"),
@@ -71,7 +78,7 @@ METRICS = {
     "agreement": Metric("1", "rank correlation over checkpoints of the metrics that task and reference name"),
     **_comparison("score", "nats", QUANTITIES["score"]),
     **_comparison("outcome", "share", QUANTITIES["outcome"]),
-}
+})
 COLUMNS = {
     "task": Column("string", "the measure"),
     "subset": Column("string",
