@@ -66,7 +66,8 @@ def test_seeds_are_compared_with_the_first_run_at_equal_steps(local, tmp_path) -
     summary = evaluate.summarize(items, asked)
     told = summary[(summary["metric"] == "seed_agreement") & (summary["task"] == "winogrande")].set_index("model")
     assert set(told["reference"]) == {"t"} and told.loc["t-seed2", "value"] == 1
-    predicted = evaluate.documents(items).query("task == 'winogrande'").pivot(index="doc_id", columns="model")["predicted"]
+    table = evaluate.documents(items)
+    predicted = table[table["task"] == "winogrande"].pivot(index="doc_id", columns="model")["predicted"]
     assert told.loc["t-seed1", "value"] == pytest.approx(evaluate.kappa(predicted["t"], predicted["t-seed1"]))
     one_seed = items.assign(seed=pd.array([7] * len(items), dtype="Int64"))  # they differ in something else
     assert not evaluate.summarize(one_seed, asked)["metric"].str.startswith("seed").any()

@@ -1,7 +1,6 @@
 """Bias, declared: measures on live models over training, and branches against their controls."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 

@@ -12,9 +12,8 @@ from pythia_tools import plots
 from pythia_tools.analyses.evaluate import harness, scores
 from pythia_tools.analyses.evaluate.columns import METRICS, NAME, REQUEST
 from pythia_tools.analyses.evaluate.requests import tasks_of
-from pythia_tools.analysis import Analysis, Context, Figure, Options, Sentence, Task, option
+from pythia_tools.analysis import Analysis, Context, Figure, Options, Sentence, Task, joined, option
 from pythia_tools.analysis import words as say
-from pythia_tools.core import tables
 from pythia_tools.core.tables import at_last_step
 
 
@@ -76,11 +75,8 @@ class Evaluate(Analysis[EvaluateOptions]):
     def items(
         self, result: Mapping[str, pd.DataFrame], context: Context, options: EvaluateOptions
     ) -> pd.DataFrame:
-        frames = [table for table in result.values() if len(table)]
-        if not frames:
-            return next(iter(result.values()))
-        types = {name: column.dtype for name, column in REQUEST.items()}
-        return tables.check_items(pd.concat(frames, ignore_index=True)).astype(types)
+        found = joined(result)
+        return found.astype({name: column.dtype for name, column in REQUEST.items()}) if len(found) else found
 
     def summarize(self, items: pd.DataFrame, context: Context, options: EvaluateOptions) -> pd.DataFrame:
         return scores.summarize(items, asked_for(context, options))
