@@ -25,7 +25,7 @@ _HOMES = {
     "style": ("save",),
     "term_frequency": ("accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training",
                        "correlation_over_training", "gap_over_training", "term_trajectory"),
-    "token_curves": ("acquired", "ngram_divergence"),
+    "token_curves": ("acquired", "ngram_divergence", "surprisal_curves"),
 }
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605
 

@@ -19,6 +19,20 @@ def acquired(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return style.finished(ax, "share of tokens acquired", rows, steps=True)
 
 
+def surprisal_curves(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Surprisal of single tokens over training, with a mark where each was acquired.
+
+    `table`: a row per token and step: label, step, bits, age (of the token, log10 steps; NaN for none).
+    """
+    ax = style.axes(ax)
+    for label, points in table.groupby("label", sort=False):
+        (line,) = ax.plot(points["step"], points["bits"], marker="o", markersize=3.5, label=str(label))
+        if points["age"].notna().all():
+            ax.axvline(10 ** points["age"].iloc[0], color=line.get_color(), linewidth=0.9, linestyle=":")
+    style.step_axis(ax, table["step"])
+    return style.finished(ax, "surprisal (bits)")
+
+
 def ngram_divergence(table: pd.DataFrame) -> Figure:
     """KL divergence (bits) from n-gram predictions to the model's over training: a panel per model, a line per n.
 

@@ -48,3 +48,18 @@ def test_bias_and_term_frequency_find_the_tokenizer_of_a_shipped_suite(hub: Hub,
     assert main(["term-frequency", *start, *task, "--exposures", str(tmp_path / "seen.csv"), "--out", out]) == 0
     assert load_run(out).items["term"].nunique() == 4
     assert len(hub.files_asked("*.safetensors")) == 1, "the second command found the weights on this machine"
+
+
+def test_token_curves_of_a_shipped_suite_are_measured_on_rows_of_an_order_that_is_given(
+    hub: Hub, tiny_suite: Path, tmp_path: Path
+) -> None:
+    """An order shorter than the run names no rows consumed at its last step, so nothing is counted in it unasked."""
+    order = load_suite(tiny_suite).order
+    assert order
+    start = ["pythia-deduped", "--models", "70m", "--steps", "last", "--device", "cpu", "--order", order]
+    drawn = ["--rows", "5", "--positions", "3", "--rows-from", "order"]
+    assert main(["curves", *start, *drawn, "--quiet", "--out", str(tmp_path / "curves")]) == 0
+    items = load_run(tmp_path / "curves").items
+    tokens = items[items["task"] == "token"]
+    assert len(tokens) == 15 and tokens["last"].between(5, 15).all() and "ngram_1" not in items
+    assert main(["curves", *start, *drawn, "--ngrams", "2", "--quiet", "--out", str(tmp_path / "counted")]) == 2

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib import pyplot as plt
 from safetensors.torch import load_file, save_file
 
 import pythia_tools as pt
@@ -231,6 +232,22 @@ def test_profiles_are_of_so_many_rows_and_parts_join(
     found = pt.analysis.sweep(chosen, [own], device="cpu")[own.name]
     assert found.groupby("step")["row"].apply(list).tolist() == [[0, 5, 11]] * 2
     assert len(open_store(tmp_path / "own")) == 24
+
+
+def test_single_curves_are_drawn_with_the_step_of_their_acquisition(run: Run) -> None:
+    store = open_store(run.path / "token_curves")
+    model, steps = store.runs[0].model, list(store.runs[0].steps)
+    tokens = curves.describe(store, model, ages=["crossing"]).iloc[[0, 30]]
+    lines = pd.concat([
+        pd.DataFrame({"label": str(t.token), "step": steps, "age": t.aoa_crossing,
+                      "bits": store.token(t.row, t.position, model)}) for t in tokens.itertuples()
+    ])
+    ax = pt.plots.surprisal_curves(lines)
+    drawn = {str(line.get_label()): line for line in ax.get_lines() if not str(line.get_label()).startswith("_")}
+    assert list(drawn) == tokens["token"].astype(str).tolist()
+    for t in tokens.itertuples():
+        np.testing.assert_array_equal(drawn[str(t.token)].get_ydata(), store.token(t.row, t.position, model))
+    plt.close(ax.figure)
 
 
 def test_sentences_are_read_off_the_summary(run: Run) -> None:
