@@ -19,6 +19,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from pythia_tools.analyses.bias.summaries import stereotype_score
+from pythia_tools.analyses.curves.acquisition import METHODS
 from pythia_tools.analyses.memorization import (
     Confusion,
     counterfactual,
@@ -136,6 +137,19 @@ def _paired_flags(share: float, differ: float) -> Callable:
     return trial
 
 
+def _ages(method: str, each: int) -> Callable:
+    """A trial: the mean age of acquisition of n rows of tokens whose curves are sigmoids of known age and noise."""
+    steps = np.unique(np.r_[2 ** np.arange(10), np.arange(1000, 143_001, 4000)])
+
+    def trial(rng: np.random.Generator, n: int) -> Estimate:
+        rows = np.repeat(np.arange(n), each)
+        age = 2.8 + 0.3 * rng.normal(size=n)[rows] + 0.3 * rng.normal(size=n * each)
+        curves = 15.6 - 10 / (1 + np.exp((age[:, None] - np.log10(steps)) / 0.25))
+        found = METHODS[method](curves + rng.normal(0, 0.1, curves.shape), steps, 15.6)
+        return statistics.mean(found.age, unit="row", clusters=rows, resamples=R)
+    return trial
+
+
 def cases() -> Iterator[Case]:
     """Every row of the table."""
     mean = partial(statistics.mean, unit="item", resamples=R)
@@ -169,6 +183,10 @@ def cases() -> Iterator[Case]:
     for n, lag in ((20, 0.0), (20, 0.3), (20, 0.6), (60, 0.6), (60, 0.75), (154, 0.8)):
         yield Case("test over checkpoints", f"autoregression {lag}", n, None, _series(lag, 1))
         yield Case("mean over checkpoints", f"autoregression {lag}", n, 0, _series(lag, 0))
+    for method in ("gam", "crossing"):
+        for n, each in ((24, 8), (60, 4)):
+            yield Case("mean age of acquisition", f"{method}, {n} × {each} tokens", n, 2.8, _ages(method, each))
+    yield Case("mean age of acquisition", "sigmoid, 64 × 2 tokens", 64, 2.8, _ages("sigmoid", 2))
     paired = partial(statistics.paired_test)
     for n in (3, 5, 10, 24):
         yield Case("paired test", "normal", n, None, _of(paired, NORMAL))
