@@ -14,7 +14,7 @@ _ROOMS = {
     **{room: room for room in ("analyses", "analysis", "counts", "dedup", "hub", "micro", "models", "order")},
     **{room: room for room in ("overlays", "plots", "public", "report", "study", "suites", "tokens")},
     **{room: f"core.{room}" for room in ("errors", "results", "statistics", "tables")},
-    **{room: f"analyses.{room}" for room in ("bias", "curves", "learning", "memorization", "term_frequency")},
+    **{room: f"analyses.{room}" for room in ("bias", "curves", "memorization", "term_frequency")},
 }
 _NAMES = {
     "evaluate": "analyses.evaluate",
@@ -22,6 +22,7 @@ _NAMES = {
     "load_order": "order",
     "load_run": "core.results",
     "published": "public",
+    "losses": "analyses.losses",
     "register": "analyses",
     "stream": "models",
     "token_scores": "analysis",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pythia_tools.analyses import register
     from pythia_tools.analyses.curves import token_curves
     from pythia_tools.analyses.evaluate import evaluate
+    from pythia_tools.analyses.losses import losses
     from pythia_tools.analysis import token_scores
     from pythia_tools.core.results import load_run
     from pythia_tools.models import stream
@@ -40,8 +42,8 @@ if TYPE_CHECKING:
     from pythia_tools.suites import load_suite
 
 __all__ = [  # noqa: PLE0604
-    "__version__", "evaluate", "load_order", "load_run", "load_suite", "published", "register", "stream", "token_curves",
-    "token_scores", *_ROOMS,
+    "__version__", "evaluate", "load_order", "load_run", "load_suite", "losses", "published", "register", "stream",
+    "token_curves", "token_scores", *_ROOMS,
 ]
 
 

@@ -22,7 +22,7 @@ BUILT_IN = {
     "bias": ("Bias", "gender bias measures over models × steps"),
     "curves": ("Curves", "per-token learning curves: ages of acquisition, forgetting, n-grams, over models × steps"),
     "evaluate": ("Evaluate", "tasks of lm-eval over models × steps, answers kept per document and choice"),
-    "learning": ("Learning", "loss on held-out rows and around each checkpoint, over models × steps"),
+    "losses": ("Losses", "loss on held-out rows, around each checkpoint and over training, over models × steps"),
 }
 """Name → class in the folder of that name (or of its first word), and what it does in a few words."""
 ROOMS = {name: name.replace("-", "_") for name in BUILT_IN} | {"memorization-effects": "memorization"}

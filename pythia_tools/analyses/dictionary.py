@@ -32,6 +32,8 @@ def markdown() -> str:
             f"## {name}", analysis.title() + ".", _table(("metric", "unit", "meaning"), metrics),
             _columns(analysis.columns)
         ]
+        for file, columns in analysis.exported.items():
+            parts += [f"`{file}`:", _columns(columns)]
     return "\n\n".join(parts + published) + "\n"
 
 

@@ -6,10 +6,10 @@ from pythia_tools.analysis.options import Options, option
 from pythia_tools.analysis.perform import Prepared, measure, prepare, prepare_all, run, run_all
 from pythia_tools.analysis.planning import plan
 from pythia_tools.analysis.scores import ScoreTask, token_scores
-from pythia_tools.analysis.sweep import Key, Task, item_table, joined, sweep
+from pythia_tools.analysis.sweep import Key, Reading, Task, item_table, joined, sweep
 
 __all__ = [
     "TRUTH_METRICS", "Analysis", "AnyAnalysis", "Context", "Drawn", "Execution", "Export", "Figure", "Key", "Options",
-    "Prepared", "ScoreTask", "Sentence", "Task", "Where", "compare_with_truth", "item_table", "joined", "measure",
-    "option", "plan", "prepare", "prepare_all", "run", "run_all", "sweep", "token_scores",
+    "Prepared", "Reading", "ScoreTask", "Sentence", "Task", "Where", "compare_with_truth", "item_table", "joined",
+    "measure", "option", "plan", "prepare", "prepare_all", "run", "run_all", "sweep", "token_scores",
 ]

@@ -187,6 +187,15 @@ class Context:
         """Rows of the order that the longest run consumed."""
         return min(self.order.n_rows, self.last_step * self.order.batch_rows)
 
+    @property
+    def unconsumed_rows(self) -> tuple[int, int] | None:
+        """[start, stop): rows of the order beyond the last step, enough of them to be held out; else None."""
+        if not self.names_order:
+            return None
+        first = self.last_step * self.order.batch_rows
+        stop = min(self.order.n_rows, first + HELDOUT_ROWS)
+        return (first, stop) if stop >= first + 64 else None
+
     @cached_property
     def heldout(self) -> np.ndarray | None:
         """(n, L + 1) rows that no step consumed, at most one of a document: those of the order beyond the last step,
@@ -194,11 +203,9 @@ class Context:
 
         The former are like the rows that were consumed; a store of the suite's own may come from other documents.
         """
-        if self.names_order:
-            first = self.last_step * self.order.batch_rows
-            stop = min(self.order.n_rows, first + HELDOUT_ROWS)
-            if stop >= first + 64:
-                return self.order.rows(first, stop)[self.order.apart(np.arange(first, stop))]
+        beyond = self.unconsumed_rows
+        if beyond is not None:
+            return self.order.rows(*beyond)[self.order.apart(np.arange(*beyond))]
         own = self.suite.folder / "data" / "heldout" if self.suite is not None and self.suite.folder else None
         if own is not None and Path(f"{own}.bin").is_file():
             store = open_store(own)

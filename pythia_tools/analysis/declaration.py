@@ -75,7 +75,7 @@ class Analysis(ABC, Generic[Chosen]):
 
     name: of the command. version: raised when its numbers change. metrics, columns: the dictionary of what its summary
     and its item table hold. methods: how it was measured, in two sentences; names of options in braces are filled in.
-    shown: metrics that a person looks at first.
+    shown: metrics that a person looks at first. exported: name → columns of the tables among the `exports`.
     """
 
     name: ClassVar[str]
@@ -85,6 +85,7 @@ class Analysis(ABC, Generic[Chosen]):
     columns: ClassVar[Mapping[str, Column]] = {}
     methods: ClassVar[str] = ""
     shown: ClassVar[Sequence[str]] = ()
+    exported: ClassVar[Mapping[str, Mapping[str, Column]]] = {}
 
     @abstractmethod
     def tasks(self, context: Context, options: Chosen) -> Sequence[Task]:

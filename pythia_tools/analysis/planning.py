@@ -1,4 +1,4 @@
-"""What --dry-run says, for every analysis: cells, bytes, the disk's peak and an estimate of the time.
+"""What --dry-run says, for every analysis: cells, bytes of checkpoints and of data, the disk's peak, time estimated.
 
 Time is estimated, not promised: a model costs two floating-point operations per parameter and id, at half the rate of a
 matrix product measured here and now; downloads come at DOWNLOAD_RATE; the two overlap, as they do in a sweep.
@@ -26,7 +26,8 @@ def plan(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **where
     """The plan of `sweep` with the same arguments: nothing is loaded, fetched or computed, finished cells are left out.
 
     Checkpoints whose weights were never seen on this machine count as not done. Sizes are there twice, as numbers and
-    as people read them; seconds are None where the ids per checkpoint or a model's size are not known.
+    as people read them; data is what the tasks fetch of it, were nothing cached; seconds and hours are None where the
+    ids per checkpoint or a model's size are not known.
     Cost: one request per hub repository and commit not listed before.
     """
     context = context_of(work_on, where)
@@ -45,14 +46,18 @@ def plan(work_on: Context | Iterable[Checkpoint], tasks: Sequence[Task], **where
     if all(isinstance(c.location, Folder) for c, _ in missing):
         peak = 0
     computing = None if flop is None else flop / pace(device) if flop else 0.0
-    fetching = fetch.bytes / DOWNLOAD_RATE
+    read = {reading for task in tasks for checkpoint, _ in missing for reading in task.readings(checkpoint)}
+    data = sum(reading.bytes for reading in read)
+    fetching = (fetch.bytes + data) / DOWNLOAD_RATE
+    seconds = None if computing is None else _about(max(computing, fetching))
     return {
         "checkpoints": len(work.todo), "cells": cells, "cells_done": done, "files_to_download": len(fetch.missing),
         "download_bytes": fetch.bytes, "download": human_bytes(fetch.bytes),
+        "data_bytes": data, "data": human_bytes(data), "data_requests": sum(reading.requests for reading in read),
         "disk_peak_bytes": peak, "disk_peak": human_bytes(peak),
         "seconds_computing_about": None if computing is None else _about(computing),
         "seconds_downloading_about": _about(fetching),
-        "seconds_about": None if computing is None else _about(max(computing, fetching)),
+        "seconds_about": seconds, "hours_about": None if seconds is None else _about(seconds / 3600),
         "estimate": f"downloads at {human_bytes(DOWNLOAD_RATE)}/s, computing at the pace measured on {device} just "
                     "now; loading, tables and figures come on top",
         "problems": list(fetch.problems),

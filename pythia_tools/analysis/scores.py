@@ -61,12 +61,17 @@ class ScoreTask(Task):
 
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
         here = slice(part * PART_ROWS, (part + 1) * PART_ROWS)
-        scores = score_rows(model, self.rows[here], context.execution.batch_size, vocabulary=self.vocabulary)
-        lost = int(np.isnan(scores.nll).sum())
-        if lost:
-            named = getattr(model, "checkpoint", "model")
-            progress.warn(f"{named}: {lost} positions have NaN or Inf logits and are <NA>; try --dtype float32")
-        return frame(scores, self.row_ids[here], self.aggregate)
+        return frame(scored(context, model, self.rows[here], self.vocabulary), self.row_ids[here], self.aggregate)
+
+
+def scored(context: Context, model: nn.Module, rows: np.ndarray, vocabulary: int | None = None) -> Scores:
+    """Scores of rows (n, L + 1) as the context's execution has it; positions without finite logits are warned about."""
+    scores = score_rows(model, rows, context.execution.batch_size, vocabulary=vocabulary)
+    lost = int(np.isnan(scores.nll).sum())
+    if lost:
+        named = getattr(model, "checkpoint", "model")
+        progress.warn(f"{named}: {lost} positions have NaN or Inf logits and are <NA>; try --dtype float32")
+    return scores
 
 
 def frame(scores: Scores, row_ids: np.ndarray, aggregate: str | None) -> pd.DataFrame:

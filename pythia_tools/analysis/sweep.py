@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias, Unpack
+from typing import NamedTuple, TypeAlias, Unpack
 
 import pandas as pd
 from torch import nn
@@ -29,6 +29,14 @@ from pythia_tools.suites import Checkpoint, check_defects
 
 Key: TypeAlias = "str | int | Sequence[Key] | Mapping[str, Key]"
 """A JSON-able value."""
+
+
+class Reading(NamedTuple):
+    """Data that a task fetches, for plans: `what` tells one reading from another, so that none is counted twice."""
+
+    what: str
+    bytes: int
+    requests: int
 
 
 class Task(ABC):
@@ -57,6 +65,10 @@ class Task(ABC):
         share of the result. A task whose cells are too large to be held together puts them away here.
         """
         return frame
+
+    def readings(self, checkpoint: Checkpoint) -> Iterable[Reading]:
+        """What of the data is fetched over the network for it, were nothing cached; weights are not counted here."""
+        return ()
 
 
 class SweepResult(dict[str, pd.DataFrame]):

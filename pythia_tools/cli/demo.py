@@ -14,7 +14,7 @@ import argparse
 from pythia_tools.cli import study
 from pythia_tools.cli.options import SWEEP, add
 
-SHOWN = ["memorization", "term-frequency", "bias", "learning"]
+SHOWN = ["memorization", "term-frequency", "bias", "losses"]
 """What the demo shows; `study pythia-micro` makes every analysis, which takes longer."""
 
 

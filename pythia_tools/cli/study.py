@@ -2,7 +2,7 @@
 
 examples:
   pythia-tools study pythia-micro --out runs/micro
-  pythia-tools study pythia-deduped --models 70m 160m --steps log --analyses memorization learning --out runs/pythia
+  pythia-tools study pythia-deduped --models 70m 160m --steps log --analyses memorization losses --out runs/pythia
 
 Each analysis runs with its default options. One that the suite cannot carry (no order, no tokenizer) is left out with a
 note, unless --analyses names it. `pythia-tools NAME SUITE` has the options of each.

@@ -102,6 +102,19 @@ class DataOrder(Rows):
         """Rows by number, in the order asked: (n, L+1). Raises RequestError for a row that does not exist."""
         return self.source.take(self.check_numbers(numbers))
 
+    @property
+    def opening(self) -> tuple[int, int]:
+        """As `Rows.opening`: index and maps of a packed order on the hub, as far as their sizes are published."""
+        maps, index = self.manifest.maps, self.manifest.store.index
+        if not self.remote or self.manifest.kind != "packed" or index is None:
+            return 0, 0
+        facts = (index, *(maps.hub.files if maps is not None and maps.hub is not None else ()))
+        return sum(fact.bytes or 0 for fact in facts), len(facts)
+
+    def fetching(self, rows: int, stretches: int) -> tuple[int, int]:
+        """As `Rows.fetching`; rows of a packed order are pieces of documents that lie apart, at least one each."""
+        return super().fetching(rows, rows if self.manifest.kind == "packed" else stretches)
+
     def documents(self, numbers: npt.ArrayLike) -> np.ndarray:
         """As `Rows.documents`; an order of preshuffled rows does not know."""
         checked, source = self.check_numbers(numbers), self.source

@@ -86,6 +86,17 @@ class Rows(Protocol):
             raise RequestError(f"batch {step} of order {self.name}: {self.batches_in_words}")
         return self.rows(step * self.batch_rows, (step + 1) * self.batch_rows)
 
+    @property
+    def opening(self) -> tuple[int, int]:
+        """Bytes and files that are downloaded whole before the first row is read; zeros for an order at hand."""
+        return 0, 0
+
+    def fetching(self, rows: int, stretches: int) -> tuple[int, int]:
+        """Bytes and requests that `rows` rows in so many stretches of neighbours take over the network, nothing of them
+        being cached; zeros for an order at hand. For plans: nothing is opened where the manifest says all.
+        """
+        return (rows * self.row_tokens * self.dtype.itemsize, stretches) if self.remote else (0, 0)
+
     def chunks(self, start: int = 0, stop: int | None = None, rows: int = 4096) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, rows) over [start, stop) in pieces of at most `rows`; for scans that never hold the whole."""
         stop = self.n_rows if stop is None else stop

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # what a type checker sees; a figure's own module has more
 _HOMES = {
     "benchmarks": ("tasks_over_training",),
     "bias": ("agreement", "by_subset", "interventions"),
-    "curves": ("branches_over_training", "by_exposures", "learning", "paired_differences", "panels_over_training"),
+    "curves": ("branches_over_training", "by_exposures", "losses", "paired_differences", "panels_over_training"),
     "memorized": ("forgetting", "membership", "memorization", "memorization_kinds", "memorization_persistence",
                   "memorization_profile", "memorization_scaling", "order_effect", "poisson_panels", "poisson_qq",
                   "predictability"),

@@ -13,15 +13,18 @@ from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.plots import style
 
-SUBSET_NAMES = {"heldout": "held out", "before": "just consumed", "after": "about to be consumed"}
+SUBSET_NAMES = {"heldout": "held out", "before": "just consumed", "after": "about to be consumed",
+                "training": "of all training"}
 
 
-def learning(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def losses(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Mean loss (nats per token) by step; colour is size, line style is the subset of rows.
 
-    `table`: summary rows with metric `nll` and subsets `heldout`, `before` and `after` (the checkpoint).
+    `table`: summary rows with metric `nll`; subsets `heldout`, `before` and `after` (the checkpoint), `training` or
+    ones of one's own (what is told apart in `training` is left to the table).
     """
     rows = style.require(table, "nll")
+    rows = rows[~rows["subset"].isin(("training_consumed", "training_ahead"))]
     ax = style.axes(ax)
     style.curves_by_kind(ax, rows, rows["subset"], {s: SUBSET_NAMES.get(s, s) for s in rows["subset"].unique()})
     return style.finished(ax, "loss (nats per token)", rows, steps=True)

@@ -152,7 +152,7 @@ def test_killed_it_resumes_with_the_same_tables(whole: Path, tiny_suite: Path, t
 
 def test_it_is_a_section_of_the_study_and_of_the_report(tiny_suite: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
-    command = ["study", str(tiny_suite), "--analyses", "weight-norms", "learning", "--steps", "last", "--out", str(out)]
+    command = ["study", str(tiny_suite), "--analyses", "weight-norms", "losses", "--steps", "last", "--out", str(out)]
     assert main([*command, "--quiet", "--device", "cpu"]) == 0
     page = (out / "report.html").read_text()
     assert "Norm of every weight matrix over training" in page and "The mean norm ends at" in page
@@ -232,9 +232,9 @@ def test_wrong_options_are_one_line_and_leave_nothing(
     tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "x"
-    assert main(["learning", str(tiny_suite), "--rows", "0", "--out", str(out)]) == 2
+    assert main(["losses", str(tiny_suite), "--rows", "0", "--out", str(out)]) == 2
     assert "at least 1" in capsys.readouterr().err and not out.exists()
-    assert main(["learning", str(tiny_suite), "--rows", "many", "--out", str(out)]) == 2
+    assert main(["losses", str(tiny_suite), "--rows", "many", "--out", str(out)]) == 2
     assert "invalid int value: 'many'" in capsys.readouterr().err and not out.exists()
 
 
@@ -288,5 +288,5 @@ def test_a_context_without_an_order_or_tokenizer_says_what_to_do(tmp_path: Path,
     checkpoints = load_suite(tiny_suite).checkpoints(steps="last")
     alone = Context([replace(c, model=replace(c.model, order=None, tokenizer=None)) for c in checkpoints])
     with pytest.raises(RequestError, match="names no data order; give one with --order"):
-        prepare(analyses.get("learning"), alone)
+        prepare(analyses.get("losses"), alone)
     assert len(alone.tokenizer)  # the tokenizer files beside the first checkpoint

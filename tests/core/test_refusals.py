@@ -19,7 +19,7 @@ from pythia_tools.core.results import RunFolder
 STUDIES = [*analyses.BUILT_IN, "study"]
 """Commands that take a suite and make runs."""
 TWO = ["--steps", "0,40", "--device", "cpu"]
-LEARNING = ["learning", "SUITE", *TWO]
+LOSSES = ["losses", "SUITE", *TWO]
 KINDS: dict[str, tuple[int, list[list[str]]]] = {
     "a flag that is not known": (2, [
         *([c, "SUITE", "--nonsense"] for c in (*STUDIES, "suites", "download", "doctor")),
@@ -52,12 +52,12 @@ KINDS: dict[str, tuple[int, list[list[str]]]] = {
         ["bias", "SUITE", "--limit", "-1", "--out", "o"], ["bias", "SUITE", "--batch-size", "0", "--out", "o"],
         ["count", "a", "--order", "ORDER", "--window", "0"], ["data", "seen", "ORDER", "a", "--limit", "0"],
         ["data", "batch", "ORDER", "--step", "-1"], ["train", "--workers", "-1"], ["dedup", "text.txt", "--ngram", "0"],
-        ["data", "build-order", "x", "--steps", "0"], ["learning", "SUITE", "--rows", "-3", "--out", "o"],
+        ["data", "build-order", "x", "--steps", "0"], ["losses", "SUITE", "--rows", "-3", "--out", "o"],
     ]),
     "an order that is not known": (2, [
         ["count", "a", "--order", "nowhere"], ["data", "batch", "nowhere", "--step", "0"],
         ["data", "seen", "nowhere", "a"], ["data", "verify", "nowhere"], ["data", "overlay", "nowhere", "--steps", "0"],
-        [*LEARNING, "--order", "nowhere", "--out", "o"],
+        [*LOSSES, "--order", "nowhere", "--out", "o"],
     ]),
     "a run that is not there": (2, [
         ["report", "nowhere"], ["rerun", "nowhere"], ["merge", "nowhere", "--out", "o"],
@@ -77,14 +77,14 @@ KINDS: dict[str, tuple[int, list[list[str]]]] = {
         ["merge", "x", "--out", "file"], ["demo", "--out", "file"], ["published", "bias", "file", "--out", "file"],
     ]),
     "--out lies under a file": (3, [
-        [*LEARNING, "--out", "file/o"], ["count", "tokens:1", "--order", "ORDER", "--steps", "1", "--out", "file/o"],
+        [*LOSSES, "--out", "file/o"], ["count", "tokens:1", "--order", "ORDER", "--steps", "1", "--out", "file/o"],
         ["dedup", "text.txt", "--out", "file/o"], ["train", "--out", "file/o"],
         ["doctor", "SUITE", "--models", "xs", "--out", "file/o"], ["published", "bias", "file", "--out", "file/o"],
         ["data", "overlay", "ORDER", "--steps", "0:1", "--deduplicate", "--reserve", "8:12", "--out", "file/o"],
         ["data", "batch", "ORDER", "--step", "0", "--out", "file/o.npy"],
     ]),
     "--out cannot be made": (3, [
-        [*LEARNING, "--out", "/proc/o"], ["count", "tokens:1", "--order", "ORDER", "--steps", "1", "--out", "/proc/o"],
+        [*LOSSES, "--out", "/proc/o"], ["count", "tokens:1", "--order", "ORDER", "--steps", "1", "--out", "/proc/o"],
         ["dedup", "text.txt", "--out", "/proc/o"], ["train", "--out", "/proc/o"],
         ["doctor", "SUITE", "--models", "xs", "--out", "/proc/o"],
         ["data", "overlay", "ORDER", "--steps", "0:1", "--deduplicate", "--reserve", "8:12", "--out", "/proc/o"],
@@ -119,10 +119,10 @@ def test_a_refusal_in_the_middle_does_not_stand_in_the_way_of_its_correction(
         raise RequestError("this cannot be summarized")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(analyses.get("learning")), "summarize", refuse)
-        assert cli.main(["learning", str(tiny_suite), *TWO, "--rows", "4", "--out", str(out), "--quiet"]) == 2
+        patch.setattr(type(analyses.get("losses")), "summarize", refuse)
+        assert cli.main(["losses", str(tiny_suite), *TWO, "--rows", "4", "--out", str(out), "--quiet"]) == 2
     assert not (out / "config.json").exists() and list((out / "cells").iterdir()), "what was computed is kept"
-    assert cli.main(["learning", str(tiny_suite), *TWO, "--rows", "5", "--out", str(out), "--quiet"]) == 0
+    assert cli.main(["losses", str(tiny_suite), *TWO, "--rows", "5", "--out", str(out), "--quiet"]) == 0
 
 
 def test_what_failed_before_it_kept_anything_is_forgotten_and_what_was_kept_is_not(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_what_failed_before_it_kept_anything_is_forgotten_and_what_was_kept_is_n
 def test_the_config_says_which_checkpoints_the_steps_came_to(
     tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ["learning", str(tiny_suite), "--models", "xs", "--steps", "1,39", "--device", "cpu", "--out"]
+    argv = ["losses", str(tiny_suite), "--models", "xs", "--steps", "1,39", "--device", "cpu", "--out"]
     assert cli.main([*argv, str(tmp_path / "run"), "--quiet"]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["arguments"]["steps"] == "1,39" and config["checkpoints"] == {"xs": [1, 40]}

@@ -33,7 +33,7 @@ def test_models_go_from_small_to_large_and_colours_follow_size() -> None:
 
 
 def test_the_step_axis_shows_zero_and_the_last_step() -> None:
-    ax = plots.learning(_table())
+    ax = plots.losses(_table())
     assert ax.get_xlim()[0] < 0 < 100 < ax.get_xlim()[1]
     assert {0, 100} <= set(ax.xaxis.get_ticklocs())
     low, high = ax.collections[0].get_paths()[0].get_extents().get_points()[:, 1]
@@ -55,16 +55,16 @@ def test_counts_read_as_the_field_writes_them(count: float, text: str) -> None:
 
 
 def test_saving_writes_both_formats(tmp_path: Path) -> None:
-    paths = plots.save(plots.learning(_table()), tmp_path, "loss")
+    paths = plots.save(plots.losses(_table()), tmp_path, "loss")
     assert [p.name for p in paths] == ["loss.svg", "loss.png"]
     assert all(p.stat().st_size > 1000 for p in paths)
 
 
-@pytest.mark.parametrize("kind", ["learning", "panels", "subset"])
+@pytest.mark.parametrize("kind", ["losses", "panels", "subset"])
 def test_a_figure_names_the_unit_of_its_intervals(kind: str) -> None:
     table = _table().assign(unit="occupation", n=[24, 20] * 8)
-    if kind == "learning":
-        assert plots.learning(table).get_title(loc="right") == "independent unit: occupation (n = 20 to 24)"
+    if kind == "losses":
+        assert plots.losses(table).get_title(loc="right") == "independent unit: occupation (n = 20 to 24)"
     elif kind == "panels":
         figure = plots.correlation_over_training(table.assign(metric="spearman", subset="all", task="t"))
         assert figure.get_suptitle() == "independent unit: occupation (n = 20 to 24)"
@@ -76,7 +76,7 @@ def test_a_figure_names_the_unit_of_its_intervals(kind: str) -> None:
 def test_unknown_sizes_are_said_and_not_ranked() -> None:
     table = _table()
     table = tables.concat([table, table[table["model"] == "s"].assign(model="zz", params=None)])
-    labels = [t.get_text() for t in plots.learning(table).get_legend().get_texts()]
+    labels = [t.get_text() for t in plots.losses(table).get_legend().get_texts()]
     assert labels[:3] == ["xs (90k)", "s (280k)", "zz (size unknown)"]
     assert style.one_model(table)[1] == "s (280k)", "the largest of those whose size is known"
     assert style.one_model(table[table["model"] == "zz"])[1] == "zz (size unknown)"
@@ -88,7 +88,7 @@ def test_unknown_sizes_are_said_and_not_ranked() -> None:
 def test_what_is_undefined_is_said_to_be() -> None:
     table = _table()
     table.loc[table["model"] == "xs", ["value", "low", "high"]] = None
-    labels = [t.get_text() for t in plots.learning(table).get_legend().get_texts()]
+    labels = [t.get_text() for t in plots.losses(table).get_legend().get_texts()]
     assert labels[:2] == ["xs (90k): undefined", "s (280k)"]
     table.loc[table["subset"] == "before", "value"] = None
     assert [t.get_text() for t in plots.by_subset(table, "nll").get_yticklabels()] == ["heldout", "before (undefined)"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pythia_tools.analyses.learning import Learning
+from pythia_tools.analyses.losses import Losses
 from pythia_tools.analysis.words import direction
 from pythia_tools.cli.main import main
 from pythia_tools.core import tables
@@ -35,7 +35,7 @@ class _Collector(HTMLParser):
         assert self.open.pop() == tag
 
 
-def _learning(slope: float = -1.0) -> pd.DataFrame:
+def _losses(slope: float = -1.0) -> pd.DataFrame:
     rows = []
     for model, params, shift in (("xs", 90_000, 0.6), ("m", 1_000_000, 0.0)):
         for step in (0, 10, 100):
@@ -50,7 +50,7 @@ def _learning(slope: float = -1.0) -> pd.DataFrame:
 
 
 def _sentences(slope: float) -> list[str]:
-    return [s.text for s in Learning().sentences(_learning(slope))]
+    return [s.text for s in Losses().sentences(_losses(slope))]
 
 
 def test_the_page_stands_alone_and_escapes(tmp_path: Path) -> None:
@@ -101,11 +101,11 @@ def test_sentences_follow_the_table_and_reverse_with_it() -> None:
 
 
 def test_report_command_reads_runs_and_refuses_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = RunFolder(tmp_path / "r", {"command": "learning"})
+    run = RunFolder(tmp_path / "r", {"command": "losses"})
     (run.figures / "loss.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    told = [{"text": s.text, "rows": list(s.rows)} for s in Learning().sentences(_learning())]
+    told = [{"text": s.text, "rows": list(s.rows)} for s in Losses().sentences(_losses())]
     extra = {"captions": {"loss": "Loss by step"}, "sentences": told}
-    run.finish(pd.DataFrame({"a": [1]}), _learning(), extra=extra, weights={"s/m/step1": "abc123"})
+    run.finish(pd.DataFrame({"a": [1]}), _losses(), extra=extra, weights={"s/m/step1": "abc123"})
     page = tmp_path / "page.html"
     assert main(["report", str(tmp_path / "r"), "--out", str(page)]) == 0
     text = page.read_text()

@@ -71,7 +71,7 @@ def _bias(sign: int, half: float = 0.02) -> pd.DataFrame:
     ])
 
 
-def _learning(sign: int, half: float = 0.02) -> pd.DataFrame:
+def _losses(sign: int, half: float = 0.02) -> pd.DataFrame:
     ends = ((0, -1), (10, 1))
     lines = [
         dict(model="m", step=step, subset="heldout", metric="nll", **_around(4 - sign * shift, half))
@@ -107,7 +107,7 @@ PAIRS: list[tuple[str, Callable[..., pd.DataFrame], list[tuple[str, str]]]] = [
         ]
     ),
     (
-        "learning", _learning,
+        "losses", _losses,
         [("m falls from 5.00", "m rises from 3.00"), ("just consumed is lower", "just consumed is higher")]
     )
 ]
@@ -160,9 +160,9 @@ def test_no_size_is_claimed_of_models_whose_sizes_do_not_differ_or_are_not_known
     assert told and not re.search("largest|smallest|size", "\n".join(told))
 
 
-@pytest.mark.parametrize("analysis", ["learning", "term-frequency"])
+@pytest.mark.parametrize("analysis", ["losses", "term-frequency"])
 def test_one_checkpoint_has_no_trend(analysis: str) -> None:
-    make = {"learning": _learning, "term-frequency": _term_frequency}[analysis]
+    make = {"losses": _losses, "term-frequency": _term_frequency}[analysis]
     text = "\n".join(sentences_for(analysis, make(+1).query("step == 10 and metric in ['nll', 'accuracy']")))
     assert "at step 10" in text and "step 0" not in text and not re.search("detect|rises|falls|undefined", text)
 
@@ -184,7 +184,7 @@ def test_no_items_is_said_not_hidden() -> None:
 
 @pytest.mark.parametrize(
     ("analysis", "make", "pairs"), [p for p in PAIRS if p[0] != "bias"],
-    ids=["memorization", "term-frequency", "learning"]
+    ids=["memorization", "term-frequency", "losses"]
 )
 def test_a_branch_does_not_speak_for_the_main_runs(
     analysis: str, make: Callable[..., pd.DataFrame], pairs: list[tuple[str, str]]

@@ -25,7 +25,7 @@ from pythia_tools.micro import load_truth
 from pythia_tools.study import run_study
 from pythia_tools.suites import load_suite
 
-FOUR = ["--analyses", "memorization", "term-frequency", "bias", "learning"]
+FOUR = ["--analyses", "memorization", "term-frequency", "bias", "losses"]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def study(tiny_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_analysis_is_a_finished_run_with_figures(study: Path) -> None:
-    for name in ("memorization", "term-frequency", "bias", "learning"):
+    for name in ("memorization", "term-frequency", "bias", "losses"):
         run = load_run(study / name)
         assert len(run.items) > 0
         drawable = name != "bias" or run.summary.query("metric == 'log_odds'")["value"].notna().any()
@@ -181,7 +181,7 @@ def test_a_suite_without_an_order_leaves_out_what_needs_one(
     shutil.copytree(next(p.parent.parent for p in sorted(tiny_suite.rglob("model.safetensors"))), folder / "xs")
     assert main(["study", str(folder), "--steps", "last", "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     err = capsys.readouterr().err
-    assert "memorization is left out: bare names no data order" in err and "learning is left out" in err
+    assert "memorization is left out: bare names no data order" in err and "losses is left out" in err
     assert (tmp_path / "out" / "bias" / "run.json").exists()
-    named = ["study", str(folder), "--analyses", "learning", "--out", str(tmp_path / "named")]
+    named = ["study", str(folder), "--analyses", "losses", "--out", str(tmp_path / "named")]
     assert main(named) == 2 and not (tmp_path / "named").exists()
