@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias
 import pandas as pd
 
 from pythia_tools.analysis.context import Context
-from pythia_tools.analysis.options import Chosen, Options
 from pythia_tools.analysis.sweep import Task, joined
+from pythia_tools.core.options import Chosen, Options
 from pythia_tools.core.tables import Column, Metric
+from pythia_tools.core.words import Sentence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,22 +45,6 @@ class Figure:
     name: str
     target: Drawn
     caption: str
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A finding in words, and the rows of summary.csv (0-based) that it was read off."""
-
-    text: str
-    rows: tuple[int, ...]
-
-    @classmethod
-    def of(cls, text: str, *read: pd.DataFrame) -> Sentence:
-        """The sentence that was read off these rows of a summary (which keep the summary's index)."""
-        return cls(text, tuple(sorted({int(i) for table in read for i in table.index})))
-
-    def __str__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True)

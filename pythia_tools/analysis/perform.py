@@ -19,11 +19,11 @@ import pandas as pd
 from pythia_tools import plots
 from pythia_tools.analysis.context import Context, Execution, Where
 from pythia_tools.analysis.declaration import AnyAnalysis
-from pythia_tools.analysis.options import Options, from_mapping
 from pythia_tools.analysis.sweep import SweepResult, Task, sweep
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError, unknown
 from pythia_tools.core.files import atomic_write, confined, write_json
+from pythia_tools.core.options import Options, from_mapping
 from pythia_tools.core.results import Run, RunFolder
 from pythia_tools.suites import Checkpoint
 

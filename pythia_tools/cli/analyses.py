@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from pythia_tools.analysis import AnyAnalysis, Context, Execution, plan, prepare, run
-from pythia_tools.analysis.options import add_flags, from_mapping
 from pythia_tools.cli.options import SWEEP, add, emit, recorded, require_out
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND
+from pythia_tools.core.options import add_flags, from_mapping
 from pythia_tools.core.results import CellStore, RunFolder
 from pythia_tools.suites import load_suite
 

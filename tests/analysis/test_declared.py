@@ -20,10 +20,10 @@ from weight_norms import NormTask, WeightNorms
 
 from pythia_tools import analyses
 from pythia_tools.analysis import Analysis, Context, Options, measure, option, prepare
-from pythia_tools.analysis.options import from_mapping
 from pythia_tools.cli.main import main
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.options import from_mapping
 from pythia_tools.core.results import load_run
 from pythia_tools.models import load
 from pythia_tools.suites import load_suite

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from pythia_tools.analyses.losses import Losses
-from pythia_tools.analysis.words import direction
 from pythia_tools.cli.main import main
 from pythia_tools.core import tables
 from pythia_tools.core.errors import DataError
 from pythia_tools.core.results import RunFolder
+from pythia_tools.core.words import direction
 from pythia_tools.report import Picture, Section, build_report, render
 
 EVIL = '<script>alert("x")</script>&'

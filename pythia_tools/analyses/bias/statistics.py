@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from pythia_tools.analyses.bias.columns import QUANTITIES, independent, summary
-from pythia_tools.analysis.words import records
 from pythia_tools.core import statistics, tables
 from pythia_tools.core.errors import RequestError
+from pythia_tools.core.words import records
 
 ALPHA = 0.05
 ESTIMATE = ["value", "low", "high", "n", "unit", "interval"]

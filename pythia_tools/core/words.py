@@ -6,7 +6,8 @@ is called undefined, never undetected. No size is claimed of models whose sizes 
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
 
 import pandas as pd
 
@@ -15,6 +16,22 @@ Row: TypeAlias = dict[Hashable, Any]
 Words: TypeAlias = tuple[str, str, str, str]
 """For an effect that is positive, negative, not told apart from zero by its interval, or without value or interval."""
 TREND: Words = ("rises", "falls", "does not change detectably", "has no defined trend")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A finding in words, and the rows of summary.csv (0-based) that it was read off."""
+
+    text: str
+    rows: tuple[int, ...]
+
+    @classmethod
+    def of(cls, text: str, *read: pd.DataFrame) -> Self:
+        """The sentence that was read off these rows of a summary (which keep the summary's index)."""
+        return cls(text, tuple(sorted({int(i) for table in read for i in table.index})))
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def direction(value: float, low: float, high: float, words: Words = TREND) -> str:

@@ -1,4 +1,4 @@
-"""An analysis' options are a frozen dataclass; its flags, its recorded config and its validation all derive from it.
+"""The options of an analysis or of a fit are a frozen dataclass; flags, recorded config and validation derive from it.
 
     @dataclass(frozen=True)
     class MemorizationOptions(Options):
@@ -20,6 +20,7 @@ from typing import TypeVar
 from pythia_tools.core.errors import RequestError
 
 T = TypeVar("T")
+
 
 def option(
     default: T, help: str, *, choices: Sequence[str | int] = (), minimum: int | None = None, metavar: str | None = None
