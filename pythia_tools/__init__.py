@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 _ROOMS = {
-    **{room: room for room in ("analyses", "analysis", "counts", "dedup", "hub", "micro", "models", "order")},
-    **{room: room for room in ("overlays", "plots", "public", "report", "study", "suites", "tokens")},
+    **{room: room for room in ("analyses", "analysis", "counts", "dedup", "fitting", "hub", "micro", "models")},
+    **{room: room for room in ("order", "overlays", "plots", "public", "report", "study", "suites", "tokens")},
     **{room: f"core.{room}" for room in ("errors", "results", "statistics", "tables")},
     **{room: f"analyses.{room}" for room in ("bias", "curves", "memorization", "term_frequency")},
 }
 _NAMES = {
     "evaluate": "analyses.evaluate",
+    "fit": "fitting",
     "load_suite": "suites",
     "load_order": "order",
     "load_run": "core.results",
@@ -36,14 +37,15 @@ if TYPE_CHECKING:
     from pythia_tools.analyses.losses import losses
     from pythia_tools.analysis import token_scores
     from pythia_tools.core.results import load_run
+    from pythia_tools.fitting import fit
     from pythia_tools.models import stream
     from pythia_tools.order import load_order
     from pythia_tools.public import published
     from pythia_tools.suites import load_suite
 
 __all__ = [  # noqa: PLE0604
-    "__version__", "evaluate", "load_order", "load_run", "load_suite", "losses", "published", "register", "stream",
-    "token_curves", "token_scores", *_ROOMS,
+    "__version__", "evaluate", "fit", "load_order", "load_run", "load_suite", "losses", "published", "register",
+    "stream", "token_curves", "token_scores", *_ROOMS,
 ]
 
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "pythia_tools"
 FLOORS = {
     "core": 0,
-    "suites": 1,
+    "suites": 1, "fitting": 1,
     "hub": 2,
     "tokens": 3, "public": 3,
     "order": 4, "counts": 5, "dedup": 6, "overlays": 6,

@@ -30,6 +30,7 @@ COMMANDS = {
     "dedup": "near-duplicate clusters of documents, kept and dropped",
     "count": "exposures of terms and pairs up to each step",
     "published": "public results, read as a run",
+    "fit": "scaling laws, ladders, phases, seeds on any summary or CSV",
     "report": "a self-contained HTML report of finished runs",
     "rerun": "repeat a run from what it recorded",
     "merge": "join the shards of a run",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # what a type checker sees; a figure's own module has more
     from pythia_tools.plots.benchmarks import *  # noqa: F403
     from pythia_tools.plots.bias import *  # noqa: F403
     from pythia_tools.plots.curves import *  # noqa: F403
+    from pythia_tools.plots.laws import *  # noqa: F403
     from pythia_tools.plots.memorized import *  # noqa: F403
     from pythia_tools.plots.style import *  # noqa: F403
     from pythia_tools.plots.term_frequency import *  # noqa: F403
@@ -19,6 +20,7 @@ _HOMES = {
     "benchmarks": ("tasks_over_training",),
     "bias": ("agreement", "by_subset", "interventions"),
     "curves": ("branches_over_training", "by_exposures", "losses", "paired_differences", "panels_over_training"),
+    "laws": ("law_by_compute", "law_held_out", "law_residuals"),
     "memorized": ("forgetting", "membership", "memorization", "memorization_kinds", "memorization_persistence",
                   "memorization_profile", "memorization_scaling", "order_effect", "poisson_panels", "poisson_qq",
                   "predictability"),

@@ -17,7 +17,7 @@ from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from pythia_tools.core.errors import RequestError
 
@@ -39,6 +39,14 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.4, 4.0)) -> A
     with mpl.rc_context(RC):
         _, fresh = plt.subplots(figsize=size, layout="constrained")
     return fresh
+
+
+def row_of_panels(many: int, *, size: tuple[float, float] = (3.6, 3.0)) -> tuple[Figure, list[Axes]]:
+    """So many panels side by side that share their y axis."""
+    with mpl.rc_context(RC):
+        shape = (size[0] * many, size[1])
+        figure, grid = plt.subplots(1, many, figsize=shape, layout="constrained", squeeze=False, sharey=True)
+    return figure, list(grid.flat)
 
 
 def panels_by(
@@ -198,6 +206,13 @@ def plain_steps(ax: Axes) -> None:
     """A linear axis of training steps."""
     ax.set_xlabel("training step")
     ax.xaxis.set_major_formatter(lambda v, _: human_count(v))
+
+
+def plain_losses(ax: Axes) -> None:
+    """A logarithmic y axis that spans less than a power of ten, with plain numbers."""
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
 
 
 def ticks_at(ax: Axes, places: Sequence[float]) -> None:

@@ -123,6 +123,22 @@ def from_draws(value: float, draws: npt.ArrayLike, *, n: int, unit: str, level: 
     return Estimate(float(value), low, high, int(n), unit, _name("bootstrap", level) if np.isfinite(low) else "none")
 
 
+def fitted(
+    value: float, draws: npt.ArrayLike, *, n: int, freedom: int, unit: str, level: float = 0.95
+) -> Estimate:
+    """An estimate out of a fit to n units, of which its constants leave `freedom` over: from (R,) values in resamples.
+
+    The bounds are percentiles, further from the value as Student's quantile is from the normal one; none below FEWEST
+    units, or without resamples.
+    """
+    low, high = percentiles(np.asarray(draws), level)
+    if n < FEWEST or not np.isfinite(low):
+        return Estimate(value, n=n, unit=unit)
+    wider = float(student.ppf(0.5 + level / 2, freedom)) / NormalDist().inv_cdf(0.5 + level / 2)
+    bounds = value + wider * (low - value), value + wider * (high - value)
+    return Estimate(value, *bounds, n, unit, _name("bootstrap", level))
+
+
 def wilson(successes: float, n: int, *, unit: str, level: float = 0.95) -> Estimate:
     """Share of successes with Wilson's score interval; n = 0 gives NaN and the bounds 0 and 1."""
     name = _name("wilson", level)
