@@ -31,7 +31,7 @@ HIDDEN = ("suite", "analysis", "interval", "metric_unit", "unit")
 
 
 def all_options() -> type[Options]:
-    """The options of all forms as one dataclass, in order of the forms; the first form's words hold for a shared one."""
+    """The options of all forms as one dataclass; the first form's words hold for an option that several have."""
     found: dict[str, tuple[str, Any, Any]] = {}
     for form in FORMS.values():
         kinds = get_type_hints(form.options)

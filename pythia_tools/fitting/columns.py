@@ -1,4 +1,4 @@
-"""A user's table as the columns that a form needs: found by name or common alias, renamed by an option, numbers checked.
+"""A user's table as the columns that a form needs: found by name or common alias, or as an option says; checked.
 
 Names are compared without case, blanks and punctuation (`Model Size`, `model_size`, `N`). A summary of this package is
 read as well: its rows of one metric, whose value is the loss, and whose run is model, branch and seed together.
@@ -79,7 +79,8 @@ def rows_of_summary(table: pd.DataFrame, metric: str | None, task: str | None, s
 
 
 def select(
-    table: pd.DataFrame, needed: Iterable[str], optional: Iterable[str] = (), named: Mapping[str, str | None] | None = None
+    table: pd.DataFrame, needed: Iterable[str], optional: Iterable[str] = (),
+    named: Mapping[str, str | None] | None = None,
 ) -> pd.DataFrame:
     """The needed and, where the table has them, the optional columns under their own names, in the table's order.
 

@@ -20,14 +20,14 @@ from pythia_tools.fitting.columns import TableOptions, numbers
 from pythia_tools.fitting.declaration import Fit, Form
 from pythia_tools.fitting.estimation import RESAMPLES, Check, Fitted, fit_law, hold_out
 from pythia_tools.fitting.laws import Law
-from pythia_tools.fitting.points import Points, read_points
+from pythia_tools.fitting.points import read_points
 
 METRICS = {
     "allocation_exponent": Metric("1", "a in N_opt ~ C^a: how the best size grows with compute"),
     "optimal_params": Metric("parameters", "best size for the compute that `budget_flops` of the same subset says"),
     "optimal_tokens": Metric("tokens", "best training tokens for it"),
     "budget_flops": Metric("FLOPs", "compute of a budget that was asked for"),
-    "predicted_loss": Metric("unit of the loss", "what a run of so many params and tokens would reach; interval of one run"),
+    "predicted_loss": Metric("unit of the loss", "what a run of so many params and tokens would reach; its interval"),
     "heldout_error": Metric("share", "predicted / measured - 1 of the runs that reference names, held out: their mean"),
     "heldout_inside": Metric("share", "share of the held-out points inside their prediction interval"),
     "residual_rms": Metric("1", "root mean square of log loss minus the law's"),
@@ -45,8 +45,8 @@ TREND_OF = {"params": "residual_by_size", "tokens": "residual_by_tokens", "flops
 LARGEST = {"params": "largest size", "tokens": "most tokens", "flops": "most compute"}
 METHODS = (
     "Constants minimize the sum of Huber losses (delta .001) of log loss from 64 random starts; intervals are of "
-    "{resamples} resamples of whole runs, widened to Student's t, and a prediction's is that of a single further run. The "
-    "largest size and the most tokens were each left out once and predicted."
+    "{resamples} resamples of whole runs, widened to Student's t, and a prediction's is that of one further run. "
+    "The largest size and the most tokens were each left out once and predicted."
 )
 
 
@@ -120,8 +120,9 @@ def _exponential(log: Estimate) -> Estimate:
 
 def _predictions(fitted: Fitted, wanted: pd.DataFrame, seed: int) -> Iterator[dict[str, object]]:
     logs = np.log(wanted[list(fitted.law.variables)].to_numpy(float))
-    for place, found in zip(wanted.itertuples(), fitted.predicted(logs, seed=seed), strict=True):
-        yield {"metric": "predicted_loss", "params": round(place.params), "tokens": round(place.tokens), **found.columns()}
+    places = zip(wanted["params"].tolist(), wanted["tokens"].tolist(), strict=True)
+    for (params, tokens), found in zip(places, fitted.predicted(logs, seed=seed), strict=True):
+        yield {"metric": "predicted_loss", "params": round(params), "tokens": round(tokens), **found.columns()}
 
 
 def _held_out(checks: list[Check]) -> Iterator[dict[str, object]]:
@@ -173,13 +174,14 @@ def sentences(summary: pd.DataFrame, fitted: Fitted) -> Iterator[Sentence]:
     scatter = 100 * float(rows["value"].iloc[0])
     yield Sentence.of(f"L = {fitted.law.formula} fits {count} to within {scatter:.2g} % (root mean square).", rows)
     for row in words.records(summary[summary["metric"] == "allocation_exponent"]):
-        text = (f"With compute C the best size grows as C^{row['value']:.3f}{words.interval(row, lambda v: f'{v:.3f}')}, "
-                f"the best number of tokens as C^{1 - row['value']:.3f}.")
-        yield Sentence.of(text, summary[summary["metric"] == "allocation_exponent"])
-    for place, row in summary[summary["metric"] == "predicted_loss"].iterrows():
-        said = words.interval(row.to_dict(), lambda v: f"{v:.3f}")
-        yield Sentence.of(f"A run of {row['params']:.3g} parameters and {row['tokens']:.3g} tokens is predicted to reach "
-                          f"{row['value']:.3f}{said}.", summary.loc[[place]])
+        said = words.interval(row, lambda v: f"{v:.3f}")
+        text = f"With compute C the best size grows as C^{row['value']:.3f}{said}, the best number of tokens as"
+        yield Sentence.of(f"{text} C^{1 - row['value']:.3f}.", summary[summary["metric"] == "allocation_exponent"])
+    predicted = summary[summary["metric"] == "predicted_loss"]
+    for place, row in zip(predicted.index, words.records(predicted), strict=True):
+        said = words.interval(row, lambda v: f"{v:.3f}")
+        text = f"A run of {row['params']:.3g} parameters and {row['tokens']:.3g} tokens is predicted to reach"
+        yield Sentence.of(f"{text} {row['value']:.3f}{said}.", summary.loc[[place]])
     yield from _said_of_checks(summary, fitted.law)
     wide = [row["metric"] for row in words.records(summary[summary["metric"].isin(["A", "B", "E"])])
             if row["high"] > 2 * max(row["low"], 0)]
@@ -193,8 +195,8 @@ def _said_of_checks(summary: pd.DataFrame, law: Law) -> Iterator[Sentence]:
     for what in law.variables:
         rows = summary[summary["reference"] == LARGEST[what]]
         if rows.empty:
-            yield Sentence(f"Held out, the {LARGEST[what]} would leave too few budgets for a law: no prediction was checked "
-                           "on it.", ())
+            text = f"Without the {LARGEST[what]} too few budgets are left for a law: no prediction was checked on it."
+            yield Sentence(text, ())
             continue
         error, inside = (words.records(rows[rows["metric"] == m])[0] for m in ("heldout_error", "heldout_inside"))
         yield Sentence.of(

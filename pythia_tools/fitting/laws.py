@@ -26,9 +26,8 @@ FLOPS = 6.0
 class Law:
     """A law over (n, k) logs of its variables.
 
-    terms: its terms at centred logs. starts: (B, p) of a generator, B, the mean of log L. constants: (B, p) fitted, (k,)
-    centres → name → (B,). variables: of params, tokens and flops. exponents: of params and tokens at the optimum, from
-    the constants; None for a law that knows no allocation.
+    variables: of params, tokens and flops. terms: the law's terms at centred logs. starts: (B, p) of a generator, B and
+    the mean of log L. constants: name → (B,) of (B, p) fitted ones and the (k,) centres.
     """
 
     name: str
@@ -43,10 +42,10 @@ class Law:
         return "params" in self.variables
 
 
-def _stacked(*rows: tuple[np.ndarray | float, ...]) -> np.ndarray:
+def _stacked(n: int, *rows: tuple[np.ndarray | float, ...]) -> np.ndarray:
     """(n, J, p) from J rows of p columns, each (n,) or a number."""
-    n = max(np.size(cell) for row in rows for cell in row)
-    return np.stack([np.stack([np.broadcast_to(cell, n).astype(float) for cell in row], axis=-1) for row in rows], axis=1)
+    terms = [np.stack([np.broadcast_to(cell, n).astype(float) for cell in row], axis=-1) for row in rows]
+    return np.stack(terms, axis=1)
 
 
 def _shares(rng: np.random.Generator, many: int, middle: float, terms: int) -> np.ndarray:
@@ -56,7 +55,7 @@ def _shares(rng: np.random.Generator, many: int, middle: float, terms: int) -> n
 
 def _hoffmann_terms(logs: np.ndarray) -> Terms:
     x, z = logs.T
-    return Terms(_stacked((1, 0, 0, -x, 0), (0, 1, 0, 0, -z), (0, 0, 1, 0, 0)))
+    return Terms(_stacked(len(logs), (1, 0, 0, -x, 0), (0, 1, 0, 0, -z), (0, 0, 1, 0, 0)))
 
 
 def _hoffmann_starts(rng: np.random.Generator, many: int, middle: float) -> np.ndarray:
@@ -71,7 +70,7 @@ def _hoffmann_constants(theta: np.ndarray, centre: np.ndarray) -> dict[str, np.n
 
 def _kaplan_terms(logs: np.ndarray) -> Terms:
     x, z = logs.T
-    return Terms(_stacked((1, 0, -x, 0), (0, 1, 0, -z)), scale=3)
+    return Terms(_stacked(len(logs), (1, 0, -x, 0), (0, 1, 0, -z)), scale=3)
 
 
 def _kaplan_starts(rng: np.random.Generator, many: int, middle: float) -> np.ndarray:
@@ -86,7 +85,7 @@ def _kaplan_constants(theta: np.ndarray, centre: np.ndarray) -> dict[str, np.nda
 
 def _gadre_terms(logs: np.ndarray) -> Terms:
     x, z = logs.T
-    return Terms(_stacked((1, 0, 0, -x), (0, 1, 0, -z), (0, 0, 1, 0)))
+    return Terms(_stacked(len(logs), (1, 0, 0, -x), (0, 1, 0, -z), (0, 0, 1, 0)))
 
 
 def _gadre_starts(rng: np.random.Generator, many: int, middle: float) -> np.ndarray:
@@ -100,7 +99,7 @@ def _gadre_constants(theta: np.ndarray, centre: np.ndarray) -> dict[str, np.ndar
 
 
 def _flops_terms(logs: np.ndarray) -> Terms:
-    return Terms(_stacked((1, 0, -logs[:, 0]), (0, 1, 0)))
+    return Terms(_stacked(len(logs), (1, 0, -logs[:, 0]), (0, 1, 0)))
 
 
 def _flops_starts(rng: np.random.Generator, many: int, middle: float) -> np.ndarray:

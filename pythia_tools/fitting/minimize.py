@@ -3,13 +3,13 @@
 A law is a soft maximum of terms that are linear in its constants: log L = s log sum_j exp(t_j / s), t_j = X_j theta,
 with s = 1 (Hoffmann, Gadre, one scale) or s itself a constant (Kaplan). So one gradient serves all laws.
 
-Each problem is iteratively reweighted: where a residual exceeds delta its weight is delta / |residual|, which bounds the
-Huber loss from above, and a damped Gauss-Newton step is kept only if the loss falls. So the loss never rises, a flat
-valley (E near 0) stops a problem instead of breaking it, and no default tolerance ends it early. The best start is then
-polished by L-BFGS-B with scipy at a tolerance of 1e-16.
-Source: Hoffmann et al. 2022, arXiv:2203.15556, D.2 (the loss: sum over points, delta = 1e-3, of log L); Besiroglu et al.
-2024, arXiv:2404.10102 (what a mean instead of the sum, one start and default tolerances do to it); Holland & Welsch 1977
-(reweighting).
+Each problem is iteratively reweighted: where a residual exceeds delta its weight is delta / |residual|, which bounds
+the Huber loss from above, and a damped Gauss-Newton step is kept only if the loss falls. So the loss never rises, a
+flat valley (E near 0) stops a problem instead of breaking it, and no default tolerance ends it early. The best start
+is then polished by scipy's L-BFGS-B at a tolerance of 1e-16.
+Source: Hoffmann et al. 2022, arXiv:2203.15556, D.2 (the loss: sum over points, delta = 1e-3, of log L); Besiroglu et
+al. 2024, arXiv:2404.10102 (what a mean instead of the sum, one start and default tolerances do to it); Holland & Welsch
+1977 (reweighting).
 Cost: about 0.1 s for 64 starts on 245 points, 2 s for 1,000 resamples, on one core: einsum and 5 x 5 systems need no
 BLAS threads.
 """
@@ -39,7 +39,7 @@ class Terms:
 
     def __call__(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, n) log predictions of (B, p) constants, and their (B, n, p) derivatives."""
-        s = theta[:, self.scale, None, None] if self.scale is not None else 1.0
+        s = np.ones((1, 1, 1)) if self.scale is None else theta[:, self.scale, None, None]
         terms = np.einsum("njp,bp->bnj", self.design, theta) / s
         top = terms.max(axis=2, keepdims=True)
         parts = np.exp(terms - top)

@@ -107,7 +107,7 @@ def _finished(points: pd.DataFrame, checkpoints: str) -> pd.DataFrame:
     inside = _inside(points, last)
     if inside.any() and not inside.all():
         raise RequestError(
-            f"{int(inside.sum())} of {len(points)} rows are checkpoints within a run, and the others ends of runs: before "
+            f"{int(inside.sum())} of {len(points)} rows are checkpoints within a run, the others ends of runs: before "
             "its learning rate has decayed, a run is not what a shorter run would have reached; "
             "fit ends of runs alone (--checkpoints last), or all of them if the rate is constant (--checkpoints all)"
         )
@@ -136,8 +136,8 @@ def refusal(points: pd.DataFrame, law: Law) -> str:
     wanted = f"{law.name} needs {FEWEST_SIZES} sizes and {FEWEST_BUDGETS} budgets (sizes x tokens)"
     if sizes < FEWEST_SIZES:
         count = ("no size carries", "one size carries", "two sizes carry", "three sizes carry")[sizes]
-        return (f"{count} no law: {wanted}, and this table has {budgets} budgets; train more sizes, or fit compute alone "
-                "(--form flops)")
+        return (f"{count} no law: {wanted}, and this table has {budgets} budgets; train more sizes, or fit compute "
+                "alone (--form flops)")
     if tokens < 3 or budgets < FEWEST_BUDGETS:
         return (f"{budgets} budgets carry no law: {wanted}, with at least 3 different counts of tokens; this table has "
                 f"{sizes} sizes and {tokens} counts of tokens")

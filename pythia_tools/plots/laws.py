@@ -1,7 +1,7 @@
 """Figures of scaling laws: the law over compute, what it leaves over, and what it predicted of parts held out.
 
-Each takes the summary and the items of a fit (`fitting.law_forms`): points with run, params, tokens, flops, loss, fitted,
-residual, and the points held out with predicted, low and high.
+Each takes the summary and the items of a fit (`fitting.law_forms`): points with run, params, tokens, flops, loss,
+fitted, residual, and the points held out with predicted, low and high.
 """
 
 import numpy as np

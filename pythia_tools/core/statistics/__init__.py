@@ -38,6 +38,7 @@ from pythia_tools.core.statistics.samples import difference_of_means, sums_of_me
 __all__ = [
     "FEWEST", "RESAMPLES", "Estimate", "adjust_pvalues", "auc", "difference", "difference_of_means", "dispersion",
     "fitted", "frequencies", "from_draws", "isotonic_rise", "mean", "minimal_detectable_effect", "normal_bounds",
-    "paired_shares", "paired_test", "partial_rank_correlation", "percentiles", "permutation_pvalue", "permuted", "rank_correlation",
-    "roc", "series_mean", "sign_flip_test", "spearman", "statistic", "sums_of_means", "units", "wilson",
+    "paired_shares", "paired_test", "partial_rank_correlation", "percentiles", "permutation_pvalue", "permuted",
+    "rank_correlation", "roc", "series_mean", "sign_flip_test", "spearman", "statistic", "sums_of_means",
+    "units", "wilson",
 ]
