@@ -1,10 +1,10 @@
 """A law fitted to points: constants, resamples of whole runs, predictions with intervals, and the fit without a part.
 
-Runs are what is independent: a resample draws runs with all their checkpoints, never checkpoints. Resamples start from
-the fit itself. Intervals are percentiles, widened to Student's t for the runs that the constants leave over; a
+Runs are what is independent: a resample weighs runs with all their checkpoints at random, never checkpoints, and starts
+from the fit itself. Intervals are percentiles, widened to Student's t for the runs that the constants leave over; a
 prediction also has the scatter of a run about the law.
-Sources: as `minimize`; Efron & Tibshirani 1993, section 9.5 (resampling cases of a regression); Davison & Hinkley 1997,
-section 6.3.3 (prediction).
+Sources: as `minimize`; Rubin 1981 and Jin, Ying & Wei 2001 (random weights, as a resample that lacks a size fits
+nothing); Davison & Hinkley 1997, section 6.3.3 (prediction).
 """
 
 from dataclasses import dataclass, replace
@@ -88,7 +88,7 @@ def fit_law(law: Law, points: Points, *, resamples: int = RESAMPLES, seed: int =
     theta, loss = polished(terms, target, found[np.nanargmin(losses)])
     draws = np.empty((0, len(theta)))
     if resamples:
-        weights = statistics.units(len(target), points.runs).weights(resamples, seed)
+        weights = statistics.units(len(target), points.runs).smooth_weights(resamples, seed)
         draws, _ = descend(terms, target, np.tile(theta, (resamples, 1)), weights, steps=100)
     return Fitted(law, points, theta, centre, loss, draws)
 

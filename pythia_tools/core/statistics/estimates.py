@@ -71,6 +71,13 @@ class Units:
         drawn = np.random.default_rng(seed).multinomial(self.n, np.full(self.n, 1 / self.n), size=resamples)
         return drawn if self.place is None else drawn[:, self.place]
 
+    def smooth_weights(self, resamples: int, seed: int | np.random.Generator) -> np.ndarray:
+        """(resamples, items) weights of mean about 1, exponential per unit: no resample lacks a unit, so none of a fit
+        has too few to be one (Rubin 1981; for least absolute residuals Jin, Ying & Wei 2001).
+        """
+        drawn = np.random.default_rng(seed).exponential(size=(resamples, self.n))
+        return drawn if self.place is None else drawn[:, self.place]
+
 
 def frequencies(counts: npt.ArrayLike, resamples: int, seed: int) -> np.ndarray:
     """(resamples, k) counts of k kinds of items when all are drawn again: a multinomial draw, whatever their number."""
