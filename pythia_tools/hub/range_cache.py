@@ -31,8 +31,10 @@ class RangeCache:
         self._known: dict[str, dict[tuple[int, int], Path]] = {}
         self._total: int | None = None
 
-    def pieces(self, key: str, start: int, stop: int) -> list[tuple[int, int, bytes | None]]:
-        """[start, stop) cut into (a, b, bytes), with None where nothing is cached."""
+    def pieces(self, key: str, start: int, stop: int, near: int = 0) -> list[tuple[int, int, bytes | None]]:
+        """[start, stop) cut into (a, b, bytes), with None for what is to be fetched: where nothing is cached, and what
+        is cached but shorter than `near` between two such stretches.
+        """
         found: list[tuple[int, int, bytes | None]] = []
         at = start
         for (a, b), path in sorted(self._ranges(key).items()):
@@ -49,7 +51,7 @@ class RangeCache:
             at = end
         if at < stop:
             found.append((at, stop, None))
-        return found
+        return _joined(found, near) if near else found
 
     def add(self, key: str, start: int, data: bytes) -> None:
         """Keep bytes that begin at `start` of `key`'s content."""
@@ -113,6 +115,20 @@ class RangeCache:
                     break
                 path.unlink(missing_ok=True)
                 self._total -= size
+
+
+def _joined(pieces: list[tuple[int, int, bytes | None]], near: int) -> list[tuple[int, int, bytes | None]]:
+    """Stretches to fetch that lie less than `near` apart as one."""
+    joined: list[tuple[int, int, bytes | None]] = []
+    last: int | None = None
+    for a, b, data in pieces:
+        if data is None:
+            if last is not None and a - joined[last][1] < near:
+                a = joined[last][0]
+                del joined[last:]
+            last = len(joined)
+        joined.append((a, b, data))
+    return joined
 
 
 def shared_cache() -> RangeCache:

@@ -208,3 +208,12 @@ def test_a_transposed_tensor_is_refused_not_misread(tmp_path: Path) -> None:
     torch.save({"slice": torch.arange(20.0).reshape(5, 4)[2:4]}, tmp_path / "w" / "pytorch_model.bin")
     assert np.array_equal(pt_hub.open_weights(at(Folder(tmp_path / "w"))).tensor("slice"),
                           np.arange(8.0, 16.0).reshape(2, 4))
+
+
+def test_a_tensor_of_which_rows_are_cached_is_one_request(server: Hub, tmp_path: Path) -> None:
+    server.add_model("me/tiny", {"step0": write(tmp_path / "w", "safetensors", torch.float32)})
+    weights = pt_hub.open_weights(at(HubRevision("me/tiny", "step0")))
+    weights.rows(EMBED, [100, 1000, 2500])
+    server.forget()
+    assert np.array_equal(weights.tensor(EMBED), state()[EMBED].numpy())
+    assert len(server.files_asked("*model.safetensors")) == 1
