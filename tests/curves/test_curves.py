@@ -49,7 +49,7 @@ def run(tiny_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_curves_are_the_surprisals_of_token_scores(suite: Suite, rows: np.ndarray, tmp_path: Path) -> None:
     chosen, positions = suite.checkpoints(), np.array([[3, 9, 40 + k] for k in range(12)])
     store = pt.token_curves(chosen, rows, positions=positions, row_ids=range(100, 112), folder=tmp_path, device="cpu")
-    assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".parquet", ".chunks"}, "cells are gone when it is done"
+    assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".parquet", ".chunks"}, "cells are gone when done"
     scores = pt.token_scores(chosen, rows, row_ids=range(100, 112), device="cpu")
     known = scores.set_index(["model", "row", "position", "step"])["nll"].sort_index() / math.log(2)
     for stored in store.runs:
@@ -69,6 +69,28 @@ def test_a_second_call_finds_the_cells_it_is_given(suite: Suite, rows: np.ndarra
     assert kept == {path: path.stat().st_mtime_ns for path in cells.folder.iterdir()} and kept
     for stored in first.runs:
         np.testing.assert_array_equal(first.row(3, stored.model), again.row(3, stored.model))
+
+
+def test_a_store_made_of_the_same_weights_is_opened_as_it_is(
+    suite: Suite, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the weights' files have settled, so that their digest is remembered; other weights are measured anew."""
+    monkeypatch.setenv("PYTHIA_TOOLS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("pythia_tools.models.digest.SETTLED_SECONDS", -1)
+    model = next(iter(suite.models))
+    for name, step in (("step0", 0), ("step1", 1)):
+        shutil.copytree(suite.checkpoint(model, suite.steps(model)[step]).location.path, tmp_path / "own" / name)
+    asked = {"positions": [7], "folder": tmp_path / "store", "device": "cpu"}
+    first = pt.token_curves(load_suite(tmp_path / "own").checkpoints(), rows, **asked)
+    before = [first.step(step) for step in (0, 1)]
+    measured = []
+    monkeypatch.setattr(task.CurveTask, "run", lambda *a, run=task.CurveTask.run: measured.append(a) or run(*a))
+    again = pt.token_curves(load_suite(tmp_path / "own").checkpoints(), rows, **asked)
+    assert not measured and (again.step(1) == before[1]).all()
+    last = suite.checkpoint(model, max(suite.steps(model)))
+    shutil.copy2(last.location.path / "model.safetensors", tmp_path / "own" / "step1" / "model.safetensors")
+    changed = pt.token_curves(load_suite(tmp_path / "own").checkpoints(), rows, **asked)
+    assert measured and (changed.step(0) == before[0]).all() and (changed.step(1) != before[1]).any()
 
 
 def test_what_does_not_fit_is_refused(suite: Suite, rows: np.ndarray, tmp_path: Path) -> None:

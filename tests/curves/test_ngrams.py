@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pythia_tools.analyses.curves import ngrams
+from pythia_tools.analyses.curves import ngram_surprisals, ngrams
 from pythia_tools.analyses.curves.divergence import Predictions
 from pythia_tools.analyses.curves.ngrams import Contexts, continuations, surprisals
 from pythia_tools.core.errors import RequestError
@@ -106,6 +106,18 @@ def test_blocks_and_kept_work_change_nothing(tables, tmp_path, monkeypatch) -> N
         for one, other in zip(again, tables, strict=True):
             for name in ("begins", "token", "count", "place"):
                 np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_one_call_gives_them_beside_the_places(tables) -> None:
+    found = ngram_surprisals(ORDER, ROWS[50:54], step=15, row_ids=range(50, 54))
+    expected = surprisals(tables, ASKED[LINE, POSITION + 1].astype(np.int64), OWN)[LINE < 4]
+    np.testing.assert_allclose(found[[f"ngram_{n}" for n in range(1, 6)]], expected)
+    assert found["row"].tolist() == np.repeat(np.arange(50, 54), 16).tolist()
+    elsewhere = ngram_surprisals(ORDER, ROWS[50:54], [3], step=15, longest=2)
+    assert len(elsewhere) == 4
+    assert (elsewhere["ngram_1"] <= found.loc[found["position"] == 3, "ngram_1"].to_numpy()).all()
+    with pytest.raises(RequestError, match="step 21 of order rows: it has batches 0 to 19"):
+        ngram_surprisals(ORDER, ROWS[50:54], step=21)
 
 
 def test_large_vocabularies_are_counted_up_to_four() -> None:

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pythia_tools import counts
-from pythia_tools.analyses.curves.ngrams import Contexts, Continuations, continuations, surprisals
+from pythia_tools.analyses.curves.ngrams import LONGEST, Contexts, Continuations, continuations, surprisals
 from pythia_tools.analyses.curves.task import Chosen
 from pythia_tools.analysis import Context
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.files import digest
-from pythia_tools.order import DataOrder
+from pythia_tools.order import DataOrder, Rows
 from pythia_tools.order.sources import PackedRows
 
 MOST_TOKENS = 1 << 30
@@ -43,6 +44,30 @@ class ConsumedNgrams:
         return continuations(context.order, self.contexts, self.stop, context.execution.cells)
 
 
+def ngram_surprisals(
+    order: Rows, rows: npt.ArrayLike, positions: npt.ArrayLike | None = None, *, step: int, longest: int = LONGEST,
+    row_ids: npt.ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Surprisal (bits) of chosen positions by n-grams of the rows consumed before `step`, for n = 1 … longest.
+
+    rows, positions: as `token_curves` takes them. row_ids: the rows' numbers in the order, ascending, where they are of
+    it, so that their own occurrences are not counted; None for rows from elsewhere.
+    Columns: row, position, token, ngram_1 …. Back-off as in `ngrams`. Raises RequestError for what does not fit.
+    """
+    chosen = Chosen.of(rows, positions, row_ids)
+    contexts = Contexts.of(chosen.rows, chosen.line, chosen.position, longest)
+    stop = step * order.batch_rows
+    if not 0 < step <= order.steps:
+        raise RequestError(f"step {step} of order {order.name}: {order.batches_in_words}")
+    own = (chosen.numbers < stop)[chosen.line] & (row_ids is not None)
+    found = surprisals(continuations(order, contexts, stop), chosen.tokens, own.astype(np.int64))
+    return pd.concat([chosen.places, _named(found)], axis=1)
+
+
+def _named(found: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(found, columns=[f"ngram_{n}" for n in range(1, found.shape[1] + 1)])
+
+
 def consumed(context: Context) -> int:
     """Rows of the order that the last of the checkpoints has consumed. Raises RequestError beyond the order."""
     last, order = context.steps[-1], context.order
@@ -62,7 +87,7 @@ def countable(context: Context) -> bool:
 def ngram_columns(context: Context, chosen: Chosen, counted: ConsumedNgrams, own: np.ndarray) -> pd.DataFrame:
     """ngram_1 … ngram_n: bits of the true tokens, own rows left out. own: (k,) bool, the position's row was counted."""
     found = surprisals(counted.tables(context), chosen.tokens, own.astype(np.int64))
-    return pd.DataFrame(found, columns=[f"ngram_{n}" for n in range(1, found.shape[1] + 1)])
+    return _named(found)
 
 
 def exposure_columns(context: Context, chosen: Chosen, crossing: np.ndarray, last: int) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
@@ -14,7 +15,11 @@ from pythia_tools.analyses.curves.task import STORE, Chosen, CurveTask
 from pythia_tools.analysis import Context, Execution, Where, sweep
 from pythia_tools.core import files
 from pythia_tools.core.results import CellStore
+from pythia_tools.models.digest import known_record
 from pythia_tools.suites import Checkpoint
+
+RECEIPT = "made_of.json"
+"""In the store's folder, written after it: what it was made of, weights by their digests."""
 
 
 def token_curves(
@@ -31,6 +36,7 @@ def token_curves(
 
     One store holds all runs among the checkpoints: `store.token(row, position, "70m")`, `store.row`, `store.step`,
     `store.chunks`; `curves.describe(store, "70m")` gives ages of acquisition, forgetting and so on, a line per token.
+    A store that this call made before of the same weights is opened as it is.
     Cost: one forward pass per row and checkpoint; memory for 32 checkpoints at a time, 2 bytes a token.
     Raises: RequestError for rows or positions that do not fit; else what a sweep raises.
     """
@@ -39,10 +45,21 @@ def token_curves(
     task = CurveTask(chosen, vocabulary=vocabulary, profiles=False)
     named = files.digest([task.digest, [str(c) for c in listed]])[:20]
     task.folder = Path(folder) if folder is not None else files.cache_dir() / STORE / named
-    own = where.get("cells") is None
-    if own:
-        where["cells"] = CellStore(task.folder / "cells")
-    sweep(Context(listed, Execution(**where)), [task])
-    if own:
-        files.delete(task.folder / "cells")
+    context = Context(listed, Execution(**where))
+    known, receipt = _known_weights(listed), task.folder / RECEIPT
+    made_of = {"curves": task.digest, "dtype": str(context.execution.dtype), "weights": known}
+    if None not in known.values() and receipt.is_file() and files.read_json(receipt) == made_of:
+        return open_store(task.folder)
+    receipt.unlink(missing_ok=True)
+    if context.execution.cells is None:
+        context.execution = replace(context.execution, cells=CellStore(task.folder / "cells"))
+    found = sweep(context, [task])
+    files.write_json(receipt, {**made_of, "weights": found.weights})
+    files.delete(task.folder / "cells")
     return open_store(task.folder)
+
+
+def _known_weights(checkpoints: Iterable[Checkpoint]) -> dict[str, str | None]:
+    """Checkpoint → digest of its weights, where that is remembered."""
+    records = {str(c): known_record(c) for c in checkpoints}
+    return {name: None if record is None else record.digest for name, record in records.items()}

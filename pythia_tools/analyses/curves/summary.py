@@ -101,13 +101,13 @@ def _by_exposures(part: pd.DataFrame) -> Iterator[dict[str, object]]:
 def _acquired(part: pd.DataFrame, steps: pd.DataFrame) -> Iterator[dict[str, object]]:
     """The share of a run's tokens that have crossed by each of its checkpoints above 0."""
     if "aoa_crossing" in part:
-        ages = part["aoa_crossing"].fillna(np.inf)
+        ages, own = part["aoa_crossing"].fillna(np.inf).to_numpy(), part[["row"]]
         for step, tokens in steps.itertuples(index=False):
             if step == 0:  # nothing can have crossed there, by definition
                 continue
             reached = ages <= np.log10(step) + 1e-9
             yield {"step": step, "tokens": tokens, "metric": "acquired_share",
-                   **_share(part.assign(reached=reached), "reached")}
+                   **_share(own.assign(reached=reached), "reached")}
 
 
 def _mean(part: pd.DataFrame, column: str) -> dict[str, object]:
