@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tarfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,29 +111,6 @@ def read_lines(path: str, what: str) -> list[str]:
     if not lines:
         raise DataError(f"{path}: holds no {what}")
     return lines
-
-
-def published(path: Path, chosen: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the chosen files below a folder or in a tar archive, in order of their names or as stored.
-
-    Raises: RequestError when nothing is at `path`; DataError when it is a file and no readable archive.
-    """
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            name = file.relative_to(path).as_posix()
-            if chosen(name) and file.is_file():
-                yield name, file.read_bytes()
-        return
-    if not path.is_file():
-        raise RequestError(f"{path}: no such folder or archive")
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                content = archive.extractfile(member) if chosen(member.name) else None
-                if content is not None:
-                    yield member.name, content.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a readable archive ({error})") from error
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

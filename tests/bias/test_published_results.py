@@ -61,8 +61,8 @@ def test_final_values_of_the_intervention(results, model, branch, share, accurac
 @needs_archive
 @pytest.mark.parametrize(
     ("model", "step", "values"),
-    [("1.3b-deduped", 71500, (0.60625, 0.6, 0.5875)), ("350m-deduped", 71500, (0.571875, 0.5375)),
-     ("19m-deduped", 143000, (0.509375, 0.503125)), ("6.9b-deduped", 143000, (0.596875, 0.590625))],
+    [("1.4b-deduped", 71500, (0.60625, 0.6, 0.5875)), ("410m-deduped", 71500, (0.571875, 0.5375)),
+     ("70m-deduped", 143000, (0.509375, 0.503125)), ("6.9b-deduped", 143000, (0.596875, 0.590625))],
 )  # fmt: skip
 def test_final_values_of_the_first_suite(results, model, step, values):
     found = [value(results, "pythia-v0", model, b, "crows_pairs_english_gender", "pct_stereotype", step)
@@ -175,7 +175,7 @@ def test_checkpoints_of_one_run_are_no_sample_and_models_are():
 
 
 def test_damaged_and_missing_files(tmp_path):
-    with pytest.raises(RequestError, match="no such folder or archive"):
+    with pytest.raises(RequestError, match="no such folder, archive or file"):
         published.read_published(tmp_path / "none.tar.xz")
     with pytest.raises(DataError, match="no published results"):
         published.read_published(tmp_path)
@@ -184,7 +184,9 @@ def test_damaged_and_missing_files(tmp_path):
         published.read_published(tmp_path / "bad.tar.xz")
     folder = tmp_path / "pythia-v1" / "pythia-70m" / "zero-shot"
     folder.mkdir(parents=True)
-    (folder / "70m_step0.json").write_text(json.dumps({"results": {"lambada_openai": {"acc": 0.5, "acc_stderr": 0.1}}}))
+    (folder / "70m_step0.json").write_text(json.dumps({
+        "results": {"lambada_openai": {"acc": 0.5, "acc_stderr": 0.1}},
+        "config": {"num_fewshot": 0, "model_args": "pretrained=EleutherAI/pythia-v1.1-70m,revision=step0"}}))
     assert published.read_published(tmp_path)["value"].tolist() == [0.5]
     (folder / "70m_step1.json").write_text("{")
     with pytest.raises(DataError, match=r"70m_step1\.json: not a published result"):

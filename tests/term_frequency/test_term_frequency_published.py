@@ -104,14 +104,14 @@ def test_folder_archive_and_file_read_alike(tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no term_frquency_all_shots\.csv in it"):
+    with pytest.raises(DataError, match="no published results in it"):
         tf.read_published(tmp_path)
     (tmp_path / FILE).write_text("model,step\na,1\n")
     with pytest.raises(DataError, match="columns are \\['model', 'step'\\]"):
         tf.read_published(tmp_path)
     line = "EleutherAI/pythia-125m-deduped,13000,num_reasoning_arithmetic_addition_7,4,0.5,0.07\n"
     (tmp_path / FILE).write_text("model,checkpoint,task,fewshot,acc,acc_stderr\n" + line + line)
-    with pytest.raises(DataError, match="160m step 13000 addition-4shot operand 7 is there twice"):
+    with pytest.raises(DataError, match=r"step 13000 num_\w+_addition_7 4-shot is there twice"):
         tf.read_published(tmp_path)
 
 

@@ -1,19 +1,13 @@
-"""The published results of the gender-bias study, read into the same frame as our own: base, 7 % and 21 % runs.
+"""The published results of the gender-bias study, as its analyses take them: base, 7 % and 21 % runs.
 
-Reads EleutherAI/pythia's `evals/` (a folder or a .tar.xz of it): CrowS-Pairs, LAMBADA and the other zero-shot numbers
-of `pythia-v1/*/{zero-shot,baseline,intervention}`, those of the first suite in `bias-evals/*.json`, and the exact-match
-WinoBias tables of `bias-evals/winobias`. Branches: `main` (published zero-shot), `main-rerun` (the base model evaluated
-again beside the intervention), `swap-7%`, `swap-21%`.
-Standard errors are the files' own. Where only a share and its error are given, the number of items follows from them:
-n = p (1 − p) / se² + 1.
+`pythia_tools.published` reads them; here are CrowS-Pairs, LAMBADA and the exact-match WinoBias tables. Branches: `main`
+(published zero-shot), `main-rerun` (the base model evaluated again beside the intervention), `swap-7%`, `swap-21%`.
+Standard errors are the files' own.
 """
 
-import json
-import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -26,26 +20,13 @@ from pythia_tools.core import files, progress, tables
 from pythia_tools.core.errors import DataError, RequestError
 from pythia_tools.core.results import Run, RunFolder
 from pythia_tools.core.statistics import normal_bounds, series_mean
-from pythia_tools.suites import load_suite
+from pythia_tools.public import SHARES, items, published
 
 TASKS = ("lambada_openai", "crows_pairs_english", "wino_bias")
 """Task names (beginnings) that are read: what the study is about."""
-_V1 = re.compile(
-    r"pythia-v1/pythia-(?P<model>[^/]+)/(?P<kind>zero-shot|baseline|intervention)/"
-    r"(?:[a-z]+-)?.+?(?P<long>-long)?_step(?P<step>\d+)\.json$"
-)
-_V0 = re.compile(
-    r"bias-evals/(?P<kind>(?:long-)?intervention|pythia)-(?P<model>[^/]+?-deduped)-"
-    r"step(?P<step>\d+)_eval_results[^/]*\.json$"
-)
-_WINOBIAS = re.compile(r"bias-evals/winobias/(?:intervene_(?P<kind>7|21)/)?(?P<model>[^/]+)/[^/]+\.json$")
-_BRANCHES = {
-    "zero-shot": "main", "baseline": "main-rerun", "intervention": "swap-7%", "intervention-long": "swap-21%",
-    "pythia": "main", "long-intervention": "swap-21%", "": "main", "7": "swap-7%", "21": "swap-21%",
-}
-"""Kind of a file, by its name → branch."""
-_V0_ROWS = {"350m": 2048, "1.3b": 2048}
-"""Rows per step of the first suite's models that were trained with batches of 4M tokens; else 1,024."""
+_COLLECTIONS = {"v1": ("zero-shot", "baseline", "intervention", "winobias"), "v0": ("bias", "winobias")}
+"""Release → its collections in which base models and interventions were evaluated alike."""
+_BRANCHES = {"intervention": "swap-7%", "intervention-long": "swap-21%"}
 ITEMS = [*tables.IDENTITY, "task", "prompt", "metric", "value", "stderr", "file"]
 Identity: TypeAlias = dict[str, object]
 
@@ -53,74 +34,32 @@ Identity: TypeAlias = dict[str, object]
 def read_published(path: str | Path) -> pd.DataFrame:
     """Every published number of TASKS: identity, task, prompt (WinoBias), metric, value, stderr, file.
 
+    A base model and its interventions have one name here, and the release is their suite (`pythia`, `pythia-v0`).
     Raises: RequestError when there is no such folder or archive; DataError when a file in it is damaged, or none is
     there.
     """
-    found = files.published(Path(path), lambda name: _kind(name) is not None)
-    rows = [row for name, text in found for row in _rows(name, text)]
-    if not rows:
+    frame = published(path)
+    asked = frame["task"].str.startswith(TASKS)
+    inside = [frame["release"].eq(r) & frame["collection"].isin(c) for r, c in _COLLECTIONS.items()]
+    found = frame[asked & (inside[0] | inside[1]).fillna(False)]
+    if found.empty:
         holds = "it should hold pythia-v1/ and bias-evals/ of Pythia's evals/"
         raise DataError(f"{path}: no published results of {', '.join(TASKS)}; {holds}")
-    frame = pd.DataFrame(rows, columns=ITEMS)
-    return tables.check_items(frame.sort_values(["suite", "model", "branch", "step", "task", "prompt", "metric"],
-                                                kind="stable"))
-
-
-def _kind(name: str) -> re.Match[str] | None:
-    return _V1.search(name) or _V0.search(name) or _WINOBIAS.search(name)
-
-
-def _rows(name: str, text: bytes) -> Iterator[Identity]:
-    try:
-        value = json.loads(text)
-        identity = _identity(name, value)
-        if "table_results" in value:
-            metrics = [(r["task_name"], r["prompt_name"], r) for r in value["table_results"].values()]
-        else:
-            metrics = [(task, "", numbers) for task, numbers in value["results"].items()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{name}: not a published result ({type(error).__name__}: {error})") from error
-    for task, prompt, numbers in metrics:
-        if not str(task).startswith(TASKS):
-            continue
-        for metric, number in numbers.items():
-            if isinstance(number, int | float) and not metric.endswith("_stderr"):
-                error_ = numbers.get(f"{metric}_stderr")
-                stderr = float(error_) if error_ is not None else np.nan
-                yield {**identity, "task": task, "prompt": prompt, "metric": metric, "value": float(number),
-                       "stderr": stderr, "file": name}
-
-
-def _identity(name: str, value: dict[str, Any]) -> Identity:
-    """The identity columns of a file: from its name, the step of a WinoBias table from its content."""
-    found = _kind(name)
-    assert found is not None
-    fields = found.groupdict("")
-    model, first = fields["model"], found.re is _V0
-    if found.re is _WINOBIAS:
-        model = f"{model.lower()}-deduped"
-        fields["step"] = (value.get("model_args") or value["config"]["model_args"])["iteration"]
-    size, step = model.split("-")[0], int(fields["step"])
-    return {
-        "suite": "pythia-v0" if first else "pythia", "model": model,
-        "params": pd.NA if first else _params().get(size, pd.NA), "step": step,
-        "tokens": step * 2048 * (_V0_ROWS.get(size, 1024) if first else 1024),
-        "branch": _BRANCHES[fields["kind"] + fields.get("long", "")],
-    }
-
-
-@cache
-def _params() -> dict[str, int | None]:
-    """Parameters of each size, from the suite's manifest."""
-    return {name: model.params for name, model in load_suite("pythia").models.items()}
+    deduped = found["suite"].str.contains("deduped|interventions").map({True: "-deduped", False: ""})
+    rows = found.assign(
+        suite=found["release"].map({"v1": "pythia", "v0": "pythia-v0"}),
+        model=found["model"].str.removesuffix("-long").str.removesuffix("-intervention") + deduped,
+        branch=found["branch"].replace(_BRANCHES).mask(found["collection"] == "baseline", "main-rerun"),
+        prompt=found["subset"].replace("all", ""), file=found["source"],
+    )[ITEMS].astype({"prompt": "str", "task": "str", "metric": "str", "file": "str"})
+    return tables.check_items(rows.sort_values(["suite", "model", "branch", "step", "task", "prompt", "metric"],
+                                               kind="stable"))
 
 
 def to_summary(results: pd.DataFrame) -> pd.DataFrame:
     """Published results as a summary table: subset is WinoBias' prompt, intervals are ± z standard errors."""
     value, error = results["value"].to_numpy(float), results["stderr"].to_numpy(float)
-    share = results["metric"].isin(["acc", "acc_norm", "pct_stereotype", "em"]).to_numpy() & (error > 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        n = np.where(share, np.rint(value * (1 - value) / error**2 + 1), np.nan)
+    n = np.where(results["metric"].isin(SHARES), np.rint(items(value, error)), np.nan)
     low, high = normal_bounds(value, error)
     frame = results[[*tables.IDENTITY, "task", "metric", "value"]].assign(
         subset=results["prompt"].where(results["prompt"] != "", "all"), low=low, high=high,
