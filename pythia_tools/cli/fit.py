@@ -3,6 +3,7 @@
 examples:
   pythia-tools fit runs.csv --form hoffmann --at 70B:1.4T --budgets 1e23
   pythia-tools fit runs.csv --form flops --loss-column "C4 loss" --out runs/law
+  pythia-tools fit ladder-runs --form ladder --tasks hellaswag_val_rc_5shot --targets peteish7_eval_anneal
   pythia-tools fit runs/losses --form hoffmann --metric nll --checkpoints last
 
 TABLE is a CSV, TSV, JSON or parquet file, a summary.csv, or the folder of a run. For a law it has a row for each run
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     form = form_of(args.form)
     options = from_mapping(form.options, vars(args))
     _refuse_others(form, args)
-    table = read(args.table)
+    table = _table(args.table)
     if args.out is None:
         found = form.fit(table, options)
     else:
@@ -64,6 +65,16 @@ def run(args: argparse.Namespace) -> None:
     for sentence in found.sentences:
         progress.note(sentence.text)
     emit(found.summary, args, shown(found.summary))
+
+
+def _table(source: str) -> pd.DataFrame:
+    """A file, a run's summary, or public results (a folder, an archive) as one table."""
+    path = Path(source)
+    if path.is_dir() and not (path / "summary.csv").exists():
+        from pythia_tools.public import published
+
+        return published(path)
+    return read(path)
 
 
 def _refuse_others(form: AnyForm, args: argparse.Namespace) -> None:
@@ -87,7 +98,8 @@ def _finish(form: AnyForm, found: Fit, folder: RunFolder, args: argparse.Namespa
         plots.save(getattr(plots, name)(found.summary, found.items), folder.figures, name)
         captions[name] = caption
     source = Path(args.table)
-    data = sha256_file(source / "summary.csv" if source.is_dir() else source)
+    files = [source / "summary.csv", source]
+    data = next((sha256_file(path) for path in files if path.is_file()), None)
     folder.finish(
         found.items, found.summary, data=data,
         extra={"title": f"Fit: {form.says}", "method": form.methods.format_map(asdict(options)), "captions": captions,

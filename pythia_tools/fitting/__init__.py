@@ -15,6 +15,7 @@ from pythia_tools.core.errors import unknown
 from pythia_tools.core.options import from_mapping
 from pythia_tools.fitting import law_forms
 from pythia_tools.fitting.declaration import AnyForm, Fit, Form
+from pythia_tools.fitting.ladder import LADDER
 from pythia_tools.fitting.reading import read
 
 FORMS: dict[str, AnyForm] = {
@@ -22,6 +23,7 @@ FORMS: dict[str, AnyForm] = {
     "kaplan": law_forms.KAPLAN,
     "gadre": law_forms.GADRE,
     "flops": law_forms.COMPUTE,
+    "ladder": LADDER,
 }
 """Name → form of fit: the columns that it needs, its options, its function, and what it says."""
 

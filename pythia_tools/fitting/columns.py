@@ -116,7 +116,10 @@ def numbers(column: pd.Series, *, positive: bool = True) -> np.ndarray:
 
     Raises RequestError for what is missing, no finite number or, if asked, not positive: with its row.
     """
-    values = np.array([_number(cell) for cell in column])
+    if pd.api.types.is_numeric_dtype(column):
+        values = column.to_numpy(np.float64, na_value=np.nan)
+    else:
+        values = np.array([_number(cell) for cell in column])
     wrong = ~np.isfinite(values) | (positive & ~(values > 0))
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])

@@ -21,6 +21,7 @@ def read(table: pd.DataFrame | str | os.PathLike[str]) -> pd.DataFrame:
     if path.is_dir():
         path = path / "summary.csv"
         if not path.exists():
-            raise RequestError(f"{path.parent} has no summary.csv; name the folder of a finished run, or a table")
+            raise RequestError(f"{path.parent} has no summary.csv; name a finished run, or a table"
+                               " (public results: pt.published reads them)")
     frame = tables.read_table(path)
     return tables.read_summary(path) if is_summary(frame) and path.suffix == ".csv" else frame

@@ -20,7 +20,7 @@ _HOMES = {
     "benchmarks": ("tasks_over_training",),
     "bias": ("agreement", "by_subset", "interventions"),
     "curves": ("branches_over_training", "by_exposures", "losses", "paired_differences", "panels_over_training"),
-    "laws": ("law_by_compute", "law_held_out", "law_residuals"),
+    "laws": ("ladder_accuracy", "law_by_compute", "law_held_out", "law_residuals"),
     "memorized": ("forgetting", "membership", "memorization", "memorization_kinds", "memorization_persistence",
                   "memorization_profile", "memorization_scaling", "order_effect", "poisson_panels", "poisson_qq",
                   "predictability"),

@@ -4,6 +4,8 @@ Each takes the summary and the items of a fit (`fitting.law_forms`): points with
 fitted, residual, and the points held out with predicted, low and high.
 """
 
+from itertools import cycle
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -68,3 +70,24 @@ def _sizes(points: pd.DataFrame) -> list[float]:
 def _name(summary: pd.DataFrame) -> str:
     """What was fitted."""
     return str(summary["task"].iloc[0])
+
+
+def ladder_accuracy(summary: pd.DataFrame, items: pd.DataFrame) -> Figure:
+    """A panel per task: accuracy by task loss of checkpoints, the sigmoid, and what was predicted and reached."""
+    figure, panels = style.panels_by(items, "task")
+    for ax, own in panels:
+        curve = own.sort_values("loss")
+        ax.scatter(own["loss"], own["accuracy"], s=4, color="0.6", label="fitted runs")
+        ax.plot(curve["loss"], curve["fitted"], linewidth=1)
+        rows = summary[summary["task"] == own["task"].iloc[0]].set_index(["subset", "metric"])
+        runs = rows.index.unique("subset").drop("all")
+        for colour, run in zip(cycle(("#c8553d", "#3b6ea8", "#3f8f5f")), runs, strict=False):
+            told = rows.loc[run].to_dict("index")
+            bars = style.error_bars(pd.DataFrame([told["predicted_accuracy"]]))
+            ax.errorbar([told["predicted_loss"]["value"]], [told["predicted_accuracy"]["value"]], yerr=bars, fmt="o",
+                        color=colour, markersize=4, capsize=2, label=f"{run}, predicted")
+            ax.plot([told["loss"]["value"]], [told["accuracy"]["value"]], "x", color=colour, label=f"{run}, reached")
+        ax.set_xlabel("task loss")
+    figure.axes[0].set_ylabel("accuracy")
+    style.legend(figure.axes[len(panels) - 1], outside=True)
+    return figure
