@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-from hub_server import Hub
+from hub_server import Entry, Hub
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_tools.cli.main import main
@@ -63,3 +66,68 @@ def test_token_curves_of_a_shipped_suite_are_measured_on_rows_of_an_order_that_i
     tokens = items[items["task"] == "token"]
     assert len(tokens) == 15 and tokens["last"].between(5, 15).all() and "ngram_1" not in items
     assert main(["curves", *start, *drawn, "--ngrams", "2", "--quiet", "--out", str(tmp_path / "counted")]) == 2
+
+
+class Shard(Entry):
+    """A shard of the preshuffled Pile, 30 GB that are made as they are asked for: ids of the whole stream by place."""
+
+    def __init__(self, number: int, size: int) -> None:
+        super().__init__(b"")
+        self.first, self.size = number * 15_000_000_000, size
+
+    def read(self, start: int = 0, stop: int | None = None) -> bytes:
+        stop = self.size if stop is None else stop
+        assert stop - start <= 1 << 24, "nobody reads 30 GB"
+        ids = stream(self.first + np.arange(start // 2, -(-stop // 2)))
+        return ids.astype("<u2").tobytes()[start % 2 : start % 2 + stop - start]
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        return f"{self.first:064x}", f"{self.first:040x}"
+
+
+def stream(places: np.ndarray) -> np.ndarray:
+    return (places * 7919 + places // 13) % 500
+
+
+@pytest.fixture
+def pile(hub: Hub, tmp_path: Path) -> Hub:
+    """All checkpoints of the model, alike, and the 600 GB of its order, under their public names."""
+    steps = load_suite("pythia-deduped").steps("70m")
+    repo = hub.repos["models", "EleutherAI/pythia-70m-deduped"]
+    repo.branches |= {f"step{step}": repo.branches["step143000"] for step in steps}
+    sizes = [30_000_000_000] * 20 + [78_336_000]
+    shards = {f"document-{i:05}-of-00020.bin": size for i, size in enumerate(sizes)}
+    data = hub.add_dataset("EleutherAI/pile-deduped-pythia-preshuffled", {"main": {"README.md": b"rows"}})
+    data.branches["main"] |= {name: Shard(i, size) for i, (name, size) in enumerate(shards.items())}
+    return hub
+
+
+def test_losses_of_a_shipped_suite_are_planned_without_a_row_and_read_only_theirs(
+    pile: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ["losses", "pythia-deduped", "--models", "70m", "--rows", "4", "--device", "cpu", "--quiet", "--out"]
+    assert main([*start, str(tmp_path / "plan"), "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert not pile.files_asked("*.bin") and not (tmp_path / "plan").exists()
+    assert plan["checkpoints"] == 154 and plan["data_bytes"] == (153 + 153 + 1) * 4 * 2049 * 2
+    assert plan["data_requests"] == 153 + 153 + 4 and plan["download_bytes"] > 0 and plan["hours_about"] >= 0
+
+    pile.forget()
+    assert main([*start, str(tmp_path / "run"), "--steps", "0,1000,143000"]) == 0
+    asked, row = pile.files_asked("*.bin"), 2049 * 2
+    assert len(asked) == 2 + 2 + 4 and sum(r.sent for r in asked) == (2 + 2 + 1) * 4 * row
+    run, table = load_run(tmp_path / "run"), pd.read_csv(tmp_path / "run" / "losses.csv")
+    sets = table.groupby("step")["rows"].apply(list).to_dict()
+    assert sets[0] == ["after", "training"] and sets[143_000] == ["before", "training"]
+    assert sets[1000][:2] == ["before", "after"] and table["bits_per_byte"].gt(0).all()
+    assert len(pile.files_asked("*.safetensors")) == 1, "equal weights are fetched once"
+
+    live = GPTNeoXForCausalLM.from_pretrained(tmp_path / "model")
+    for line in run.items.groupby(["step", "subset"], sort=False).first().reset_index().itertuples():
+        ids = torch.from_numpy(stream(line.row * 2049 + np.arange(2049)))[None]
+        with torch.no_grad():
+            assert line.nll == pytest.approx(float(live(ids, labels=ids).loss), rel=1e-4)
+        first, last = {"before": (-1024, -1), "after": (0, 1023)}.get(line.subset, (-line.step * 1024, 146_431_999))
+        assert first <= line.row - line.step * 1024 <= last
+        assert line.consumed == (line.row < line.step * 1024)
