@@ -150,7 +150,7 @@ def ask(wanted: Wanted) -> Asked:
     if not wanted.tasks:
         raise RequestError("no lm-eval task was named; give --tasks, for example --tasks lambada_openai piqa")
     _need()
-    with quiet(), seeded():
+    with quiet(), seeded(), compiled_once():
         try:
             loaded = _load(wanted)
             for name, task in loaded["tasks"].items():
@@ -281,6 +281,21 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Each template of a definition is compiled once, not for every document as the harness does it."""
+    from lm_eval.utils import env
+
+    outermost = "from_string" not in vars(env)
+    if outermost:
+        env.from_string = cache(env.from_string)
+    try:
+        yield
+    finally:
+        if outermost:
+            del env.from_string
 
 
 @contextlib.contextmanager

@@ -227,8 +227,9 @@ class EvaluateTask(Task):
     def table(self) -> pd.DataFrame:
         """What of the rows is the same for every checkpoint."""
         scored = [self._kinds[kind].scored[number] for kind, number in self._places]
-        texts = [_measured(self.asked, instance) for instance in self.asked.instances]
-        gold = [_is_gold(self.asked, instance) for instance in self.asked.instances]
+        with harness.compiled_once():
+            texts = [_measured(self.asked, instance) for instance in self.asked.instances]
+            gold = [_is_gold(self.asked, instance) for instance in self.asked.instances]
         return pd.DataFrame({
             "task": self.asked.name, "kind": self.asked.kind, "shots": self.asked.shots,
             "doc_id": self.asked.documents, "choice": self.asked.numbers,

@@ -20,7 +20,7 @@ import pandas as pd
 from pythia_tools.analyses.evaluate import agreement
 from pythia_tools.analyses.evaluate.columns import summary
 from pythia_tools.analyses.evaluate.documents import documents
-from pythia_tools.analyses.evaluate.harness import Asked, HarnessTask, Outcomes, Response
+from pythia_tools.analyses.evaluate.harness import Asked, HarnessTask, Outcomes, Response, compiled_once
 from pythia_tools.core import statistics, tables
 from pythia_tools.core.statistics import Estimate
 
@@ -57,7 +57,8 @@ def outcomes(items: pd.DataFrame, task: HarnessTask) -> tuple[list[int], Outcome
     """What a task makes of the rows of one checkpoint: document numbers, and (metric, filter) → a value for each of
     them, as the harness collects them. Documents that are not whole are left out.
     """
-    return task.outcomes(responses(items, task))
+    with compiled_once():
+        return task.outcomes(responses(items, task))
 
 
 def responses(items: pd.DataFrame, task: HarnessTask) -> list[Response | None]:
@@ -158,11 +159,12 @@ def _subset(filter: str) -> str:
 
 def _groups(asked: Asked, found: dict[str, _Scored]) -> Iterator[dict[str, object]]:
     """The groups' own means; with an interval where they are the mean over all documents of all members."""
+    if not asked.groups:
+        return
     values: dict[str, dict[str, object]] = {}
     for name, scored in found.items():
-        numbered = {(m, f): (scored.estimate(m, v), len(v)) for (m, f), v in scored.outcomes.items()}
-        values[name] = {f"{m},{f}": e.value for (m, f), (e, _) in numbered.items() if e is not None}
-        values[name]["sample_len"] = max((size for _, size in numbered.values()), default=0)
+        values[name] = {f"{m},{f}": scored.aggregation(m)(v) for (m, f), v in scored.outcomes.items()}
+        values[name]["sample_len"] = max(map(len, scored.outcomes.values()), default=0)
     for group in asked.groups:
         for key, value in group.aggregate(values).items():
             metric, comma, filter = key.partition(",")
