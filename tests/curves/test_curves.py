@@ -17,6 +17,7 @@ import pythia_tools as pt
 from pythia_tools import analyses, counts
 from pythia_tools.analyses import curves
 from pythia_tools.analyses.curves import open_store, task
+from pythia_tools.analyses.curves.joins import MOST_TOKENS, ConsumedNgrams, countable
 from pythia_tools.analysis import Context, measure
 from pythia_tools.cli.main import main
 from pythia_tools.core import tables
@@ -238,6 +239,16 @@ def test_without_an_order_the_rest_is_measured_and_what_is_asked_for_is_refused(
     assert "names no data order" in capsys.readouterr().err
     assert main(["curves", str(suite.folder), "--ngrams", "7", "--out", str(tmp_path / "n")]) == 2
     assert "--ngrams: 7 is not known; allowed: 0, 1, 2, 3, 4, 5" in capsys.readouterr().err
+
+
+def test_rows_are_not_fetched_by_the_terabyte_unless_asked_twice(suite: Suite, rows: np.ndarray) -> None:
+    far = pt.order.ArrayRows(np.zeros((640, 65), np.uint16), batch_rows=4, name="far")
+    far.remote, far.n_rows, far.steps = True, 10**9, 10**9 // 4
+    context = Context(suite.checkpoints(steps="last"), suite=suite, order=far)
+    far.batch_rows = MOST_TOKENS // 65
+    assert not countable(context)
+    with pytest.raises(RequestError, match=r"would read .* of far from the hub; choose earlier --steps"):
+        ConsumedNgrams.of(context, task.Chosen.of(rows), 3)
 
 
 def test_profiles_are_of_so_many_rows_and_parts_join(

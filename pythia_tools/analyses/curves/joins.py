@@ -15,7 +15,7 @@ from pythia_tools.analyses.curves.ngrams import LONGEST, Contexts, Continuations
 from pythia_tools.analyses.curves.task import Chosen
 from pythia_tools.analysis import Context
 from pythia_tools.core.errors import RequestError
-from pythia_tools.core.files import digest
+from pythia_tools.core.files import digest, human_bytes
 from pythia_tools.order import DataOrder, Rows
 from pythia_tools.order.sources import PackedRows
 
@@ -34,8 +34,14 @@ class ConsumedNgrams:
 
     @classmethod
     def of(cls, context: Context, chosen: Chosen, longest: int) -> ConsumedNgrams:
-        """Raises RequestError for steps beyond the order, or for more than its vocabulary allows."""
-        stop = consumed(context)
+        """Raises RequestError for steps beyond the order, for more than its vocabulary allows, and where it would all
+        have to be fetched.
+        """
+        stop, order = consumed(context), context.order
+        if order.remote and stop * order.row_tokens > MOST_TOKENS:
+            size = human_bytes(stop * order.row_tokens * order.dtype.itemsize)
+            raise RequestError(f"counting n-grams in the rows consumed would read {size} of {order.name} from the hub; "
+                               "choose earlier --steps, a local copy with --order, or --ngrams 0")
         contexts = Contexts.of(chosen.rows, chosen.line, chosen.position, longest)
         return cls(contexts, stop, digest([context.order.fingerprint, stop, contexts.digest]))
 
