@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 import pythia_tools as pt
 from pythia_tools.cli.main import main
@@ -28,7 +28,7 @@ def run(micro_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.parametrize(("model", "step"), [("xs", 256), ("m", 512)])
-def test_the_table_is_a_direct_computation_with_transformers(run: Run, micro_suite: Path, model: str, step: int) -> None:
+def test_the_table_is_what_transformers_computes(run: Run, micro_suite: Path, model: str, step: int) -> None:
     here = run.items[(run.items["model"] == model) & (run.items["step"] == step)]
     table = pd.read_csv(run.path / "losses.csv").query("model == @model and step == @step").set_index("rows")
     live = AutoModelForCausalLM.from_pretrained(micro_suite / model / f"step{step}")
