@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import local_tasks
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,6 +52,22 @@ def test_bias_and_term_frequency_find_the_tokenizer_of_a_shipped_suite(hub: Hub,
     assert main(["term-frequency", *start, *task, "--exposures", str(tmp_path / "seen.csv"), "--out", out]) == 0
     assert load_run(out).items["term"].nunique() == 4
     assert len(hub.files_asked("*.safetensors")) == 1, "the second command found the weights on this machine"
+
+
+def test_benchmark_tasks_of_a_shipped_suite_are_planned_and_evaluated(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lm_eval")
+    tasks = str(local_tasks.write(tmp_path / "tasks"))
+    start = ["evaluate", "pythia-deduped", "--models", "70m", "--steps", "last", "--device", "cpu"]
+    asked = ["--tasks", "lambada_openai", "piqa", "--num-fewshot", "1", "--include-path", tasks]
+    assert main([*start, *asked, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["cells"] == 2 and plan["download_bytes"] > 0 and not hub.files_asked("*.safetensors")
+    assert main([*start, *asked, "--quiet", "--out", str(tmp_path / "run")]) == 0
+    run = load_run(tmp_path / "run")
+    assert len(run.items) == 12 + 2 * 12 and set(run.items["shots"]) == {1}
+    assert {"acc", "acc_norm", "perplexity"} <= set(run.summary["metric"])
 
 
 def test_token_curves_of_a_shipped_suite_are_measured_on_rows_of_an_order_that_is_given(

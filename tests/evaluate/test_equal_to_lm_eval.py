@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import local_tasks
@@ -14,6 +15,8 @@ from transformers import AutoTokenizer, GPTNeoXForCausalLM
 
 import pythia_tools as pt
 from pythia_tools.analyses import evaluate
+from pythia_tools.models import load
+from pythia_tools.suites import load_suite
 from pythia_tools.suites.checkpoint import Checkpoint, Folder, ModelInfo
 
 
@@ -112,6 +115,30 @@ def test_leads_are_those_of_the_logits(local, tmp_path):
         others = logs.scatter(1, truth[:, None], -math.inf).max(1).values
         assert row.lead == pytest.approx(float((own - others).min()), abs=1e-4)
         assert row.is_greedy == (row.lead > 0) and row.cut == max(0, len(context) + n - 65)
+
+
+@pytest.mark.trained
+def test_a_trained_checkpoint(local, micro_suite, tmp_path):
+    """The last checkpoint of pythia-micro's m, exported: where predictions are far from chance."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    tasks = ["piqa", "lambada_openai", "wikitext", "winogrande", "sciq", "arc_easy", "gsm8k"]
+    suite = load_suite(micro_suite)
+    (checkpoint,) = suite.checkpoints(models=["m"], steps="last")
+    load(checkpoint, device="cpu").save_pretrained(tmp_path)
+    shutil.copytree(micro_suite / "tokenizer", tmp_path, dirs_exist_ok=True)
+    theirs = lm_eval.simple_evaluate(
+        model="hf", model_args={"pretrained": str(tmp_path), "dtype": "float32"}, device="cpu", tasks=tasks,
+        batch_size=1, bootstrap_iters=0, num_fewshot=1,
+        task_manager=TaskManager(include_path=str(local), include_defaults=False),
+    )
+    items = pt.evaluate(
+        [checkpoint], tasks, num_fewshot=1, include_path=str(local), device="cpu", tokenizer=micro_suite / "tokenizer"
+    )
+    asked = evaluate.ask(evaluate.Wanted(tuple(tasks), 1, str(local)))
+    test_log_likelihoods_and_texts_are_the_same((asked, items, None, theirs))
+    test_every_metric_is_the_same((asked, items, evaluate.summarize(items, asked), theirs))
 
 
 @pytest.mark.skipif(not local_tasks.CROWS.exists(), reason="the CrowS-Pairs file is not here")
