@@ -77,14 +77,16 @@ class Fitted:
         return [replace(e, low=max(e.low, 0.0), interval=e.interval.replace("bootstrap", "prediction")) for e in found]
 
 
-def fit_law(law: Law, points: Points, *, resamples: int = RESAMPLES, seed: int = 0) -> Fitted:
-    """The law's best constants of STARTS random starts, and those of resamples of the runs."""
+def fit_law(
+    law: Law, points: Points, *, resamples: int = RESAMPLES, seed: int = 0, starts: int = STARTS
+) -> Fitted:
+    """The law's best constants of so many random starts, and those of resamples of the runs."""
     logs, target = points.logs(law), points.log_loss
     centre = logs.mean(axis=0)
     terms, rng = law.terms(logs - centre), np.random.default_rng(seed)
-    found, losses = descend(terms, target, law.starts(rng, STARTS, float(target.mean())))
+    found, losses = descend(terms, target, law.starts(rng, starts, float(target.mean())))
     if not np.isfinite(losses).any():
-        raise RequestError(f"{law.name} fits these points from none of {STARTS} starts; look at their units")
+        raise RequestError(f"{law.name} fits these points from none of {starts} starts; look at their units")
     theta, loss = polished(terms, target, found[np.nanargmin(losses)])
     draws = np.empty((0, len(theta)))
     if resamples:

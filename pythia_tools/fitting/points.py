@@ -67,11 +67,11 @@ def read_points(table: pd.DataFrame, law: Law, options: TableOptions, checkpoint
     for name in ("step", "last_step", "lr"):
         if name in has and has[name].notna().all():
             points[name] = numbers(has[name], positive=False)
+    _check(points, law)
     points = _finished(points, checkpoints)
     if drop:
         points = points.drop(points["loss"].nlargest(drop).index).reset_index(drop=True)
-    if reason := refusal(points, law):
-        raise RequestError(reason)
+    _check(points, law)
     return Points(points.drop(columns=["step", "last_step", "lr"], errors="ignore"))
 
 
@@ -123,6 +123,11 @@ def _inside(points: pd.DataFrame, last: pd.Series) -> pd.Series:
         decays = runs["lr"].transform("min") < DECAYED * runs["lr"].transform("max")
         return decays & (points["lr"] > 1.05 * runs["lr"].transform("min"))
     return ~last if "step" in points else pd.Series(False, index=points.index)
+
+
+def _check(points: pd.DataFrame, law: Law) -> None:
+    if reason := refusal(points, law):
+        raise RequestError(reason)
 
 
 def refusal(points: pd.DataFrame, law: Law) -> str:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +37,9 @@ from pythia_tools.analyses.term_frequency.gap import gap
 from pythia_tools.core import statistics
 from pythia_tools.core.statistics import Estimate
 from pythia_tools.dedup.recall import recall
+from pythia_tools.fitting.estimation import Fitted, fit_law
+from pythia_tools.fitting.laws import HOFFMANN, allocation
+from pythia_tools.fitting.points import Points
 
 if __name__ == "coverage":  # a benchmark beside it asks for the package of that name, as numba does
     raise ImportError("this is a benchmark, not the package coverage")
@@ -150,8 +155,57 @@ def _ages(method: str, each: int) -> Callable:
     return trial
 
 
+SIZE, DATA, FLOOR = (406.4, 0.34), (410.7, 0.28), 1.69
+"""Hoffmann et al.'s constants A and alpha, B and beta, E: the truth of the runs below."""
+FAR = np.log([[1.2e10, 3e11]])
+"""Logs of a size and tokens beyond all runs below."""
+
+
+def _loss(logs: np.ndarray) -> np.ndarray:
+    n, d = np.exp(logs).T
+    return FLOOR + SIZE[0] / n ** SIZE[1] + DATA[0] / d ** DATA[1]
+
+
+@cache
+def _fitted(side: int, noise: float, tail: int, number: int) -> tuple[Fitted, float]:
+    """The law fitted to side x side noisy runs (normal, or Student's t of so few degrees), and one further run's loss."""
+    logs = np.log([(n, d) for n in np.geomspace(7e7, 7e9, side) for d in np.geomspace(1.4e9, 1.4e11, side)])
+    rng = np.random.default_rng([side, tail, number])
+    scatter = rng.standard_t(tail, len(logs) + 1) / np.sqrt(tail / (tail - 2)) if tail else rng.normal(size=len(logs) + 1)
+    loss = _loss(np.concatenate([logs, FAR])) * np.exp(noise * scatter)
+    table = pd.DataFrame(np.exp(logs), columns=["params", "tokens"]).assign(loss=loss[:-1], run=np.arange(len(logs)))
+    return fit_law(HOFFMANN, Points(table), starts=16, resamples=R, seed=number), float(loss[-1])
+
+
+def _law(quantity: str, side: int, noise: float, tail: int) -> Callable:
+    """A trial: the exponent of optimal allocation, the constant E, or the loss of a run far beyond. Trials of the three
+    are of the same runs, fitted once.
+    """
+    numbers = count()
+
+    def trial(rng: np.random.Generator, n: int) -> Estimate:
+        fitted, further = _fitted(side, noise, tail, next(numbers))
+        if quantity == "exponent":
+            return fitted.estimate(allocation(HOFFMANN, fitted.theta[None]), allocation(HOFFMANN, fitted.draws))
+        if quantity == "E":
+            return fitted.constants()["E"]
+        found = fitted.predicted(FAR)[0]
+        return replace(found, value=found.value - further, low=found.low - further, high=found.high - further)
+
+    return trial
+
+
+def _laws() -> Iterator[Case]:
+    truths = {"exponent": DATA[1] / (SIZE[1] + DATA[1]), "E": FLOOR, "prediction": 0.0}
+    for side, noise, tail in ((4, 0.005, 0), (6, 0.005, 0), (6, 0.02, 0), (6, 0.005, 3)):
+        data = f"{side} x {side} runs, {'t3' if tail else 'normal'} noise of {noise:.1%}"
+        for quantity, truth in truths.items():
+            yield Case(f"law: {quantity}", data, side * side, truth, _law(quantity, side, noise, tail))
+
+
 def cases() -> Iterator[Case]:
     """Every row of the table."""
+    yield from _laws()
     mean = partial(statistics.mean, unit="item", resamples=R)
     for n in (2, 3, 5):
         yield Case("mean over seeds", "normal", n, 0, _of(mean, NORMAL))

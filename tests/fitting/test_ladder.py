@@ -65,9 +65,9 @@ def test_a_made_ladder_comes_back_and_the_largest_size_is_predicted() -> None:
     assert summary.loc["accuracy_error", "value"].abs().max() < 2e-3  # full accuracy at no loss is nearly so
     noisy = pt.fit(made(0.01), form="ladder", resamples=60)
     rows = noisy.summary.set_index(["subset", "metric"])
-    for run in rows.index.unique("subset").drop("all"):
-        told = rows.loc[(run, "predicted_loss")]
-        assert told["low"] < rows.loc[(run, "loss"), "value"] < told["high"]
+    told, reached = (rows.xs(metric, level="metric") for metric in ("predicted_loss", "loss"))
+    assert ((told["low"] < reached["value"]) & (reached["value"] < told["high"])).sum() >= 3  # of four
+    assert ((told["high"] - told["low"]) / told["value"] < 0.2).all()
     assert "in points" in noisy.sentences[0].text
 
 

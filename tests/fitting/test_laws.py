@@ -152,6 +152,19 @@ def test_whole_runs_are_resampled_never_checkpoints() -> None:
     assert many.loc["allocation_exponent", "n"] == 36
 
 
+def test_three_sizes_of_the_embedded_suite_carry_no_law(
+    micro_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "losses"
+    models = [name for name in ("xs", "s", "m") if (micro_suite / name).is_dir()]
+    asked = ["--models", *models, "--steps", "last", "--out", str(out), "--device", "cpu", "--quiet"]
+    assert len(models) == 3 and main(["losses", str(micro_suite), *asked]) == 0
+    capsys.readouterr()
+    assert main(["fit", str(out), "--metric", "nll", "--subset", "heldout"]) == 2
+    said = capsys.readouterr().err
+    assert "three sizes carry no law: hoffmann needs 4 sizes and 6 budgets" in said and said.count("\n") == 1
+
+
 def test_a_user_brings_a_csv_to_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "runs.csv"
     hoffmann(grid(), noise=0.005).rename(columns={"params": "size"}).to_csv(path, index=False)
