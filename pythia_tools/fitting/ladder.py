@@ -298,7 +298,7 @@ LADDER = Form(
     metrics=METRICS,
     figures={"ladder_accuracy": "Accuracy by task loss: checkpoints of the fitted runs, the sigmoid through them, "
              "and the runs that were predicted (cross: reached, circle: predicted)."},
-    methods="Step 1 is Hoffmann's law of the mean loss of each run's last {window} checkpoints, step 2 a sigmoid "
-            "through all checkpoints but each run's first {skip:.0%}, averaged over {window}, from the ladder's own starting "
-            "points. Intervals are of {resamples} resamples of whole runs and hold a run's scatter about both steps.",
+    methods="Step 1 is Hoffmann's law of the mean loss of each run's last {window} checkpoints, step 2 a sigmoid through "
+            "all checkpoints but each run's first {skip:.0%}, averaged over {window}, from the ladder's own start. "
+            "Intervals are of {resamples} resamples of whole runs and hold a run's scatter about both steps.",
 )

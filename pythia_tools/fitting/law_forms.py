@@ -18,6 +18,7 @@ from pythia_tools.core.words import Sentence
 from pythia_tools.fitting import laws
 from pythia_tools.fitting.columns import TableOptions, numbers
 from pythia_tools.fitting.declaration import Fit, Form
+from pythia_tools.fitting.errors_of_loss import fit_errors
 from pythia_tools.fitting.estimation import RESAMPLES, Check, Fitted, fit_law, hold_out
 from pythia_tools.fitting.laws import Law
 from pythia_tools.fitting.points import read_points
@@ -28,6 +29,7 @@ METRICS = {
     "optimal_tokens": Metric("tokens", "best training tokens for it"),
     "budget_flops": Metric("FLOPs", "compute of a budget that was asked for"),
     "predicted_loss": Metric("unit of the loss", "what a run of so many params and tokens would reach; its interval"),
+    "predicted_error": Metric("share", "downstream error of such a run, by error = ceiling - k exp(-gamma L)"),
     "heldout_error": Metric("share", "predicted / measured - 1 of the runs that reference names, held out: their mean"),
     "heldout_inside": Metric("share", "share of the held-out points inside their prediction interval"),
     "residual_rms": Metric("1", "root mean square of log loss minus the law's"),
@@ -40,6 +42,9 @@ METRICS = {
     "E": Metric("unit of the loss", "loss that neither size nor tokens remove"),
     "alpha": Metric("1", "exponent of the size term (of compute: of its term)"),
     "beta": Metric("1", "exponent of the tokens term"),
+    "error_ceiling": Metric("share", "downstream error at high loss"),
+    "error_k": Metric("share", "k of the law of the error"),
+    "error_gamma": Metric("1 / unit of the loss", "gamma of the law of the error"),
 }
 TREND_OF = {"params": "residual_by_size", "tokens": "residual_by_tokens", "flops": "residual_by_compute"}
 LARGEST = {"params": "largest size", "tokens": "most tokens", "flops": "most compute"}
@@ -68,8 +73,9 @@ def fit_points(table: pd.DataFrame, options: LawOptions, law: Law) -> Fit:
     fitted = fit_law(law, points, resamples=options.resamples, seed=options.seed)
     checks = [hold_out(law, points, what, resamples=options.resamples, seed=options.seed) for what in law.variables]
     done = [check for check in checks if check is not None]
-    rows = [*_derived(fitted, budgets), *_predictions(fitted, wanted, options.seed), *_held_out(done),
-            *_residuals(fitted), *_constants(fitted)]
+    told = list(_errors(fitted, wanted, options)) if law is laws.GADRE and "error" in points.table else []
+    rows = [*_derived(fitted, budgets), *_predictions(fitted, wanted, options.seed), *told[:-3], *_held_out(done),
+            *_residuals(fitted), *_constants(fitted), *told[-3:]]
     what = options.task or options.metric or options.loss_column or "loss"
     summary = tables.summary(({"task": what, **row} for row in rows), analysis="fit", metrics=METRICS)
     return Fit(_items(fitted, done), summary, tuple(sentences(summary, fitted)))
@@ -143,6 +149,24 @@ def _residuals(fitted: Fitted) -> Iterator[dict[str, object]]:
         trend = statistics.rank_correlation(values, rests, unit="run", clusters=runs)
         yield {"metric": TREND_OF[name], **trend.columns()}
     yield {"metric": "objective", "value": fitted.loss, "n": fitted.runs, "unit": "run", "interval": "none"}
+
+
+def _errors(fitted: Fitted, wanted: pd.DataFrame, options: LawOptions) -> Iterator[dict[str, object]]:
+    """Error at what --at asks for, by the law of the loss and that of the error; then the latter's three constants."""
+    table = fitted.points.table
+    loss, error = table["loss"].to_numpy(float), table["error"].to_numpy(float)
+    law = fit_errors(loss, error, fitted.points.runs, resamples=options.resamples, seed=options.seed)
+    logs = np.log(wanted[list(fitted.law.variables)].to_numpy(float))
+    value = law(np.exp(fitted.log_predicted(logs, fitted.theta[None])), law.constants[None])[0]
+    rests = error - law(loss, law.constants)
+    scatter = np.random.default_rng(options.seed).choice(rests, (len(law.draws), len(logs)))
+    draws = law(np.exp(fitted.log_predicted(logs, fitted.draws)), law.draws[:, None]) + scatter
+    places = zip(wanted["params"].tolist(), wanted["tokens"].tolist(), strict=True)
+    for k, (params, tokens) in enumerate(places):
+        found = fitted.estimate(value[k : k + 1], draws[:, k])
+        yield {"metric": "predicted_error", "params": round(params), "tokens": round(tokens), **found.columns()}
+    for k, name in enumerate(("error_ceiling", "error_k", "error_gamma")):
+        yield {"metric": name, **fitted.estimate(law.constants[k : k + 1], law.draws[:, k]).columns()}
 
 
 def _constants(fitted: Fitted) -> Iterator[dict[str, object]]:

@@ -57,14 +57,15 @@ def read_points(table: pd.DataFrame, law: Law, options: TableOptions, checkpoint
     rows = rows.reset_index(drop=True)
     if rows.empty:
         raise RequestError("the table is empty; a fit needs rows of size, tokens and loss")
-    has = select(rows, ("loss",), ("params", "tokens", "flops", "run", "step", "last_step", "lr"), options.named())
+    further = ("params", "tokens", "flops", "run", "step", "last_step", "lr", "error")
+    has = select(rows, ("loss",), further, options.named())
     points = pd.DataFrame({"run": _runs(has)})
     for name in ("params", "tokens", "flops"):
         if name in has:
             points[name] = numbers(has[name])
     points = _completed(points, law)
     points["loss"] = numbers(has["loss"])
-    for name in ("step", "last_step", "lr"):
+    for name in ("step", "last_step", "lr", "error"):
         if name in has and has[name].notna().all():
             points[name] = numbers(has[name], positive=False)
     _check(points, law)

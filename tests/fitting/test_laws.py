@@ -53,6 +53,15 @@ def test_kaplans_and_gadres_and_the_flops_law_come_back_without_noise() -> None:
     assert [found.value(m) for m in ("A", "E", "alpha")] == pytest.approx([2e3, 1.5, 0.16], rel=1e-6)
 
 
+def test_gadres_errors_follow_from_the_loss() -> None:
+    table = grid()
+    table["loss"] = 1.8 + 240 * table["params"]**-0.26 + 190 * 6**-0.13 * table["tokens"]**-0.26
+    table["top-1 error"] = 0.9 - 2.5 * np.exp(-0.8 * table["loss"])
+    found = fit(table, form="gadre", at=["70B:1.4T"], resamples=40)
+    assert [found.value(f"error_{m}") for m in ("ceiling", "k", "gamma")] == pytest.approx([0.9, 2.5, 0.8], rel=1e-4)
+    assert found.value("predicted_error") == pytest.approx(0.9 - 2.5 * np.exp(-0.8 * found.value("predicted_loss")))
+
+
 def test_the_objective_is_as_low_as_that_of_scipys_bfgs_from_the_truth() -> None:
     table = hoffmann(grid(), noise=0.01)
     n, d, loss = (np.log(table[c].to_numpy()) for c in ("params", "tokens", "loss"))
