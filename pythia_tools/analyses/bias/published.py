@@ -38,13 +38,18 @@ def read_published(path: str | Path) -> pd.DataFrame:
     Raises: RequestError when there is no such folder or archive; DataError when a file in it is damaged, or none is
     there.
     """
-    frame = published(path)
+    results = of_study(published(path))
+    if results.empty:
+        holds = "it should hold pythia-v1/ and bias-evals/ of Pythia's evals/"
+        raise DataError(f"{path}: no published results of {', '.join(TASKS)}; {holds}")
+    return results
+
+
+def of_study(frame: pd.DataFrame) -> pd.DataFrame:
+    """The study's numbers of a frame of public results, as `read_published` gives them."""
     asked = frame["task"].str.startswith(TASKS)
     inside = [frame["release"].eq(r) & frame["collection"].isin(c) for r, c in _COLLECTIONS.items()]
     found = frame[asked & (inside[0] | inside[1]).fillna(False)]
-    if found.empty:
-        holds = "it should hold pythia-v1/ and bias-evals/ of Pythia's evals/"
-        raise DataError(f"{path}: no published results of {', '.join(TASKS)}; {holds}")
     deduped = found["suite"].str.contains("deduped|interventions").map({True: "-deduped", False: ""})
     rows = found.assign(
         suite=found["release"].map({"v1": "pythia", "v0": "pythia-v0"}),
@@ -186,19 +191,30 @@ _FIGURES = (
 """Metric, task, subset, label, and where there is no bias."""
 
 
+def with_changes(results: pd.DataFrame) -> pd.DataFrame:
+    """The study's results as a summary, and what the interventions changed."""
+    return tables.concat([to_summary(results), comparison_summary(paired_changes(results))])
+
+
+def draw(whole: pd.DataFrame, folder: Path) -> None:
+    """The paper's panels of the intervention into a folder, from `with_changes`; those whose numbers are there."""
+    public = whole[whole["suite"] == "pythia"]
+    swapped = public[public["model"].isin(public.loc[public["reference"].notna(), "model"])]
+    for metric, task, subset, label, reference in _FIGURES:
+        rows = swapped[swapped["task"] == task]
+        if len(rows):
+            drawn = plots.interventions(rows, metric, subset=subset, label=label, reference=reference,
+                                        from_step=113_000)
+            plots.save(drawn, folder, f"{metric}_{task}")
+
+
 def publish_run(source: Path, folder: RunFolder) -> Run:
     """The published results as a run: items are its numbers, the summary their intervals and the interventions' changes
     over checkpoints, sentences what they show. Raises what `read_published` raises.
     """
     results = read_published(source)
-    whole = tables.concat([to_summary(results), comparison_summary(paired_changes(results))])
-    public = whole[whole["suite"] == "pythia"]
-    swapped = public[public["model"].isin(public.loc[public["reference"].notna(), "model"])]
-    for metric, task, subset, label, reference in _FIGURES:
-        drawn = plots.interventions(
-            swapped[swapped["task"] == task], metric, subset=subset, label=label, reference=reference, from_step=113_000
-        )
-        plots.save(drawn, folder.figures, f"{metric}_{task}")
+    whole = with_changes(results)
+    draw(whole, folder.figures)
     told = list(final_verdicts(results))
     for sentence in told:
         progress.note(str(sentence))
