@@ -121,6 +121,10 @@ class Context:
             raise RequestError(f"{self.name} names no data order; give one with --order, or `order:` in its manifest")
         return load_order(name)
 
+    def knows_order_of(self, checkpoint: Checkpoint) -> bool:
+        """Whether the order is that which the checkpoint's run consumed: it was given, or its model names one."""
+        return self._order is not None or checkpoint.model.order is not None
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer; see the module's first lines for whose. Raises RequestError when nobody names one."""

@@ -104,12 +104,16 @@ class DataOrder(Rows):
 
     @property
     def opening(self) -> tuple[int, int]:
-        """As `Rows.opening`: index and maps of a packed order on the hub, as far as their sizes are published."""
-        maps, index = self.manifest.maps, self.manifest.store.index
+        """As `Rows.opening`: index and maps of a packed order on the hub; those whose sizes are not published take 20
+        bytes per document in the index, 4, 8 and 4 per document, row and row in the maps, as far as these are known.
+        """
+        maps, index, documents = self.manifest.maps, self.manifest.store.index, self.manifest.documents or 0
         if not self.remote or self.manifest.kind != "packed" or index is None:
             return 0, 0
-        facts = (index, *(maps.hub.files if maps is not None and maps.hub is not None else ()))
-        return sum(fact.bytes or 0 for fact in facts), len(facts)
+        rows = self.manifest.num_samples or 0
+        published = () if maps is None or maps.hub is None else maps.hub.files
+        derived = zip((index, *published), (20 * documents, 4 * documents, 8 * rows, 4 * rows), strict=False)
+        return sum(size if fact.bytes is None else fact.bytes for fact, size in derived), 1 + len(published)
 
     def fetching(self, rows: int, stretches: int) -> tuple[int, int]:
         """As `Rows.fetching`; rows of a packed order are pieces of documents that lie apart, at least one each."""

@@ -108,8 +108,9 @@ def stream(places: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def pile(hub: Hub, tmp_path: Path) -> Hub:
+def pile(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """All checkpoints of the model, alike, and the 600 GB of its order, under their public names."""
+    monkeypatch.setenv("PYTHIA_TOOLS_HOME", str(tmp_path / "home"))
     steps = load_suite("pythia-deduped").steps("70m")
     repo = hub.repos["models", "EleutherAI/pythia-70m-deduped"]
     repo.branches |= {f"step{step}": repo.branches["step143000"] for step in steps}
@@ -118,6 +119,18 @@ def pile(hub: Hub, tmp_path: Path) -> Hub:
     data = hub.add_dataset("EleutherAI/pile-deduped-pythia-preshuffled", {"main": {"README.md": b"rows"}})
     data.branches["main"] |= {name: Shard(i, size) for i, (name, size) in enumerate(shards.items())}
     return hub
+
+
+def test_no_row_is_called_consumed_by_a_model_whose_order_is_not_known(pile: Hub, tmp_path: Path) -> None:
+    """Which Pile the 14m was trained on is not established: it is measured on the same rows, and that is said."""
+    pile.add_model("EleutherAI/pythia-14m-deduped", {"step143000": tmp_path / "model"})
+    start = ["losses", "pythia-deduped", "--models", "14m", "70m", "--rows", "4", "--steps", "last", "--device", "cpu"]
+    assert main([*start, "--quiet", "--out", str(tmp_path / "run")]) == 0
+    table = pd.read_csv(tmp_path / "run" / "losses.csv").set_index(["model", "rows"])
+    assert set(table.index) == {("14m", "training"), ("70m", "training"), ("70m", "before")}
+    small, other = (table.loc[(model, "training")] for model in ("14m", "70m"))
+    assert np.isnan(small["n_consumed"]) and other["n_consumed"] == 4
+    assert small["nats_per_token"] == other["nats_per_token"], "the same rows, and here the same weights"
 
 
 def test_losses_of_a_shipped_suite_are_planned_without_a_row_and_read_only_theirs(

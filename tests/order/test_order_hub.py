@@ -117,6 +117,16 @@ def test_scattered_rows_are_asked_at_once_and_cached(hub: Hub, rows: np.ndarray,
     assert (order.take(picked) == rows[picked]).all() and hub.requests == []
 
 
+def test_what_reading_costs_is_told_before_anything_is_opened(hub: Hub, rows: np.ndarray, tmp_path: Path) -> None:
+    preshuffled, packed = load_order("pile-deduped-preshuffled"), load_order("pile-standard-seed1")
+    assert preshuffled.opening == (0, 0) and preshuffled.fetching(96, 1) == (96 * 4098, 1)
+    documents, n = 210_607_728, 147_164_160
+    assert packed.opening == (20 * documents + 4 * documents + 12 * n, 4), "to 1 % the 4.2 GB index and the maps"
+    assert packed.fetching(96, 1) == (96 * 4098, 96), "its rows are pieces of documents that lie apart"
+    local = load_order(tmp_path / "tiny.yaml", local=tmp_path / "shards")
+    assert local.opening == local.fetching(96, 1) == (0, 0) and hub.requests == []
+
+
 def test_a_whole_order_is_not_searched_over_the_network_by_accident(hub: Hub, rows: np.ndarray, tmp_path: Path) -> None:
     needle = rows[20, 3:6].tolist()
     order = load_order(tmp_path / "tiny.yaml")

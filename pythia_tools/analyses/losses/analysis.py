@@ -41,7 +41,8 @@ class Losses(Analysis[LossesOptions]):
     digests of weights and data. Rows of the batches before and after a checkpoint differ only in having been trained
     on; rows drawn from all of training are the same for every checkpoint, which has consumed some of them. Held-out
     rows are --heldout, else those of the order beyond the last step, else the suite's own; a suite without any is
-    measured on the others only. Rows with planted items are left out, because no held-out row holds any.
+    measured on the others only; a model whose order is not known is not measured around its checkpoints. Rows with
+    planted items are left out, because no held-out row holds any.
     A plan (--dry-run) reads no row; neighbouring rows of an order on the hub are one request.
     """
 

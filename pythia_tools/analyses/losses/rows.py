@@ -10,12 +10,13 @@ public suite reads no row, and an order on the hub is never scanned. Neighbourin
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from pythia_tools.analysis import Context, Reading
 from pythia_tools.core import files
@@ -118,7 +119,8 @@ class RowSet:
     """Rows under a name: the same for every checkpoint, or by its step (then `fixed` is None).
 
     consumed: whether checkpoints had consumed them: by their numbers in an order (`batch_rows` of them per step), never
-    (False), or not known (None).
+    (False), or not known (None). unordered: models of which it is not known whether they consumed that order; they have
+    no rows by step.
     """
 
     name: str
@@ -126,10 +128,13 @@ class RowSet:
     by_step: Mapping[int, Chosen] = field(default_factory=dict)
     batch_rows: int | None = None
     consumed: bool | None = None
+    unordered: frozenset[str] = frozenset()
 
-    def at(self, step: int) -> Chosen | None:
+    def at(self, checkpoint: Checkpoint) -> Chosen | None:
         """The rows of a checkpoint; None when there are none at its step."""
-        return self.fixed if self.fixed is not None else self.by_step.get(step)
+        if self.fixed is not None:
+            return self.fixed
+        return None if checkpoint.model.name in self.unordered else self.by_step.get(checkpoint.step)
 
     @property
     def all(self) -> list[Chosen]:
@@ -146,11 +151,12 @@ class RowSet:
         """What says which data they are of: the order's fingerprint, or the digest of the rows; None without rows."""
         return next((c.order.fingerprint if isinstance(c, Stretch) else c.digest for c in self.all), None)
 
-    def was_consumed(self, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        """(n,) whether a checkpoint at each step had consumed each row: True, False, or None where it is not known."""
-        if self.batch_rows is None:
-            return np.full(len(rows), self.consumed, dtype=object)
-        return (rows < steps * self.batch_rows).astype(object)
+    def was_consumed(self, items: pd.DataFrame) -> pd.Series:
+        """(n,) whether the checkpoint of each line (model, step) had consumed its row; <NA> where that is not known."""
+        told = pd.Series(self.consumed, index=items.index, dtype="boolean")
+        if self.batch_rows is not None:
+            told = (items["row"] < items["step"] * self.batch_rows).astype("boolean")
+        return told.mask(items["model"].isin(self.unordered))
 
 
 def given(name: str, rows: npt.ArrayLike) -> RowSet:
@@ -208,16 +214,18 @@ def named(context: Context, rows: int, heldout: str | None = None) -> list[RowSe
     if held is not None and not context.names_order:
         return found
     order = context.order
-    within = [c for c in context.checkpoints if c.step * order.batch_rows <= order.n_rows]
+    known = [c for c in context.checkpoints if context.knows_order_of(c)]
+    within = [c for c in known if c.step * order.batch_rows <= order.n_rows]
+    if known and not within and held is None:
+        raise RequestError(f"no checkpoint of {context.name} lies within its order; choose earlier --steps")
+    planted = _planted_rows(context)
     if within:
-        planted = _planted_rows(context)
         batches = max(1, round(rows / order.batch_rows / (1 - len(planted) / order.n_rows)))
         found += before_and_after(order, within, batches=batches, rows=rows, leave_out=planted)
     if context.consumed_rows:
-        found.append(from_training(order, context.consumed_rows, rows=rows, leave_out=_planted_rows(context)))
-    if not within and held is None:
-        raise RequestError(f"no checkpoint of {context.name} lies within its order; choose earlier --steps")
-    return found
+        found.append(from_training(order, context.consumed_rows, rows=rows, leave_out=planted))
+    unordered = frozenset(c.model.name for c in context.checkpoints) - {c.model.name for c in known}
+    return [replace(one, unordered=unordered) for one in found]
 
 
 def _heldout(context: Context, rows: int, place: str | None) -> RowSet | None:

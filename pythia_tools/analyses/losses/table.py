@@ -92,8 +92,7 @@ def with_consumed(items: pd.DataFrame, chosen: Iterable[RowSet]) -> pd.DataFrame
     told = pd.Series(pd.NA, index=items.index, dtype="boolean")
     for one in chosen if len(items) else ():
         of = items["subset"] == one.name
-        here = items.loc[of, ["row", "step"]].to_numpy("int64")
-        told[of] = pd.array(one.was_consumed(here[:, 0], here[:, 1]), dtype="boolean")
+        told[of] = one.was_consumed(items[of])
     columns = [c for c in items.columns if c != "consumed"]
     place = columns.index("row") + 1 if "row" in columns else len(columns)
     return items.assign(consumed=told)[[*columns[:place], "consumed", *columns[place:]]]

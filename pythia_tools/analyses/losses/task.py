@@ -73,15 +73,15 @@ class LossTask(Task):
 
     def key(self, checkpoint: Checkpoint) -> str | None:
         """The rows this checkpoint is measured on; None when there are none at its step."""
-        chosen = self.rows.at(checkpoint.step)
+        chosen = self.rows.at(checkpoint)
         return None if chosen is None else chosen.digest
 
     def readings(self, checkpoint: Checkpoint) -> list[Reading]:
-        chosen = self.rows.at(checkpoint.step)
+        chosen = self.rows.at(checkpoint)
         return [] if chosen is None else list(chosen.readings)
 
     def run(self, context: Context, model: nn.Module, part: int) -> pd.DataFrame:
-        chosen = self.rows.at(checkpoint_of(model).step)
+        chosen = self.rows.at(checkpoint_of(model))
         assert chosen is not None, "a sweep asks only where there is a key"
         numbers, rows = chosen.read(slice(part * PART_ROWS, (part + 1) * PART_ROWS))
         nll = scored(context, model, rows).nll.astype(np.float64)
