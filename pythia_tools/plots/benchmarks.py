@@ -17,8 +17,9 @@ def tasks_over_training(summary: pd.DataFrame, metric: str) -> Figure:
     for ax, here in panels:
         style.curves(ax, here, coloured_as=rows)
         style.step_axis(ax, here["step"], short=True)
-    for ax in figure.axes[::4]:
-        ax.set_ylabel(metric.replace("_", " "))
+    figure.supylabel(metric.replace("_", " "), fontsize="medium")
     style.name_unit(figure, rows)
-    style.legend(figure.axes[-1], outside=True)
+    lines = {label: line for ax in figure.axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    order = [label for _, label, _ in style.each_size(rows) if label in lines]
+    figure.legend(handles=[lines[label] for label in order], labels=order, loc="outside right center", frameon=False)
     return figure

@@ -97,7 +97,7 @@ class Evaluate(Analysis[EvaluateOptions]):
 def _ends(rows: pd.DataFrame) -> Sentence:
     first = rows[rows["metric"] == rows["metric"].iloc[0]]
     last = say.by_size(at_last_step(first))
-    told = [f"{r['model']} {say.number(r['value'], '.3f')}" for r in say.records(last)]
+    told = [f"{r['model']} {say.number(r['value'], '.3f' if r['value'] < 100 else ',.0f')}" for r in say.records(last)]
     (some, *_) = say.records(last)
     subset = "" if some["subset"] == "all" else f" ({some['subset']})"
     return Sentence.of(f"{some['task']}{subset}: {some['metric']} at the last step is {say.listing(told)}.", last)
