@@ -2,8 +2,8 @@
 steps; every model, seed, task, subset and metric is a curve of its own.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -131,12 +131,12 @@ def curves(table: pd.DataFrame, options: SeriesOptions, *, fewest: int = 3) -> l
     return long_enough
 
 
-def rows_of(table: pd.DataFrame, options: SeriesOptions) -> pd.DataFrame:
+def rows_of(table: pd.DataFrame, options: SeriesOptions, needed: Sequence[str] = ("step", "value")) -> pd.DataFrame:
     """The table's rows asked for, with columns step, value, stderr, those of KEYS it has, and item where rows are
-    items. Rows without a value are left out.
+    items. Rows without a value are left out; where no step is needed and none there, it is 0.
     """
     places = {name: _place(table, name, called) for name, called in options.named().items()}
-    for name in ("step", "value"):
+    for name in needed:
         if places[name] is None:
             raise RequestError(f"no column of {name}s: the table has {few(table.columns, 20)}; name it with "
                                f"--{name}-column")
@@ -147,8 +147,22 @@ def rows_of(table: pd.DataFrame, options: SeriesOptions) -> pd.DataFrame:
     for column in ("metric", "task", "subset"):
         rows = _only(rows, column, getattr(options, column))
     rows = rows[rows["value"].notna() & (rows["value"].astype(str) != "")]
+    if "step" not in rows.columns:
+        rows = rows.assign(step=0)
     return rows.assign(step=numbers(rows["step"], positive=False), value=numbers(rows["value"], positive=False),
                        stderr=_errors(rows))
+
+
+def long_rows(
+    table: pd.DataFrame, options: SeriesOptions, columns: Sequence[str], needed: Sequence[str] = ("step", "value")
+) -> pd.DataFrame:
+    """`rows_of` a table that has a column per metric: the named columns one below the other. None named: `rows_of`."""
+    for name in columns:
+        if name not in table.columns:
+            raise unknown("column", name, table.columns)
+    parts = [rows_of(table.assign(metric=name), replace(options, value_column=name, metric=None), needed)
+             for name in columns]
+    return pd.concat(parts, ignore_index=True) if parts else rows_of(table, options, needed)
 
 
 def _place(table: pd.DataFrame, name: str, called: str | None) -> str | None:

@@ -24,7 +24,7 @@ from pythia_tools.core.options import option
 from pythia_tools.core.tables import Column, Metric
 from pythia_tools.core.words import Row, Sentence, plural
 from pythia_tools.fitting.declaration import Fit, Form
-from pythia_tools.fitting.series import RUN, SeriesOptions, rows_of
+from pythia_tools.fitting.series import RUN, SeriesOptions, long_rows
 
 FLOOR = 1e-3
 """Least variance of a feature in a state, in units of its variance over all checkpoints."""
@@ -234,15 +234,7 @@ def fit(table: pd.DataFrame, options: StatesOptions) -> Fit:
 
 def _features(table: pd.DataFrame, options: StatesOptions) -> tuple[pd.DataFrame, list[str]]:
     """One row per run and step with a column per feature, in order of run and step; and the features."""
-    if options.features:
-        missing = [name for name in options.features if name not in table.columns]
-        if missing:
-            raise RequestError(f"no column {missing[0]!r}: the table has {', '.join(map(str, table.columns))}")
-        long = pd.concat([
-            rows_of(table, replace_value(options, name)).assign(metric=name) for name in options.features
-        ])
-    else:
-        long = rows_of(table, options)
+    long = long_rows(table, options, options.features)
     who = [c for c in RUN if c in long.columns]
     told = [c for c in _FEATURE if c in long.columns]
     long["feature"] = long[told].astype("string").fillna("").agg(" ".join, axis=1).str.strip()
@@ -254,11 +246,6 @@ def _features(table: pd.DataFrame, options: StatesOptions) -> tuple[pd.DataFrame
         raise RequestError(f"{len(kept)} checkpoints have all {len(features)} features; give fewer features (--metric, "
                            "--features) or more checkpoints")
     return kept.rename_axis(columns=None), features
-
-
-def replace_value(options: StatesOptions, column: str) -> StatesOptions:
-    """The same options, with another column of numbers."""
-    return StatesOptions(**{**vars(options), "value_column": column, "features": ()})
 
 
 def _row(metric: str, value: float, wide: pd.DataFrame) -> Row:
