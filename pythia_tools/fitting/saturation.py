@@ -22,7 +22,7 @@ from pythia_tools.core.words import Sentence, listing, records
 from pythia_tools.fitting.declaration import Fit, Form
 from pythia_tools.fitting.series import Series, SeriesOptions, curves
 
-FALLING = ("ppl", "perplexity", "loss", "nll", "bits_per_byte", "brier", "bpb", "error", "surprisal")
+FALLING = ("ppl", "perplexity", "loss", "nll", "nats", "bits_per_byte", "brier", "bpb", "error", "surprisal")
 """Metrics that are better when lower, by what their names hold."""
 _DRAWS = 20_000
 _FEW = 20
