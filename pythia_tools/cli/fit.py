@@ -12,7 +12,7 @@ TABLE is a CSV, TSV, JSON or parquet file, a summary.csv, or the folder of a run
 """
 
 import argparse
-from dataclasses import MISSING, asdict, field, fields, make_dataclass
+from dataclasses import asdict, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{parser.epilog or ''}\n\nforms:\n{forms}"
     parser.add_argument("table", metavar="TABLE", help="a table's file, or the folder of a finished run")
     parser.add_argument("--form", default="hoffmann", metavar="FORM", help=f"{', '.join(FORMS)} (default hoffmann)")
-    add_flags(parser, all_options())
+    add_flags(parser, all_options(), given_only=True)
     add(parser, "--out")
 
 
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
     form = form_of(args.form)
     options = from_mapping(form.options, vars(args))
     _refuse_others(form, args)
+    vars(args).update(asdict(options))  # the config of a run is resolved
     table = _table(args.table)
     if args.out is None:
         found = form.fit(table, options)
@@ -81,9 +82,7 @@ def _refuse_others(form: AnyForm, args: argparse.Namespace) -> None:
     """Raises RequestError for a flag that was given and that this form has not."""
     own = {one.name for one in fields(form.options)}
     for one in fields(all_options()):
-        default = list(one.default) if isinstance(one.default, tuple) else one.default
-        given = getattr(args, one.name, default)
-        if one.name not in own and one.default is not MISSING and given not in (default, one.default):
+        if one.name not in own and hasattr(args, one.name):
             flag = one.name.replace("_", "-")
             having = ", ".join(name for name, f in FORMS.items() if one.name in {x.name for x in fields(f.options)})
             raise RequestError(f"--{flag} does not belong to --form {args.form}; it is for {having}")

@@ -47,7 +47,8 @@ def run_recorded(config: Mapping[str, Any], **transient: object) -> None:
     if not name or "arguments" not in config:
         raise RequestError(f"this run's config names no command to repeat (command: {name!r}); see its config.json")
     command = find(str(name))
-    defaults = {option.dest: option.default for option in command.parser(str(name))._actions if option.dest != "help"}
+    flags = [option for option in command.parser(str(name))._actions if option.default is not argparse.SUPPRESS]
+    defaults = {option.dest: option.default for option in flags}
     given = {k: tuple(v) if k == "shard" and v else v for k, v in config["arguments"].items()}
     args = argparse.Namespace(**{**defaults, **given, **TRANSIENT, **transient})
     progress.set_quiet(args.quiet)

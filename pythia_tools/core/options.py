@@ -47,19 +47,20 @@ class _Kind:
     optional: bool
 
 
-def add_flags(parser: argparse.ArgumentParser, options: type[Options]) -> None:
-    """One flag per option."""
+def add_flags(parser: argparse.ArgumentParser, options: type[Options], *, given_only: bool = False) -> None:
+    """One flag per option; given_only: flags that are not given leave no default behind."""
     for field in dataclasses.fields(options):
         kind = _kind(options, field.name)
         help = str(field.metadata.get("help", "")) + _default_text(field, kind)
         flag = _flag(field)
         if kind.one is bool:
-            parser.add_argument(flag, action="store_true", help=help)
+            parser.add_argument(flag, action="store_true", help=help, default=argparse.SUPPRESS if given_only else False)
             continue
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
         shown = field.metadata.get("metavar") or ("N" if kind.one is int else field.name.upper())
         parser.add_argument(
             flag, type=kind.one, nargs="+" if kind.several else None, metavar=shown, help=help,
-            default=list(field.default) if isinstance(field.default, tuple) else field.default,
+            default=argparse.SUPPRESS if given_only else default,
         )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pythia_tools.core.errors import unknown
 from pythia_tools.core.options import from_mapping
-from pythia_tools.fitting import law_forms
+from pythia_tools.fitting import decision, law_forms, mirage, phases, saturation, seeds, states
 from pythia_tools.fitting.declaration import AnyForm, Fit, Form
 from pythia_tools.fitting.ladder import LADDER
 from pythia_tools.fitting.reading import read
@@ -24,6 +24,12 @@ FORMS: dict[str, AnyForm] = {
     "gadre": law_forms.GADRE,
     "flops": law_forms.COMPUTE,
     "ladder": LADDER,
+    "saturation": saturation.FORM,
+    "decision": decision.FORM,
+    "mirage": mirage.FORM,
+    "phases": phases.FORM,
+    "states": states.FORM,
+    "seeds": seeds.FORM,
 }
 """Name → form of fit: the columns that it needs, its options, its function, and what it says."""
 

@@ -42,7 +42,7 @@ class DecisionOptions(SeriesOptions):
 
     metrics: tuple[str, ...] = option((), "columns that are metrics, where each has one", metavar="NAME")
     corpus_column: str | None = option(None, "column of the corpora (or whatever is chosen between)", metavar="NAME")
-    size_column: str | None = option(None, "column of the sizes", metavar="NAME")
+    params_column: str | None = option(None, "column of the sizes", metavar="NAME")
     target_metric: str | None = option(None, "metric of the largest size to be predicted (default: the same metric)",
                                        metavar="NAME")
     last: int = option(1, "a run's result is the mean of so many last checkpoints", minimum=1)
@@ -145,8 +145,8 @@ def _rows(table: pd.DataFrame, options: DecisionOptions) -> pd.DataFrame:
     """Rows with corpus, size, run, step, task, metric and value."""
     rows = long_rows(table, options, options.metrics, ("value",))
     corpus = options.corpus_column or next((c for c in CORPORA if c in rows.columns), None)
-    size = options.size_column or next((c for c in SIZES if c in rows.columns), None)
-    for what, place in (("corpus", corpus), ("size", size)):
+    size = options.params_column or next((c for c in SIZES if c in rows.columns), None)
+    for what, place in (("corpus", corpus), ("params", size)):
         if place is None:
             raise RequestError(f"no column of the {what}: the table has {few(table.columns, 20)}; name it with "
                                f"--{what}-column")
@@ -255,7 +255,7 @@ FORM = Form(
     fit=fit, options=DecisionOptions,
     columns={"corpus": "what is chosen between", "params": "size of the run", "value": "its result (or --metrics)",
              "seed": "where there are several", "step": "where there are several checkpoints"},
-    metrics=METRICS, figures={"decisions": "Share of pairs of corpora ranked as at the largest size, by size and metric."},
+    metrics=METRICS, items=COLUMNS, figures={"decisions": "Share of pairs of corpora ranked as at the largest size, by size and metric."},
     methods="Pairs of corpora were compared by every pair of small runs and by the mean of the largest runs, ties "
             "counting half; results are means of the last {last} checkpoints; intervals are over corpora.",
 )

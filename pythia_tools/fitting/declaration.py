@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeAlias
 import pandas as pd
 
 from pythia_tools.core.options import Chosen
-from pythia_tools.core.tables import Metric
+from pythia_tools.core.tables import Column, Metric
 from pythia_tools.core.words import Sentence
 
 
@@ -39,7 +39,7 @@ class Form(Generic[Chosen]):
     """A form of fit.
 
     says: in one line, what it tells. fit: a table with the columns `columns` (name → what it holds) and the options.
-    metrics: what its summary holds. figures: names in `pythia_tools.plots`, of functions of (summary, items) → caption.
+    metrics, items: what its summary holds, and its items beside a curve's keys, step and value. figures: names in `pythia_tools.plots`, of functions of (summary, items) → caption.
     methods: how it was computed, in two sentences; names of options in braces are filled in.
     """
 
@@ -48,6 +48,7 @@ class Form(Generic[Chosen]):
     options: type[Chosen]
     columns: Mapping[str, str]
     metrics: Mapping[str, Metric]
+    items: Mapping[str, Column] = field(default_factory=dict)
     figures: Mapping[str, str] = field(default_factory=dict)
     methods: str = ""
 

@@ -296,7 +296,7 @@ FORM = Form(
     says="is a jump of accuracy emergent, or a mirage of an all-or-nothing metric?",
     fit=fit, options=MirageOptions,
     columns={"step": "training step", "value": "accuracy and continuous metrics (rows, or --metrics), or items with ll"},
-    metrics=METRICS,
+    metrics=METRICS, items=COLUMNS,
     figures={"mirage": "Progress of accuracy and of continuous metrics of the same items; the jump is shaded."},
     methods="A jump is the highest rise of accuracy within a factor {within} of steps; it survives where continuous "
             "metrics of the same items make more than half as much of their improvement there, against an even one.",

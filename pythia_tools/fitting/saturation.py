@@ -159,7 +159,7 @@ FORM = Form(
     says="does a metric fall from its peak before training ends (small-model saturation)?",
     fit=fit, options=SaturationOptions,
     columns={"step": "training step", "value": "the metric", "stderr": "its standard error, or an interval, or items"},
-    metrics=METRICS, figures={"saturation": "Each curve with its peak; those that fall from it are drawn in colour."},
+    metrics=METRICS, items=COLUMNS, figures={"saturation": "Each curve with its peak; those that fall from it are drawn in colour."},
     methods="The best of k checkpoints was compared with the last by z, against the best of k checkpoints of equal "
             "truth (simulated); curves of a table were corrected by Holm at {alpha}.",
 )

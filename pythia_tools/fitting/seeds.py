@@ -287,7 +287,7 @@ FORM = Form(
     says="how alike are runs of several seeds, and does one of them stray?",
     fit=fit, options=SeedsOptions,
     columns={"step": "training step", "value": "the metric", "seed": "the run's seed (or one model per run)"},
-    metrics=METRICS,
+    metrics=METRICS, items=COLUMNS,
     figures={"seeds": "Median and quartiles over seeds; runs that stray are drawn, with the step at which they part."},
     methods="ICC(2,1) after Shrout & Fleiss (1979), over all checkpoints and over the last {late} of them; runs stray "
             "where their root mean square distance to the others' median exceeds what clean runs reach.",

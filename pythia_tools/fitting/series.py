@@ -25,12 +25,13 @@ NAMES = {
 }
 """What tables call a column; the first that a table has is taken."""
 KEYS = [
-    "suite", "model", "params", "branch", "seed", "collection", "analysis", "task", "subset", "shots", "reference",
-    "exposures_low", "exposures_high", "cohort", "since", "metric",
+    "suite", "model", "params", "branch", "seed", "analysis", "task", "subset", "reference", "exposures_low",
+    "exposures_high", "cohort", "since", "metric",
 ]
 """Columns that tell curves apart, those of them that a table has."""
 RUN = ["suite", "model", "params", "branch", "seed"]
-_TOLD = ["task", "subset", "reference"]
+_KINDS = {"release": "{}", "collection": "{}", "shots": "{} shots"}
+"""Columns of published results that tell curves of one task apart; a summary has their words in its subset."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class SeriesOptions(Options):
     value_column: str | None = option(None, "column of the numbers, where it is not called value", metavar="NAME")
     step_column: str | None = option(None, "column of the training steps", metavar="NAME")
     error_column: str | None = option(None, "column of the standard errors", metavar="NAME")
-    model_column: str | None = option(None, "column that names the model or run", metavar="NAME")
+    run_column: str | None = option(None, "column that names the run", metavar="NAME")
     seed_column: str | None = option(None, "column of the seeds", metavar="NAME")
     item_column: str | None = option(None, "column of the items, where a row is an item at a step", metavar="NAME")
     metric: str | None = option(None, "only this metric", metavar="NAME")
@@ -50,7 +51,7 @@ class SeriesOptions(Options):
     def named(self) -> dict[str, str | None]:
         """Column → what the user says it is called."""
         return {"value": self.value_column, "step": self.step_column, "stderr": self.error_column,
-                "model": self.model_column, "seed": self.seed_column, "item": self.item_column}
+                "model": self.run_column, "seed": self.seed_column, "item": self.item_column}
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +147,7 @@ def rows_of(table: pd.DataFrame, options: SeriesOptions, needed: Sequence[str] =
         rows = rows.assign(metric=places["value"])
     for column in ("metric", "task", "subset"):
         rows = _only(rows, column, getattr(options, column))
+    rows = _with_kinds(rows)
     rows = rows[rows["value"].notna() & (rows["value"].astype(str) != "")]
     if "step" not in rows.columns:
         rows = rows.assign(step=0)
@@ -182,6 +184,18 @@ def _only(rows: pd.DataFrame, column: str, asked: str | None) -> pd.DataFrame:
     return rows[rows[column].astype(str) == asked]
 
 
+def _with_kinds(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with their subset's name completed by the _KINDS that differ among them."""
+    told = [column for column in _KINDS if column in rows.columns and rows[column].nunique(dropna=False) > 1]
+    if not told:
+        return rows
+    subset = rows["subset"].astype("string").fillna("all") if "subset" in rows.columns else "all"
+    names = pd.Series(subset, index=rows.index, dtype="string")
+    for column in told:
+        names = names + " " + rows[column].astype("string").fillna("unknown").map(_KINDS[column].format)
+    return rows.assign(subset=names)
+
+
 def _errors(rows: pd.DataFrame) -> np.ndarray:
     """(n,) standard errors: as given, or from the bounds of 95 % intervals; NaN where there are none."""
     if "stderr" in rows.columns:
@@ -198,7 +212,7 @@ def _series(keys: dict[str, object], rows: pd.DataFrame) -> Series:
     if rows["step"].duplicated().any():
         twice = rows.loc[rows["step"].duplicated(), "step"].iloc[0]
         raise RequestError(f"step {twice:.0f} occurs more than once in {keys or 'the table'}; name what tells the curves "
-                           "apart with --model-column, --task, --subset, --metric, or the items with --item-column")
+                           "apart with --run-column, --task, --subset, --metric, or the items with --item-column")
     n, unit = (rows[c].iloc[0] if c in rows.columns and known(rows[c].iloc[0]) else None for c in ("n", "unit"))
     return Series(keys, rows["step"].to_numpy(np.int64), rows["value"].to_numpy(float), rows["stderr"].to_numpy(float),
                   n=int(n or 0), unit=str(unit or ""))

@@ -267,11 +267,11 @@ def _entered(wide: pd.DataFrame, place: np.ndarray) -> list[Row]:
 
 
 def _sentences(summary: pd.DataFrame, wide: pd.DataFrame, runs: int, features: int) -> tuple[Sentence, ...]:
-    first = summary.iloc[:2]
+    first, tried = summary.iloc[:2], int(summary["metric"].isin(["aic", "bic"]).sum())
     count, agreement = first["value"]
     told = "agree" if agreement >= 0.8 else "agree only in part"
     said = [Sentence.of(
-        f"{plural(int(count), 'state')} of training (least BIC) in {plural(runs, 'run')} of {len(wide)} checkpoints and "
+        f"{plural(int(count), 'state')} of training{' (least BIC)' if tried > 2 else ''} in {plural(runs, 'run')} of {len(wide)} checkpoints and "
         f"{plural(features, 'feature')}; fits from other starts {told} (adjusted Rand index {agreement:.2f}).", first,
     )]
     routes = wide.groupby([c for c in RUN if c in wide.columns] or np.zeros(len(wide)), sort=False, dropna=False)[
@@ -297,7 +297,7 @@ FORM = Form(
     says="which states does training pass through, by several features at once (hidden Markov model)?",
     fit=fit, options=StatesOptions,
     columns={"step": "training step", "value": "the features, one per task, subset and metric; or columns --features"},
-    metrics=METRICS,
+    metrics=METRICS, items=COLUMNS,
     figures={"states": "The state of every run at every checkpoint, states numbered by their mean step."},
     methods="A hidden Markov model with diagonal normal emissions was fitted by expectation maximization from {starts} "
             "starts, with the number of states of least BIC.",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # what a type checker sees; a figure's own module has more
     from pythia_tools.plots.curves import *  # noqa: F403
     from pythia_tools.plots.laws import *  # noqa: F403
     from pythia_tools.plots.memorized import *  # noqa: F403
+    from pythia_tools.plots.shapes import *  # noqa: F403
     from pythia_tools.plots.sizes import *  # noqa: F403
     from pythia_tools.plots.style import *  # noqa: F403
     from pythia_tools.plots.term_frequency import *  # noqa: F403
@@ -25,6 +26,7 @@ _HOMES = {
     "memorized": ("forgetting", "membership", "memorization", "memorization_kinds", "memorization_persistence",
                   "memorization_profile", "memorization_scaling", "order_effect", "poisson_panels", "poisson_qq",
                   "predictability"),
+    "shapes": ("decisions", "mirage", "phases", "saturation", "seeds", "states"),
     "sizes": ("benchmark_by_size", "benchmark_over_training", "suites_by_size"),
     "style": ("save",),
     "term_frequency": ("accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training",

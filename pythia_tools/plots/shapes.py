@@ -14,7 +14,7 @@ from pythia_tools.plots import style
 
 MOST = 9
 """Panels of a figure at most; the first ones are drawn."""
-_CURVE = ("suite", "model", "branch", "seed", "collection", "task", "subset", "shots", "metric")
+_CURVE = ("suite", "model", "branch", "seed", "task", "subset", "metric")
 
 
 def saturation(summary: pd.DataFrame, items: pd.DataFrame) -> Figure:
@@ -142,7 +142,10 @@ def _panels(table: pd.DataFrame, keys: list[str]) -> tuple[Figure, list[tuple[Ax
         titles = cells[told].assign(seed="seed " + cells["seed"]).agg(" ".join, axis=1).str.strip()
     shown = list(dict.fromkeys(titles))[:MOST]
     kept = table.assign(panel=titles)[titles.isin(shown)]
-    return style.panels_by(kept, "panel", size=(4.4, 3.2) if len(shown) > 1 else (6.4, 4.0))
+    figure, panels = style.panels_by(kept, "panel", size=(4.4, 3.2) if len(shown) > 1 else (6.4, 4.0))
+    if "metric" in keys and "metric" not in told:
+        figure.axes[0].set_ylabel(str(cells["metric"].iloc[0]))
+    return figure, panels
 
 
 def _models(table: pd.DataFrame) -> list[object]:
