@@ -54,7 +54,8 @@ def add_flags(parser: argparse.ArgumentParser, options: type[Options], *, given_
         help = str(field.metadata.get("help", "")) + _default_text(field, kind)
         flag = _flag(field)
         if kind.one is bool:
-            parser.add_argument(flag, action="store_true", help=help, default=argparse.SUPPRESS if given_only else False)
+            unset = argparse.SUPPRESS if given_only else False
+            parser.add_argument(flag, action="store_true", help=help, default=unset)
             continue
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         shown = field.metadata.get("metavar") or ("N" if kind.one is int else field.name.upper())

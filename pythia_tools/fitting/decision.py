@@ -1,10 +1,10 @@
 """Decisions by small runs: do they rank corpora as large runs come out, and which metric tells best?
 
 - decision accuracy (DataDecide, Magnusson et al. 2025): share of pairs of corpora that a run of a small size ranks as
-  the largest size does, by the mean of its seeds; a tie on either side counts half. Every seed of one corpus is compared
-  with every seed of the other, as a lab has one small run each.
-- signal to noise (Heineman et al. 2025): signal = (largest − smallest) / mean over the corpora's runs of a size; noise =
-  standard deviation over the last checkpoints of a run / mean, averaged over runs.
+  the largest size does, by the mean of its seeds; a tie on either side counts half. Every seed of one corpus is
+  compared with every seed of the other, as a lab has one small run each.
+- signal to noise (Heineman et al. 2025): signal = (largest − smallest) / mean over the corpora's runs of a size; noise
+  = standard deviation over the last checkpoints of a run / mean, averaged over runs.
 
 Corpora are independent, and with them their seeds; intervals leave out one corpus after another (jackknife of a
 U-statistic, Arvesen 1969, at Student's quantile). Cost: milliseconds.
@@ -18,7 +18,6 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import t as student
 
-from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError, few, unknown
 from pythia_tools.core.options import option
 from pythia_tools.core.statistics import Estimate, wilson
@@ -27,7 +26,7 @@ from pythia_tools.core.words import Row, Sentence, interval, percent, records
 from pythia_tools.fitting.columns import numbers
 from pythia_tools.fitting.declaration import Fit, Form
 from pythia_tools.fitting.saturation import lower_is_better
-from pythia_tools.fitting.series import SeriesOptions, long_rows
+from pythia_tools.fitting.series import SeriesOptions, long_rows, summarized
 
 CORPORA = ("corpus", "data", "mixture", "dataset", "recipe", "data_recipe", "group")
 """What tables call the corpus a run was trained on."""
@@ -103,7 +102,7 @@ class _Runs:
 def _runs(rows: pd.DataFrame, options: DecisionOptions) -> Iterator[_Runs]:
     """The runs of every task and metric."""
     if "task" not in rows.columns:
-        rows = rows.assign(task=pd.NA)
+        rows = rows.assign(task=None)
     for (task, metric), part in rows.groupby(["task", "metric"], sort=False, dropna=False):
         corpora, sizes = sorted(part["corpus"].unique()), sorted(part["size"].unique())
         ends, noise = {}, {}
@@ -137,7 +136,7 @@ def fit(table: pd.DataFrame, options: DecisionOptions) -> Fit:
         raise RequestError("no corpus is there at two sizes; a table for decisions has columns corpus, params, value, "
                            "and seed where there are several")
     rows += list(_behind(runs, options.target_metric))
-    summary = tables.summary(rows, analysis="decision", metrics=METRICS)
+    summary = summarized(rows, "decision", METRICS)
     return Fit(pd.DataFrame(items), summary, tuple(_sentences(summary)))
 
 
@@ -219,22 +218,24 @@ def _signal(one: _Runs, size: float) -> Iterator[Row]:
 
 
 def _row(one: _Runs, size: float, metric: str, found: Estimate) -> Row:
-    return {"task": one.task, "params": int(size), "reference": one.metric, "metric": metric, **found.columns()}
+    row: Row = {"task": one.task, "params": int(size), "reference": one.metric, "metric": metric}
+    row.update(found.columns().items())
+    return row
 
 
 def _sentences(summary: pd.DataFrame) -> Iterator[Sentence]:
     told = summary[summary["metric"] == "decision_accuracy"]
     for task, part in told.groupby("task", dropna=False, sort=False):
         for size, rows in part.groupby("params", sort=True):
-            best = rows.loc[rows["value"].idxmax()]
-            row = records(rows.loc[[best.name]])[0]
+            row = max(records(rows), key=lambda one: float(one["value"]))
             behind = summary[(summary["metric"] == "behind_best") & (summary["params"] == size)
                              & (summary["task"].fillna("") == ("" if pd.isna(task) else task))]
             beaten = int((behind["low"] > 0).sum())
             others = (f"; of {len(behind)} other metrics {beaten} are detectably worse" if len(behind) else "")
-            name = "" if pd.isna(task) else f"{task}: "
-            yield Sentence.of(f"{name}at {size:,} parameters {row['reference']} ranks {percent(row['value'])} of pairs "
-                              f"of {row['n']} corpora as the largest size does{interval(row, percent)}{others}.",
+            where: str = "" if pd.isna(row["task"]) else f"{row['task']}: "
+            where += f"at {int(row['params']):,} parameters"
+            yield Sentence.of(f"{where} {row['reference']} ranks {percent(row['value'])} of pairs of"
+                              f" {row['n']} corpora as the largest size does{interval(row, percent)}{others}.",
                               rows, behind)
 
 
@@ -255,7 +256,8 @@ FORM = Form(
     fit=fit, options=DecisionOptions,
     columns={"corpus": "what is chosen between", "params": "size of the run", "value": "its result (or --metrics)",
              "seed": "where there are several", "step": "where there are several checkpoints"},
-    metrics=METRICS, items=COLUMNS, figures={"decisions": "Share of pairs of corpora ranked as at the largest size, by size and metric."},
+    metrics=METRICS, items=COLUMNS,
+    figures={"decisions": "Share of pairs of corpora ranked as at the largest size, by size and metric."},
     methods="Pairs of corpora were compared by every pair of small runs and by the mean of the largest runs, ties "
             "counting half; results are means of the last {last} checkpoints; intervals are over corpora.",
 )

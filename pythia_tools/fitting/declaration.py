@@ -39,7 +39,8 @@ class Form(Generic[Chosen]):
     """A form of fit.
 
     says: in one line, what it tells. fit: a table with the columns `columns` (name → what it holds) and the options.
-    metrics, items: what its summary holds, and its items beside a curve's keys, step and value. figures: names in `pythia_tools.plots`, of functions of (summary, items) → caption.
+    metrics, items: what its summary holds, and its items beside a curve's keys, step and value.
+    figures: names in `pythia_tools.plots`, of functions of (summary, items) → caption.
     methods: how it was computed, in two sentences; names of options in braces are filled in.
     """
 

@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.options import option
 from pythia_tools.core.statistics import percentiles
@@ -28,7 +27,7 @@ from pythia_tools.core.tables import IDENTITY, Column, Metric
 from pythia_tools.core.words import Row, Sentence, interval, listing, percent
 from pythia_tools.fitting.declaration import Fit, Form
 from pythia_tools.fitting.saturation import lower_is_better
-from pythia_tools.fitting.series import Found, Series, SeriesOptions, by, curves, known, long_rows
+from pythia_tools.fitting.series import Found, Series, SeriesOptions, by, curves, known, long_rows, summarized
 
 EXACT = ("acc", "accuracy", "exact", "exact_match", "acc_norm", "em", "correct_share")
 """Names of metrics that are all or nothing, in order of preference."""
@@ -85,7 +84,7 @@ def measures(items: pd.DataFrame) -> pd.DataFrame:
     if {"item", "correct", "logprob"} <= set(items.columns):
         held = items[items["correct"].notna()]
         found = {"acc": held["correct"].astype(float), "nats": -held["logprob"].astype(float),
-                 PRODUCT: np.exp(held["logprob"].astype(float))}
+                 PRODUCT: held["logprob"].astype(float).map(np.exp)}
         return _long(held.rename(columns={"item": "doc_id"}), found)
     raise RequestError("cannot be judged from items: they need doc_id, choice, gold, ll, margin, is_greedy, n_tokens "
                        "(evaluate), or item, correct, logprob (term-frequency); this table lacks them")
@@ -106,11 +105,12 @@ def _choices(rows: pd.DataFrame) -> pd.DataFrame:
     who = [*_present(rows), "doc_id"]
     ll = rows["ll"].astype(float)
     top = ll.groupby([rows[c] for c in who], dropna=False).transform("max")
-    weight = np.exp(ll - top)
+    weight = (ll - top).map(np.exp)
     share = weight / weight.groupby([rows[c] for c in who], dropna=False).transform("sum")
     right = rows["gold"].fillna(False).astype(bool)
-    square = (share - right) ** 2
-    held = rows.assign(_share=share, _brier=square.groupby([rows[c] for c in who], dropna=False).transform("sum"))[right]
+    square = (share - right.astype(float)) ** 2
+    brier = square.groupby([rows[c] for c in who], dropna=False).transform("sum")
+    held = rows.assign(_share=share, _brier=brier)[right]
     held = held.drop_duplicates(who)
     found = {"acc": (held["margin"].astype(float) >= 0).astype(float), "gold_probability": held["_share"],
              "brier": held["_brier"]}
@@ -122,7 +122,7 @@ def _choices(rows: pd.DataFrame) -> pd.DataFrame:
 def _continuations(rows: pd.DataFrame) -> pd.DataFrame:
     held = rows[rows["is_greedy"].notna()]
     ll, count = held["ll"].astype(float), held["n_tokens"].astype(float)
-    return _long(held, {"acc": held["is_greedy"].astype(float), "nats_per_token": -ll / count, PRODUCT: np.exp(ll)})
+    return _long(held, {"acc": held["is_greedy"].astype(float), "nats_per_token": -ll / count, PRODUCT: ll.map(np.exp)})
 
 
 def improvement(series: Series) -> np.ndarray:
@@ -141,7 +141,7 @@ def find_jump(steps: np.ndarray, values: np.ndarray, within: float = 4.0) -> Jum
     """The highest rise of (k,) values between neighbouring checkpoints, or steps at most so large a factor apart.
 
     >>> found = find_jump(np.array([1, 2, 4, 8, 16]), np.array([0, 0, 0, 0.9, 1.0]), within=2)
-    >>> found.first, found.last, found.height, round(found.share, 2), found.width
+    >>> found.first, found.last, found.height, round(found.share, 2), round(found.width, 2)
     (2, 3, 0.9, 0.9, 0.25)
     """
     x = np.log(np.maximum(steps, 0.5))
@@ -176,7 +176,7 @@ def fit(table: pd.DataFrame, options: MirageOptions) -> Fit:
     if not found.rows:
         raise RequestError(f"no accuracy is in this table; metrics that are known: {', '.join(EXACT)}; name another "
                            "one with --exact")
-    summary = tables.summary(found.rows, analysis="mirage", metrics=METRICS)
+    summary = summarized(found.rows, "mirage", METRICS)
     return Fit(pd.DataFrame(found.items), summary,
                tuple(Sentence.of(text, summary.iloc[rows]) for text, rows in found.said))
 
@@ -265,15 +265,16 @@ def _verdict(
     if not jump.share >= share:
         return "no jump", "that is no jump, it rises gradually"
     if not sharp:
-        return "cannot be judged", ("whether it is a mirage cannot be judged: no continuous metric of the same items is "
-                                    "there (bits_per_byte, brier, gold_probability, or items with ll)")
+        return "cannot be judged", ("whether it is a mirage cannot be judged: no continuous metric of the same items "
+                                    "is there (bits_per_byte, brier, gold_probability, or items with ll)")
     gone = [name for name, (value, _, high) in sharp.items() if (high if known(high) else value) < 0.5]
     kept = [name for name, (value, low, _) in sharp.items() if (low if known(low) else value) > 0.5]
     if gone:
         return "vanishes", f"the jump vanishes in {listing(gone)}" + (f", not in {listing(kept)}" if kept else "")
     if len(kept) == len(sharp):
         return "survives", f"the jump survives in {listing(kept)}"
-    return "not told apart", "intervals do not tell whether it survives in " + listing([s for s in sharp if s not in kept])
+    unsure = [name for name in sharp if name not in kept]
+    return "not told apart", f"intervals do not tell whether it survives in {listing(unsure)}"
 
 
 METRICS = {
@@ -295,7 +296,7 @@ COLUMNS = {
 FORM = Form(
     says="is a jump of accuracy emergent, or a mirage of an all-or-nothing metric?",
     fit=fit, options=MirageOptions,
-    columns={"step": "training step", "value": "accuracy and continuous metrics (rows, or --metrics), or items with ll"},
+    columns={"step": "training step", "value": "accuracy and continuous metrics (or --metrics), or items with ll"},
     metrics=METRICS, items=COLUMNS,
     figures={"mirage": "Progress of accuracy and of continuous metrics of the same items; the jump is shaded."},
     methods="A jump is the highest rise of accuracy within a factor {within} of steps; it survives where continuous "

@@ -3,7 +3,8 @@
 A curve is cut into pieces that are each a straight line in log step (or a constant), by least squares over all cuts
 (dynamic programming, exact: Bellman 1961; Bai & Perron 2003). How many cuts: those that lower the cost by more than a
 penalty each: 3 ln k (Zhang & Siegmund 2007), where cost is the squared residual over the squared standard error; where
-errors are unknown, by the BIC of k ln(residual), corrected for few points (Yao 1988; Hurvich & Tsai 1989). The penalty path tells what other penalties would have said.
+errors are unknown, by the BIC of k ln(residual), corrected for few points (Yao 1988; Hurvich & Tsai 1989). The
+penalty path tells what other penalties would have said.
 A cut lies between two checkpoints, never at a step. Its interval holds the cut in 95 % of resamples: the fitted curve
 plus the errors of items drawn again, or normal ones, or the residuals' own; its stability is the share of them in which
 a search of its own finds a cut in the same gap or a neighbouring one. Step 0 has no logarithm and is left out.
@@ -12,20 +13,20 @@ Cost: k² for each cut and resample, about 0.5 s for 27 checkpoints and 1,000 re
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.options import option
 from pythia_tools.core.statistics import percentiles
 from pythia_tools.core.tables import Column, Metric
 from pythia_tools.core.words import Row, Sentence, percent, plural
 from pythia_tools.fitting.declaration import Fit, Form
-from pythia_tools.fitting.series import Found, Series, SeriesOptions, curves
+from pythia_tools.fitting.series import Found, Series, SeriesOptions, curves, summarized
 
 PIECES = {"linear": 2, "constant": 1}
 """Coefficients of a piece."""
@@ -77,7 +78,8 @@ def penalty_path(costs: npt.ArrayLike) -> list[tuple[int, float, float]]:
     [(0, 6.0, inf), (1, 1.5, 6.0), (3, 0.0, 1.5)]
     """
     cost = np.asarray(costs, dtype=np.float64)
-    path, count, upper = [], 0, np.inf
+    path: list[tuple[int, float, float]] = []
+    count, upper = 0, np.inf
     while True:
         later = np.arange(count + 1, len(cost))
         if not len(later):
@@ -273,7 +275,7 @@ def fit(table: pd.DataFrame, options: PhasesOptions) -> Fit:
     found = Found()
     for series in curves(table, options, fewest=2 * (PIECES[options.pieces] + 1)):
         _one(found, series, phases(series, options), options)
-    summary = tables.summary(found.rows, analysis="phases", metrics=METRICS)
+    summary = summarized(found.rows, "phases", METRICS)
     said = tuple(Sentence.of(text, summary.iloc[rows]) for text, rows in found.said)
     return Fit(pd.DataFrame(found.items), summary, said)
 
@@ -297,10 +299,10 @@ def _one(found: Found, series: Series, told: Phases, options: PhasesOptions) -> 
     changes = "no change of course" if not parts else f"{plural(len(parts), 'change')} of course, {'; '.join(parts)}"
     found.add(rows, f"{series.label}: {changes}; resamples of it find "
                     f"{percent(float((told.counts == len(parts)).mean()))} of the time as many.")
-    number = np.searchsorted(told.places, np.arange(len(steps)), side="right") + 1
+    phase = np.searchsorted(told.places, np.arange(len(steps)), side="right") + 1
     found.items += [
         {**series.keys, "step": int(s), "value": v, "fitted": f, "phase": int(p), "penalty": c}
-        for s, v, f, p, c in zip(steps, values, told.fitted, number, told.up_to, strict=True)
+        for s, v, f, p, c in zip(steps, values, told.fitted, phase, told.up_to, strict=True)
     ]
 
 
@@ -312,8 +314,8 @@ def _counted(series: Series, told: Phases) -> Row:
 def _turns(told: Phases, values: np.ndarray, pieces: str) -> list[float]:
     """How much the slope (or the level) of each piece differs from the one before."""
     ends = (0, *told.places, len(values))
-    parts = [np.polyfit(told.x[a:b], values[a:b], PIECES[pieces] - 1)[0] for a, b in zip(ends, ends[1:], strict=False)]
-    return [float(b - a) for a, b in zip(parts, parts[1:], strict=False)]
+    parts = [np.polyfit(told.x[a:b], values[a:b], PIECES[pieces] - 1)[0] for a, b in pairwise(ends)]
+    return [float(b - a) for a, b in pairwise(parts)]
 
 
 METRICS = {

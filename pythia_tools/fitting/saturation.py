@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from pythia_tools.core import statistics, tables
+from pythia_tools.core import statistics
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.options import option
 from pythia_tools.core.tables import Column, Metric
 from pythia_tools.core.words import Sentence, listing, records
 from pythia_tools.fitting.declaration import Fit, Form
-from pythia_tools.fitting.series import Series, SeriesOptions, curves
+from pythia_tools.fitting.series import Series, SeriesOptions, curves, summarized
 
 FALLING = ("ppl", "perplexity", "loss", "nll", "nats", "bits_per_byte", "brier", "bpb", "error", "surprisal")
 """Metrics that are better when lower, by what their names hold."""
@@ -121,7 +121,7 @@ def fit(table: pd.DataFrame, options: SaturationOptions) -> Fit:
         highest = one.values[found.place]
         items += [{**one.keys, "step": int(step), "value": value, "stderr": error, "peak": highest}
                   for step, value, error in zip(one.steps, one.values, one.errors, strict=True)]
-    summary = tables.summary(rows, analysis="saturation", metrics=METRICS)
+    summary = summarized(rows, "saturation", METRICS)
     return Fit(pd.DataFrame(items), summary, _sentences(summary, series, options.alpha))
 
 
@@ -159,7 +159,8 @@ FORM = Form(
     says="does a metric fall from its peak before training ends (small-model saturation)?",
     fit=fit, options=SaturationOptions,
     columns={"step": "training step", "value": "the metric", "stderr": "its standard error, or an interval, or items"},
-    metrics=METRICS, items=COLUMNS, figures={"saturation": "Each curve with its peak; those that fall from it are drawn in colour."},
+    metrics=METRICS, items=COLUMNS,
+    figures={"saturation": "Each curve with its peak; those that fall from it are drawn in colour."},
     methods="The best of k checkpoints was compared with the last by z, against the best of k checkpoints of equal "
             "truth (simulated); curves of a table were corrected by Holm at {alpha}.",
 )

@@ -12,23 +12,22 @@ of them are outliers.
   exceeds THRESHOLD of their 1.4826 MAD.
 """
 
-import os
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.stats import f as fisher
 
-from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.options import option
 from pythia_tools.core.statistics import Estimate
 from pythia_tools.core.tables import Column, Metric
 from pythia_tools.core.words import Row, Sentence, interval, listing, number, plural
 from pythia_tools.fitting.declaration import Fit, Form
-from pythia_tools.fitting.series import Found, Series, SeriesOptions, aligned, by, curves, known
+from pythia_tools.fitting.series import Found, Series, SeriesOptions, aligned, by, curves, known, summarized
 
 THRESHOLD = 6.0
 FEWEST = 4
@@ -153,7 +152,7 @@ def fit(table: pd.DataFrame, options: SeedsOptions) -> Fit:
     if not found.rows:
         raise RequestError("no two runs differ in their seed alone and share three steps; give a column seed (or name "
                            "it with --seed-column), or one model per run")
-    summary = tables.summary(found.rows, analysis="seeds", metrics=METRICS)
+    summary = summarized(found.rows, "seeds", METRICS)
     said = tuple(Sentence.of(text, summary.iloc[rows]) for text, rows in found.said)
     return Fit(pd.DataFrame(found.items), summary, said)
 
@@ -178,7 +177,8 @@ class _Group:
     @property
     def name(self) -> str:
         """What the runs' names begin with, without `-seed`."""
-        shared = os.path.commonprefix([str(one.keys.get("model", "")) for one in self.members])
+        names = [str(one.keys.get("model", "")) for one in self.members]
+        shared = "".join(first for first, *_ in takewhile(lambda c: len(set(c)) == 1, zip(*names, strict=False)))
         return shared.removesuffix("-seed").rstrip("-_ ") or "all runs"
 
     @property
@@ -193,7 +193,8 @@ class _Group:
     def row(self, metric: str, estimate: Estimate | float, **more: object) -> Row:
         shared = {**self.members[0].row(metric, 0.0), "model": self.name, "seed": None}
         told = estimate if isinstance(estimate, Estimate) else Estimate(estimate, n=len(self.members), unit="seed")
-        return {**shared, **told.columns(), **more}
+        shared.update({**told.columns(), **more}.items())
+        return shared
 
 
 def _ribbon(found: Found, group: _Group) -> None:

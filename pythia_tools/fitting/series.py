@@ -12,6 +12,7 @@ import pandas as pd
 from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError, few, unknown
 from pythia_tools.core.options import Options, option
+from pythia_tools.core.tables import Metric
 from pythia_tools.core.words import Row
 from pythia_tools.fitting.columns import numbers
 
@@ -80,8 +81,10 @@ class Series:
     def row(self, metric: str, value: float, **more: object) -> Row:
         """A row of the fit's summary: the curve's keys, its own metric as `reference`."""
         named: Row = {name: self.keys[name] for name in (*RUN, "task", "subset") if name in self.keys}
-        return {**named, "reference": self.keys.get("metric"), "metric": metric, "value": value,
-                "n": self.n or None, "unit": self.unit or None, "interval": "none", **more}
+        named.update({"reference": self.keys.get("metric"), "metric": metric, "value": value, "n": self.n or None,
+                      "unit": self.unit or None, "interval": "none"})
+        named.update(more.items())
+        return named
 
     def noise(self, resamples: int, rng: np.random.Generator) -> np.ndarray | None:
         """(resamples, k) errors of the curve as other items would have made them: items drawn again, else normal ones
@@ -109,6 +112,11 @@ class Found:
         self.rows += rows
         if say:
             self.said.append((say, list(range(start, len(self.rows)))))
+
+
+def summarized(rows: Iterable[Row], analysis: str, metrics: Mapping[str, Metric]) -> pd.DataFrame:
+    """The summary table of a fit's rows."""
+    return tables.summary(({str(k): v for k, v in row.items()} for row in rows), analysis=analysis, metrics=metrics)
 
 
 def known(value: object) -> bool:
@@ -142,7 +150,8 @@ def rows_of(table: pd.DataFrame, options: SeriesOptions, needed: Sequence[str] =
             raise RequestError(f"no column of {name}s: the table has {few(table.columns, 20)}; name it with "
                                f"--{name}-column")
     taken = {place: name for name, place in places.items() if place is not None}
-    rows = table.drop(columns=[n for n in taken.values() if n in table.columns and n not in taken]).rename(columns=taken)
+    hidden = [name for name in taken.values() if name in table.columns and name not in taken]
+    rows = table.drop(columns=hidden).rename(columns=taken)
     if "metric" not in rows.columns:
         rows = rows.assign(metric=places["value"])
     for column in ("metric", "task", "subset"):
@@ -211,8 +220,8 @@ def _series(keys: dict[str, object], rows: pd.DataFrame) -> Series:
     rows = rows.sort_values("step")
     if rows["step"].duplicated().any():
         twice = rows.loc[rows["step"].duplicated(), "step"].iloc[0]
-        raise RequestError(f"step {twice:.0f} occurs more than once in {keys or 'the table'}; name what tells the curves "
-                           "apart with --run-column, --task, --subset, --metric, or the items with --item-column")
+        raise RequestError(f"step {twice:.0f} occurs more than once in {keys or 'the table'}; name what tells "
+                           "the curves apart with --run-column, --task, --subset, --metric, or the items with --item-column")
     n, unit = (rows[c].iloc[0] if c in rows.columns and known(rows[c].iloc[0]) else None for c in ("n", "unit"))
     return Series(keys, rows["step"].to_numpy(np.int64), rows["value"].to_numpy(float), rows["stderr"].to_numpy(float),
                   n=int(n or 0), unit=str(unit or ""))

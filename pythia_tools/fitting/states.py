@@ -1,4 +1,4 @@
-"""Latent states of training (Hu et al. 2023; van der Wal et al. 2025): a hidden Markov model over features of checkpoints.
+"""Latent states of training (Hu et al. 2023; van der Wal et al. 2025): a hidden Markov model over their features.
 
 Every run is a sequence of checkpoints, every checkpoint a vector of features (norms of tensors, metrics of tasks), put
 to mean 0 and variance 1. States have a normal law with a diagonal covariance; one set of states serves all runs. It is
@@ -18,13 +18,12 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import comb
 
-from pythia_tools.core import tables
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.options import option
 from pythia_tools.core.tables import Column, Metric
 from pythia_tools.core.words import Row, Sentence, plural
 from pythia_tools.fitting.declaration import Fit, Form
-from pythia_tools.fitting.series import RUN, SeriesOptions, long_rows
+from pythia_tools.fitting.series import RUN, SeriesOptions, long_rows, summarized
 
 FLOOR = 1e-3
 """Least variance of a feature in a state, in units of its variance over all checkpoints."""
@@ -109,7 +108,8 @@ def fit_states(runs: Sequence[npt.ArrayLike], states: int, *, starts: int = 8, s
         if (gained - score < TOLERANCE).all():
             break
         score, stack = gained, _updated(held, shares, moved)
-    models = [Model(*(getattr(stack, name)[i] for name in _PARTS), float(gained[i])) for i in range(len(begun))]
+    models = [Model(stack.start[i], stack.moves[i], stack.means[i], stack.variances[i], float(gained[i]))
+              for i in range(len(begun))]
     return sorted(models, key=lambda model: -model.score)
 
 
@@ -228,7 +228,7 @@ def fit(table: pd.DataFrame, options: StatesOptions) -> Fit:
     rows += [{**_row(name, value, wide), "subset": f"{count} states"} for count, models in tried.items()
              for name, value in (("bic", models[0].bic(len(wide))), ("aic", models[0].aic()))]
     moved = _entered(wide, place)
-    summary = tables.summary([*rows, *moved], analysis="states", metrics=METRICS)
+    summary = summarized([*rows, *moved], "states", METRICS)
     return Fit(wide, summary, _sentences(summary, wide, len(runs), len(features)))
 
 
@@ -257,27 +257,29 @@ def _entered(wide: pd.DataFrame, place: np.ndarray) -> list[Row]:
     rows: list[Row] = []
     for run in range(place.max() + 1):
         part = wide[place == run]
-        keys = {c: (part[c].iloc[0] or None) for c in RUN if c in part.columns}
+        keys: Row = {c: (part[c].iloc[0] or None) for c in RUN if c in part.columns}
         steps, states = part["step"].to_numpy(), part["state"].to_numpy()
         for t in np.flatnonzero(np.diff(states)) + 1:
-            bounds = {"step": int(steps[t - 1]), "low": steps[t - 1], "high": steps[t]}
-            rows += [{**keys, **bounds, "metric": "state_from", "value": float(steps[t]), "subset": f"{states[t]}",
-                      "n": len(part), "unit": "checkpoint", "interval": "neighbouring checkpoints"}]
+            rows += [{**keys, "step": int(steps[t - 1]), "subset": f"{states[t]}", "metric": "state_from",
+                      "value": float(steps[t]), "low": float(steps[t - 1]), "high": float(steps[t]), "n": len(part),
+                      "unit": "checkpoint", "interval": "neighbouring checkpoints"}]
     return rows
 
 
 def _sentences(summary: pd.DataFrame, wide: pd.DataFrame, runs: int, features: int) -> tuple[Sentence, ...]:
     first, tried = summary.iloc[:2], int(summary["metric"].isin(["aic", "bic"]).sum())
     count, agreement = first["value"]
+    least = " (least BIC)" if tried > 2 else ""
     told = "agree" if agreement >= 0.8 else "agree only in part"
     said = [Sentence.of(
-        f"{plural(int(count), 'state')} of training{' (least BIC)' if tried > 2 else ''} in {plural(runs, 'run')} of {len(wide)} checkpoints and "
-        f"{plural(features, 'feature')}; fits from other starts {told} (adjusted Rand index {agreement:.2f}).", first,
+        f"{plural(int(count), 'state')} of training{least} in {plural(runs, 'run')} of {len(wide)} checkpoints "
+        f"and {plural(features, 'feature')}; fits from other starts {told} (adjusted Rand index {agreement:.2f}).", first,
     )]
     routes = wide.groupby([c for c in RUN if c in wide.columns] or np.zeros(len(wide)), sort=False, dropna=False)[
         "state"].agg(lambda s: "-".join(str(v) for v in s[s != s.shift()]))
     common = routes.value_counts()
-    rest = "" if len(common) == 1 else f"; {plural(len(common) - 1, 'other route')} of {int(common.iloc[1:].sum())} runs"
+    others = plural(int(common.iloc[1:].sum()), "run")
+    rest = "" if len(common) == 1 else f"; {plural(len(common) - 1, 'other route')} of {others}"
     moved = summary[summary["metric"] == "state_from"]
     said.append(Sentence.of(f"{plural(int(common.iloc[0]), 'run')} of {runs} pass through states {common.index[0]}"
                             f"{rest}.", moved if len(moved) else first))

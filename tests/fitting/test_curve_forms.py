@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from public_tables import LAMBADA_ITEMS, evaluations, lambada, training_maps
+from public_tables import evaluations, lambada, training_maps
 
 import pythia_tools as pt
 from pythia_tools.cli.main import main
@@ -23,6 +23,10 @@ STEPS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
 def told(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
     return summary[summary["metric"] == metric]
+
+
+def fit_file(table: Path, form: str, out: Path, *flags: str) -> None:
+    assert main(["fit", str(table), "--form", form, "--out", str(out), "--quiet", *flags]) == 0
 
 
 def test_lambada_saturates_in_exactly_the_four_small_models(tmp_path: Path) -> None:
@@ -99,7 +103,7 @@ def test_phases_lie_between_checkpoints_and_are_found_again(tmp_path: Path) -> N
     x = np.log10(steps)
     curve = np.where(x < 2.05, 0.0, np.where(x < 3.55, 1 + (x - 2.05), 1.5)) + rng.normal(0, 0.05, len(x))
     pd.DataFrame({"iteration": steps, "score": curve, "se": 0.05}).to_csv(tmp_path / "curve.csv", index=False)
-    assert main(["fit", str(tmp_path / "curve.csv"), "--form", "phases", "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    fit_file(tmp_path / "curve.csv", "phases", tmp_path / "run")
     run = load_run(tmp_path / "run")
     changes = told(run.summary, "change_before")
     for true, (_, change) in zip((10**2.05, 10**3.55), changes.iterrows(), strict=True):
@@ -124,9 +128,10 @@ def test_phases_resample_items_where_they_are_at_hand() -> None:
 def test_small_runs_decide_as_the_arithmetic_says(tmp_path: Path) -> None:
     small = {"a": [1.0, 2.0], "b": [2.0, 2.0], "c": [3.0, 0.0]}
     large = {"a": [1.0], "b": [2.0], "c": [3.0]}
-    rows = [(c, p, k, v) for p, held in (("20M", small), ("1B", large)) for c, r in held.items() for k, v in enumerate(r)]
+    sizes = {"20M": small, "1B": large}
+    rows = [(c, p, k, v) for p, held in sizes.items() for c, runs in held.items() for k, v in enumerate(runs)]
     pd.DataFrame(rows, columns=["data", "params", "seed", "score"]).to_csv(tmp_path / "runs.csv", index=False)
-    assert main(["fit", str(tmp_path / "runs.csv"), "--form", "decision", "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    fit_file(tmp_path / "runs.csv", "decision", tmp_path / "run")
     found = told(load_run(tmp_path / "run").summary, "decision_accuracy").iloc[0]
     # a–b: < < = = of (1,2)×(2,2): 1, 1, ½, ½; a–c: (1,2)×(3,0): 1, 0, 1, 0; b–c: (2,2)×(3,0): 1, 0, 1, 0
     assert found["value"] == pytest.approx((0.75 + 0.5 + 0.5) / 3) and found["params"] == 20_000_000
@@ -140,7 +145,8 @@ def test_a_losing_metric_is_found_worse_and_losses_rank_downwards() -> None:
         for size, noise in (("150M", 1.0), ("1B", 0.01)):
             for seed in range(3):
                 rows.append({"corpus": f"c{corpus}", "params": size, "seed": seed, "task": "arc",
-                             "acc": quality + noise * rng.normal() * 3, "bits_per_byte": 2 - quality + noise * 0.1 * rng.normal()})
+                             "acc": quality + noise * rng.normal() * 3,
+                             "bits_per_byte": 2 - quality + noise * 0.1 * rng.normal()})
     found = pt.fit(pd.DataFrame(rows), form="decision", metrics=["acc", "bits_per_byte"], target_metric="acc").summary
     share = told(found, "decision_accuracy").set_index("reference")["value"]
     assert share["bits_per_byte"] > 0.9 > share["acc"] > 0.4
@@ -193,8 +199,8 @@ def choices(jump: bool) -> pd.DataFrame:
         scores = rng.normal(size=(300, 4)) * 0.7 - 20
         scores[:, 0] += lead
         for doc, ll in enumerate(scores):
-            rows += [{"suite": "made", "model": "m", "params": 1, "branch": "main", "seed": 0, "step": step, "tokens": 1,
-                      "task": "four", "doc_id": doc, "choice": c, "gold": c == 0, "ll": ll[c], "is_greedy": False,
+            rows += [{"suite": "made", "model": "m", "params": 1, "branch": "main", "seed": 0, "step": step,
+                      "tokens": 1, "task": "four", "doc_id": doc, "choice": c, "gold": c == 0, "ll": ll[c], "is_greedy": False,
                       "margin": ll[c] - np.delete(ll, c).max(), "n_tokens": 3, "bytes": 10} for c in range(4)]
     return pd.DataFrame(rows)
 
@@ -268,7 +274,8 @@ def test_every_form_declares_what_its_tables_hold(form: str) -> None:
     rng = np.random.default_rng(1)
     rows = [{"corpus": f"c{c}", "params": size, "seed": seed, "step": step, "metric": metric, "stderr": 0.05,
              "value": np.log(step) * 0.1 + 0.02 * c + rng.normal(0, 0.05)}
-            for c in range(5) for size in (10, 20) for seed in range(4) for step in STEPS for metric in ("acc", "brier")]
+            for c in range(5) for size in (10, 20) for seed in range(4) for step in STEPS
+            for metric in ("acc", "brier")]
     table = pd.DataFrame(rows)
     if form != "decision":
         table = table[(table["corpus"] == "c0") & (table["params"] == 10)].drop(columns=["params", "corpus"])
