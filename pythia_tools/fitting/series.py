@@ -221,7 +221,7 @@ def _series(keys: dict[str, object], rows: pd.DataFrame) -> Series:
     if rows["step"].duplicated().any():
         twice = rows.loc[rows["step"].duplicated(), "step"].iloc[0]
         raise RequestError(f"step {twice:.0f} occurs more than once in {keys or 'the table'}; name what tells "
-                           "the curves apart with --run-column, --task, --subset, --metric, or the items with --item-column")
+                           "the curves apart with --run-column, --task, --subset, --metric; or items, --item-column")
     n, unit = (rows[c].iloc[0] if c in rows.columns and known(rows[c].iloc[0]) else None for c in ("n", "unit"))
     return Series(keys, rows["step"].to_numpy(np.int64), rows["value"].to_numpy(float), rows["stderr"].to_numpy(float),
                   n=int(n or 0), unit=str(unit or ""))

@@ -273,7 +273,8 @@ def _sentences(summary: pd.DataFrame, wide: pd.DataFrame, runs: int, features: i
     told = "agree" if agreement >= 0.8 else "agree only in part"
     said = [Sentence.of(
         f"{plural(int(count), 'state')} of training{least} in {plural(runs, 'run')} of {len(wide)} checkpoints "
-        f"and {plural(features, 'feature')}; fits from other starts {told} (adjusted Rand index {agreement:.2f}).", first,
+        f"and {plural(features, 'feature')}; fits from other starts {told} (adjusted Rand index {agreement:.2f}).",
+        first,
     )]
     routes = wide.groupby([c for c in RUN if c in wide.columns] or np.zeros(len(wide)), sort=False, dropna=False)[
         "state"].agg(lambda s: "-".join(str(v) for v in s[s != s.shift()]))

@@ -200,7 +200,8 @@ def choices(jump: bool) -> pd.DataFrame:
         scores[:, 0] += lead
         for doc, ll in enumerate(scores):
             rows += [{"suite": "made", "model": "m", "params": 1, "branch": "main", "seed": 0, "step": step,
-                      "tokens": 1, "task": "four", "doc_id": doc, "choice": c, "gold": c == 0, "ll": ll[c], "is_greedy": False,
+                      "tokens": 1, "task": "four", "doc_id": doc, "choice": c, "gold": c == 0, "ll": ll[c],
+                      "is_greedy": False,
                       "margin": ll[c] - np.delete(ll, c).max(), "n_tokens": 3, "bytes": 10} for c in range(4)]
     return pd.DataFrame(rows)
 
