@@ -1,14 +1,14 @@
 """A law fitted to points: constants, resamples of whole runs, predictions with intervals, and the fit without a part.
 
 Runs are what is independent: a resample weighs runs with all their checkpoints at random, never checkpoints, and starts
-from the fit itself. Intervals are percentiles, widened to Student's t for the runs that the constants leave over; a
-prediction also has the scatter of a run about the law.
+from the fit itself. Intervals are percentiles; a prediction's has the scatter of a run about the law too, and is widened
+to Student's t for the runs that the constants leave over.
 Sources: as `minimize`; Rubin 1981 and Jin, Ying & Wei 2001 (random weights, as a resample that lacks a size fits
 nothing); Davison & Hinkley 1997, section 6.3.3 (prediction).
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Fitted:
 
     def estimate(self, values: np.ndarray, draws: np.ndarray) -> Estimate:
         """An estimate out of its (1,) value and (R,) resampled ones."""
-        return statistics.fitted(float(values[0]), draws, n=self.runs, freedom=self.freedom, unit=UNIT)
+        return statistics.from_draws(float(values[0]), draws, n=self.runs, unit=UNIT)
 
     def constants(self) -> dict[str, Estimate]:
         """The law's constants by name."""
@@ -73,7 +73,8 @@ class Fitted:
         spread = np.sqrt(self.runs / self.freedom) * (self.rests - np.median(self.rests))
         draws = self.log_predicted(logs, self.draws)
         draws = np.exp(draws + rng.choice(spread, draws.shape))
-        found = [self.estimate(value[k : k + 1], draws[:, k]) for k in range(len(value))]
+        estimate = partial(statistics.fitted, n=self.runs, freedom=self.freedom, unit=UNIT)
+        found = [estimate(float(value[k]), draws[:, k]) for k in range(len(value))]
         return [replace(e, low=max(e.low, 0.0), interval=e.interval.replace("bootstrap", "prediction")) for e in found]
 
 

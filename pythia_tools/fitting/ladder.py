@@ -12,6 +12,7 @@ Cost: a second per task without intervals, some 20 ms per resample.
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -267,15 +268,15 @@ def _predicted(
     x, z = goal.logs.T
     loss = np.exp(first[0] - first[2] * x) + np.exp(first[1] - first[3] * z) + first[4]
     accuracy = sigmoid(loss, *second)
-    told = {"n": n, "freedom": max(1, n - len(first)), "unit": UNIT}
+    estimate = partial(statistics.fitted, n=n, freedom=max(1, n - len(first)), unit=UNIT)
     for k, run in enumerate(goal.table.to_dict("records")):
         shared = {"subset": run["run"], "params": round(run["params"]), "tokens": round(run["tokens"])}
-        found = statistics.fitted(float(accuracy[k]), draws[1][:, k], **told)
+        found = estimate(float(accuracy[k]), draws[1][:, k])
         yield {**shared, "metric": "predicted_accuracy", **found.columns()}
         yield {**shared, "metric": "accuracy", "value": run["accuracy"], "interval": "none"}
-        off = statistics.fitted(float(accuracy[k]) - run["accuracy"], draws[1][:, k] - run["accuracy"], **told)
+        off = estimate(float(accuracy[k]) - run["accuracy"], draws[1][:, k] - run["accuracy"])
         yield {**shared, "metric": "accuracy_error", **off.columns()}
-        lost = statistics.fitted(float(loss[k]), draws[0][:, k], **told)
+        lost = estimate(float(loss[k]), draws[0][:, k])
         yield {**shared, "metric": "predicted_loss", **lost.columns()}
         yield {**shared, "metric": "loss", "value": run["loss"], "interval": "none"}
 
@@ -298,7 +299,7 @@ LADDER = Form(
     metrics=METRICS,
     figures={"ladder_accuracy": "Accuracy by task loss: checkpoints of the fitted runs, the sigmoid through them, "
              "and the runs that were predicted (cross: reached, circle: predicted)."},
-    methods="Step 1 is Hoffmann's law of the mean loss of each run's last {window} checkpoints, step 2 a sigmoid through "
-            "all checkpoints but each run's first {skip:.0%}, averaged over {window}, from the ladder's own start. "
-            "Intervals are of {resamples} resamples of whole runs and hold a run's scatter about both steps.",
+    methods="Step 1 is Hoffmann's law of the mean loss of each run's last {window} checkpoints, step 2 a sigmoid "
+            "through all checkpoints but each run's first {skip:.0%}, averaged over {window}, from the ladder's own "
+            "start. Intervals are of {resamples} resamples of whole runs and hold a run's scatter about both steps.",
 )

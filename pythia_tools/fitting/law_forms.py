@@ -50,7 +50,7 @@ TREND_OF = {"params": "residual_by_size", "tokens": "residual_by_tokens", "flops
 LARGEST = {"params": "largest size", "tokens": "most tokens", "flops": "most compute"}
 METHODS = (
     "Constants minimize the sum of Huber losses (delta .001) of log loss from 64 random starts; intervals are of "
-    "{resamples} resamples of whole runs, widened to Student's t, and a prediction's is that of one further run. "
+    "{resamples} resamples of whole runs, and a prediction's is that of one further run. "
     "The largest size and the most tokens were each left out once and predicted."
 )
 
