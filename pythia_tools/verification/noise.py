@@ -1,0 +1,109 @@
+"""How far apart two honest runs over the same documents may lie, from what two number formats were measured to differ.
+
+A share changes only by documents that flip, and a document flips only where the formats differ by more than its margin.
+With p_i the share of measured differences that exceed margin i, flips of each direction are a sum of independent events
+of mean Σ p_i, which a Poisson variable of that mean exceeds more often than they do; its quantile bounds them. A mean
+changes by no more than the mean of the absolute differences, plus what a sample of them leaves open.
+
+    apart = differences(items, items_in_float16)
+    band(x, apart, value=.31, metric="acc", level=1e-5)     # Band(low, high, may_flip)
+
+The sampling error of a share is another thing and far wider: it says how other documents would come out.
+Cost: a sort of the measured differences per number.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pythia_tools.verification.columns import FORMAT
+from pythia_tools.verification.outcomes import LOGARITHMIC, SHARE, outcomes
+
+FLOAT32 = 1e-5
+"""Nats by which a mean of log-likelihoods in float32 depends on the order of its sums (batch sizes, kernels)."""
+
+
+class Band(NamedTuple):
+    """What another number format may make of a value, and how many documents could flip at all (None for means)."""
+
+    low: float
+    high: float
+    may_flip: int | None
+
+
+def differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """How far the documents of two item tables lie apart, the same checkpoints in two number formats: FORMAT.
+
+    Documents that only one table has are left out; those that only one has numbers for are infinitely far apart.
+    """
+    key = ["suite", "model", "step", "task", "metric", "doc_id"]
+    both = outcomes(first).merge(outcomes(second)[[*key, "x"]], on=key, suffixes=("", "_other"))
+    apart = (both["x"] - both["x_other"]).abs()
+    lost = both["x"].isna() ^ both["x_other"].isna()
+    found = both.assign(apart=apart.mask(lost, np.inf))
+    found = found[found["apart"].notna()]
+    return found[list(FORMAT)].astype({name: column.dtype for name, column in FORMAT.items()}).reset_index(drop=True)
+
+
+def band(x: np.ndarray, apart: np.ndarray, *, value: float, metric: str, level: float) -> Band:
+    """The band of a metric's value.
+
+    x: (n,) margins or values of its documents, see `outcomes`; apart: (m,) measured differences, inf where a format
+    overflowed; level: how often at most an honest value may lie outside.
+
+    >>> band(np.array([-3.0, -0.1, 0.2, 5.0]), np.array([0.0, 0.15]), value=0.5, metric="acc", level=0.001)
+    Band(low=0.5, high=0.75, may_flip=1)
+    """
+    x, apart = x[np.isfinite(x)], np.sort(apart[np.isfinite(apart)])
+    if metric in SHARE:
+        return _flips(x, apart, value, level)
+    if not len(x) or not len(apart):
+        return Band(value, value, None)
+    far = float(apart.mean())
+    if len(apart) > 1:
+        far += float(stats.norm.isf(level / 2)) * float(apart.std(ddof=1)) / math.sqrt(min(len(apart), len(x)))
+    return _moved(value, far, x, metric)
+
+
+def _flips(x: np.ndarray, apart: np.ndarray, value: float, level: float) -> Band:
+    if not len(apart) or not len(x):
+        return Band(value, value, None)
+    chance = 1 - np.searchsorted(apart, np.abs(x), side="left") / len(apart)
+    could = chance > 0
+    down, up = could & (x > 0), could & (x <= 0)
+    fewer, more = (_most(chance[side], level / 2) / len(x) for side in (down, up))
+    return Band(max(0.0, value - fewer), min(1.0, value + more), int(could.sum()))
+
+
+def _most(chances: np.ndarray, level: float) -> int:
+    """How many of these events may happen; more do with a probability below `level`."""
+    return int(min(len(chances), stats.poisson.isf(level, chances.sum()))) if len(chances) else 0
+
+
+def _moved(value: float, far: float, x: np.ndarray, metric: str) -> Band:
+    """A value whose documents' contributions are off by `far` on average."""
+    if metric in LOGARITHMIC:
+        relative = far / abs(float(x.mean())) * abs(math.log(value)) if x.mean() else 0.0
+        return Band(value * math.exp(-relative), value * math.exp(relative), None)
+    if metric == "bits_per_byte":
+        relative = far / abs(float(x.mean())) if x.mean() else 0.0
+        return Band(value * (1 - relative), value * (1 + relative), None)
+    return Band(value - far, value + far, None)
+
+
+def rounding(value: float, digits: int, metric: str, x: np.ndarray | None) -> float:
+    """How far a published value may lie from an equal one: half a unit of its last digit, and float32's share.
+
+    digits: after the point, as the table was printed.
+    """
+    printed = 0.5 * 10.0**-digits if digits < 15 else 0.0
+    if metric in SHARE or x is None or not len(x):
+        return printed + 1e-9
+    found = _moved(value, FLOAT32, x[np.isfinite(x)], metric) if np.isfinite(x).any() else Band(value, value, None)
+    return printed + max(found.high - value, 1e-9)
+
