@@ -12,7 +12,7 @@ __version__ = "0.2.0"
 
 _ROOMS = {
     **{room: room for room in ("analyses", "analysis", "counts", "dedup", "fitting", "hub", "micro", "models")},
-    **{room: room for room in ("order", "overlays", "plots", "public", "report", "study", "suites", "tokens")},
+    **{room: room for room in ("order", "overlays", "plots", "public", "report", "study", "suites", "tokens", "verification")},
     **{room: f"core.{room}" for room in ("errors", "results", "statistics", "tables")},
     **{room: f"analyses.{room}" for room in ("bias", "curves", "memorization", "term_frequency")},
 }
@@ -28,6 +28,7 @@ _NAMES = {
     "stream": "models",
     "token_scores": "analysis",
     "token_curves": "analyses.curves",
+    "verify": "verification",
 }
 
 if TYPE_CHECKING:
@@ -42,10 +43,11 @@ if TYPE_CHECKING:
     from pythia_tools.order import load_order
     from pythia_tools.public import published
     from pythia_tools.suites import load_suite
+    from pythia_tools.verification import verify
 
 __all__ = [  # noqa: PLE0604
     "__version__", "evaluate", "fit", "load_order", "load_run", "load_suite", "losses", "published", "register",
-    "stream", "token_curves", "token_scores", *_ROOMS,
+    "stream", "token_curves", "token_scores", "verify", *_ROOMS,
 ]
 
 

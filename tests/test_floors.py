@@ -22,7 +22,7 @@ FLOORS = {
     "models": 6, "micro": 7,
     "analysis": 8,
     "analyses": 9, "doctor": 9,
-    "report": 10, "study": 11, "cli": 12, "__main__": 13, "": 13,
+    "report": 10, "verification": 10, "study": 11, "cli": 12, "__main__": 13, "": 13,
 }
 ASIDE = {"plots": {"core", "plots"}}
 """Draws tables and knows no model; the floors from `analysis` up may use it."""

@@ -31,6 +31,7 @@ COMMANDS = {
     "count": "exposures of terms and pairs up to each step",
     "published": "public results, read as a run",
     "fit": "scaling laws, ladders, phases, seeds on any summary or CSV",
+    "verify": "published numbers against a fresh run, or against themselves",
     "report": "a self-contained HTML report of finished runs",
     "rerun": "repeat a run from what it recorded",
     "merge": "join the shards of a run",

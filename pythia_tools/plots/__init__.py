@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what a type checker sees; a figure's own module has more
     from pythia_tools.plots.style import *  # noqa: F403
     from pythia_tools.plots.term_frequency import *  # noqa: F403
     from pythia_tools.plots.token_curves import *  # noqa: F403
+    from pythia_tools.plots.verified import *  # noqa: F403
 
 _HOMES = {
     "benchmarks": ("tasks_over_training",),
@@ -32,6 +33,7 @@ _HOMES = {
     "term_frequency": ("accuracy_by_frequency", "accuracy_by_operand", "accuracy_over_training",
                        "correlation_over_training", "gap_over_training", "term_trajectory"),
     "token_curves": ("acquired", "ngram_divergence", "surprisal_curves"),
+    "verified": ("verdicts",),
 }
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605
 

@@ -8,7 +8,6 @@ Cost: microseconds per number.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,9 +15,8 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.verification.columns import OUTSIDE, UNCOMPARED
+from pythia_tools.verification.compare import rival_of
 
-RIVALS = {r"wsc": r"wsc273", r"lambada_openai": r"lambada_standard", r"hendrycksTest-(.+)": r"mmlu_(.*_)?\1(_.*)?"}
-"""Published task → tasks of today that are taken for it and are other ones."""
 FIRST_UPDATE = 1
 """Steps 0 to this have equal weights where the learning rate begins at 0."""
 
@@ -104,15 +102,10 @@ def _other_checkpoint(row: Mapping[Any, Any], evidence: Evidence) -> Cause | Non
 
 
 def _rival(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:
-    for published, rival in RIVALS.items():
-        found = re.fullmatch(published, str(row["published_task"]))
-        if found and row["task"] not in evidence.tasks:
-            wrong = re.compile(found.expand(rival) if found.groups() else rival)
-            taken = sorted(t for t in evidence.tasks if wrong.fullmatch(t))
-            if taken:
-                note = "" if pd.isna(row["note"]) else f": {row['note']}"
-                return Cause("other task", f"{taken[0]} of the run is not the published {row['published_task']}{note}")
-    return None
+    taken = None if row["task"] in evidence.tasks else rival_of(str(row["published_task"]), evidence.tasks)
+    note = "" if pd.isna(row["note"]) else f": {row['note']}"
+    return None if taken is None else Cause(
+        "other task", f"{taken} of the run is not the published {row['published_task']}{note}")
 
 
 def _shots(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:

@@ -63,7 +63,7 @@ def compared(
     """
     if "shots" not in items.columns:
         raise RequestError("this run holds no answers of `evaluate`; give one that `pythia-tools evaluate` made")
-    table = compare.theirs(published)
+    table = compare.of_suites(compare.theirs(published), items)
     judged = compare.judged(compare.joined(compare.ours(summary, items), table), items, apart)
     fits = neighbours(judged, table)
     numbers = compare.tidy(with_causes(judged, Evidence(items, weights, fits)))

@@ -8,7 +8,8 @@ Cost: a join, and a band per number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ from pythia_tools.verification.outcomes import SHARE, outcomes
 
 FALSE_ALARMS = 0.01
 """How often at most a clean comparison may call any of its numbers outside."""
+RIVALS = {r"wsc": r"wsc273", r"lambada_openai": r"lambada_standard", r"hendrycksTest-(.+)": r"mmlu_(.*_)?\1(_.*)?"}
+"""Published task → tasks of today that are taken for it and are other ones."""
 NAMES = ["model", "step", "task", "subset", "metric"]
 
 
@@ -65,7 +68,7 @@ def joined(numbers: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     Raises RequestError when the two have no checkpoint in common.
     """
     here = numbers[IDENTITY].drop_duplicates()
-    mine = _of_suites(table, here)
+    mine = of_suites(table, here)
     of_run = mine.merge(here, on=["model", "step"], suffixes=("_published", ""))
     if of_run.empty:
         raise RequestError(
@@ -73,14 +76,36 @@ def joined(numbers: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
             "--models and --steps that were published"
         )
     found = of_run.merge(numbers[[*NAMES, "shots", "ours", "documents"]], on=NAMES, how="left", suffixes=("", "_ours"))
-    other = found["shots"].notna() & found["shots_ours"].notna() & (found["shots"] != found["shots_ours"])
-    return found.assign(other_shots=other, ours=found["ours"].mask(other))
+    other = (found["shots"].ne(found["shots_ours"]) & found["shots"].notna() & found["shots_ours"].notna()).astype(bool)
+    found = found.assign(other_shots=other, ours=found["ours"].mask(other))
+    return _of_interest(found, set(numbers["task"]))
 
 
-def _of_suites(table: pd.DataFrame, here: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the run's suites; all rows where the table names none."""
-    named = table["suite"].notna()
-    return table[~named | table["suite"].isin(here["suite"])]
+def _of_interest(pairs: pd.DataFrame, tasks: set[str]) -> pd.DataFrame:
+    """Without tasks that the run did not ask, unless it asked one that is taken for them; and without numbers of other
+    shots where the ones of these shots are there.
+    """
+    rivalled = {name for name in pairs["published_task"].unique() if rival_of(name, tasks)}
+    asked = pairs["task"].isin(tasks) | pairs["published_task"].isin(rivalled)
+    at = [*NAMES, "suite", "collection", "source"]
+    answered = pairs.assign(has=pairs["ours"].notna()).groupby([pairs[c] for c in at], dropna=False)["has"].transform("any")
+    return pairs[asked & ~(pairs["other_shots"] & answered)].reset_index(drop=True)
+
+
+def rival_of(published: str, tasks: Iterable[str]) -> str | None:
+    """The one of these tasks that is taken for a published one and is another; None where there is none."""
+    for name, rival in RIVALS.items():
+        found = re.fullmatch(name, published)
+        if found and published not in tasks:
+            taken = sorted(task for task in tasks if re.fullmatch(found.expand(rival), task))
+            return taken[0] if taken else None
+    return None
+
+
+def of_suites(table: pd.DataFrame, here: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the run's suites; without any, those of folders (lm-eval's files of one's own), which name no suite."""
+    mine = table["suite"].isin(here["suite"])
+    return table[mine] if mine.any() else table[table["suite"].isna() | (table["collection"] == "lm-eval")]
 
 
 def _some(table: pd.DataFrame) -> str:

@@ -40,7 +40,7 @@ def _published_side(kept: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     )
     own = kept[[*IDENTITY, "collection", *KEYS, *_BAND]]
     pairs = own.merge(other, on=["collection", *KEYS])
-    return pairs[pairs["other_suite"].isna() | (pairs["other_suite"] == pairs["suite"])]
+    return pairs[~pairs["other_suite"].isin(kept["suite"]) | (pairs["other_suite"] == pairs["suite"])]
 
 
 def _run_side(kept: pd.DataFrame) -> pd.DataFrame:

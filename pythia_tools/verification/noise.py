@@ -24,8 +24,10 @@ from scipy import stats
 from pythia_tools.verification.columns import FORMAT
 from pythia_tools.verification.outcomes import LOGARITHMIC, SHARE, outcomes
 
-FLOAT32 = 1e-5
-"""Nats by which a mean of log-likelihoods in float32 depends on the order of its sums (batch sizes, kernels)."""
+FLOAT32 = 1e-5, 1e-6
+"""Nats, and share of itself, by which a mean of log-likelihoods in float32 depends on the order of its sums (batch
+sizes, kernels).
+"""
 
 
 class Band(NamedTuple):
@@ -102,8 +104,9 @@ def rounding(value: float, digits: int, metric: str, x: np.ndarray | None) -> fl
     digits: after the point, as the table was printed.
     """
     printed = 0.5 * 10.0**-digits if digits < 15 else 0.0
-    if metric in SHARE or x is None or not len(x):
+    finite = np.empty(0) if x is None or metric in SHARE else x[np.isfinite(x)]
+    if not len(finite):
         return printed + 1e-9
-    found = _moved(value, FLOAT32, x[np.isfinite(x)], metric) if np.isfinite(x).any() else Band(value, value, None)
-    return printed + max(found.high - value, 1e-9)
+    nats, share = FLOAT32
+    return printed + _moved(value, nats + share * abs(float(finite.mean())), finite, metric).high - value
 
