@@ -20,6 +20,8 @@ import pandas as pd
 from pythia_tools import public, verification
 from pythia_tools.analyses.evaluate import EvaluateOptions
 from pythia_tools.analysis import Context, Execution, plan
+from pythia_tools.analysis import words as say
+from pythia_tools.analysis.words import Row
 from pythia_tools.cli.analyses import chosen, show_plan
 from pythia_tools.cli.options import SELECTION, add, at_least, emit, recorded, require_out
 from pythia_tools.core import files, progress
@@ -53,16 +55,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _published(args: argparse.Namespace) -> int:
-    found = verification.findings(public.read(args.published))
+    found = verification.findings(public.published(args.published))
     news = published.news(found)
     if args.out:
         files.write_text(Path(args.out) / "findings.csv", found.to_csv(index=False))
     progress.note(f"{len(found)} findings: {len(news)} wrong and not known, {int(found['known'].sum())} known")
-    emit(found, args, "\n".join(map(_line, found.to_dict("records"))) or "nothing is wrong")
+    emit(found, args, "\n".join(map(_line, say.records(found))) or "nothing is wrong")
     return EXIT_FOUND if len(news) else EXIT_DONE
 
 
-def _line(row: dict[str, object]) -> str:
+def _line(row: Row) -> str:
     mark = "known" if row["known"] else row["severity"]
     place = " ".join(str(row[c]) for c in ("suite", "model", "step", "task", "metric") if row[c] == row[c] and row[c])
     return f"{mark:5}  {row['check']:9}  {row['collection']}  {place}: {row['detail']} [{row['source']}]"
@@ -84,7 +86,7 @@ def _suite(args: argparse.Namespace) -> int:
 
 def _asked(args: argparse.Namespace) -> tuple[pd.DataFrame, Context, fresh.Asked]:
     """The published table, the checkpoints that it has too, and what is asked of them."""
-    suite, table = load_suite(args.suite), public.read(args.against)
+    suite, table = load_suite(args.suite), public.published(args.against)
     everything = suite.checkpoints(args.models, args.steps, allow_defective=args.allow_defective)
     checkpoints = fresh.shared(everything, table)
     cells = CellStore(Path(args.out) / "cells", only_look=True) if args.dry_run and args.out else None

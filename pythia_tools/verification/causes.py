@@ -9,11 +9,13 @@ Cost: microseconds per number.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from pythia_tools.analysis import words as say
+from pythia_tools.analysis.words import Row
 from pythia_tools.verification.columns import OUTSIDE, UNCOMPARED
 from pythia_tools.verification.compare import rival_of
 
@@ -41,14 +43,14 @@ class Evidence:
 
 def with_causes(judged: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
     """The numbers with columns cause and detail; <NA> for those that fit."""
-    found = [_cause(row, evidence) for row in judged.to_dict("records")]
+    found = [_cause(row, evidence) for row in say.records(judged)]
     return judged.assign(
         cause=pd.array([c.cause if c else None for c in found], dtype="string"),
         detail=pd.array([c.detail if c else None for c in found], dtype="string"),
     )
 
 
-def _cause(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:
+def _cause(row: Row, evidence: Evidence) -> Cause | None:
     if row["verdict"] not in (OUTSIDE, UNCOMPARED):
         return None
     for rule in _RULES[row["verdict"]]:
@@ -59,7 +61,7 @@ def _cause(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:
         "missing", f"the run has no {row['metric']} of {row['task']}")
 
 
-def _overflow(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:
+def _overflow(row: Row, evidence: Evidence) -> Cause | None:
     lost = evidence.lost.get((row["model"], row["step"], row["task"]))
     if lost:
         return Cause("overflow", f"{lost:,} log-likelihoods of the run are no numbers: its number format overflows")
@@ -68,53 +70,53 @@ def _overflow(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:
     return None
 
 
-def _same_weights(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:
+def _same_weights(row: Row, evidence: Evidence) -> Cause | None:
     twins = evidence.twins.get((row["model"], row["step"]))
     if not twins:
         return None
     return Cause("same weights", f"the weights of {row['model']} step {row['step']} are those of {_listed(twins)}")
 
 
-def _definition(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:
+def _definition(row: Row, evidence: Evidence) -> Cause | None:
     return Cause("other task", _noted(row)) if row["match"] in ("nearly", "differs") else None
 
 
-def _noted(row: Mapping[Any, Any]) -> str:
+def _noted(row: Row) -> str:
     how = "differs from" if row["match"] == "differs" else "is only nearly"
-    note = "" if pd.isna(row["note"]) else f": {row['note']}"
+    note: str = "" if pd.isna(row["note"]) else f": {row['note']}"
     return f"today's {row['task']} {how} the published {row['published_task']}{note}"
 
 
-def _items(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:
+def _items(row: Row, evidence: Evidence) -> Cause | None:
     mine, published = row["documents"], row["documents_published"]
     if pd.isna(mine) or pd.isna(published) or int(mine) == int(published):
         return None
     return Cause("other items", f"{int(mine):,} documents here, {int(published):,} published")
 
 
-def _defect(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:
+def _defect(row: Row, evidence: Evidence) -> Cause | None:
     return None if pd.isna(row["defect"]) else Cause("known defect", f"{row['defect']} ({row['defect_source']})")
 
 
-def _other_checkpoint(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:
+def _other_checkpoint(row: Row, evidence: Evidence) -> Cause | None:
     fits = evidence.better.get((row["model"], row["step"], row["collection"]))
     return None if not fits else Cause("other checkpoint", f"the numbers are those of {_listed(fits)}")
 
 
-def _rival(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:
+def _rival(row: Row, evidence: Evidence) -> Cause | None:
     taken = None if row["task"] in evidence.tasks else rival_of(str(row["published_task"]), evidence.tasks)
-    note = "" if pd.isna(row["note"]) else f": {row['note']}"
+    note: str = "" if pd.isna(row["note"]) else f": {row['note']}"
     return None if taken is None else Cause(
         "other task", f"{taken} of the run is not the published {row['published_task']}{note}")
 
 
-def _shots(row: Mapping[Any, Any], evidence: Evidence) -> Cause | None:
+def _shots(row: Row, evidence: Evidence) -> Cause | None:
     if not row["other_shots"]:
         return None
     return Cause("other shots", f"{row['shots_ours']} examples here, {row['shots']} published")
 
 
-Rule = Callable[[Mapping[Any, Any], Evidence], Cause | None]
+Rule = Callable[[Row, Evidence], Cause | None]
 _RULES: dict[str, Sequence[Rule]] = {
     OUTSIDE: (_overflow, _same_weights, _definition, _items, _defect, _other_checkpoint),
     UNCOMPARED: (_rival, _shots, _overflow),
@@ -140,10 +142,10 @@ def _better(neighbours: pd.DataFrame) -> dict[tuple[str, int, str], list[str]]:
     key = ["model", "step", "collection"]
     outside = published[published["claimed"]].set_index(key)["outside"]
     found: dict[tuple[str, int, str], list[str]] = {}
-    for row in published[~published["claimed"]].itertuples():
-        at = (row.model, row.step, row.collection)
-        if outside[at] and row.outside <= outside[at] / 2:
-            found.setdefault(at, []).append(f"{row.other_model} step {row.other_step}")
+    for row in say.records(published[~published["claimed"]]):
+        at = row["model"], row["step"], row["collection"]
+        if outside.loc[at] and row["outside"] <= outside.loc[at] / 2:
+            found.setdefault(at, []).append(f"{row['other_model']} step {row['other_step']}")
     return found
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import pandas as pd
 
+from pythia_tools import public
 from pythia_tools.analysis import Sentence
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.results import Run, load_run
@@ -15,7 +17,9 @@ from pythia_tools.verification import compare, words
 from pythia_tools.verification.causes import Evidence, with_causes
 from pythia_tools.verification.columns import NUMBER, UNCOMPARED
 from pythia_tools.verification.neighbours import neighbours
-from pythia_tools.verification.noise import differences
+from pythia_tools.verification.noise import differences, kept_in
+
+Path: TypeAlias = "str | os.PathLike[str]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,21 +41,34 @@ class Verification:
 
 
 def verify(
-    run: Run | str | os.PathLike[str], published: pd.DataFrame, *,
-    other_format: Run | str | os.PathLike[str] | pd.DataFrame | None = None,
+    run: Run | Path, published: pd.DataFrame | Path, *, other_format: Run | Path | pd.DataFrame | None = None
 ) -> Verification:
-    """A run of `evaluate` against published numbers (see `pythia_tools.public`).
+    """A run of `evaluate` (or its folder) against published numbers (a table of `pt.published`, or what it reads).
 
     other_format: the same documents answered in another number format, or some of them: a run, its folder, or an item
     table. What the two differ by is the noise that is allowed; without it only rounding is.
     Raises: RequestError when the two have no checkpoint or no number in common.
     Cost: a pass over the items; pairs of checkpoints × numbers for the neighbours.
     """
-    finished = run if isinstance(run, Run) else load_run(run)
-    other = other_format if other_format is None or isinstance(other_format, pd.DataFrame) else (
-        other_format if isinstance(other_format, Run) else load_run(other_format)).items
-    apart = None if other is None else differences(finished.items, other)
-    return compared(finished.summary, finished.items, published, apart, finished.record.get("weights", {}))
+    finished = _run(run)
+    table = published if isinstance(published, pd.DataFrame) else public.published(published)
+    apart = None
+    if other_format is not None:
+        apart = differences(finished.items, _others(other_format))
+    return compared(finished.summary, finished.items, table, apart, finished.record.get("weights", {}))
+
+
+def _others(given: Run | Path | pd.DataFrame) -> pd.DataFrame:
+    """Items in another format; of a run with --dtype, as a harness of that format keeps them."""
+    if isinstance(given, pd.DataFrame):
+        return given
+    run = _run(given)
+    dtype = run.config.get("arguments", {}).get("dtype")
+    return run.items if dtype is None else kept_in(run.items, dtype)
+
+
+def _run(run: Run | Path) -> Run:
+    return run if isinstance(run, Run) else load_run(run)
 
 
 def compared(

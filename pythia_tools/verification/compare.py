@@ -9,11 +9,13 @@ Cost: a join, and a band per number.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
+from pythia_tools.analysis import words as say
+from pythia_tools.analysis.words import Row
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.tables import IDENTITY
 from pythia_tools.verification.columns import EQUAL, NUMBER, OUTSIDE, UNCOMPARED, WITHIN
@@ -88,7 +90,7 @@ def _of_interest(pairs: pd.DataFrame, tasks: set[str]) -> pd.DataFrame:
     rivalled = {name for name in pairs["published_task"].unique() if rival_of(name, tasks)}
     asked = pairs["task"].isin(tasks) | pairs["published_task"].isin(rivalled)
     at = [*NAMES, "suite", "collection", "source"]
-    answered = pairs.assign(has=pairs["ours"].notna()).groupby([pairs[c] for c in at], dropna=False)["has"].transform("any")
+    answered = pairs["ours"].notna().groupby([pairs[c] for c in at], dropna=False).transform("any")
     return pairs[asked & ~(pairs["other_shots"] & answered)].reset_index(drop=True)
 
 
@@ -117,9 +119,9 @@ def judged(pairs: pd.DataFrame, items: pd.DataFrame, apart: pd.DataFrame | None)
     """The pairs with bands and verdicts."""
     xs, measured = Contributions(items), Measured(apart)
     level = FALSE_ALARMS / max(1, int(pairs["ours"].notna().sum()))
-    rows = [_verdict(row, xs, measured, level) for row in pairs.to_dict("records")]
+    rows = [_verdict(row, xs, measured, level) for row in say.records(pairs)]
     found = pd.DataFrame(rows, columns=["rounding", "low", "high", "may_flip", "basis", "verdict"], index=pairs.index)
-    return pairs.assign(**{name: found[name] for name in found}, difference=pairs["ours"] - pairs["published"])
+    return pairs.assign(**{str(name): found[name] for name in found}, difference=pairs["ours"] - pairs["published"])
 
 
 class Contributions:
@@ -129,7 +131,7 @@ class Contributions:
         by = ["model", "step", "task", "metric"]
         self._x = {key: part["x"].to_numpy() for key, part in outcomes(items).groupby(by, sort=False, dropna=False)}
 
-    def of(self, row: Mapping[str, object]) -> np.ndarray | None:
+    def of(self, row: Row) -> np.ndarray | None:
         """None where the metric rests on neither margins nor values that items hold."""
         return self._x.get((row["model"], row["step"], row["task"], row["metric"]))
 
@@ -146,7 +148,7 @@ class Measured:
             for other, part in apart.groupby(["task", "metric"], sort=False):
                 self._any[other] = part["apart"].to_numpy()
 
-    def of(self, row: Mapping[str, object]) -> np.ndarray:
+    def of(self, row: Row) -> np.ndarray:
         """Empty where nothing was measured."""
         own = self._own.get((row["model"], row["task"], row["metric"]))
         found = self._any.get((row["task"], row["metric"])) if own is None or not np.isfinite(own).any() else own
@@ -154,13 +156,13 @@ class Measured:
 
 
 def _verdict(
-    row: Mapping[str, object], xs: Contributions, measured: Measured, level: float
+    row: Row, xs: Contributions, measured: Measured, level: float
 ) -> tuple[float, float, float, int | None, str, str]:
-    value, published, metric = float(row["ours"]), float(row["published"]), str(row["metric"])  # type: ignore[arg-type]
+    value, published, metric = float(row["ours"]), float(row["published"]), str(row["metric"])
     if np.isnan(value):
         return np.nan, np.nan, np.nan, None, "none", UNCOMPARED
     x, apart = xs.of(row), measured.of(row)
-    near = rounding(value, int(row["digits"]), metric, x)  # type: ignore[call-overload]
+    near = rounding(value, int(row["digits"]), metric, x)
     found = Band(value, value, None) if x is None else band(x, apart, value=value, metric=metric, level=level)
     basis = "none" if x is None or not len(apart) else "margins" if metric in SHARE else "values"
     if abs(value - published) <= near:

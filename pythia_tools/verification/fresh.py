@@ -1,5 +1,5 @@
-"""A fresh run of the checkpoints that a published table has, answered once in full and in part in another number format,
-and compared.
+"""A fresh run of the checkpoints that a published table has, answered in full, and in part in another number format
+again, and compared.
 
     OUT/items.parquet         the compared numbers (`columns.NUMBER`)
     OUT/neighbours.csv        which checkpoints fit as well or better
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from pythia_tools import plots
@@ -31,7 +32,7 @@ from pythia_tools.models.digest import known_record
 from pythia_tools.suites import Checkpoint
 from pythia_tools.verification.check import Verification, compared
 from pythia_tools.verification.compare import of_suites
-from pythia_tools.verification.noise import differences
+from pythia_tools.verification.noise import differences, kept_in
 
 FORMATS = ("float16", "bfloat16", "float32")
 """Number formats that are tried for the second answers, the run's own left out."""
@@ -39,7 +40,7 @@ METHOD = (
     "Each published number is compared with the run's own for the same checkpoint, task, shots and metric. It is equal "
     "when the two differ by rounding only, within noise when documents that another number format may flip explain it, "
     "and outside otherwise. Formats were compared on up to {sample} documents of each task at each model's last "
-    "checkpoint ({formats}); an honest run has a number outside at most once in a hundred runs."
+    "checkpoint ({formats}, which log-likelihoods were rounded to as well); an honest run has a number outside at most once in a hundred runs."
 )
 
 
@@ -84,7 +85,7 @@ def tasks_of(published: pd.DataFrame, checkpoints: Iterable[Checkpoint]) -> tupl
     rows = published[mine]
     found = tuple(dict.fromkeys(rows["task_now"].dropna()))
     if not found:
-        raise RequestError("no published task of these checkpoints has a counterpart in lm-eval; name some with --tasks")
+        raise RequestError("no published task of these checkpoints has a counterpart in lm-eval; give --tasks")
     return found
 
 
@@ -129,8 +130,10 @@ def second_answers(context: Context, asked: Asked) -> dict[str, pd.DataFrame]:
         there = Context(list(last.values()), execution, suite=context.suite, tokenizer=context.tokenizer)
         one = prepare(Evaluate(), there, options)
         result = sweep(there, one.tasks)
-        found[name] = one.analysis.items({t.name: result[t.name] for t in one.tasks}, there, one.options)
-        lost = found[name]["ll"].isna() & found[name]["kind"].ne("generate_until")
+        found[name] = kept_in(
+            one.analysis.items({t.name: result[t.name] for t in one.tasks}, there, one.options), name
+        )
+        lost = ~np.isfinite(found[name]["ll"]) & found[name]["kind"].ne("generate_until")
         if not lost.any():
             break
         progress.note(f"{name} overflows in {int(lost.sum()):,} of {len(lost):,} answers")

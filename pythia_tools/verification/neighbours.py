@@ -61,8 +61,8 @@ def _fitting(side: str, pairs: pd.DataFrame) -> Iterator[dict[str, object]]:
     inside = (pairs["published"] >= pairs["low"] - pairs["rounding"]) & (
         pairs["published"] <= pairs["high"] + pairs["rounding"]
     )
-    step = 1 / pairs["documents"].astype(float).clip(lower=1) * np.maximum(1.0, pairs["ours"].abs())
-    scale = (pairs["high"] - pairs["low"]) / 2 + pairs["rounding"] + step
+    document = np.maximum(1.0, pairs["ours"].abs()) / pairs["documents"].astype("float64").clip(lower=1)
+    scale = (pairs["high"] - pairs["low"]) / 2 + pairs["rounding"] + document
     marked = pairs.assign(equal=equal, within=inside & ~equal, outside=~(inside | equal), distance=off / scale)
     for who, part in marked.groupby([*IDENTITY, "collection"], sort=False, dropna=False):
         fits = part.groupby(["other_model", "other_step"], sort=False).agg(

@@ -19,8 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
 
+from pythia_tools.models.devices import named_dtype
 from pythia_tools.verification.columns import FORMAT
 from pythia_tools.verification.outcomes import LOGARITHMIC, SHARE, outcomes
 
@@ -50,6 +52,14 @@ def differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     found = both.assign(apart=apart.mask(lost, np.inf))
     found = found[found["apart"].notna()]
     return found[list(FORMAT)].astype({name: column.dtype for name, column in FORMAT.items()}).reset_index(drop=True)
+
+
+def kept_in(items: pd.DataFrame, dtype: str) -> pd.DataFrame:
+    """The item table with log-likelihoods rounded to a number format, as a harness keeps them that takes logarithms and
+    sums in the model's own (lm-eval does unless told otherwise: 8 bits of each sum in bfloat16, 11 in float16).
+    """
+    rounded = torch.tensor(items["ll"].to_numpy(float)).to(named_dtype(dtype)).double().numpy()
+    return items.assign(ll=rounded)
 
 
 def band(x: np.ndarray, apart: np.ndarray, *, value: float, metric: str, level: float) -> Band:

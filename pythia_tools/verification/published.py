@@ -15,20 +15,20 @@ Cost: seconds for the results of a whole suite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from pythia_tools import doctor
+from pythia_tools.analysis import words as say
+from pythia_tools.analysis.words import Row
 from pythia_tools.core import manifests
 from pythia_tools.suites import Suite, load_suite
 from pythia_tools.verification.columns import FINDING
 from pythia_tools.verification.outcomes import LIKELIHOOD
 
-Row: TypeAlias = "Mapping[Any, Any]"
 FAR = 5.0
 """Standard errors from chance that no table of a few thousand numbers shows by accident."""
 UNTRAINED = 1
@@ -56,11 +56,11 @@ def news(found: pd.DataFrame) -> pd.DataFrame:
     return found[(found["severity"] == "wrong") & ~found["known"].astype(bool)]
 
 
-def _found(rows: pd.DataFrame, check: str, say: Callable[[Row], str]) -> Iterator[dict[str, object]]:
-    """A finding per row, in the words of `say`; known where the reader marked it."""
-    for row in rows.to_dict("records"):
+def _found(rows: pd.DataFrame, check: str, told: Callable[[Row], str]) -> Iterator[dict[str, object]]:
+    """A finding per row, in the words of `told`; known where the reader marked it."""
+    for row in say.records(rows):
         known = not pd.isna(row["defect"])
-        yield {**{c: row[c] for c in PLACE}, "check": check, "known": known, "severity": "wrong", "detail": say(row),
+        yield {**{c: row[c] for c in PLACE}, "check": check, "known": known, "severity": "wrong", "detail": told(row),
                "source": row["defect_source"] if known else row["source"]}
 
 
@@ -100,10 +100,10 @@ def _chance(table: pd.DataFrame) -> Iterator[dict[str, object]]:
     chance, n = accuracy["chance"], accuracy["n_items"].astype("float64")
     far = (accuracy["value"] - chance) / np.sqrt((chance * (1 - chance)).clip(lower=1e-3) / n)
     early = accuracy["step"].le(UNTRAINED).fillna(False).astype(bool) & (far > FAR)
-    yield from _found(accuracy[early], "chance", lambda row: f"{row['value']:.3f} before training, where guessing gives "
+    yield from _found(accuracy[early], "chance", lambda row: f"{row['value']:.3f} before training, guessing gives "
                                                              f"{row['chance']:g}")
     for (collection, task, metric), part in accuracy[far < -FAR].groupby(["collection", "task", "metric"]):
-        detail = (f"{len(part):,} checkpoints answer worse than guessing, by up to {-far[part.index].min():.0f} standard "
+        detail = (f"{len(part):,} numbers are worse than guessing, by up to {-far[part.index].min():.0f} standard "
                   "errors: choices are not equally likely for a language model")
         yield {"collection": collection, "task": task, "metric": metric, "check": "chance", "known": False,
                "severity": "note", "detail": detail, "source": part["source"].iloc[0]}
@@ -129,16 +129,16 @@ def _parts(table: pd.DataFrame) -> Iterator[dict[str, object]]:
 def _equals(table: pd.DataFrame) -> Iterator[dict[str, object]]:
     """What the doctor finds in each set of results."""
     marked = _marked(table)
-    for (collection, shots), part in table.groupby(["collection", "shots"], dropna=False):
+    for (collection, _), part in table.groupby(["collection", "shots"], dropna=False):
         audit = doctor.audit_table(_results(part), str(collection))
-        for row in audit.findings.to_dict("records"):
+        for row in say.records(audit.findings):
             suite, model = str(row["model"]).split("/", 1)
             documented = marked.get((suite, model, int(row["step"]), str(collection))) or documents(
                 suite, model, int(row["step"])) or _documents_of_other(str(row["detail"]), int(row["step"]))
+            severity = "note" if row["check"] == "spike" else row["severity"]
             yield {"suite": suite, "model": model, "step": row["step"], "collection": collection,
-                   "check": CHECKS.get(row["check"], row["check"]), "known": bool(documented),
-                   "severity": "note" if row["check"] == "spike" else row["severity"], "detail": row["detail"], "source": documented or
-                   part["source"].iloc[0]}
+                   "check": CHECKS.get(row["check"], row["check"]), "known": bool(documented), "severity": severity,
+                   "detail": row["detail"], "source": documented or part["source"].iloc[0]}
 
 
 def _results(part: pd.DataFrame) -> dict[str, dict[int, dict[str, float]]]:
@@ -159,7 +159,7 @@ def _marked(table: pd.DataFrame) -> dict[tuple[str, str, int, str], str]:
     """Checkpoints all of whose numbers the reader knows to be wrong → where that is documented."""
     rows = table[table["defect"].notna() & table["step"].notna() & table["suite"].notna()]
     first = rows.drop_duplicates(["suite", "model", "step", "collection"])
-    return {(r.suite, r.model, int(r.step), r.collection): str(r.defect_source) for r in first.itertuples()}
+    return {(r["suite"], r["model"], int(r["step"]), r["collection"]): r["defect_source"] for r in say.records(first)}
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from pythia_tools.analysis import Sentence
@@ -91,7 +92,7 @@ def _whole(whole: pd.DataFrame) -> Sentence:
 
 def _outside(at: pd.DataFrame, neighbours: pd.DataFrame) -> str:
     wrong = at[at["verdict"] == OUTSIDE]
-    first = wrong.loc[wrong["difference"].abs().idxmax()] if wrong["difference"].notna().any() else wrong.iloc[0]
+    first = wrong.iloc[int(np.argmax(wrong["difference"].abs().fillna(0).to_numpy()))]
     cause = wrong["detail"].mode().iloc[0]
     tasks = list(dict.fromkeys(wrong["task"]))
     fits = list(_run_fits(at, neighbours))

@@ -1,18 +1,16 @@
-"""lm-eval's own results of the tiny suite's checkpoints, as `lm_eval --output_path` writes them."""
+"""lm-eval's own results of the tiny suite's checkpoints; nothing is asked of a hub."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import local_tasks
 import pytest
+from verified import STEPS, by_lm_eval
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("accelerate")
-TASKS = ("piqa", "lambada_openai", "crows_pairs_english", "winogrande", "wikitext")
-STEPS = (8, 40, 60)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,23 +26,6 @@ def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for --include-path: lm-eval's definitions over local documents."""
     return local_tasks.write(tmp_path_factory.mktemp("local") / "tasks", n=60)
-
-
-def by_lm_eval(folder: Path, tokenizer: Path, include: Path, out: Path, dtype: str = "float32") -> None:
-    """What lm-eval's own model makes of an exported checkpoint, written by lm-eval's own tracker."""
-    import lm_eval
-    from lm_eval.loggers import EvaluationTracker
-    from lm_eval.tasks import TaskManager
-
-    tracker = EvaluationTracker(output_path=str(out))
-    found = lm_eval.simple_evaluate(
-        model="hf", model_args={"pretrained": str(folder), "tokenizer": str(tokenizer), "dtype": dtype}, device="cpu",
-        tasks=list(TASKS), batch_size=1, bootstrap_iters=0, evaluation_tracker=tracker, log_samples=False,
-        task_manager=TaskManager(include_path=str(include), include_defaults=False),
-    )
-    assert found is not None
-    tracker.save_results_aggregated(results=found, samples={})
-    assert json.loads(next(out.rglob("results_*.json")).read_text())["results"]
 
 
 @pytest.fixture(scope="session")
