@@ -12,7 +12,8 @@ __version__ = "0.2.0"
 
 _ROOMS = {
     **{room: room for room in ("analyses", "analysis", "counts", "dedup", "fitting", "hub", "micro", "models")},
-    **{room: room for room in ("order", "overlays", "plots", "public", "report", "study", "suites", "tokens", "verification")},
+    **{room: room for room in ("order", "overlays", "plots", "public", "report", "study", "suites", "tokens")},
+    "verification": "verification",
     **{room: f"core.{room}" for room in ("errors", "results", "statistics", "tables")},
     **{room: f"analyses.{room}" for room in ("bias", "curves", "memorization", "term_frequency")},
 }

@@ -20,13 +20,13 @@ import pandas as pd
 from pythia_tools import public, verification
 from pythia_tools.analyses.evaluate import EvaluateOptions
 from pythia_tools.analysis import Context, Execution, plan
-from pythia_tools.analysis import words as say
-from pythia_tools.analysis.words import Row
 from pythia_tools.cli.analyses import chosen, show_plan
 from pythia_tools.cli.options import SELECTION, add, at_least, emit, recorded, require_out
 from pythia_tools.core import files, progress
+from pythia_tools.core import words as say
 from pythia_tools.core.errors import EXIT_DONE, EXIT_FOUND, RequestError
 from pythia_tools.core.results import CellStore, RunFolder
+from pythia_tools.core.words import Row
 from pythia_tools.suites import load_suite
 from pythia_tools.verification import fresh, published
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pythia_tools.analysis import words as say
-from pythia_tools.analysis.words import Row
+from pythia_tools.core import words as say
+from pythia_tools.core.words import Row
 from pythia_tools.verification.columns import OUTSIDE, UNCOMPARED
 from pythia_tools.verification.compare import rival_of
 

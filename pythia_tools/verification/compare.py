@@ -14,10 +14,10 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from pythia_tools.analysis import words as say
-from pythia_tools.analysis.words import Row
+from pythia_tools.core import words as say
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.tables import IDENTITY
+from pythia_tools.core.words import Row
 from pythia_tools.verification.columns import EQUAL, NUMBER, OUTSIDE, UNCOMPARED, WITHIN
 from pythia_tools.verification.noise import Band, band, rounding
 from pythia_tools.verification.outcomes import SHARE, outcomes

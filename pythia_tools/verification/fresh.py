@@ -40,7 +40,8 @@ METHOD = (
     "Each published number is compared with the run's own for the same checkpoint, task, shots and metric. It is equal "
     "when the two differ by rounding only, within noise when documents that another number format may flip explain it, "
     "and outside otherwise. Formats were compared on up to {sample} documents of each task at each model's last "
-    "checkpoint ({formats}, which log-likelihoods were rounded to as well); an honest run has a number outside at most once in a hundred runs."
+    "checkpoint ({formats}, which log-likelihoods were rounded to as well); an honest run has a number outside at most "
+    "once in a hundred runs."
 )
 
 

@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools import doctor
-from pythia_tools.analysis import words as say
-from pythia_tools.analysis.words import Row
 from pythia_tools.core import manifests
+from pythia_tools.core import words as say
+from pythia_tools.core.words import Row
 from pythia_tools.suites import Suite, load_suite
 from pythia_tools.verification.columns import FINDING
 from pythia_tools.verification.outcomes import LIKELIHOOD

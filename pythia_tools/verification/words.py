@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pythia_tools.analysis import Sentence
-from pythia_tools.analysis import words as say
+from pythia_tools.core import words as say
 from pythia_tools.core.tables import IDENTITY
 from pythia_tools.verification.columns import EQUAL, OUTSIDE, UNCOMPARED, WITHIN, summary
 
