@@ -49,10 +49,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Export:
-    """A further file of a run, below its folder: a table (.csv, .parquet) or a JSON value (.json)."""
+    """A further file of a run, below its folder: a table (.csv, .parquet), a JSON value (.json), or several, a line
+    each (.jsonl).
+    """
 
     path: Path
-    content: pd.DataFrame | Mapping[str, object]
+    content: pd.DataFrame | Mapping[str, object] | Sequence[Mapping[str, object]]
 
 
 class Analysis(ABC, Generic[Chosen]):

@@ -9,20 +9,20 @@ Every cell is kept as it is computed, so a killed run resumes where it stopped a
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 
 import pandas as pd
 
 from pythia_tools import plots
 from pythia_tools.analysis.context import Context, Execution, Where
-from pythia_tools.analysis.declaration import AnyAnalysis
+from pythia_tools.analysis.declaration import AnyAnalysis, Export
 from pythia_tools.analysis.sweep import SweepResult, Task, sweep
 from pythia_tools.core import progress, tables
 from pythia_tools.core.errors import RequestError, unknown
-from pythia_tools.core.files import atomic_write, confined, write_json
+from pythia_tools.core.files import atomic_write, confined, write_json, write_text
 from pythia_tools.core.options import Options, from_mapping
 from pythia_tools.core.results import Run, RunFolder
 from pythia_tools.suites import Checkpoint
@@ -97,7 +97,7 @@ def finish(
             plots.save(figure.target, folder.figures, figure.name)
             captions[figure.name] = figure.caption
         for export in analysis.exports(items, context, options):
-            _write(folder, export.path, export.content)
+            _write(folder, export)
         sentences = [{"text": s.text, "rows": list(s.rows)} for s in analysis.sentences(summary)]
     seconds = round(time.monotonic() - start, 2)
     return folder.finish(
@@ -122,13 +122,15 @@ def checked(analysis: AnyAnalysis, summary: pd.DataFrame) -> pd.DataFrame:
     return whole
 
 
-def _write(folder: RunFolder, path: Path, content: pd.DataFrame | Mapping[str, object]) -> None:
-    target = confined(folder.path, str(path))
-    if not isinstance(content, pd.DataFrame):
-        write_json(target, content)
-    else:
+def _write(folder: RunFolder, export: Export) -> None:
+    target, content = confined(folder.path, str(export.path)), export.content
+    if isinstance(content, pd.DataFrame):
         with atomic_write(target) as out:
             (content.to_csv if target.suffix == ".csv" else content.to_parquet)(out, index=False)
+    elif isinstance(content, Mapping):
+        write_json(target, content)
+    else:
+        write_text(target, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in content))
 
 
 def prepare_all(

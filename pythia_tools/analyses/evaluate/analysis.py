@@ -5,14 +5,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from pythia_tools import plots
-from pythia_tools.analyses.evaluate import harness, scores
+from pythia_tools.analyses.evaluate import harness, harness_json, scores
 from pythia_tools.analyses.evaluate.columns import METRICS, NAME, REQUEST
 from pythia_tools.analyses.evaluate.requests import tasks_of
-from pythia_tools.analysis import Analysis, Context, Figure, Options, Sentence, Task, joined, option
+from pythia_tools.analysis import Analysis, Context, Export, Figure, Options, Sentence, Task, joined, option
 from pythia_tools.analysis import words as say
 from pythia_tools.core.tables import at_last_step
 
@@ -25,6 +26,8 @@ class EvaluateOptions(Options):
     num_fewshot: int | None = option(None, "examples in the prompt (default: the task's own)", minimum=0)
     include_path: str | None = option(None, "a folder of own definitions, which win over lm-eval's", metavar="DIR")
     limit: int | None = option(None, "only the first N documents of each task", minimum=1)
+    lm_eval_json: bool = option(False, "also write lm-eval's own results file of every checkpoint, below lm-eval/")
+    lm_eval_samples: bool = option(False, "also write its samples_TASK.jsonl")
 
     @property
     def wanted(self) -> harness.Wanted:
@@ -80,6 +83,12 @@ class Evaluate(Analysis[EvaluateOptions]):
 
     def summarize(self, items: pd.DataFrame, context: Context, options: EvaluateOptions) -> pd.DataFrame:
         return scores.summarize(items, asked_for(context, options))
+
+    def exports(self, items: pd.DataFrame, context: Context, options: EvaluateOptions) -> Iterator[Export]:
+        asked = asked_for(context, options)
+        yield Export(Path("tasks.json"), {name: task.receipt for name, task in asked.tasks.items()})
+        if options.lm_eval_json or options.lm_eval_samples:
+            yield from harness_json.exports(items, context, asked, samples=options.lm_eval_samples)
 
     def figures(self, items: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Figure]:
         for metric in ("acc", "acc_norm", "exact_match", "perplexity", "word_perplexity", "self_consistency"):

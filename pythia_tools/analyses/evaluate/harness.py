@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
+from pythia_tools.analyses.evaluate import kept_data, shipped
 from pythia_tools.core.errors import EnvironmentFailure, RequestError, unknown
 from pythia_tools.core.files import digest
 
@@ -94,6 +95,12 @@ class HarnessTask:
             "requests": digest([[i.request_type, i.doc_id, i.idx, _plain(i.args)] for i in self.instances]),
         }
 
+    @property
+    def receipt(self) -> dict[str, object]:
+        """`about`, and of a data set from the hub the sha256 under which each split is kept."""
+        splits = kept_data.source(self.task)
+        return {**self.about, "data": None if splits is None else {name: dict(s) for name, s in splits.items()}}
+
     def choices(self, instance: Instance) -> list[str] | None:
         """The texts of a document's choices; None for tasks without choices."""
         return list(self.task.doc_to_choice(instance.doc)) if self.kind == "multiple_choice" else None
@@ -150,7 +157,7 @@ def ask(wanted: Wanted) -> Asked:
     if not wanted.tasks:
         raise RequestError("no lm-eval task was named; give --tasks, for example --tasks lambada_openai piqa")
     _need()
-    with quiet(), seeded(), compiled_once():
+    with quiet(), seeded(), compiled_once(), kept_data.keeping():
         try:
             loaded = _load(wanted)
             for name, task in loaded["tasks"].items():
@@ -184,15 +191,16 @@ def _load(wanted: Wanted) -> TaskDict:
     if wanted.include_path is not None and not Path(wanted.include_path).is_dir():
         raise RequestError(f"--include-path {wanted.include_path}: no such folder")
     own = TaskManager(include_path=wanted.include_path, include_defaults=False)
-    missing = [t for t in wanted.tasks if t not in own.all_tasks and not Path(t).is_file()]
+    ours = {t: shipped.specification(t) for t in wanted.tasks if t in shipped.names() and t not in own.all_tasks}
+    missing = [t for t in wanted.tasks if t not in own.all_tasks and t not in ours and not Path(t).is_file()]
     files = _files(missing) if missing else {}
     if set(files) == set(missing):
-        return own.load([files.get(task, task) for task in wanted.tasks])
+        return own.load([ours.get(task, files.get(task, task)) for task in wanted.tasks])
     whole = TaskManager(include_path=wanted.include_path)
     for name in missing:
         if name not in whole.task_index:
-            raise unknown("lm-eval task", name, whole.all_tasks)
-    return whole.load(list(wanted.tasks))
+            raise unknown("lm-eval task", name, [*whole.all_tasks, *shipped.names()])
+    return whole.load([ours.get(task, task) for task in wanted.tasks])
 
 
 def _files(names: Sequence[str]) -> dict[str, str]:
