@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 
 from pythia_tools.analyses.evaluate import kept_data, shipped
-from pythia_tools.core.errors import EnvironmentFailure, RequestError, unknown
+from pythia_tools.core.errors import EnvironmentFailure, PythiaToolsError, RequestError, unknown
 from pythia_tools.core.files import digest
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def ask(wanted: Wanted) -> Asked:
                 _check(name, task)
                 _set_shots(task, wanted.num_fewshot)
             tasks = {name: HarnessTask(task, wanted.limit) for name, task in loaded["tasks"].items()}
-        except RequestError:
+        except PythiaToolsError:
             raise
         except _faults() as error:
             raise RequestError(f"lm-eval does not build {' '.join(wanted.tasks)}: {_line(error)}") from error
