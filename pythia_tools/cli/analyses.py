@@ -46,7 +46,9 @@ def show_plan(found: dict[str, object], args: argparse.Namespace) -> int:
 def context_of(args: argparse.Namespace) -> Context:
     """The checkpoints, order, tokenizer and execution that the shared flags name."""
     suite = load_suite(args.suite)
-    checkpoints = suite.checkpoints(args.models, args.steps, allow_defective=args.allow_defective)
+    checkpoints = suite.checkpoints(
+        args.models, args.steps, allow_defective=args.allow_defective, leave_out_defective=args.leave_out_defective
+    )
     cells = CellStore(Path(args.out) / "cells", only_look=True) if args.dry_run and args.out else None
     execution = Execution(
         device=args.device, dtype=args.dtype, batch_size=args.batch_size, cells=cells, shard=args.shard,

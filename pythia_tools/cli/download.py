@@ -38,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
     if suite.folder is not None:
         raise RequestError(f"{suite.name} lies in {suite.folder} already; only suites on the hub are downloaded")
     budget = hub.default_budget() if args.budget is None else args.budget
-    checkpoints = suite.checkpoints(args.models, args.steps, allow_defective=args.allow_defective)
+    checkpoints = suite.checkpoints(
+        args.models, args.steps, allow_defective=args.allow_defective, leave_out_defective=args.leave_out_defective
+    )
     todo, cache = hub.plan(checkpoints), client.cache_root()
     peak = min(todo.disk_peak, budget) if budget else todo.disk_peak
     trusted = 0 if args.verify else todo.trusted

@@ -94,12 +94,14 @@ class Suite:
 
     def checkpoints(
         self, models: Iterable[str] | str | None = None, steps: Request = "all", *, allow_defective: bool | None = None,
+        leave_out_defective: bool = False,
     ) -> list[Checkpoint]:
         """Checkpoints by model (in the order asked, or the suite's), then step.
 
         `steps` is a request of the step language (`suites.steps`). Choosing is not loading, so known-wrong checkpoints
         may be chosen; what loads them refuses unless told to go on. `allow_defective` False refuses here already,
-        True warns. Raises: RequestError, UnknownNameError.
+        True warns. `leave_out_defective`: those known to be wrong are not chosen, and how many is said.
+        Raises: RequestError, UnknownNameError.
         """
         wanted = list(self.models) if models is None else [models] if isinstance(models, str) else list(models)
         if not wanted:
@@ -111,6 +113,12 @@ class Suite:
             chosen = select(steps, self.steps(name), tokens_per_step=info.tokens_per_step,
                             who=f"{self.name}/{name}", lenient=info.branch != "main")
             found += [self.checkpoint(name, step) for step in chosen]
+        if leave_out_defective:
+            sound = [c for c in found if all(defect.severity != "wrong" for defect in c.defects)]
+            if len(sound) < len(found):
+                progress.note(f"{self.name}: {len(found) - len(sound)} of {len(found)} checkpoints are known to be wrong "
+                              "and left out")
+            found = sound
         if not found:
             raise RequestError(f"steps {steps!r} name no checkpoint of {', '.join(wanted)} in {self.name}")
         if allow_defective is not None:
@@ -131,7 +139,8 @@ def check_defects(checkpoints: Iterable[Checkpoint], *, allow_defective: bool) -
         return
     if not allow_defective:
         raise RequestError(
-            f"{'; '.join(messages)}; leave them out, or go on with --allow-defective (allow_defective=True)")
+            f"{'; '.join(messages)}; leave them out with --leave-out-defective, or go on with "
+            "--allow-defective (allow_defective=True)")
     for message, (suite, model, defect) in zip(messages, wrong, strict=True):
         if (suite, model, defect.what) not in _warned:
             _warned.add((suite, model, defect.what))

@@ -84,10 +84,13 @@ def test_defective_checkpoints_need_a_word(mine: Any, capsys: pytest.CaptureFixt
     err = capsys.readouterr().err
     assert err == (
         "pythia-tools: mine/a: step 20 is known to be wrong: weights of another run (https://example.org/1); "
-        "leave them out, or go on with --allow-defective (allow_defective=True)\n"
+        "leave them out with --leave-out-defective, or go on with --allow-defective (allow_defective=True)\n"
     )
     assert main(["download", manifest, "--models", "a", "--allow-defective", "--quiet"]) == 0
     assert "warning: mine/a: step 20 is known to be wrong" in capsys.readouterr().err
+    assert main(["download", manifest, "--models", "a", "--leave-out-defective"]) == 0
+    told = capsys.readouterr()
+    assert "1 of 3 checkpoints are known to be wrong and left out" in told.err and "2 checkpoints are in" in told.out
 
 
 def test_missing_checkpoints_stop_or_are_left_out(mine: Any, capsys: pytest.CaptureFixture[str]) -> None:

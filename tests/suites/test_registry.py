@@ -170,7 +170,7 @@ def test_the_28b_defect_covers_86_branches() -> None:
     with pytest.raises(
         RequestError,
         match=r"pythia/2.8b: step 140000 is known to be wrong: model.safetensors is bit for bit that of main .* "
-        r"\(https://github.com/EleutherAI/pythia/issues/205\); leave them out, or go on with --allow",
+        r"\(https://github.com/EleutherAI/pythia/issues/205\); leave them out with --leave-out-defective, or go on",
     ):
         suite.checkpoints("2.8b", [140000], allow_defective=False)
     assert suite.checkpoints("2.8b", [141000, 142000], allow_defective=False)

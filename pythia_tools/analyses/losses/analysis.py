@@ -33,8 +33,8 @@ class Losses(Analysis[LossesOptions]):
 
     examples:
       pythia-tools losses pythia-micro --out runs/losses
-      pythia-tools losses pythia --dry-run
-      pythia-tools losses pythia --out runs/pythia-losses
+      pythia-tools losses pythia --leave-out-defective --dry-run
+      pythia-tools losses pythia --leave-out-defective --out runs/pythia-losses
       pythia-tools losses pythia-deduped --models 70m 160m --steps 1000,16000,143000 --rows 32 --out runs/loss
 
     losses.csv is the table to ship: a line per checkpoint and row set, nats per token and bits per byte with intervals,
