@@ -73,7 +73,7 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
     "--steps": {"default": "all", "help": "all, log, last, 0,512,143000, 1000:143000:10000, tokens=2B, 10%% "
                                           f"(default: %(default)s); {RANGES}"},
     "--allow-defective": {"action": "store_true", "help": "go on with checkpoints that are known to be wrong"},
-    "--leave-out-defective": {"action": "store_true", "help": "choose none of the checkpoints that are known to be wrong"},
+    "--leave-out-defective": {"action": "store_true", "help": "choose no checkpoint that is known to be wrong"},
     "--order": {"metavar": "ORDER", "help": "a data order: a name, a manifest or a prefix (default: the suite's)"},
     "--tokenizer": {"metavar": "PATH", "help": "a tokenizer.json, its folder, or a hub name (default: the data's own)"},
     "--local": {"metavar": "DIR", "help": "folder that already holds the files of an order on the hub"},

@@ -1,8 +1,8 @@
 """A law fitted to points: constants, resamples of whole runs, predictions with intervals, and the fit without a part.
 
 Runs are what is independent: a resample weighs runs with all their checkpoints at random, never checkpoints, and starts
-from the fit itself. Intervals are percentiles; a prediction's has the scatter of a run about the law too, and is widened
-to Student's t for the runs that the constants leave over.
+from the fit itself. Intervals are percentiles; a prediction's has the scatter of a run about the law too, and is
+widened to Student's t for the runs that the constants leave over.
 Sources: as `minimize`; Rubin 1981 and Jin, Ying & Wei 2001 (random weights, as a resample that lacks a size fits
 nothing); Davison & Hinkley 1997, section 6.3.3 (prediction).
 """

@@ -116,8 +116,8 @@ class Suite:
         if leave_out_defective:
             sound = [c for c in found if all(defect.severity != "wrong" for defect in c.defects)]
             if len(sound) < len(found):
-                progress.note(f"{self.name}: {len(found) - len(sound)} of {len(found)} checkpoints are known to be wrong "
-                              "and left out")
+                left = f"{len(found) - len(sound)} of {len(found)} checkpoints"
+                progress.note(f"{self.name}: {left} are known to be wrong and left out")
             found = sound
         if not found:
             raise RequestError(f"steps {steps!r} name no checkpoint of {', '.join(wanted)} in {self.name}")
