@@ -15,8 +15,8 @@ COLUMNS: dict[str, Column] = {
     "release": Column("string", "release of the suite, `v0` or `v1`; <NA> where there is one only"),
     "collection": Column(
         "string", "the set of results it was published in: `zero-shot`, `five-shot`, `baseline`, `intervention`, "
-        "`batch-size`, `bias`, `winobias`, `term-frequency`, `training-maps`, `predictable-memorization`, `table`, "
-        "`lm-eval`, `datadecide`, `signal-and-noise`, `ladder`, `other-models`"),
+        "`batch-size`, `bias`, `winobias`, `term-frequency`, `training-maps`, `predictable-memorization`, "
+        "`memorized-evals`, `table`, `lm-eval`, `datadecide`, `signal-and-noise`, `ladder`, `other-models`"),
     "task": Column("string", "the task as published (`hendrycksTest-anatomy`, `wsc`)"),
     "subset": Column("string", "which of its items or answers: WinoBias' prompt, an arithmetic task's first operand, "
                                "lm-eval's filter; `all` for all of them"),

@@ -19,7 +19,7 @@ from pythia_tools.public.rows import Line, NotResultsError, mapping, numbers
 
 _SIZE = re.compile(r"(?<![\d.])(\d+(?:[.-]\d+)?[mb])", re.IGNORECASE)
 _STAMP = re.compile(r"(\d\d)-(\d\d)-(\d{4})-(\d\d)-(\d\d)-(\d\d)\.json$")
-_SWAPPED = re.compile(r"(^|/)(long-)?intervention-|/intervene_\d+/|interven(?:ed|tion)")
+_SWAPPED = re.compile(r"(^|/)(long-)?intervention-|/intervene_\d+/|/ckpts/[^/]*interven")
 _LONG = re.compile(r"(^|/)long-intervention-|/intervene_21/|56500start|deduped-long")
 FIRST_SIZES = frozenset(names.CURRENT)
 
@@ -63,7 +63,8 @@ def _text(given: str) -> tuple[names.Run, int | None]:
 
 
 def _neox(name: str, given: Mapping[str, object]) -> tuple[names.Run, int]:
-    """The checkpoint of a NeoX configuration."""
+    """The checkpoint of a NeoX configuration; of the file's name only the end counts, as the public tree has it."""
+    name = "/" + "/".join(PurePosixPath(name).parts[-4:])
     files = given.get("config_files")
     place = str(given.get("load") or given.get("save") or "")
     text = " ".join([PurePosixPath(place).name, *(files if isinstance(files, dict) else ())])

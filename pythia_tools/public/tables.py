@@ -4,12 +4,15 @@
   deduplicated models of the first release under their names before January 2023, steps on the scale of 2M tokens.
 - `polypythias/data/training_maps.tsv`: a score and a hidden state per seed and step; 410m by the paper's figure, which
   the file does not say.
+- `data/deduped.12b.63000-00000-of-00001-….parquet` of EleutherAI/pythia-memorized-evals, and what `memorization
+  --exchange` writes like it: a row per memorized row of the training data; only their number is read.
 - `{model: {step: {metric: value}}}`: zero-shot numbers of v1 as one table.
 - `{TABLE|MODEL|CHECKPOINT: [both, missed, false alarm, neither]}`: predictable memorization, percent of rows.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 
 import pandas as pd
 
@@ -22,6 +25,8 @@ QUESTIONS = 50
 """Second operands of each first one."""
 MAP_COLUMNS = ["score", "state", "step", "seed", "group"]
 _TASK = r"(num_reasoning_(?:arithmetic|op_infer)_(?:multiplication|addition))_(\d+)"
+MEMORIZED_COLUMNS = {"index", "tokens", "__index_level_0__"}
+_SPLIT = re.compile(r"(?P<corpus>duped|deduped)\.(?P<size>[\w.]+?)(?:\.(?P<step>\d+))?(?:\.new)?-\d+-of-")
 _PERCENT = re.compile(r"memorization_\w+\|[\d.]+[MB]\|\d+m")
 _CELLS = ("both", "missed", "false_alarm", "neither")
 _STEPS = {"23m": 23_000, "44m": 43_000, "65m": 63_000, "85m": 83_000, "105m": 103_000, "126m": 123_000, "146m": 143_000}
@@ -69,6 +74,23 @@ def training_map(name: str, raw: pd.DataFrame) -> pd.DataFrame:
         value=long["value"].astype(float), source=name,
         note="the file does not name the size; 410m by the paper's figure",
     )
+
+
+def memorized(name: str, rows: int) -> pd.DataFrame:
+    """Columns of the frame from a file of memorized rows: their number. Raises: DataError for another file name."""
+    found = _SPLIT.match(PurePosixPath(name).name)
+    if not found:
+        raise DataError(f"{name}: its name is no split CORPUS.SIZE[.STEP] of duped or deduped models")
+    run = names.known("pythia-deduped" if found["corpus"] == "deduped" else "pythia", found["size"])
+    step = int(found["step"] or 143_000)
+    if not run.step_tokens:  # a model of one's own, in the public layout
+        run = names.Run(None, run.model)
+    return pd.DataFrame([{
+        **run.at(step), "release": None, "collection": "memorized-evals", "task": "memorized",
+        "metric": "memorized_rows", "value": float(rows), "source": name,
+        "n_published": 1024 * step if run.step_tokens else None,
+        "note": "32 tokens after 32, as published; whether v0 or v1, the data set does not say",
+    }])
 
 
 def is_table(value: Mapping[str, object]) -> bool:

@@ -222,3 +222,15 @@ def test_files_of_other_kinds_are_left_out_aloud(tmp_path: Path, capsys: pytest.
         results("pretrained=EleutherAI/pythia-70m,revision=step1", {"lambada_openai": ACC}))
     assert len(pt.published(tmp_path)) == 2
     assert "left out, of no known layout: rows.csv, tokenizer.json" in capsys.readouterr().err
+
+
+def test_memorized_rows_are_counted(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"index": [3, 9, 12], "tokens": [[1] * 64] * 3, "__index_level_0__": [0, 1, 2]})
+    rows.to_parquet(tmp_path / "deduped.12b.63000-00000-of-00001-abc.parquet")
+    rows[:2].to_parquet(tmp_path / "duped.1.4b-00000-of-00001.parquet")
+    frame = pt.published(tmp_path)
+    assert frame[["suite", "model", "step", "value", "n_published"]].to_numpy().tolist() == [
+        ["pythia", "1.4b", 143000, 2.0, 146_432_000], ["pythia-deduped", "12b", 63000, 3.0, 64_512_000]]
+    rows.to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(DataError, match=r"other\.parquet: its name is no split"):
+        pt.published(tmp_path)
