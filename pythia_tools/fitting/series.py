@@ -74,7 +74,8 @@ class Series:
     @property
     def label(self) -> str:
         """`70m lambada_openai acc`: what a sentence calls it."""
-        seed = f"seed {self.keys['seed']}" if known(self.keys.get("seed")) else ""
+        told = known(self.keys.get("seed")) and not str(self.keys.get("model")).endswith(f"seed{self.keys['seed']}")
+        seed = f"seed {self.keys['seed']}" if told else ""
         parts = [self.keys.get("model"), seed, self.keys.get("task"), self.keys.get("subset"), self.keys.get("metric")]
         return " ".join(str(p) for p in parts if known(p) and p not in ("", "all")) or "the curve"
 

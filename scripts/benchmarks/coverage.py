@@ -37,9 +37,14 @@ from pythia_tools.analyses.term_frequency.gap import gap
 from pythia_tools.core import statistics
 from pythia_tools.core.statistics import Estimate
 from pythia_tools.dedup.recall import recall
+from pythia_tools.fitting.decision import agreement, decision_accuracy
 from pythia_tools.fitting.estimation import Fitted, fit_law
 from pythia_tools.fitting.laws import HOFFMANN, allocation
+from pythia_tools.fitting.phases import PhasesOptions, phases
 from pythia_tools.fitting.points import Points
+from pythia_tools.fitting.saturation import peak
+from pythia_tools.fitting.seeds import icc, outliers
+from pythia_tools.fitting.series import Series
 
 if __name__ == "coverage":  # a benchmark beside it asks for the package of that name, as numba does
     raise ImportError("this is a benchmark, not the package coverage")
@@ -415,6 +420,7 @@ def _memorization() -> Iterator[Case]:
     for runs in (4, 6, 20):
         for kind in ("by row", "by run"):
             yield Case("counterfactual, mean", f"60 rows, runs differ, halves drawn {kind}", runs, 1, _counterfactual(kind))
+    yield from curve_cases()
     yield Case("counterfactual, one row", "normal, half of the runs", 6, 1, _counterfactual("one"))
     for blocks, share in ((12, 0.3), (32, 0.02)):
         for part in ("p_dispersion", "p_position"):
@@ -492,6 +498,78 @@ def _order(share: float, part: str) -> Callable:
     """A trial: p-value of the order of rows memorized by chance."""
     return lambda rng, n: order_effect(
         rng.random(n * 128) < share, block=128, permutations=R, resamples=2)[part].value
+
+
+def _change(pieces: str, told: bool, jump: float) -> Callable:
+    """A trial: where a curve of n checkpoints changes, less where it truly does; or whether one is found where none is
+    (jump 0), as a p-value of 0 or 1.
+    """
+    def trial(rng: np.random.Generator, n: int) -> Estimate | float:
+        steps = np.unique(np.geomspace(1, 1e6, n).astype(int))
+        x = np.log10(steps)
+        true = rng.uniform(x[len(x) // 4], x[3 * len(x) // 4])
+        late = x > true
+        curve = (jump * late if pieces == "constant" else jump * late + 2 * (x - true) * late) + rng.normal(size=len(x))
+        series = Series({}, steps, curve, np.full(len(x), 1.0 if told else np.nan))
+        found = phases(series, PhasesOptions(pieces=pieces, resamples=200, changes=1 if jump else None))
+        if not jump:
+            return float(not found.places)
+        low, high, place = found.low[0], found.high[0], found.places[0]
+        return Estimate((x[place - 1] + x[place]) / 2 - true, x[low - 1] - true, x[high] - true, n, "checkpoint")
+    return trial
+
+
+def _fall(rng: np.random.Generator, n: int, true: float | None) -> Estimate | float:
+    """The p-value of a fall of a flat curve, or the fall of one that rises and falls, whose errors are 1."""
+    x = np.linspace(-1, 1, n)
+    curve = np.zeros(n) if true is None else -true * np.where(x > 0, x, -3 * x)
+    curve = curve - (0 if true is None else curve.max())
+    found = peak(Series({}, np.arange(1, n + 1), curve + rng.normal(size=n), np.ones(n)), seed=int(rng.integers(1 << 30)))
+    return found.p if true is None else Estimate(found.fall, found.low, found.high, n, "checkpoint")
+
+
+def _decisions(small: float, large: float) -> tuple[float, Callable]:
+    """The truth and a trial: n corpora of normal quality, three small runs and one large one of so much noise each."""
+    def trial(rng: np.random.Generator, n: int) -> Estimate:
+        quality = rng.normal(size=n)
+        runs = quality[:, None] + small * rng.normal(size=(n, 3))
+        return decision_accuracy(agreement(runs, quality + large * rng.normal(size=n)))
+    return 0.5 + float(np.arcsin(((1 + small**2) * (1 + large**2)) ** -0.5)) / np.pi, trial
+
+
+def _agreeing(seeds: float) -> Callable:
+    """A trial: ICC(2,1) of 14 steps × n seeds, whose offsets vary so much beside the steps' 1 and the rest's .25."""
+    def trial(rng: np.random.Generator, n: int) -> Estimate:
+        table = rng.normal(size=(14, 1)) + np.sqrt(seeds) * rng.normal(size=(1, n)) + 0.5 * rng.normal(size=(14, n))
+        return icc(table)
+    return trial
+
+
+def _clean_runs(rng: np.random.Generator, n: int) -> float:
+    """0 where one of n clean runs is called an outlier, else 1: runs that wander, as curves over training do."""
+    runs = rng.normal(size=(n, 20)).cumsum(axis=1)
+    return float(not any(run.flagged for run in outliers(np.arange(1, 21), runs)))
+
+
+def curve_cases() -> Iterator[Case]:
+    """Change points, falls from a peak, decisions, agreement of seeds, outliers."""
+    for n in (27, 60):
+        for pieces, jump in (("constant", 2.0), ("linear", 3.0)):
+            for told in (True, False):
+                data = f"{pieces}, errors {'known' if told else 'unknown'}"
+                yield Case("change point", f"{data}, jump {jump:g} errors", n, 0, _change(pieces, told, jump))
+                yield Case("a change where none is", data, n, None, _change(pieces, told, 0))
+        yield Case("saturation, test", "flat", n, None, partial(_fall, true=None))
+        yield Case("saturation, fall", "peak in the middle, falls by 6 errors", n, 6.0, partial(_fall, true=6.0))
+    for n in (6, 10, 25):
+        for noise in (0.3, 1.0):
+            truth, trial = _decisions(noise, 0.2)
+            yield Case("decision accuracy", f"seed noise {noise:g} of the corpora's spread", n, truth, trial)
+    for n in (4, 10):
+        for spread in (0.0, 1.0):
+            yield Case("ICC(2,1)", f"14 steps, seeds' variance {spread:g}", n, 1 / (1.25 + spread), _agreeing(spread))
+    for n in (5, 10, 20):
+        yield Case("outlier among seeds", "clean, random walks", n, None, _clean_runs)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ sys.modules[_SPEC.name] = coverage
 _SPEC.loader.exec_module(coverage)
 SLOW = (
     "rank correlation, clusters", "slope of memorized shares", "mean effect", "forgetting", "order test",
-    "difference of correlations",
+    "difference of correlations", "change point", "a change where none is", "saturation, test", "saturation, fall",
 )
 CASES = [case for case in coverage.cases() if case.what not in SLOW and case.n <= 60 and "law" not in case.what]
 LAWS = [case for case in coverage.cases() if case.what.startswith("law: ") and case.n == 16]
