@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import pythia_tools as pt
-from pythia_tools.analyses.losses import bytes_of_ids, from_training
+from pythia_tools.analyses.losses import bytes_of_ids, from_training, rows, summary
 from pythia_tools.analyses.losses.table import COLUMNS
 from pythia_tools.cli.main import main
 from pythia_tools.core.errors import RequestError
@@ -27,6 +28,12 @@ TEXTS = ["The cat sat on the mat, and 12 + 7 is 19.", "Größe, café, 東京 an
 @pytest.fixture(scope="module")
 def ckpts(tiny_suite: Path) -> list:
     return pt.load_suite(tiny_suite).checkpoints(models=["xs"], steps=[8, 40])
+
+
+@pytest.mark.parametrize("module", [rows, summary])
+def test_the_examples_hold(module) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
 
 
 def test_bytes_of_ids_are_those_of_the_decoded_text(tiny_suite: Path) -> None:

@@ -199,7 +199,13 @@ def before_and_after(
 def from_training(
     order: Rows, consumed: int, *, rows: int = 128, seed: int = 0, leave_out: Sequence[int] | np.ndarray = ()
 ) -> RowSet:
-    """`rows` rows drawn uniformly from the first `consumed` of an order, the same for every checkpoint."""
+    """`rows` rows drawn uniformly from the first `consumed` of an order, the same for every checkpoint.
+
+    >>> from pythia_tools.order import ArrayRows
+    >>> drawn = from_training(ArrayRows(np.zeros((1000, 9), int), batch_rows=10), 800, rows=4)
+    >>> drawn.fixed.numbers.tolist() == sorted(drawn.fixed.numbers.tolist()), drawn.fixed.size, drawn.row_tokens
+    (True, 4, 9)
+    """
     out = np.unique(np.asarray(leave_out, dtype=np.int64))
     drawn = Stretch(order, 0, consumed, rows, "uniform", (seed,), out)
     return RowSet(TRAINING, drawn, batch_rows=order.batch_rows)

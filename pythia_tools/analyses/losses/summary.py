@@ -61,7 +61,12 @@ def subsets(items: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def estimates(rows: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
-    """`nll` of the rows of an item table, and `bits_per_byte` where the bytes of their text are known."""
+    """`nll` of the rows of an item table, and `bits_per_byte` where the bytes of their text are known.
+
+    >>> rows = pd.DataFrame({"nll": [2.0, 3.0], "text_nats": [16.0, 24.0], "bytes": [20, 40]})
+    >>> {metric: round(estimate.value, 4) for metric, estimate in estimates(rows).items()}
+    {'nll': 2.5, 'bits_per_byte': 0.9618}
+    """
     found = {"nll": mean(rows["nll"].dropna(), unit="row", resamples=resamples, seed=seed)}
     text = rows[(rows["bytes"] > 0).fillna(False).astype(bool)]
     if len(text):
