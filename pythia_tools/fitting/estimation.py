@@ -17,7 +17,7 @@ from pythia_tools.core.errors import RequestError
 from pythia_tools.core.statistics import Estimate
 from pythia_tools.fitting.laws import Law
 from pythia_tools.fitting.minimize import descend, polished
-from pythia_tools.fitting.points import Points, refusal
+from pythia_tools.fitting.points import SAME, Points, refusal
 
 STARTS = 64
 RESAMPLES = 1000
@@ -116,9 +116,13 @@ class Check:
 
 
 def hold_out(law: Law, points: Points, what: str, *, resamples: int, seed: int) -> Check | None:
-    """Fit without the largest `params`, `tokens` or `flops` and predict those; None where the rest carries no law."""
+    """Fit without the largest `params`, `tokens` or `flops` and predict those; None where the rest carries no law.
+
+    That is the largest size; of tokens and FLOPs the largest, and a tenth of the points at least.
+    """
     values = points.table[what].to_numpy(float)
-    kept = values < values.max() * (1 - 1e-9)
+    top = values.max() / SAME
+    kept = values < (top if what == "params" else min(top, float(np.quantile(values, 0.9))))
     rest = points.where(kept)
     if refusal(rest.table, law):
         return None

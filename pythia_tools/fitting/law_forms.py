@@ -225,8 +225,8 @@ def _said_of_checks(summary: pd.DataFrame, law: Law) -> Iterator[Sentence]:
         error, inside = (words.records(rows[rows["metric"] == m])[0] for m in ("heldout_error", "heldout_inside"))
         yield Sentence.of(
             f"Fitted without the {LARGEST[what]}, the law misses it by {100 * error['value']:+.2f} % on average; "
-            f"{words.percent(inside['value'])} of its {words.plural(int(inside['n']), 'point')} lie inside their "
-            "prediction interval.", rows)
+            f"inside the prediction intervals: {words.percent(inside['value'])} of "
+            f"{words.plural(int(inside['n']), 'point')}.", rows)
 
 
 _SIZED = {"params": "parameters", "tokens": "training tokens", "loss": "the loss, or any other positive number",

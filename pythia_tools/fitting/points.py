@@ -17,6 +17,8 @@ from pythia_tools.fitting.laws import FLOPS, Law
 
 FEWEST_BUDGETS = 6
 FEWEST_SIZES = 4
+SAME = 1.01
+"""Sizes (and tokens) that differ by a smaller factor are one, as those read off a figure are."""
 DECAYED = 0.5
 """A learning rate that has fallen below this share of its run's highest is in its decay."""
 
@@ -134,11 +136,12 @@ def _check(points: pd.DataFrame, law: Law) -> None:
 def refusal(points: pd.DataFrame, law: Law) -> str:
     """Why the points cannot carry the law, in one line; nothing where they can."""
     if not law.sized:
-        budgets = points["flops"].nunique()
+        budgets = len(np.unique(_levels(points["flops"])))
         fewer = budgets < FEWEST_BUDGETS
         return f"{budgets} budgets carry no law: {law.name} needs {FEWEST_BUDGETS} different FLOPs" if fewer else ""
-    sizes, tokens = points["params"].nunique(), points["tokens"].nunique()
-    budgets = len(points[["params", "tokens"]].drop_duplicates())
+    pairs = np.stack([_levels(points["params"]), _levels(points["tokens"])], axis=1)
+    sizes, tokens = (len(np.unique(column)) for column in pairs.T)
+    budgets = len(np.unique(pairs, axis=0))
     wanted = f"{law.name} needs {FEWEST_SIZES} sizes and {FEWEST_BUDGETS} budgets (sizes x tokens)"
     if sizes < FEWEST_SIZES:
         count = ("no size carries", "one size carries", "two sizes carry", "three sizes carry")[sizes]
@@ -148,3 +151,12 @@ def refusal(points: pd.DataFrame, law: Law) -> str:
         return (f"{budgets} budgets carry no law: {wanted}, with at least 3 different counts of tokens; this table has "
                 f"{sizes} sizes and {tokens} counts of tokens")
     return ""
+
+
+def _levels(values: pd.Series) -> np.ndarray:
+    """(n,) which of the different levels each value is, from the smallest."""
+    logs = np.log(values.to_numpy(float))
+    order = np.argsort(logs, kind="stable")
+    levels = np.empty(len(logs), dtype=np.int64)
+    levels[order] = np.cumsum(np.diff(logs[order], prepend=logs[order][:1]) > np.log(SAME))
+    return levels

@@ -18,6 +18,8 @@ def law_by_compute(summary: pd.DataFrame, items: pd.DataFrame, ax: Axes | None =
     """Loss by training FLOPs: points as measured, a line through what the law says of each size; colour is size."""
     ax = style.axes(ax)
     points = items[items["held_out"].isna()]
+    if "params" in points:  # to two digits: sizes that were read off a figure differ in the last ones
+        points = points.assign(params=[float(f"{size:.2g}") for size in points["params"]])
     sizes = _sizes(points)
     colours = style.ramp(sizes, "viridis", ends=(0.82, 0.08))
     shown = set(style.spread(sizes, 8))

@@ -151,6 +151,15 @@ def test_the_largest_size_and_the_most_tokens_are_held_out() -> None:
     assert off.loc[(off["metric"] == "heldout_inside") & (off["reference"] == "largest size"), "value"].item() == 0
 
 
+def test_sizes_read_off_a_figure_are_one_size_where_they_hardly_differ() -> None:
+    table = hoffmann(grid(), noise=0.005)
+    blurred = table.assign(params=table["params"] * (1 + 1e-6 * np.arange(len(table))))
+    found = fit(blurred, resamples=100).summary
+    assert found.loc[found["metric"] == "heldout_inside", "n"].tolist() == [6, 6]
+    with pytest.raises(RequestError, match="three sizes carry no law"):
+        fit(blurred[blurred["params"] < 6e8])
+
+
 def test_whole_runs_are_resampled_never_checkpoints() -> None:
     """Ten copies of a table, as checkpoints of the same runs, tell no more than one."""
     table = hoffmann(grid(), noise=0.01)
