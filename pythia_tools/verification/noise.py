@@ -31,6 +31,11 @@ FLOAT32 = 1e-5, 1e-6
 sizes, kernels).
 """
 
+FARTHER = 2.0
+"""Times the largest difference measured that another one may be; from there on chances fall with the fourth power, as
+heavy tails do.
+"""
+
 
 class Band(NamedTuple):
     """What another number format may make of a value, and how many documents could flip at all (None for means)."""
@@ -69,7 +74,7 @@ def band(x: np.ndarray, apart: np.ndarray, *, value: float, metric: str, level: 
     overflowed; level: how often at most an honest value may lie outside.
 
     >>> band(np.array([-3.0, -0.1, 0.2, 5.0]), np.array([0.0, 0.15]), value=0.5, metric="acc", level=0.001)
-    Band(low=0.5, high=0.75, may_flip=1)
+    Band(low=0.25, high=0.75, may_flip=1)
     """
     x, apart = x[np.isfinite(x)], np.sort(apart[np.isfinite(apart)])
     if metric in SHARE:
@@ -85,11 +90,14 @@ def band(x: np.ndarray, apart: np.ndarray, *, value: float, metric: str, level: 
 def _flips(x: np.ndarray, apart: np.ndarray, value: float, level: float) -> Band:
     if not len(apart) or not len(x):
         return Band(value, value, None)
-    chance = 1 - np.searchsorted(apart, np.abs(x), side="left") / len(apart)
+    size, most = np.abs(x), float(apart[-1])
+    chance = 1 - np.searchsorted(apart, size, side="left") / len(apart)
+    tail = (size > most) & (size <= FARTHER * most)
+    chance[tail] = (most / size[tail]) ** 4 / len(apart)
     could = chance > 0
     down, up = could & (x > 0), could & (x <= 0)
     fewer, more = (_most(chance[side], level / 2) / len(x) for side in (down, up))
-    return Band(max(0.0, value - fewer), min(1.0, value + more), int(could.sum()))
+    return Band(max(0.0, value - fewer), min(1.0, value + more), int((size <= most).sum()))
 
 
 def _most(chances: np.ndarray, level: float) -> int:
