@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
 def _table(source: str) -> pd.DataFrame:
     """A file, a run's summary, or public results (a folder, an archive) as one table."""
     path = Path(source)
-    if path.is_dir() and not (path / "summary.csv").exists():
+    archive = path.is_file() and (".tar" in path.suffixes or path.suffix in (".tgz", ".zip"))
+    if archive or (path.is_dir() and not (path / "summary.csv").exists()):
         from pythia_tools.public import published
 
         return published(path)

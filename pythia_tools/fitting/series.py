@@ -61,6 +61,7 @@ class Series:
 
     keys: columns of KEYS that name it. steps (k,) int64, rising; values (k,) float64; errors (k,) standard errors, NaN
     where unknown. items: (n, k) the items' values, where they are at hand. n, unit: what is independent behind a value.
+    told: the keys that a sentence names.
     """
 
     keys: Mapping[str, object]
@@ -70,14 +71,16 @@ class Series:
     items: np.ndarray | None = None
     n: int = 0
     unit: str = ""
+    told: tuple[str, ...] = ("model", "seed", "task", "subset", "metric")
 
     @property
     def label(self) -> str:
         """`70m lambada_openai acc`: what a sentence calls it."""
-        told = known(self.keys.get("seed")) and not str(self.keys.get("model")).endswith(f"seed{self.keys['seed']}")
-        seed = f"seed {self.keys['seed']}" if told else ""
-        parts = [self.keys.get("model"), seed, self.keys.get("task"), self.keys.get("subset"), self.keys.get("metric")]
-        return " ".join(str(p) for p in parts if known(p) and p not in ("", "all")) or "the curve"
+        parts = {name: self.keys[name] for name in self.told if known(self.keys.get(name))}
+        if "seed" in parts:
+            shown = str(parts.get("model")).endswith(f"seed{parts['seed']}")
+            parts["seed"] = "" if shown else f"seed {parts['seed']}"
+        return " ".join(str(p) for p in parts.values() if p not in ("", "all", "main")) or "the curve"
 
     def row(self, metric: str, value: float, **more: object) -> Row:
         """A row of the fit's summary: the curve's keys, its own metric as `reference`."""
@@ -138,7 +141,10 @@ def curves(table: pd.DataFrame, options: SeriesOptions, *, fewest: int = 3) -> l
     if not long_enough:
         most = max((len(one.steps) for one in found), default=0)
         raise RequestError(f"no curve has {fewest} steps; the longest has {most}; give a table with more checkpoints")
-    return long_enough
+    apart = [k for k in ("suite", "branch", "seed", "subset") if len({str(one.keys.get(k)) for one in long_enough}) > 1]
+    told = tuple(k for k in ("suite", "model", "branch", "seed", "task", "subset", "metric")
+                 if k in apart or k in ("model", "task", "metric"))
+    return [replace(one, told=told) for one in long_enough]
 
 
 def rows_of(table: pd.DataFrame, options: SeriesOptions, needed: Sequence[str] = ("step", "value")) -> pd.DataFrame:

@@ -13,6 +13,11 @@ FOLDER = Path(__file__).parents[3] / "shared" / "data" / "pythia"
 LAMBADA_ITEMS = 5153
 
 
+def archive() -> Path:
+    """The public zero-shot results, as they are."""
+    return _there("evals-zero-shot.tar.xz")
+
+
 def training_maps() -> Path:
     """The file of ten seeds of Pythia 410m: score, state, step, seed."""
     return _there("training_maps.tsv")

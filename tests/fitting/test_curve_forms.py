@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from public_tables import evaluations, lambada, training_maps
+from public_tables import archive, evaluations, lambada, training_maps
 
 import pythia_tools as pt
 from pythia_tools.cli.main import main
@@ -43,6 +43,13 @@ def test_lambada_saturates_in_exactly_the_four_small_models(tmp_path: Path) -> N
     peaks = told(summary, "peak").set_index("model")["step"]
     assert peaks[["70m", "70m-deduped", "160m", "160m-deduped"]].tolist() == [53000, 23000, 63000, 93000]
     assert (tmp_path / "run" / "figures" / "saturation.png").stat().st_size > 10_000
+
+
+def test_the_public_archive_is_asked_as_it_is(tmp_path: Path) -> None:
+    fit_file(archive(), "saturation", tmp_path / "run", "--task", "lambada_openai", "--metric", "acc")
+    falls = told(load_run(tmp_path / "run").summary, "saturates").query("value == 1")
+    small = {(suite, size) for suite in ("pythia", "pythia-deduped") for size in ("70m", "160m")}
+    assert set(zip(falls["suite"], falls["model"], strict=True)) == small
 
 
 def test_a_perplexity_saturates_as_its_accuracy_does() -> None:
