@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 from pathlib import Path
 
@@ -234,3 +236,9 @@ def test_memorized_rows_are_counted(tmp_path: Path) -> None:
     rows.to_parquet(tmp_path / "other.parquet")
     with pytest.raises(DataError, match=r"other\.parquet: its name is no split"):
         pt.published(tmp_path)
+
+
+@pytest.mark.parametrize("module", ["columns", "names", "reader", "rows", "tasks"])
+def test_the_examples_in_the_code_hold(module: str) -> None:
+    found = doctest.testmod(importlib.import_module(f"pythia_tools.public.{module}"))
+    assert found.attempted and not found.failed
