@@ -2,7 +2,7 @@
 
 A curve is cut into pieces that are each a straight line in log step (or a constant), by least squares over all cuts
 (dynamic programming, exact: Bellman 1961; Bai & Perron 2003). How many cuts: those that lower the cost by more than a
-penalty each: 3 ln k (Zhang & Siegmund 2007), where cost is the squared residual over the squared standard error; where
+penalty each: (coefficients + 2) ln k (for constants Zhang & Siegmund 2007), where cost is the squared residual over the squared standard error; where
 errors are unknown, by the BIC of k ln(residual), corrected for few points (Yao 1988; Hurvich & Tsai 1989). The
 penalty path tells what other penalties would have said.
 A cut lies between two checkpoints, never at a step. Its interval holds the cut in 95 % of resamples: the fitted curve
@@ -39,7 +39,7 @@ class PhasesOptions(SeriesOptions):
     pieces: str = option("linear", "what a curve is within a phase, in log step", choices=tuple(PIECES))
     most: int = option(5, "changes at most", minimum=1)
     changes: int | None = option(None, "exactly so many changes, in place of a penalty", minimum=0)
-    penalty: float | None = option(None, "cost of a change (default: 3 ln checkpoints)", minimum=0)
+    penalty: float | None = option(None, "cost of a change (default: (coefficients + 2) ln k)", minimum=0)
     resamples: int = option(1000, "resamples for intervals and stability", minimum=20)
     seed: int = option(0, "of the resamples")
 
@@ -231,7 +231,7 @@ class _Search:
         if self.options.penalty is not None:
             return (costs / scale + self.options.penalty * changes).argmin(axis=0)
         if self.told:
-            return (costs / scale + 3 * np.log(k) * changes).argmin(axis=0)
+            return (costs / scale + (PIECES[self.options.pieces] + 2) * np.log(k) * changes).argmin(axis=0)
         used = (PIECES[self.options.pieces] + 1) * (changes + 1)
         free = k - used - 1
         price = np.where(free > 0, np.log(k) * used * k / np.maximum(free, 1), np.inf)

@@ -509,7 +509,8 @@ def _change(pieces: str, told: bool, jump: float) -> Callable:
         x = np.log10(steps)
         true = rng.uniform(x[len(x) // 4], x[3 * len(x) // 4])
         late = x > true
-        curve = (jump * late if pieces == "constant" else jump * late + 2 * (x - true) * late) + rng.normal(size=len(x))
+        slope = 2.0 if jump and pieces == "linear" else 0.0
+        curve = (jump + slope * (x - true)) * late + rng.normal(size=len(x))
         series = Series({}, steps, curve, np.full(len(x), 1.0 if told else np.nan))
         found = phases(series, PhasesOptions(pieces=pieces, resamples=200, changes=1 if jump else None))
         if not jump:
