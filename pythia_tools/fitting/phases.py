@@ -2,9 +2,9 @@
 
 A curve is cut into pieces that are each a straight line in log step (or a constant), by least squares over all cuts
 (dynamic programming, exact: Bellman 1961; Bai & Perron 2003). How many cuts: those that lower the cost by more than a
-penalty each: (coefficients + 2) ln k (for constants Zhang & Siegmund 2007), where cost is the squared residual over the squared standard error; where
-errors are unknown, by the BIC of k ln(residual), corrected for few points (Yao 1988; Hurvich & Tsai 1989). The
-penalty path tells what other penalties would have said.
+penalty each: (coefficients + 2) ln k (for constants Zhang & Siegmund 2007), where cost is the squared residual over
+the squared standard error; where errors are unknown, by the BIC of k ln(residual), corrected for few points (Yao 1988;
+Hurvich & Tsai 1989). The penalty path tells what other penalties would have said.
 A cut lies between two checkpoints, never at a step. Its interval holds the cut in 95 % of resamples: the fitted curve
 plus the errors of items drawn again, or normal ones, or the residuals' own; its stability is the share of them in which
 a search of its own finds a cut in the same gap or a neighbouring one. Step 0 has no logarithm and is left out.
