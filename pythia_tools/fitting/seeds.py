@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import f as fisher
 
+from pythia_tools.core import statistics
 from pythia_tools.core.errors import RequestError
 from pythia_tools.core.options import option
 from pythia_tools.core.statistics import Estimate
@@ -204,8 +205,11 @@ def _ribbon(found: Found, group: _Group) -> None:
 
 
 def _agreement(found: Found, group: _Group) -> None:
-    pair = [group.row("icc", icc(group.values.T), step=int(group.steps[0])),
-            group.row("icc", icc(group.values[:, group.late].T), step=group.late_from)]
+    found_icc = [icc(group.values.T), icc(group.values[:, group.late].T)]
+    if len(group.members) < statistics.FEWEST:  # the approximation is too narrow there: .91 at four seeds
+        found_icc = [replace(one, low=np.nan, high=np.nan, interval="none") for one in found_icc]
+    pair = [group.row("icc", one, step=step)
+            for one, step in zip(found_icc, (int(group.steps[0]), group.late_from), strict=True)]
     whole, late = (f"{number(one['value'], '.3f')}{interval(one, _three)}" for one in pair)
     found.add(pair, f"{group.what}: {plural(len(group.members), 'seed')} agree over all {len(group.steps)} checkpoints "
                     f"with ICC(2,1) {whole}, from step {group.late_from:,} on with {late}.")

@@ -566,7 +566,7 @@ def curve_cases() -> Iterator[Case]:
         for noise in (0.3, 1.0):
             truth, trial = _decisions(noise, 0.2)
             yield Case("decision accuracy", f"seed noise {noise:g} of the corpora's spread", n, truth, trial)
-    for n in (4, 10):
+    for n in (6, 10):
         for spread in (0.0, 1.0):
             yield Case("ICC(2,1)", f"14 steps, seeds' variance {spread:g}", n, 1 / (1.25 + spread), _agreeing(spread))
     for n in (5, 10, 20):
