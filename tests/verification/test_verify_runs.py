@@ -11,7 +11,6 @@ import pytest
 from verified import STEPS, TASKS, by_lm_eval
 
 import pythia_tools as pt
-from pythia_tools import public
 from pythia_tools.cli.main import main
 from pythia_tools.core.results import load_run
 from pythia_tools.verification.columns import NEIGHBOUR, NUMBER
@@ -109,7 +108,7 @@ def test_a_run_of_evaluate_is_verified_from_python(
     evaluate = ["evaluate", *command[1:]]
     assert main([*evaluate, "--out", str(tmp_path / "a")]) == 0
     assert main([*evaluate, "--dtype", "bfloat16", "--limit", "20", "--out", str(tmp_path / "b")]) == 0
-    table = public.read(published)
+    table = pt.published(published)
     found = pt.verify(tmp_path / "a", table, other_format=tmp_path / "b")
     assert found.verdict == "equal" and found.formats is not None and found.formats["doc_id"].max() == 19
     with pytest.raises(pt.errors.RequestError, match="no checkpoint of one name"):
