@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from pythia_tools import analyses, public
+from pythia_tools import analyses, fitting, public
 from pythia_tools.core.tables import COLUMNS, IDENTITY, KEYS, Column
 
 
@@ -34,7 +34,13 @@ def markdown() -> str:
         ]
         for file, columns in analysis.exported.items():
             parts += [f"`{file}`:", _columns(columns)]
-    return "\n\n".join(parts + published) + "\n"
+    fits = ["## fit", "The metrics of each form of `pythia-tools fit TABLE`, and the columns that it needs."]
+    for name, form in fitting.FORMS.items():
+        metrics = [(f"`{m}`", metric.unit, metric.meaning) for m, metric in form.metrics.items()]
+        needed = [(f"`{column}`", meaning) for column, meaning in form.columns.items()]
+        fits += [f"### {name}", form.says + ".", _table(("needs", "meaning"), needed)]
+        fits += [_table(("metric", "unit", "meaning"), metrics)]
+    return "\n\n".join(parts + fits + published) + "\n"
 
 
 def _columns(columns: Mapping[str, Column]) -> str:
