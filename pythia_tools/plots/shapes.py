@@ -19,23 +19,29 @@ _CURVE = ("suite", "model", "branch", "seed", "task", "subset", "metric")
 
 def saturation(summary: pd.DataFrame, items: pd.DataFrame) -> Figure:
     """A panel per task and metric: every curve, grey; those that fall from their peak in colour, with the peak."""
-    falls = set(summary.loc[(summary["metric"] == "saturates") & (summary["value"] > 0), "model"].dropna())
+    verdicts = summary[summary["metric"] == "saturates"]
     figure, panels = _panels(items, [c for c in ("task", "metric") if c in items])
     for ax, part in panels:
-        told = [name for name in dict.fromkeys(_models(part)) if name in falls]
-        colours = style.ramp(told, ends=(0.1, 0.75))
-        for _, curve in _curves(part):
-            name = _models(curve)[0]
-            colour = colours.get(name, "0.75")
-            label = str(name) if name in falls else None
-            ax.plot(curve["step"], curve["value"], color=colour, label=label, linewidth=1.8 if label else 0.9,
-                    zorder=3 if label else 1)
-            if label:
+        curves = [(curve, bool((_same(verdicts, curve)["value"] > 0).any())) for _, curve in _curves(part)]
+        names = _names([curve for curve, falls in curves if falls])
+        colours = style.ramp(names, ends=(0.1, 0.75))
+        for curve, falls in sorted(curves, key=lambda c: c[1]):
+            label = names.pop(0) if falls else None
+            colour = colours[label] if label is not None else "0.75"
+            ax.plot(curve["step"], curve["value"], color=colour, label=label, linewidth=1.8 if falls else 0.9)
+            if falls:
                 top = curve[curve["value"] == curve["peak"]].iloc[0]
-                ax.plot(top["step"], top["value"], marker="o", color=colour, markersize=7, zorder=4)
+                ax.plot(top["step"], top["value"], marker="o", color=colour, markersize=7)
         style.step_axis(ax, part["step"], short=True)
         style.legend(ax, title="falls from its peak")
     return figure
+
+
+def _names(curves: list[pd.DataFrame]) -> list[str]:
+    """What tells these curves apart, and at least their models."""
+    keys = pd.DataFrame([curve.iloc[0] for curve in curves]).reindex(columns=[*_CURVE]).astype("string").fillna("")
+    told = [c for c in _CURVE if c == "model" or keys[c].nunique() > 1]
+    return keys[told].agg(" ".join, axis=1).str.strip().tolist()
 
 
 def decisions(summary: pd.DataFrame, items: pd.DataFrame) -> Figure:
@@ -146,10 +152,6 @@ def _panels(table: pd.DataFrame, keys: list[str]) -> tuple[Figure, list[tuple[Ax
     if "metric" in keys and "metric" not in told:
         figure.axes[0].set_ylabel(str(cells["metric"].iloc[0]))
     return figure, panels
-
-
-def _models(table: pd.DataFrame) -> list[object]:
-    return list(table["model"]) if "model" in table else [pd.NA] * len(table)
 
 
 def _curves(table: pd.DataFrame) -> Iterator[tuple[object, pd.DataFrame]]:

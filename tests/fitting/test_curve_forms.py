@@ -50,6 +50,10 @@ def test_the_public_archive_is_asked_as_it_is(tmp_path: Path) -> None:
     falls = told(load_run(tmp_path / "run").summary, "saturates").query("value == 1")
     small = {(suite, size) for suite in ("pythia", "pythia-deduped") for size in ("70m", "160m")}
     assert set(zip(falls["suite"], falls["model"], strict=True)) == small
+    run = load_run(tmp_path / "run")
+    (panel,) = pt.plots.shapes.saturation(run.summary, run.items).axes
+    named = {text.get_text() for text in panel.get_legend().get_texts()}
+    assert named == {" ".join(pair) for pair in small}, "other runs of these sizes stay grey"
 
 
 def test_a_perplexity_saturates_as_its_accuracy_does() -> None:
