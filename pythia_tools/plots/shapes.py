@@ -41,7 +41,7 @@ def _names(curves: list[pd.DataFrame]) -> list[str]:
     """What tells these curves apart, and at least their models."""
     keys = pd.DataFrame([curve.iloc[0] for curve in curves]).reindex(columns=[*_CURVE]).astype("string").fillna("")
     told = [c for c in _CURVE if c == "model" or keys[c].nunique() > 1]
-    return keys[told].agg(" ".join, axis=1).str.strip().tolist()
+    return [" ".join(filter(None, row)) for row in keys[told].itertuples(index=False)]
 
 
 def decisions(summary: pd.DataFrame, items: pd.DataFrame) -> Figure:
@@ -168,7 +168,12 @@ def _same(summary: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
     for column, place in {**{c: c for c in ("suite", "model", "branch", "seed", "task", "subset")},
                           "metric": "reference"}.items():
         if column in part.columns:
-            want = part[column].astype("string").fillna("").iloc[0]
             empty = "all" if column == "subset" else ""
-            kept &= (summary[place].astype("string").fillna(empty) == (want or empty)).to_numpy(bool)
+            want = _text(part[column].iloc[:1]).fillna("").iloc[0]
+            kept &= (_text(summary[place]).fillna(empty) == (want or empty)).to_numpy(bool)
     return summary[kept]
+
+
+def _text(values: pd.Series) -> pd.Series:
+    """As text, whole numbers without a point: a seed is an integer in one table and a float in the other."""
+    return values.astype("Int64" if pd.api.types.is_numeric_dtype(values) else "string").astype("string")
