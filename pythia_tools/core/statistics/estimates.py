@@ -135,13 +135,14 @@ def fitted(
 ) -> Estimate:
     """An estimate out of a fit to n units, of which its constants leave `freedom` over: from (R,) values in resamples.
 
-    The bounds are percentiles, further from the value as Student's quantile is from the normal one; none below FEWEST
-    units, or without resamples.
+    The bounds are percentiles, as much further from the value as Student's quantile exceeds the normal one and as
+    residuals of a fit fall short (n / freedom, in squares); none below FEWEST units, or without resamples.
     """
     low, high = percentiles(np.asarray(draws), level)
     if n < FEWEST or not np.isfinite(low):
         return Estimate(value, n=n, unit=unit)
-    wider = float(student.ppf(0.5 + level / 2, freedom)) / NormalDist().inv_cdf(0.5 + level / 2)
+    quantiles = float(student.ppf(0.5 + level / 2, freedom)), NormalDist().inv_cdf(0.5 + level / 2)
+    wider = quantiles[0] / quantiles[1] * (n / freedom) ** 0.5
     bounds = value + wider * (low - value), value + wider * (high - value)
     return Estimate(value, *bounds, n, unit, _name("bootstrap", level))
 
