@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 demo: setup
 	$(BIN)/pythia-tools demo
 
+# A file's tests stay in one process; more than four processes want more memory than they save time.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: setup
 	$(BIN)/python scripts/bootstrap.py --extras dev
