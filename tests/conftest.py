@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub.constants  # noqa: F401  (reads HF_HUB_OFFLINE once: here, not inside a test that has set it)
 import pytest
 
 from pythia_tools.core import progress
