@@ -28,6 +28,7 @@ store:
 def test_remote_rows_count_as_local_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHIA_TOOLS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     rows = np.random.default_rng(5).integers(2, 40, (ROWS, LENGTH + 1)).astype(np.uint16)
     (tmp_path / "whole").mkdir()
     rows.tofile(tmp_path / "whole" / "document.bin")
